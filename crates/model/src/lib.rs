@@ -1,0 +1,1 @@
+//! A configurable decoder: token ids in, tensors out

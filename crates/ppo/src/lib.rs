@@ -1,0 +1,1 @@
+//! Stage 3: optimise a score, stay near the reference

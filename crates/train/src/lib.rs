@@ -1,0 +1,1 @@
+//! Bookkeeping of training runs: directories, checkpoints, metrics, optimizer, schedules, batches, seeds, config
