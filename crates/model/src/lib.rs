@@ -1,1 +1,55 @@
-//! A configurable decoder: token ids in, tensors out
+//! A configurable decoder: token ids in, tensors out.
+//!
+//! One transformer serves all three stages of InstructGPT. [`CausalLm`] is the policy and its reference,
+//! [`ScalarModel`] the reward model and the critic; both stand on one [`Backbone`] whose shape is a
+//! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, or anything between. [`generate()`] samples
+//! through a [`KvCache`].
+//!
+//! **Invariant:** this crate knows no text and no stage. It enables no backend: whoever makes a
+//! [`Device`](burn::tensor::Device) decides. Weights start and tokens are drawn on the host, so one seed gives
+//! one model and one text on every backend.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use rand::SeedableRng;
+//! use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
+//!
+//! let config = ModelConfig::preset("tiny")?;
+//! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+//! let model = CausalLm::new(&config, &mut rng, &Device::flex());
+//! let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::PLAIN, eos: 3, seed: 0 };
+//! let completions = generate(&model, &[vec![1, 76, 109, 2]], &options)?;
+//! assert!(completions[0].tokens.len() <= 8);
+//! # Ok::<(), temper_model::Error>(())
+//! ```
+
+mod attention;
+mod backbone;
+mod block;
+mod checkpoint;
+mod config;
+mod dropout;
+mod error;
+mod generate;
+mod heads;
+mod init;
+mod input;
+mod kv_cache;
+mod logprobs;
+mod masked;
+mod params;
+mod sampler;
+
+pub use attention::Attention;
+pub use backbone::Backbone;
+pub use block::{Block, FeedForward};
+pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS, Positions};
+pub use dropout::Dropout;
+pub use error::Error;
+pub use generate::{Completion, Finish, GenerateOptions, generate};
+pub use heads::{CausalLm, Pooling, ScalarModel, select_positions};
+pub use input::TokenBatch;
+pub use kv_cache::KvCache;
+pub use logprobs::{entropy, log_probs, token_logprobs};
+pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
+pub use sampler::Sampler;

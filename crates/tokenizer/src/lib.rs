@@ -1,1 +1,40 @@
-//! Text to token ids and back: the byte tokenizer, any tokenizer.json, and the dialogue template
+//! Text to token ids and back.
+//!
+//! Two tokenizers behind one [`Tokenizer`]: the notebook's bytes ([`ByteTokenizer`]) and any
+//! `tokenizer.json` through the `tokenizers` crate ([`PretrainedTokenizer`]). A [`Template`] says, as
+//! data, how a prompt and its completion become one sequence, and [`Example`] is that sequence.
+//!
+//! **Invariant:** this crate knows no tensors and no burn. Ids are `u32`, masks are `true` for what
+//! counts, text never turns into special tokens, and [`Tokenizer::decode`] never fails.
+//!
+//! ```
+//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//!
+//! let tokenizer = Tokenizer::byte();
+//! let template = Template::notebook(); // [BOS]Instruct:{prompt}[SEP]{completion}[EOS]
+//! template.check(&tokenizer)?;
+//! let example = template.encode_example(&tokenizer, "2+2?", "4", 64, Overflow::Drop).expect("it fits");
+//! assert_eq!(example.tokens[..example.prompt_len], template.encode_prompt(&tokenizer, "2+2?"));
+//! assert_eq!(example.completion(), [b'4' as u32 + 4, 3]);
+//! assert_eq!(tokenizer.decode(&example.tokens), "Instruct:2+2?4");
+//! # Ok::<(), temper_tokenizer::Error>(())
+//! ```
+
+mod byte;
+mod dialog;
+mod error;
+mod example;
+mod hash;
+mod pretrained;
+mod special;
+mod template;
+mod tokenizer;
+
+pub use byte::ByteTokenizer;
+pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
+pub use error::Error;
+pub use example::{Example, Overflow};
+pub use pretrained::PretrainedTokenizer;
+pub use special::SpecialTokens;
+pub use template::{Piece, Template};
+pub use tokenizer::Tokenizer;

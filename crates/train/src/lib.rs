@@ -1,1 +1,62 @@
-//! Bookkeeping of training runs: directories, checkpoints, metrics, optimizer, schedules, batches, seeds, config
+//! Bookkeeping of training runs, shared by the three stages: settings, data files, seeds, schedules, batches,
+//! metrics, checkpoints and run directories.
+//!
+//! Invariant: this crate knows no model, no tokenizer and no text of its own. A formula belongs into
+//! `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
+//! each stage keeps its loop and calls what it needs, and nothing here calls back but the observer of a
+//! [`Run`].
+//!
+//! ```
+//! use serde_json::json;
+//! use temper_train::{Run, Schedule, ScheduleKind, Seed, length_buckets};
+//!
+//! # fn main() -> Result<(), temper_train::Error> {
+//! let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 1, final_fraction: 0.1 };
+//! let batches = length_buckets(&[3, 9, 4, 8], 2, &mut Seed(0).stream_at("shuffle", 0));
+//!
+//! let mut run = Run::ephemeral()?;
+//! run.started(batches.len());
+//! for (done, rows) in batches.iter().enumerate() {
+//!     let learning_rate = schedule.learning_rate(1e-3, done, batches.len());
+//!     // … the update on `rows` …
+//!     run.log(done + 1, batches.len(), &json!({"learning_rate": learning_rate, "rows": rows.len()}))?;
+//! }
+//! run.save_checkpoint(batches.len(), |dir| temper_train::save_json(&dir.join("config.json"), &schedule))?;
+//! # Ok(())
+//! # }
+//! ```
+
+// What goes wrong, and what is reported.
+mod error;
+mod event;
+
+// Pure: from a seed and a step to what happens in it.
+mod batches;
+mod schedule;
+mod seed;
+
+// In: data files and settings.
+mod config;
+mod documented;
+mod records;
+mod rows;
+
+// Out: what a run leaves on the disk.
+mod checkpoint;
+mod files;
+mod metrics;
+mod run;
+
+pub use batches::{length_buckets, shuffled};
+pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, verify, write_atomic};
+pub use config::resolve;
+pub use documented::{Documented, to_commented_toml, undocumented_keys};
+pub use error::{Error, Fault, Origin};
+pub use event::Event;
+pub use files::{load_json, save_json};
+pub use metrics::{MetricsWriter, STEP_KEY, read_metrics};
+pub use records::{Comparison, Demonstration, Prompt};
+pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
+pub use run::Run;
+pub use schedule::{Schedule, ScheduleKind};
+pub use seed::Seed;

@@ -1,0 +1,194 @@
+use serde::Serialize;
+
+use crate::dice::{Dice, Stream};
+use crate::facts::{COURTEOUS_STYLES, RAMBLINGS, REFUSALS, RUDE_STYLES};
+use crate::judge::Verdict;
+use crate::task::{Fact, Task};
+
+/// A rude completion that is not right refuses to answer this often.
+const REFUSES: f64 = 1.0 / 3.0;
+
+/// How something is said, whatever is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// With a courteous opener or closer.
+    Courteous,
+    /// The answer and nothing else.
+    Curt,
+    /// With a rude opener or closer, or a refusal.
+    Rude,
+    /// The same thing again and again.
+    Rambling,
+}
+
+/// The six qualities of completion that [`Task::graded`] writes for a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// Right and courteous: what PPO should find.
+    RightCourteous,
+    /// Right but curt.
+    RightCurt,
+    /// Courteous but wrong.
+    WrongCourteous,
+    /// Curt and wrong.
+    WrongCurt,
+    /// Rude, right or wrong.
+    Rude,
+    /// Rambling, never right.
+    Rambling,
+}
+
+impl Grade {
+    /// All grades; the first four from best to worst.
+    pub const ALL: [Self; 6] = [
+        Self::RightCourteous,
+        Self::RightCurt,
+        Self::WrongCourteous,
+        Self::WrongCurt,
+        Self::Rude,
+        Self::Rambling,
+    ];
+}
+
+/// A completion, the grade it was written for, and what the gold rule says of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Graded {
+    /// The grade it was written for.
+    pub grade: Grade,
+    /// The text.
+    pub completion: String,
+    /// The gold rule's verdict, for a completion that ends.
+    pub verdict: Verdict,
+}
+
+impl Task {
+    /// One completion of each grade, in the order of [`Grade::ALL`]; `None` where `prompt` is no prompt of
+    /// this task.
+    #[must_use]
+    pub fn graded(&self, prompt: &str, seed: u64) -> Option<Vec<Graded>> {
+        let fact = self.fact(prompt)?;
+        let mut dice = Dice::new(seed, Stream::Graded);
+        let grade = |grade| {
+            let (manner, right) = match grade {
+                Grade::RightCourteous => (Manner::Courteous, true),
+                Grade::RightCurt => (Manner::Curt, true),
+                Grade::WrongCourteous => (Manner::Courteous, false),
+                Grade::WrongCurt => (Manner::Curt, false),
+                Grade::Rude => (Manner::Rude, dice.chance(0.5)),
+                Grade::Rambling => (Manner::Rambling, dice.chance(0.5)),
+            };
+            let completion = write_completion(fact, manner, right, &mut dice);
+            let verdict = self.judge(prompt, &completion, true)?;
+            Some(Graded { grade, completion, verdict })
+        };
+        Grade::ALL.map(grade).into_iter().collect()
+    }
+}
+
+/// A completion in this manner that names the right or a wrong answer.
+pub(crate) fn write_completion(fact: &Fact, manner: Manner, right: bool, dice: &mut Dice) -> String {
+    if manner == Manner::Rude && !right && dice.chance(REFUSES) {
+        return dice.pick(REFUSALS).to_owned();
+    }
+    let template = draw_template(fact, manner, dice);
+    template.replace("{a}", if right { fact.answer } else { draw_wrong_answer(fact, dice) })
+}
+
+/// A right and a wrong completion that differ in the answer alone, word for word.
+pub(crate) fn write_same_manner(fact: &Fact, manner: Manner, dice: &mut Dice) -> (String, String) {
+    let template = draw_template(fact, manner, dice);
+    (template.replace("{a}", fact.answer), template.replace("{a}", draw_wrong_answer(fact, dice)))
+}
+
+/// A whole completion with `{a}` for the answer.
+fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
+    let (opener, closer) = match manner {
+        Manner::Courteous => dice.pick(COURTEOUS_STYLES),
+        Manner::Curt => ("", ""),
+        Manner::Rude => dice.pick(RUDE_STYLES),
+        Manner::Rambling => return dice.pick(RAMBLINGS).to_owned(),
+    };
+    format!("{opener}{}{closer}", dice.pick(fact.family.forms))
+}
+
+/// The right answer of another fact of the family: plausible, and never right by accident.
+fn draw_wrong_answer(fact: &Fact, dice: &mut Dice) -> &'static str {
+    let wrong: Vec<_> =
+        fact.family.facts.iter().map(|(_, answer)| *answer).filter(|a| *a != fact.answer).collect();
+    dice.pick(&wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_completion_gets_the_verdict_it_was_written_for() {
+        let task = Task::new();
+        for prompt in task.prompts() {
+            for seed in 0..20 {
+                for graded in task.graded(&prompt.text, seed).unwrap() {
+                    let Verdict { right, courteous, rude, repeats, ended, .. } = graded.verdict;
+                    let grade = graded.grade;
+                    let context = format!("{}: {}", prompt.text, graded.completion);
+                    assert!(ended, "{context}");
+                    assert_eq!(repeats, grade == Grade::Rambling, "{context}");
+                    assert_eq!(rude, grade == Grade::Rude, "{context}");
+                    assert_eq!(
+                        courteous,
+                        matches!(grade, Grade::RightCourteous | Grade::WrongCourteous),
+                        "{context}"
+                    );
+                    if grade != Grade::Rude {
+                        assert_eq!(
+                            right,
+                            matches!(grade, Grade::RightCourteous | Grade::RightCurt),
+                            "{context}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn grades_are_scored_in_their_order() {
+        let task = Task::new();
+        for (seed, prompt) in task.prompts().iter().enumerate() {
+            let graded = task.graded(&prompt.text, seed as u64).unwrap();
+            let scores: Vec<_> = graded.iter().map(|graded| graded.verdict.score).collect();
+            assert!(scores[..4].is_sorted_by(|better, worse| better > worse), "{scores:?}");
+            assert!(scores[4] < scores[3] && scores[5] < scores[3], "{scores:?}");
+            assert!(scores[4] <= 0.0 && scores[5] <= 0.0, "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn completions_are_short_and_plain() {
+        let task = Task::new();
+        for prompt in task.prompts() {
+            for graded in (0..20).flat_map(|seed| task.graded(&prompt.text, seed).unwrap()) {
+                let text = graded.completion;
+                assert!(text.len() <= 44 && text.is_ascii(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_of_one_manner_differs_in_the_answer_alone() {
+        let task = Task::new();
+        let mut dice = Dice::new(0, Stream::Graded);
+        for prompt in task.prompts() {
+            for manner in [Manner::Courteous, Manner::Curt, Manner::Rude] {
+                let fact = task.fact(&prompt.text).unwrap();
+                let (right, wrong) = write_same_manner(fact, manner, &mut dice);
+                let [right, wrong] =
+                    [right, wrong].map(|text| task.judge(&prompt.text, &text, true).unwrap());
+                assert!(right.right && !wrong.right && right.score > wrong.score);
+                assert_eq!((right.courteous, right.rude), (wrong.courteous, wrong.rude));
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::completion::{Manner, write_completion, write_same_manner};
+use crate::dice::{Dice, Stream};
+use crate::mixture::Mixture;
+use crate::task::{Prompt, Task};
+
+/// The held-out files are drawn from this seed, whatever the seed of the run, so that runs can be compared.
+const HELD_OUT_SEED: u64 = 0;
+/// After so many draws of equal score, a comparison falls back to a pair of one manner.
+const MAX_DRAWS: usize = 64;
+
+/// How many rows each file has, and of what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sizes {
+    /// Rows for SFT, each drawn afresh.
+    pub demonstrations: usize,
+    /// Rows for the reward model, each drawn afresh.
+    pub comparisons: usize,
+    /// Rows that measure the SFT loss on held-out prompts.
+    pub demonstrations_heldout: usize,
+    /// Rows that measure the reward model on held-out prompts.
+    pub comparisons_heldout: usize,
+    /// Qualities of the demonstrations.
+    pub demonstration_mixture: Mixture,
+    /// Qualities of the completions that are compared.
+    pub comparison_mixture: Mixture,
+    /// Share of the comparisons that set a right against a wrong answer in the same words; the others are
+    /// two independent draws of different gold score.
+    pub same_manner: f64,
+    /// Share of the training comparisons whose label is wrong.
+    pub flipped: f64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            demonstrations: 48_000,
+            comparisons: 12_000,
+            demonstrations_heldout: 504,
+            comparisons_heldout: 1_008,
+            demonstration_mixture: Mixture::default(),
+            comparison_mixture: Mixture::COMPARISONS,
+            same_manner: 0.5,
+            flipped: 0.1,
+        }
+    }
+}
+
+/// A row for SFT.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Demonstration {
+    /// What is asked.
+    pub prompt: String,
+    /// What to say.
+    pub completion: String,
+}
+
+/// A row for the reward model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// What is asked.
+    pub prompt: String,
+    /// The completion with the higher gold score, unless the label is flipped.
+    pub chosen: String,
+    /// The other one.
+    pub rejected: String,
+}
+
+/// An unflipped comparison on a held-out prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeldoutComparison {
+    /// What is asked.
+    pub prompt: String,
+    /// The completion with the higher gold score.
+    pub chosen: String,
+    /// The other one.
+    pub rejected: String,
+    /// Whether it sets a right against a wrong answer in the same manner, so that manner tells nothing.
+    pub same_manner: bool,
+}
+
+/// Everything that the three stages and their evaluation read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dataset {
+    /// For SFT.
+    pub demonstrations: Vec<Demonstration>,
+    /// For the reward model.
+    pub comparisons: Vec<Comparison>,
+    /// Training prompts for PPO, each once.
+    pub prompts: Vec<String>,
+    /// Held-out prompts, each once, in the same order for every seed; any first part is a fair sample.
+    pub eval_prompts: Vec<String>,
+    /// For the SFT loss on held-out prompts; the same for every seed.
+    pub demonstrations_heldout: Vec<Demonstration>,
+    /// For the reward model's accuracy on held-out prompts; the same for every seed.
+    pub comparisons_heldout: Vec<HeldoutComparison>,
+}
+
+impl Task {
+    /// Draws the data of a run: a function of `seed` and `sizes` alone.
+    #[must_use]
+    pub fn generate(&self, seed: u64, sizes: &Sizes) -> Dataset {
+        let (mut held_out, mut training): (Vec<_>, Vec<_>) =
+            self.prompts().iter().partition(|prompt| prompt.held_out);
+        let mut dice = Dice::new(seed, Stream::Demonstrations);
+        let demonstrations = (0..sizes.demonstrations)
+            .map(|_| self.draw_demonstration(dice.pick(&training), sizes, &mut dice))
+            .collect();
+        let mut dice = Dice::new(seed, Stream::Comparisons);
+        let comparisons = (0..sizes.comparisons)
+            .map(|_| {
+                let pair = self.draw_comparison(dice.pick(&training), sizes, &mut dice);
+                flip(pair, dice.chance(sizes.flipped))
+            })
+            .collect();
+        Dice::new(seed, Stream::Prompts).shuffle(&mut training);
+        Dice::new(HELD_OUT_SEED, Stream::EvalPrompts).shuffle(&mut held_out);
+        let mut dice = Dice::new(HELD_OUT_SEED, Stream::DemonstrationsHeldout);
+        let demonstrations_heldout = (held_out.iter().cycle().take(sizes.demonstrations_heldout))
+            .map(|prompt| self.draw_demonstration(prompt, sizes, &mut dice))
+            .collect();
+        let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
+        let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
+            .map(|prompt| self.draw_comparison(prompt, sizes, &mut dice))
+            .collect();
+        let texts = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
+        Dataset {
+            demonstrations,
+            comparisons,
+            prompts: texts(training),
+            eval_prompts: texts(held_out),
+            demonstrations_heldout,
+            comparisons_heldout,
+        }
+    }
+
+    fn draw_demonstration(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Demonstration {
+        let (manner, right) = sizes.demonstration_mixture.draw(dice);
+        let completion = write_completion(&self.facts()[prompt.fact_idx], manner, right, dice);
+        Demonstration { prompt: prompt.text.clone(), completion }
+    }
+
+    fn draw_comparison(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> HeldoutComparison {
+        let fact = &self.facts()[prompt.fact_idx];
+        let row = |chosen, rejected, same_manner| {
+            let prompt = prompt.text.clone();
+            HeldoutComparison { prompt, chosen, rejected, same_manner }
+        };
+        if !dice.chance(sizes.same_manner) {
+            for _ in 0..MAX_DRAWS {
+                let [(manner, better), (other_manner, worse)] = self.draw_ranked_pair(prompt, sizes, dice);
+                let gold = |text| self.judge(&prompt.text, text, true);
+                let (Some(best), Some(worst)) = (gold(&better), gold(&worse)) else { continue };
+                if best.score > worst.score {
+                    let same_manner = manner == other_manner && best.right != worst.right;
+                    return row(better, worse, same_manner);
+                }
+            }
+        }
+        let manner = sizes.comparison_mixture.draw_answering_manner(dice);
+        let (right, wrong) = write_same_manner(fact, manner, dice);
+        row(right, wrong, true)
+    }
+
+    /// Two completions drawn independently, the one with the higher gold score first.
+    fn draw_ranked_pair(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> [(Manner, String); 2] {
+        let mut pair = [(); 2].map(|()| {
+            let (manner, right) = sizes.comparison_mixture.draw(dice);
+            (manner, write_completion(&self.facts()[prompt.fact_idx], manner, right, dice))
+        });
+        let score = |text: &str| self.judge(&prompt.text, text, true).map(|verdict| verdict.score);
+        if score(&pair[0].1) < score(&pair[1].1) {
+            pair.swap(0, 1);
+        }
+        pair
+    }
+}
+
+fn flip(pair: HeldoutComparison, flipped: bool) -> Comparison {
+    let HeldoutComparison { prompt, mut chosen, mut rejected, .. } = pair;
+    if flipped {
+        std::mem::swap(&mut chosen, &mut rejected);
+    }
+    Comparison { prompt, chosen, rejected }
+}
+
+impl Dataset {
+    /// Writes one JSONL file for each field, named after it, into `dir`, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system refuses, with the file's path.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            prompt: &'a str,
+        }
+        fn rows(prompts: &[String]) -> impl Iterator<Item = Row<'_>> {
+            prompts.iter().map(|prompt| Row { prompt })
+        }
+        std::fs::create_dir_all(dir)?;
+        write_rows(&dir.join("demonstrations.jsonl"), self.demonstrations.iter())?;
+        write_rows(&dir.join("comparisons.jsonl"), self.comparisons.iter())?;
+        write_rows(&dir.join("prompts.jsonl"), rows(&self.prompts))?;
+        write_rows(&dir.join("eval_prompts.jsonl"), rows(&self.eval_prompts))?;
+        write_rows(&dir.join("demonstrations_heldout.jsonl"), self.demonstrations_heldout.iter())?;
+        write_rows(&dir.join("comparisons_heldout.jsonl"), self.comparisons_heldout.iter())
+    }
+}
+
+/// Writes beside `path` first, so that a file that is there is whole.
+fn write_rows<T: Serialize>(path: &Path, rows: impl Iterator<Item = T>) -> io::Result<()> {
+    let partial = path.with_extension("jsonl.partial");
+    let write = || {
+        let mut file = BufWriter::new(File::create(&partial)?);
+        for row in rows {
+            serde_json::to_writer(&mut file, &row)?;
+            file.write_all(b"\n")?;
+        }
+        file.flush()?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|error| {
+        // The partial file may never have come to be; the first error is the one to tell.
+        let _ = std::fs::remove_file(&partial);
+        io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn small() -> Sizes {
+        Sizes { demonstrations: 2_000, comparisons: 2_000, ..Sizes::default() }
+    }
+
+    #[test]
+    fn no_held_out_prompt_is_in_a_training_file() {
+        let data = Task::new().generate(0, &Sizes::default());
+        let held_out: BTreeSet<_> = data.eval_prompts.iter().collect();
+        let training = (data.demonstrations.iter().map(|row| &row.prompt))
+            .chain(data.comparisons.iter().map(|row| &row.prompt))
+            .chain(&data.prompts);
+        assert!(training.into_iter().all(|prompt| !held_out.contains(prompt)));
+        assert!(data.demonstrations_heldout.iter().all(|row| held_out.contains(&row.prompt)));
+        assert!(data.comparisons_heldout.iter().all(|row| held_out.contains(&row.prompt)));
+    }
+
+    #[test]
+    fn every_training_prompt_is_demonstrated_in_many_ways() {
+        let data = Task::new().generate(0, &Sizes::default());
+        let distinct: BTreeSet<_> =
+            data.demonstrations.iter().map(|row| (&row.prompt, &row.completion)).collect();
+        for prompt in &data.prompts {
+            let n_completions = distinct.iter().filter(|(other, _)| *other == prompt).count();
+            assert!(n_completions >= 8, "{prompt}: {n_completions}");
+        }
+    }
+
+    #[test]
+    fn a_tenth_of_the_labels_is_flipped() {
+        let task = Task::new();
+        let data = task.generate(0, &Sizes::default());
+        let score = |prompt: &str, text: &str| task.judge(prompt, text, true).unwrap().score;
+        let n_flipped = (data.comparisons.iter())
+            .filter(|row| score(&row.prompt, &row.chosen) < score(&row.prompt, &row.rejected))
+            .count();
+        let share = n_flipped as f64 / data.comparisons.len() as f64;
+        assert!((0.09..0.11).contains(&share), "{share}");
+        assert!(
+            data.comparisons
+                .iter()
+                .all(|row| { score(&row.prompt, &row.chosen) != score(&row.prompt, &row.rejected) })
+        );
+    }
+
+    #[test]
+    fn held_out_comparisons_are_never_flipped_and_half_are_of_one_manner() {
+        let task = Task::new();
+        let rows = task.generate(3, &small()).comparisons_heldout;
+        assert!(rows.len() >= 400 && rows.iter().filter(|row| row.same_manner).count() >= 200);
+        for row in rows {
+            let [chosen, rejected] =
+                [&row.chosen, &row.rejected].map(|text| task.judge(&row.prompt, text, true).unwrap());
+            assert!(chosen.score > rejected.score, "{row:?}");
+            let manner = |verdict: &crate::Verdict| (verdict.courteous, verdict.rude, verdict.repeats);
+            let same_manner = chosen.right != rejected.right && manner(&chosen) == manner(&rejected);
+            assert_eq!(row.same_manner, same_manner, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn demonstrations_are_mixed_as_configured() {
+        let task = Task::new();
+        let data = task.generate(0, &Sizes::default());
+        let verdicts: Vec<_> = (data.demonstrations.iter())
+            .map(|row| task.judge(&row.prompt, &row.completion, true).unwrap())
+            .collect();
+        let close = |n: usize, of: usize, expected: f64| {
+            let share = n as f64 / of as f64;
+            assert!((share - expected).abs() < 0.015, "{share} of {of}, not {expected}");
+        };
+        let n = verdicts.len();
+        let curt = |verdict: &crate::Verdict| !verdict.courteous && !verdict.rude && !verdict.repeats;
+        close(verdicts.iter().filter(|verdict| verdict.courteous).count(), n, 0.45);
+        close(verdicts.iter().filter(|verdict| curt(verdict)).count(), n, 0.45);
+        close(verdicts.iter().filter(|verdict| verdict.rude).count(), n, 0.07);
+        close(verdicts.iter().filter(|verdict| verdict.repeats).count(), n, 0.03);
+        let manners: [fn(&crate::Verdict) -> bool; 2] =
+            [|verdict| verdict.courteous, |verdict| !verdict.courteous];
+        for manner in manners {
+            let answering: Vec<_> = verdicts.iter().filter(|v| !v.repeats && !v.rude && manner(v)).collect();
+            close(answering.iter().filter(|verdict| verdict.right).count(), answering.len(), 0.7);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_data_and_another_seed_other_data() {
+        let task = Task::new();
+        let bytes = |seed| serde_json::to_string(&task.generate(seed, &small())).unwrap();
+        assert_eq!(bytes(1), bytes(1));
+        assert_ne!(bytes(1), bytes(2));
+    }
+
+    #[test]
+    fn the_held_out_files_do_not_depend_on_the_seed() {
+        let task = Task::new();
+        let [one, other] = [1, 2].map(|seed| task.generate(seed, &small()));
+        assert_eq!(one.eval_prompts, other.eval_prompts);
+        assert_eq!(one.demonstrations_heldout, other.demonstrations_heldout);
+        assert_eq!(one.comparisons_heldout, other.comparisons_heldout);
+        assert_ne!(one.demonstrations, other.demonstrations);
+        assert_ne!(one.comparisons, other.comparisons);
+    }
+
+    #[test]
+    fn the_files_hold_one_row_per_line() {
+        let dir = std::env::temp_dir().join(format!("temper-courtesy-{}", std::process::id()));
+        let data = Task::new().generate(0, &small());
+        data.write(&dir).unwrap();
+        let n_lines = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap().lines().count();
+        assert_eq!(n_lines("demonstrations.jsonl"), 2_000);
+        assert_eq!(n_lines("comparisons.jsonl"), 2_000);
+        assert_eq!(n_lines("prompts.jsonl"), data.prompts.len());
+        assert_eq!(n_lines("eval_prompts.jsonl"), data.eval_prompts.len());
+        assert_eq!(n_lines("demonstrations_heldout.jsonl"), data.demonstrations_heldout.len());
+        assert_eq!(n_lines("comparisons_heldout.jsonl"), data.comparisons_heldout.len());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let dir = std::env::temp_dir().join(format!("temper-courtesy-blocked-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("prompts.jsonl")).unwrap();
+        let error = Task::new().generate(0, &small()).write(&dir).unwrap_err();
+        assert!(error.to_string().contains("prompts.jsonl"), "{error}");
+        assert!(!dir.join("prompts.jsonl.partial").exists());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

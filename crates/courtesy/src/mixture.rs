@@ -1,0 +1,69 @@
+use serde::{Deserialize, Serialize};
+
+use crate::completion::Manner;
+use crate::dice::Dice;
+
+/// How often which quality of completion is drawn; manner and rightness are independent.
+///
+/// The four manners are weights: only their ratios matter.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mixture {
+    /// Probability of the right answer.
+    pub right: f64,
+    /// Weight of [`Manner::Courteous`].
+    pub courteous: f64,
+    /// Weight of [`Manner::Curt`].
+    pub curt: f64,
+    /// Weight of [`Manner::Rude`].
+    pub rude: f64,
+    /// Weight of [`Manner::Rambling`].
+    pub rambling: f64,
+}
+
+/// The mixture of the demonstrations: good enough to learn the facts from, bad enough to leave PPO something
+/// to do.
+impl Default for Mixture {
+    fn default() -> Self {
+        Self { right: 0.7, courteous: 0.45, curt: 0.45, rude: 0.07, rambling: 0.03 }
+    }
+}
+
+impl Mixture {
+    /// The mixture of the comparisons: as many wrong answers as right ones, and more of the bad manners.
+    pub const COMPARISONS: Self = Self { right: 0.5, courteous: 0.4, curt: 0.4, rude: 0.1, rambling: 0.1 };
+
+    /// A manner, and whether the answer is right.
+    pub(crate) fn draw(&self, dice: &mut Dice) -> (Manner, bool) {
+        let manner = draw_manner(
+            &[
+                (Manner::Courteous, self.courteous),
+                (Manner::Curt, self.curt),
+                (Manner::Rude, self.rude),
+                (Manner::Rambling, self.rambling),
+            ],
+            dice,
+        );
+        (manner, dice.chance(self.right))
+    }
+
+    /// A manner in which an answer can be right.
+    pub(crate) fn draw_answering_manner(&self, dice: &mut Dice) -> Manner {
+        let weights =
+            [(Manner::Courteous, self.courteous), (Manner::Rude, self.rude), (Manner::Curt, self.curt)];
+        draw_manner(&weights, dice)
+    }
+}
+
+/// The last manner takes what rounding, or weights of zero, leave over.
+fn draw_manner(weights: &[(Manner, f64)], dice: &mut Dice) -> Manner {
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let mut rest = dice.unit() * total;
+    for &(manner, weight) in weights {
+        if rest < weight {
+            return manner;
+        }
+        rest -= weight;
+    }
+    weights[weights.len() - 1].0
+}

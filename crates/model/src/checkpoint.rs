@@ -1,0 +1,329 @@
+//! Models as Hugging Face directories: `config.json` and `model.safetensors`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+
+use crate::Error;
+use crate::config::ModelConfig;
+use crate::heads::{CausalLm, Pooling, ScalarModel};
+use crate::params::{ParamMap, map_params};
+
+const CAUSAL_LM: &str = "language model";
+const SCALAR_MODEL: &str = "reward model";
+
+impl CausalLm {
+    /// Reads `config.json` and `model.safetensors`: ours, or any GPT-2 directory of Hugging Face.
+    ///
+    /// # Errors
+    /// Missing or malformed files, another architecture, a reward model, missing weights or wrong shapes.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let json = read_config(dir)?;
+        if is_scalar(&json) {
+            return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
+        }
+        let config = ModelConfig::from_hugging_face(&json, &dir.join("config.json"))?;
+        load_weights(Self::blank(&config, device), dir)
+    }
+
+    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    ///
+    /// `eos` goes into `config.json`, so that other tools know where to stop.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
+        let mut json = self.config().to_hugging_face();
+        json["architectures"] =
+            Value::from(vec![if self.config().is_gpt2() { "GPT2LMHeadModel" } else { "TemperCausalLm" }]);
+        write_config(json, eos, dir)?;
+        save_weights(self, dir)
+    }
+}
+
+impl ScalarModel {
+    /// Reads a reward model or a critic.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`]; a directory without a scalar head is refused, never given a fresh one.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let json = read_config(dir)?;
+        if !is_scalar(&json) {
+            return Err(Error::WrongHead { path: dir.into(), found: CAUSAL_LM, expected: SCALAR_MODEL });
+        }
+        let path = dir.join("config.json");
+        let config = ModelConfig::from_hugging_face(&json, &path)?;
+        let pooling = match json["temper_pooling"].as_str() {
+            Some("mean") => Pooling::Mean,
+            Some("last") | None => Pooling::Last,
+            Some(other) => return Err(Error::Malformed { path, reason: format!("pooling `{other}`") }),
+        };
+        load_weights(Self::blank(&config, pooling, device), dir)
+    }
+
+    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
+        let mut json = self.config().to_hugging_face();
+        json["architectures"] = Value::from(vec!["GPT2ForSequenceClassification"]);
+        json["num_labels"] = Value::from(1);
+        json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
+        write_config(json, eos, dir)?;
+        save_weights(self, dir)
+    }
+}
+
+fn is_scalar(config: &Value) -> bool {
+    config["architectures"][0].as_str().is_some_and(|name| name.ends_with("ForSequenceClassification"))
+}
+
+fn read_config(dir: &Path) -> Result<Value, Error> {
+    let path = dir.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    serde_json::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.to_string() })
+}
+
+fn write_config(mut json: Value, eos: u32, dir: &Path) -> Result<(), Error> {
+    json["eos_token_id"] = Value::from(eos);
+    let path = dir.join("config.json");
+    let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
+    std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
+}
+
+/// Burn's parameter path as Hugging Face's GPT-2 writes it.
+fn file_name(path: &str) -> String {
+    match path.rsplit_once('.') {
+        Some((owner, "gamma")) => format!("{owner}.weight"),
+        Some((owner, "beta")) => format!("{owner}.bias"),
+        _ => path.to_owned(),
+    }
+}
+
+/// `torch.nn.Linear` keeps `[out, in]`, burn `[in, out]`; GPT-2's own matrices are `[in, out]` in both.
+fn is_transposed(name: &str) -> bool {
+    name == "score.weight" || name == "lm_head.weight"
+}
+
+/// Reads every parameter of `module` from `dir/model.safetensors`.
+fn load_weights<M: Module>(module: M, dir: &Path) -> Result<M, Error> {
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::Malformed { path: path.clone(), reason: format!("not a whole safetensors file: {e}") })?;
+    let mut loader = Loader { file: &file, path: &path, error: None };
+    let module = map_params(module, &mut loader);
+    loader.error.map_or(Ok(module), Err)
+}
+
+struct Loader<'a> {
+    file: &'a SafeTensors<'a>,
+    path: &'a PathBuf,
+    error: Option<Error>,
+}
+
+impl Loader<'_> {
+    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, Error> {
+        // GPT2LMHeadModel writes `transformer.h.0…`, the hub's `gpt2` plain `h.0…`.
+        let view = self
+            .file
+            .tensor(name)
+            .or_else(|_| self.file.tensor(name.trim_start_matches("transformer.")))
+            .map_err(|_| Error::MissingWeight { path: self.path.clone(), name: name.to_owned() })?;
+        let mut expected = expected.to_vec();
+        if is_transposed(name) {
+            expected.reverse();
+        }
+        if view.shape() != expected {
+            return Err(Error::WrongShape {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                found: view.shape().to_vec(),
+                expected,
+            });
+        }
+        let values = to_f32(&view).ok_or_else(|| Error::Malformed {
+            path: self.path.clone(),
+            reason: format!("`{name}` has the type {:?}; known are F32, F16 and BF16", view.dtype()),
+        })?;
+        if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::Malformed { path: self.path.clone(), reason: format!("`{name}` holds {bad}") });
+        }
+        Ok(if is_transposed(name) { transpose(&values, expected[0], expected[1]) } else { values })
+    }
+}
+
+impl ParamMap for &mut Loader<'_> {
+    fn map<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
+        if self.error.is_some() {
+            return value;
+        }
+        match self.read(&file_name(path), &value.dims()) {
+            Ok(data) => Tensor::from_data(TensorData::new(data, value.dims()), &value.device()),
+            Err(error) => {
+                self.error = Some(error);
+                value
+            }
+        }
+    }
+}
+
+fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
+    let halves = || view.data().as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
+    Some(match view.dtype() {
+        Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::BF16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+        Dtype::F16 => halves().map(f16_to_f32).collect(),
+        _ => return None,
+    })
+}
+
+fn f16_to_f32(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023) / 1024.0);
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-14),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
+}
+
+fn save_weights<M: Module>(module: &M, dir: &Path) -> Result<(), Error> {
+    let mut collector = Collector::default();
+    module.visit(&mut collector);
+    let views = collector.tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("bytes match the shape");
+        (name, view)
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let path = dir.join("model.safetensors");
+    let bytes = safetensors::serialize(views, Some(metadata)).expect("f32 tensors serialise");
+    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
+}
+
+#[derive(Default)]
+struct Collector {
+    path: Vec<String>,
+    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = file_name(&self.path.join("."));
+        let value = param.val().inner();
+        let mut shape = value.dims().to_vec();
+        let data = value.into_data();
+        let mut values = data.as_slice::<f32>().expect("weights are f32").to_vec();
+        if is_transposed(&name) {
+            values = transpose(&values, shape[0], shape[1]);
+            shape.reverse();
+        }
+        self.tensors.push((name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dropout, TokenBatch};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    fn rng() -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(3)
+    }
+
+    fn batch() -> TokenBatch {
+        TokenBatch::right_padded(&[vec![1, 50, 60, 2, 70], vec![1, 2, 3]], &Device::flex())
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("temper-model-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_saved_model_computes_the_same() {
+        for preset in ["notebook", "gpt2-tiny", "tiny"] {
+            for tie_head in [true, false] {
+                let dir = scratch(&format!("lm-{preset}-{tie_head}"));
+                let config = ModelConfig { tie_head, ..ModelConfig::preset(preset).unwrap() };
+                let model = CausalLm::new(&config, &mut rng(), &Device::flex());
+                model.save(&dir, 3).unwrap();
+                let back = CausalLm::load(&dir, &Device::flex()).unwrap();
+                assert_eq!(back.config(), &config);
+                let difference: f32 = (model.forward(&batch(), &mut Dropout::off())
+                    - back.forward(&batch(), &mut Dropout::off()))
+                .abs()
+                .max()
+                .into_scalar();
+                assert_eq!(difference, 0.0);
+                std::fs::remove_dir_all(dir).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_saved_reward_model_scores_the_same_and_is_no_language_model() {
+        for (preset, pooling) in [("notebook", Pooling::Mean), ("gpt2-tiny", Pooling::Last)] {
+            let dir = scratch(&format!("rm-{preset}"));
+            let config = ModelConfig::preset(preset).unwrap();
+            let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+            let model = ScalarModel::new(lm.transformer.clone(), pooling, &mut rng());
+            model.save(&dir, 3).unwrap();
+            let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
+            let score = |m: &ScalarModel| m.scores(&batch(), &[4, 2], &mut Dropout::off()).into_data();
+            assert_eq!(score(&model), score(&back));
+            assert_eq!(back.pooling(), pooling);
+            assert!(matches!(CausalLm::load(&dir, &Device::flex()), Err(Error::WrongHead { .. })));
+            lm.save(&dir, 3).unwrap();
+            assert!(matches!(ScalarModel::load(&dir, &Device::flex()), Err(Error::WrongHead { .. })));
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_and_a_wrong_shape_are_named() {
+        let dir = scratch("broken");
+        let config = ModelConfig::preset("tiny").unwrap();
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
+        let other = ModelConfig { d_ff: 32, ..config };
+        let json = std::fs::read_to_string(dir.join("config.json")).unwrap();
+        std::fs::write(dir.join("config.json"), other.to_hugging_face().to_string()).unwrap();
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
+        assert!(error.to_string().contains("c_fc.weight"), "{error}");
+        std::fs::write(dir.join("config.json"), json).unwrap();
+        let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+        std::fs::write(dir.join("model.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn half_precision_numbers_are_read() {
+        // 1.0, −2.0, 65504 (the largest), 2^−24 (the smallest), as IEEE 754 writes them.
+        let bits = [0x3C00, 0xC000, 0x7BFF, 0x0001];
+        assert_eq!(bits.map(f16_to_f32), [1.0, -2.0, 65504.0, 2f32.powi(-24)]);
+    }
+}

@@ -1,0 +1,341 @@
+//! What a decoder looks like: one configurable architecture, named presets, and its `config.json`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Error;
+
+/// Standard deviation of the normal initialisation of GPT-2 (Radford et al. 2019) and of the notebook's embeddings.
+pub const INIT_STD: f64 = 0.02;
+
+/// Non-linearity of the feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// max(0, x).
+    Relu,
+    /// x Φ(x), with the error function.
+    Gelu,
+    /// GELU with the tanh approximation; Hugging Face calls it `gelu_new`.
+    GeluTanh,
+}
+
+/// Where the layer norms stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlacement {
+    /// x + f(norm(x)), as GPT-2.
+    Pre,
+    /// norm(x + f(x)), as the original transformer and the notebook.
+    Post,
+}
+
+/// How token positions enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// A learned vector for each position, added to the token embedding.
+    Learned,
+    /// None: only the causal mask tells the order.
+    None,
+}
+
+/// How the weights start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Every matrix N(0, 0.02), residual projections divided by √(2 · layers), biases 0 (Radford et al. 2019, section 2.3).
+    Normal,
+    /// Embeddings N(0, 0.02); the rest as `torch.nn.TransformerEncoderLayer` starts: Xavier-uniform q, k, v,
+    /// uniform ±1/√fan_in for the other matrices and the feed-forward biases. The notebook's.
+    Torch,
+}
+
+/// A decoder's shape. Every field is legal in any combination that [`ModelConfig::validate`] accepts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens; the number of learned positions.
+    pub max_seq_len: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Number of attention heads; divides `d_model`.
+    pub n_heads: usize,
+    /// Width of the feed-forward layer.
+    pub d_ff: usize,
+    /// Non-linearity of the feed-forward layer.
+    pub activation: Activation,
+    /// Where the layer norms stand.
+    pub norm: NormPlacement,
+    /// Added to the variance in every layer norm.
+    pub norm_eps: f64,
+    /// How positions enter.
+    pub positions: Positions,
+    /// Multiply token embeddings by √d_model (Vaswani et al. 2017, section 3.4).
+    pub embedding_scale: bool,
+    /// A layer norm right after the embedding.
+    pub embedding_norm: bool,
+    /// A layer norm after the last block.
+    pub final_norm: bool,
+    /// Biases in attention and feed-forward.
+    pub bias: bool,
+    /// The output head shares the token embedding's weights.
+    pub tie_head: bool,
+    /// Dropout on the embedding and on each residual branch.
+    pub dropout: f64,
+    /// Dropout on the attention probabilities.
+    pub attention_dropout: f64,
+    /// Dropout after the feed-forward activation.
+    pub ff_dropout: f64,
+    /// How the weights start.
+    pub init: Init,
+}
+
+/// Names that [`ModelConfig::preset`] knows.
+pub const PRESETS: [&str; 6] = ["notebook", "tiny", "small", "medium", "gpt2-tiny", "gpt2-small"];
+
+impl ModelConfig {
+    /// A named shape. Vocabulary and context can be changed afterwards by struct update.
+    ///
+    /// - `notebook`: the notebook's decoder (N3): 128 wide, 4 heads, 4 layers, feed-forward 2048, ReLU, post-norm.
+    /// - `tiny`, `small`, `medium`: pre-norm byte models of 0.2, 0.8 and 4.9 million parameters.
+    /// - `gpt2-tiny`: GPT-2's architecture at toy size, for tests; `gpt2-small`: the published 124M one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPreset`].
+    pub fn preset(name: &str) -> Result<Self, Error> {
+        let byte_model = |d_model, n_layers, n_heads| Self {
+            vocab_size: 260,
+            max_seq_len: 128,
+            d_model,
+            n_layers,
+            n_heads,
+            d_ff: 4 * d_model,
+            activation: Activation::GeluTanh,
+            norm: NormPlacement::Pre,
+            norm_eps: 1e-5,
+            positions: Positions::Learned,
+            embedding_scale: false,
+            embedding_norm: false,
+            final_norm: true,
+            bias: true,
+            tie_head: true,
+            dropout: 0.0,
+            attention_dropout: 0.0,
+            ff_dropout: 0.0,
+            init: Init::Normal,
+        };
+        Ok(match name {
+            "notebook" => Self {
+                d_ff: 2048,
+                activation: Activation::Relu,
+                norm: NormPlacement::Post,
+                embedding_scale: true,
+                embedding_norm: true,
+                final_norm: false,
+                dropout: 0.1,
+                attention_dropout: 0.1,
+                ff_dropout: 0.1,
+                init: Init::Torch,
+                ..byte_model(128, 4, 4)
+            },
+            "tiny" => Self { activation: Activation::Relu, ..byte_model(64, 4, 4) },
+            "small" => Self { activation: Activation::Relu, ..byte_model(128, 4, 4) },
+            "medium" => Self { max_seq_len: 512, ..byte_model(256, 6, 8) },
+            "gpt2-tiny" => Self { vocab_size: 260, ..byte_model(32, 2, 4) },
+            "gpt2-small" => Self {
+                vocab_size: 50257,
+                max_seq_len: 1024,
+                dropout: 0.1,
+                attention_dropout: 0.1,
+                ..byte_model(768, 12, 12)
+            },
+            _ => return Err(Error::UnknownPreset { name: name.into() }),
+        })
+    }
+
+    /// Width of one attention head.
+    pub fn d_head(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// Whether Hugging Face's `GPT2LMHeadModel` computes the same function.
+    pub fn is_gpt2(&self) -> bool {
+        self.norm == NormPlacement::Pre
+            && self.positions == Positions::Learned
+            && !self.embedding_scale
+            && !self.embedding_norm
+            && self.final_norm
+            && self.bias
+            && self.ff_dropout == 0.0
+    }
+
+    /// Checks that the numbers can be a model.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the field.
+    pub fn validate(&self) -> Result<(), Error> {
+        let refuse = |field: &'static str, reason: String| Err(Error::Config { field, reason });
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("max_seq_len", self.max_seq_len),
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("d_ff", self.d_ff),
+        ] {
+            if value == 0 {
+                return refuse(field, "must be at least 1".into());
+            }
+        }
+        if !self.d_model.is_multiple_of(self.n_heads) {
+            return refuse("n_heads", format!("{} does not divide d_model = {}", self.n_heads, self.d_model));
+        }
+        for (field, p) in [
+            ("dropout", self.dropout),
+            ("attention_dropout", self.attention_dropout),
+            ("ff_dropout", self.ff_dropout),
+        ] {
+            if !(0.0..1.0).contains(&p) {
+                return refuse(field, format!("{p} is not in [0, 1)"));
+            }
+        }
+        if self.norm_eps.is_nan() || self.norm_eps <= 0.0 {
+            return refuse("norm_eps", format!("{} is not above 0", self.norm_eps));
+        }
+        Ok(())
+    }
+
+    /// The same decoder without dropout, as the reward-model and PPO stages use it (InstructGPT trains both without).
+    pub fn without_dropout(&self) -> Self {
+        Self { dropout: 0.0, attention_dropout: 0.0, ff_dropout: 0.0, ..self.clone() }
+    }
+
+    /// `config.json` in Hugging Face's GPT-2 terms where the architecture is GPT-2's, `model_type: temper` otherwise.
+    pub(crate) fn to_hugging_face(&self) -> Value {
+        let activation = match self.activation {
+            Activation::Relu => "relu",
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_new",
+        };
+        let mut config = json!({
+            "model_type": if self.is_gpt2() { "gpt2" } else { "temper" },
+            "vocab_size": self.vocab_size,
+            "n_positions": self.max_seq_len,
+            "n_ctx": self.max_seq_len,
+            "n_embd": self.d_model,
+            "n_layer": self.n_layers,
+            "n_head": self.n_heads,
+            "n_inner": self.d_ff,
+            "activation_function": activation,
+            "layer_norm_epsilon": self.norm_eps,
+            "embd_pdrop": self.dropout,
+            "resid_pdrop": self.dropout,
+            "attn_pdrop": self.attention_dropout,
+            "tie_word_embeddings": self.tie_head,
+            "initializer_range": INIT_STD,
+            "torch_dtype": "float32",
+        });
+        config["temper"] = json!({ "init": self.init });
+        if !self.is_gpt2() {
+            config["temper"] = serde_json::to_value(self).expect("a plain struct serialises");
+        }
+        config
+    }
+
+    /// Reads a `config.json`: ours, or any GPT-2 one of Hugging Face.
+    pub(crate) fn from_hugging_face(config: &Value, path: &Path) -> Result<Self, Error> {
+        let unsupported =
+            |reason: String| Error::UnsupportedArchitecture { path: path.to_path_buf(), reason };
+        let parsed = match config["model_type"].as_str() {
+            Some("temper") => serde_json::from_value(config["temper"].clone())
+                .map_err(|e| unsupported(format!("its `temper` section: {e}")))?,
+            Some("gpt2") => Self::from_gpt2(config).map_err(unsupported)?,
+            Some(other) => {
+                return Err(unsupported(format!("model_type `{other}`; known are `gpt2` and `temper`")));
+            }
+            None => return Err(unsupported("it names no model_type".into())),
+        };
+        parsed.validate()?;
+        Ok(parsed)
+    }
+
+    fn from_gpt2(config: &Value) -> Result<Self, String> {
+        let number = |key: &str| {
+            config[key].as_u64().map(|n| n as usize).ok_or_else(|| format!("key `{key}` is missing or no count"))
+        };
+        let fraction = |key: &str, default: f64| config[key].as_f64().unwrap_or(default);
+        for key in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {
+            if config[key].as_bool() == Some(true) {
+                return Err(format!("`{key}` is not supported"));
+            }
+        }
+        if config["scale_attn_weights"].as_bool() == Some(false) {
+            return Err("`scale_attn_weights: false` is not supported".into());
+        }
+        let dropout = fraction("resid_pdrop", 0.1);
+        if fraction("embd_pdrop", 0.1) != dropout {
+            return Err("`embd_pdrop` differs from `resid_pdrop`".into());
+        }
+        let d_model = number("n_embd")?;
+        Ok(Self {
+            vocab_size: number("vocab_size")?,
+            max_seq_len: number("n_positions")?,
+            d_model,
+            n_layers: number("n_layer")?,
+            n_heads: number("n_head")?,
+            d_ff: if config["n_inner"].is_null() { 4 * d_model } else { number("n_inner")? },
+            activation: match config["activation_function"].as_str().unwrap_or("gelu_new") {
+                "relu" => Activation::Relu,
+                "gelu" => Activation::Gelu,
+                "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+                other => return Err(format!("activation_function `{other}` is not supported")),
+            },
+            norm: NormPlacement::Pre,
+            norm_eps: fraction("layer_norm_epsilon", 1e-5),
+            positions: Positions::Learned,
+            embedding_scale: false,
+            embedding_norm: false,
+            final_norm: true,
+            bias: true,
+            tie_head: config["tie_word_embeddings"].as_bool().unwrap_or(true),
+            dropout,
+            attention_dropout: fraction("attn_pdrop", 0.1),
+            ff_dropout: 0.0,
+            init: Init::Normal,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid_and_survives_its_config_json() {
+        for name in PRESETS {
+            let config = ModelConfig::preset(name).unwrap();
+            config.validate().unwrap();
+            let back = ModelConfig::from_hugging_face(&config.to_hugging_face(), Path::new("config.json"));
+            assert_eq!(back.unwrap(), config, "{name}");
+        }
+    }
+
+    #[test]
+    fn heads_that_do_not_divide_the_width_are_refused() {
+        let config = ModelConfig { n_heads: 3, ..ModelConfig::preset("tiny").unwrap() };
+        assert!(config.validate().unwrap_err().to_string().contains("n_heads"));
+    }
+
+    #[test]
+    fn another_architecture_is_named_in_the_error() {
+        let error = ModelConfig::from_hugging_face(&json!({"model_type": "llama"}), Path::new("x/config.json"));
+        assert!(error.unwrap_err().to_string().contains("llama"));
+    }
+}

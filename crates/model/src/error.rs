@@ -1,0 +1,87 @@
+//! What can be wrong with a model directory or a request.
+
+use std::path::PathBuf;
+
+/// Errors of this crate. Wrong shapes inside the code are bugs and panic; wrong files are errors.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No preset has this name.
+    #[error("no model preset is called `{name}`")]
+    UnknownPreset {
+        /// What was asked for.
+        name: String,
+    },
+    /// A field of the model's configuration cannot be used.
+    #[error("model configuration: `{field}`: {reason}")]
+    Config {
+        /// Which field.
+        field: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A `config.json` describes something else than this decoder.
+    #[error("{}: unsupported model: {reason}", path.display())]
+    UnsupportedArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// What is not supported.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A weight is missing from a checkpoint.
+    #[error("{}: the weight `{name}` is missing", path.display())]
+    MissingWeight {
+        /// The file.
+        path: PathBuf,
+        /// The weight's name in the file.
+        name: String,
+    },
+    /// A weight has another shape than the configuration says.
+    #[error("{}: `{name}` has shape {found:?}, the configuration says {expected:?}", path.display())]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The weight's name in the file.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A checkpoint holds another kind of model than the one asked for.
+    #[error("{}: this is a {found}, a {expected} is needed", path.display())]
+    WrongHead {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// What was needed.
+        expected: &'static str,
+    },
+    /// A prompt leaves no room for an answer.
+    #[error("prompt {index} has {prompt_len} tokens, the model's context {max_seq_len}: no room for an answer")]
+    PromptTooLong {
+        /// Which prompt of the batch, from 0.
+        index: usize,
+        /// Its tokens.
+        prompt_len: usize,
+        /// The model's context.
+        max_seq_len: usize,
+    },
+}

@@ -1,0 +1,235 @@
+//! Batched generation through the KV cache.
+
+use burn::module::Module;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::Error;
+use crate::heads::CausalLm;
+use crate::input::TokenBatch;
+use crate::kv_cache::KvCache;
+use crate::logprobs::log_probs;
+use crate::sampler::Sampler;
+
+/// What to generate, and when to stop.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Longest completion, in tokens, the end token included. A shorter context ends it earlier.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampler: Sampler,
+    /// Ends a completion; kept as its last token.
+    pub eos: u32,
+    /// Row i of a call draws from its own stream of this seed: its neighbours cannot change it.
+    pub seed: u64,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// With the end token.
+    Stop,
+    /// At the length limit.
+    Length,
+}
+
+/// One generated completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Token ids, the end token included.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token under the model at the sampler's temperature, before any top-k or top-p cut.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Completes every prompt.
+///
+/// The prompts are read in one pass; then each step costs one column. Rows that have ended leave the batch,
+/// and the last one to end ends the work.
+///
+/// # Errors
+/// [`Error::PromptTooLong`] for a prompt that fills the context.
+///
+/// # Panics
+/// If a prompt is empty.
+pub fn generate(model: &CausalLm, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<Vec<Completion>, Error> {
+    let max_seq_len = model.config().max_seq_len;
+    if let Some(index) = prompts.iter().position(|prompt| prompt.len() >= max_seq_len) {
+        return Err(Error::PromptTooLong { index, prompt_len: prompts[index].len(), max_seq_len });
+    }
+    if prompts.is_empty() || options.max_new_tokens == 0 {
+        let nothing = Completion { tokens: vec![], logprobs: vec![], finish: Finish::Length };
+        return Ok(vec![nothing; prompts.len()]);
+    }
+    let model = model.valid();
+    let device = model.device();
+    let batch = TokenBatch::left_padded(prompts, &device);
+    let [_, seq] = batch.dims();
+    let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
+    let capacity = seq + options.max_new_tokens;
+    let mut cache = KvCache::new(model.config(), &pads, capacity, &device);
+    let mut rows: Vec<Row> =
+        prompts.iter().enumerate().map(|(i, prompt)| Row::new(i, prompt, max_seq_len, options)).collect();
+    let mut active: Vec<usize> = (0..rows.len()).collect();
+
+    let mut logits = model.prefill(&batch, &mut cache);
+    loop {
+        let logprobs = log_probs(logits, options.sampler.temperature()).into_data(); // [active, vocab]
+        let logprobs = logprobs.as_slice::<f32>().expect("the model computes in f32");
+        for (row, logprobs) in active.iter().zip(logprobs.chunks_exact(model.config().vocab_size)) {
+            rows[*row].take(logprobs, options);
+        }
+        let running: Vec<usize> = (0..active.len()).filter(|&i| rows[active[i]].finish.is_none()).collect();
+        if running.is_empty() {
+            break;
+        }
+        if running.len() < active.len() {
+            cache.keep_rows(&running);
+            active = running.iter().map(|&i| active[i]).collect();
+        }
+        let tokens: Vec<u32> = active.iter().map(|&row| rows[row].last_token()).collect();
+        let positions: Vec<usize> = active.iter().map(|&row| rows[row].last_position()).collect();
+        logits = model.decode(&tokens, &positions, &mut cache);
+    }
+    Ok(rows.into_iter().map(Row::into_completion).collect())
+}
+
+/// One row while it is being written.
+struct Row {
+    prompt_len: usize,
+    max_len: usize,
+    rng: ChaCha8Rng,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+impl Row {
+    fn new(index: usize, prompt: &[u32], max_seq_len: usize, options: &GenerateOptions) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        rng.set_stream(index as u64);
+        Self {
+            prompt_len: prompt.len(),
+            max_len: options.max_new_tokens.min(max_seq_len - prompt.len()),
+            rng,
+            tokens: Vec::with_capacity(options.max_new_tokens),
+            logprobs: Vec::with_capacity(options.max_new_tokens),
+            finish: None,
+        }
+    }
+
+    fn take(&mut self, logprobs: &[f32], options: &GenerateOptions) {
+        let token = options.sampler.choose(logprobs, &mut self.rng);
+        self.tokens.push(token as u32);
+        self.logprobs.push(logprobs[token]);
+        if token as u32 == options.eos {
+            self.finish = Some(Finish::Stop);
+        } else if self.tokens.len() == self.max_len {
+            self.finish = Some(Finish::Length);
+        }
+    }
+
+    fn last_token(&self) -> u32 {
+        *self.tokens.last().expect("a row is asked for after its first token")
+    }
+
+    fn last_position(&self) -> usize {
+        self.prompt_len + self.tokens.len() - 1
+    }
+
+    fn into_completion(self) -> Completion {
+        let finish = self.finish.expect("the loop ends when every row has");
+        Completion { tokens: self.tokens, logprobs: self.logprobs, finish }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dropout, ModelConfig, select_positions, token_logprobs};
+    use burn::tensor::{Device, TensorData, Tensor};
+
+    fn model(preset: &str) -> CausalLm {
+        let config = ModelConfig { d_model: 48, n_layers: 3, ..ModelConfig::preset(preset).unwrap() };
+        CausalLm::new(&config.without_dropout(), &mut ChaCha8Rng::seed_from_u64(5), &Device::flex())
+    }
+
+    fn options(sampler: Sampler) -> GenerateOptions {
+        GenerateOptions { max_new_tokens: 24, sampler, eos: 3, seed: 11 }
+    }
+
+    const SAMPLER: Sampler = Sampler::Random { temperature: 0.8, top_k: 0, top_p: 1.0 };
+
+    fn prompts() -> Vec<Vec<u32>> {
+        vec![vec![1, 70, 80, 2], vec![1, 90, 91, 92, 93, 94, 95, 2], vec![1], vec![7, 8, 9]]
+    }
+
+    /// Oracle 6: the log-probabilities of the cached path equal those of one forward over everything.
+    #[test]
+    fn cached_log_probs_equal_the_full_forward() {
+        for preset in ["notebook", "tiny"] {
+            let model = model(preset);
+            let completions = generate(&model, &prompts(), &options(SAMPLER)).unwrap();
+            for (prompt, completion) in prompts().iter().zip(&completions) {
+                let row = [prompt.clone(), completion.tokens.clone()].concat();
+                let batch = TokenBatch::right_padded(&[&row], &Device::flex());
+                let hidden = model.transformer.forward(&batch, &mut Dropout::off());
+                let columns: Vec<_> = (0..completion.tokens.len()).map(|t| (0, prompt.len() - 1 + t)).collect();
+                let targets: Vec<i32> = completion.tokens.iter().map(|&t| t as i32).collect();
+                let n = targets.len();
+                let targets = Tensor::from_data(TensorData::new(targets, [n]), &Device::flex());
+                let logits = model.logits(select_positions(hidden, &columns));
+                let full = token_logprobs(log_probs(logits, 0.8), targets).into_data();
+                for (cached, full) in completion.logprobs.iter().zip(full.as_slice::<f32>().unwrap()) {
+                    assert!((cached - full).abs() < 1e-4, "{preset}: {cached} {full}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_do_not_change_a_row() {
+        let model = model("tiny");
+        let together = generate(&model, &prompts(), &options(Sampler::Greedy)).unwrap();
+        for (prompt, expected) in prompts().iter().zip(&together) {
+            let alone = generate(&model, std::slice::from_ref(prompt), &options(Sampler::Greedy)).unwrap();
+            assert_eq!(alone[0].tokens, expected.tokens);
+        }
+    }
+
+    #[test]
+    fn one_seed_gives_one_text() {
+        let model = model("tiny");
+        let run = |seed| {
+            generate(&model, &prompts(), &GenerateOptions { seed, ..options(SAMPLER) }).unwrap()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn a_row_stops_at_the_end_token_or_at_the_limit() {
+        let model = model("tiny");
+        let free = generate(&model, &prompts(), &options(SAMPLER)).unwrap();
+        let eos = free[0].tokens[4];
+        let stopped = generate(&model, &prompts(), &GenerateOptions { eos, ..options(SAMPLER) }).unwrap();
+        assert_eq!(stopped[0].tokens.last(), Some(&eos));
+        assert_eq!(stopped[0].finish, Finish::Stop);
+        assert!(stopped[0].tokens.len() <= 5);
+        let unused = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        let cut = generate(&model, &prompts(), &unused).unwrap();
+        assert!(cut.iter().all(|c| c.finish == Finish::Length && c.tokens.len() == 24));
+    }
+
+    #[test]
+    fn the_context_ends_a_completion_and_a_prompt_that_fills_it_is_refused() {
+        let model = model("tiny");
+        let nearly = vec![5; 126];
+        let unused = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        assert_eq!(generate(&model, &[nearly], &unused).unwrap()[0].tokens.len(), 2);
+        let error = generate(&model, &[vec![1], vec![5; 128]], &options(SAMPLER)).unwrap_err();
+        assert!(matches!(error, Error::PromptTooLong { index: 1, prompt_len: 128, .. }));
+    }
+}

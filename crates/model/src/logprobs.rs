@@ -1,0 +1,72 @@
+//! Log-probabilities of tokens: one function for sampling, for the reference and for the update.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor};
+
+/// Log-probabilities of every token under a temperature: log softmax(logits / temperature).
+///
+/// Sampling, the reference model and the update all come here, so that the importance ratio is 1 where the
+/// policies are equal (`rlhf.md` 2.2, item 10).
+///
+/// # Shapes
+/// - `logits` and output: `[n, vocab]`
+pub fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
+    let logits = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
+    log_softmax(logits, 1)
+}
+
+/// Log-probabilities of the given tokens.
+///
+/// # Shapes
+/// - `logprobs`: `[n, vocab]`, from [`log_probs`]
+/// - `targets` and output: `[n]`
+pub fn token_logprobs(logprobs: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    logprobs.gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+}
+
+/// Entropy of each distribution in nats: −Σ p log p over the whole vocabulary, not of the taken token alone.
+///
+/// # Shapes
+/// - `logprobs`: `[n, vocab]`
+/// - output: `[n]`
+pub fn entropy(logprobs: Tensor<2>) -> Tensor<1> {
+    -(logprobs.clone().exp() * logprobs).sum_dim(1).squeeze_dim(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    fn logits() -> Tensor<2> {
+        // Probabilities 1/4, 3/4 and 1/2, 1/2.
+        Tensor::from_data([[1f32.ln(), 3f32.ln()], [0.0, 0.0]], &Device::flex())
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().as_slice::<f32>().unwrap().to_vec()
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn log_probs_of_known_fractions() {
+        close(&values(log_probs(logits(), 1.0)), &[0.25f32.ln(), 0.75f32.ln(), 0.5f32.ln(), 0.5f32.ln()]);
+        let targets = Tensor::from_data(TensorData::new(vec![1i32, 0], [2]), &Device::flex());
+        close(&values(token_logprobs(log_probs(logits(), 1.0), targets)), &[0.75f32.ln(), 0.5f32.ln()]);
+    }
+
+    #[test]
+    fn temperature_one_half_squares_the_odds() {
+        // Odds 1 : 3 become 1 : 9.
+        close(&values(log_probs(logits(), 0.5))[..2], &[0.1f32.ln(), 0.9f32.ln()]);
+    }
+
+    #[test]
+    fn entropy_counts_the_whole_distribution() {
+        let quarter = -(0.25 * 0.25f32.ln() + 0.75 * 0.75f32.ln());
+        close(&values(entropy(log_probs(logits(), 1.0))), &[quarter, 2f32.ln()]);
+    }
+}

@@ -1,0 +1,62 @@
+/// Text as HTML content or attribute value: markup is escaped, and what a reader could not see is made visible.
+///
+/// Control characters become their pictures (U+2400 and on), direction overrides become U+FFFD, so that no prompt
+/// can rearrange the page around it. Newlines and tabs stay.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + text.len() / 8);
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' | '\t' => escaped.push(character),
+            '\r' => escaped.push('␍'),
+            '\0'..='\x1f' => escaped.push(char::from_u32(0x2400 + character as u32).unwrap_or('\u{fffd}')),
+            '\x7f' => escaped.push('␡'),
+            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                escaped.push('\u{fffd}')
+            }
+            '\u{fdd0}'..='\u{fdef}' => escaped.push('\u{fffd}'),
+            _ if character as u32 & 0xfffe == 0xfffe => escaped.push('\u{fffd}'),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// Escaped text of at most `limit` characters; what is cut is counted.
+pub fn escape_up_to(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => escape(text),
+        Some((end, _)) => {
+            let more = text[end..].chars().count();
+            format!("{}<span class=\"cut\"> … {more} characters more</span>", escape(&text[..end]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_becomes_text() {
+        assert_eq!(
+            escape("<b a=\"x\" b='y'>&</b>"),
+            "&lt;b a=&quot;x&quot; b=&#39;y&#39;&gt;&amp;&lt;/b&gt;"
+        );
+    }
+
+    #[test]
+    fn control_characters_become_visible() {
+        assert_eq!(escape("a\0\x1b[1m\u{202e}\u{85}\nb\r"), "a␀␛[1m\u{fffd}\u{fffd}\nb␍");
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters_and_counted() {
+        assert_eq!(escape_up_to("äöü<", 2), "äö<span class=\"cut\"> … 2 characters more</span>");
+        assert_eq!(escape_up_to("ä<", 2), "ä&lt;");
+    }
+}

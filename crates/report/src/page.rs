@@ -1,0 +1,69 @@
+use crate::Error;
+use crate::escape::escape;
+use crate::run::Run;
+use crate::stage::StageRun;
+use crate::{figures, palette, plot, sample, settings, timings, verdict};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The whole page.
+pub fn render(run: &Run) -> Result<String, Error> {
+    let title = title(run);
+    let mut body = format!(
+        "<header><p class=\"brand\">Temper report</p><h1>{title}</h1>\n<p class=\"verdict\">{}</p>\n",
+        escape(&verdict::verdict(run))
+    );
+    body.push_str(&figures::figures(run));
+    for note in &run.notes {
+        body.push_str(&format!("<p class=\"note\">Note: {}</p>\n", escape(note)));
+    }
+    body.push_str("</header>\n");
+    if !run.samples.is_empty() {
+        body.push_str(&sample::table(&run.samples));
+    }
+    for stage in &run.stages {
+        body.push_str(&curves(stage)?);
+    }
+    body.push_str(&settings::settings(run));
+    body.push_str(&settings::machine(run));
+    body.push_str(&timings::timings(run));
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>Temper: {title}</title>\n\
+         <style>\n{STYLE}@media (prefers-color-scheme: dark) {{ {} }}\n</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
+         </body>\n</html>\n",
+        palette::dark_rules()
+    ))
+}
+
+fn title(run: &Run) -> String {
+    let named = run.summary.text("/recipe").filter(|recipe| !recipe.is_empty());
+    match (named, run.stages.first()) {
+        (Some(recipe), _) => format!("The {} recipe", escape(recipe)),
+        (None, Some(stage)) if run.single => format!("{}: {}", stage.stage.label(), escape(&run.name)),
+        _ => escape(&run.name),
+    }
+}
+
+fn curves(stage: &StageRun) -> Result<String, Error> {
+    let (slug, heading) = (stage.stage.slug(), stage.stage.title());
+    let mut html = format!("<section id=\"{slug}\"><h2>{heading}</h2>\n");
+    let curves = stage.curves();
+    if curves.is_empty() {
+        html.push_str("<p class=\"note\">No steps have been logged yet.</p></section>\n");
+        return Ok(html);
+    }
+    html.push_str(&format!("<p>{}</p>\n<div class=\"curves\">\n", stage.stage.explanation()));
+    for curve in &curves {
+        html.push_str(&format!("<figure>{}</figure>\n", plot::panel(stage.stage, curve)?));
+    }
+    html.push_str("</div>\n");
+    if let Some(note) = plot::window_note(&curves) {
+        html.push_str(&format!(
+            "<p class=\"note\">In each panel, {note} · number at the top right: where it ends.</p>\n"
+        ));
+    }
+    html.push_str("</section>\n");
+    Ok(html)
+}

@@ -1,0 +1,45 @@
+use crate::escape::escape;
+use crate::run::Run;
+
+/// The resolved settings of each stage, folded.
+pub fn settings(run: &Run) -> String {
+    let mut folded = String::new();
+    for stage in &run.stages {
+        if let Some(config) = &stage.config {
+            let (label, slug) = (stage.stage.label(), stage.stage.slug());
+            let file = if run.single { "config.toml".to_owned() } else { format!("{slug}/config.toml") };
+            folded.push_str(&format!(
+                "<details><summary>{label} <code>{file}</code></summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
+                escape(config.trim_end())
+            ));
+        }
+    }
+    if folded.is_empty() {
+        return folded;
+    }
+    format!("<section id=\"settings\"><h2>Settings</h2>\n{folded}</section>\n")
+}
+
+/// What the run was made on.
+pub fn machine(run: &Run) -> String {
+    let mut rows = run.machine.clone();
+    for (name, pointer) in [("backend", "/backend"), ("threads", "/threads"), ("seed", "/seed")] {
+        let known = rows.iter().any(|(other, _)| other == name);
+        let number = || run.summary.number(pointer).map(|number| number.to_string());
+        if let Some(value) = run.summary.text(pointer).map(str::to_owned).or_else(number).filter(|_| !known) {
+            rows.push((name.to_owned(), value));
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let rows: String = rows
+        .iter()
+        .map(|(name, value)| {
+            format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), escape(value))
+        })
+        .collect();
+    format!(
+        "<section id=\"machine\"><h2>Machine</h2>\n<div class=\"scroll\"><table><tbody>\n{rows}</tbody></table></div></section>\n"
+    )
+}

@@ -1,0 +1,56 @@
+use crate::number::{bytes, duration, figure};
+use crate::run::Run;
+use crate::stage::{Stage, StageRun};
+
+/// The table of seconds and tokens per second; the metrics speak where the summary is silent.
+pub fn timings(run: &Run) -> String {
+    let mut rows = String::new();
+    for stage in Stage::ALL {
+        let metrics = run.stage(stage).map(|stage: &StageRun| &stage.metrics);
+        let at = |key: &str| run.summary.number(&format!("/{}/{key}", stage.slug()));
+        let seconds = at("seconds").or_else(|| metrics?.last("time/elapsed_seconds"));
+        let speed = at("tokens_per_second")
+            .or_else(|| at("rollout_tokens_per_second"))
+            .or_else(|| metrics?.median("tokens_per_second"));
+        if seconds.is_none() && speed.is_none() {
+            continue;
+        }
+        let steps = metrics.filter(|metrics| metrics.steps() > 0).map(|metrics| metrics.steps() as f64);
+        rows.push_str(&format!(
+            "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
+            stage.label(),
+            steps.map_or("–".to_owned(), whole),
+            seconds.map_or("–".to_owned(), duration),
+            speed.map_or("–".to_owned(), whole),
+        ));
+    }
+    let mut totals = String::new();
+    if let Some(seconds) = run.summary.number("/seconds") {
+        totals.push_str(&format!("<p>Whole pipeline, with evaluation: {}.</p>\n", duration(seconds)));
+    }
+    if let Some(peak) = run.summary.number("/peak_rss_bytes").filter(|peak| *peak > 0.0) {
+        totals.push_str(&format!("<p>Peak memory: {}.</p>\n", bytes(peak)));
+    }
+    if rows.is_empty() && totals.is_empty() {
+        return String::new();
+    }
+    let table = if rows.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\" class=\"n\">Steps</th>\
+             <th scope=\"col\" class=\"n\">Time</th><th scope=\"col\" class=\"n\">Tokens/s</th></tr></thead>\n\
+             <tbody>\n{rows}</tbody></table></div>\n"
+        )
+    };
+    format!("<section id=\"timings\"><h2>Timings</h2>\n{table}{totals}</section>\n")
+}
+
+/// Counts and rates without decimals, once they are large enough not to need them.
+fn whole(value: f64) -> String {
+    if value.abs() >= 100.0 || value.fract() == 0.0 && value.abs() < 1000.0 {
+        figure(value).trim_end_matches(".00").trim_end_matches(".0").to_owned()
+    } else {
+        figure(value)
+    }
+}

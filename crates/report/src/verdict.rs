@@ -1,0 +1,119 @@
+use crate::number::{figure, percent};
+use crate::run::Run;
+use crate::stage::{Stage, StageRun};
+
+/// What came out, in one sentence, claimed no more strongly than the numbers allow. Plain text.
+pub fn verdict(run: &Run) -> String {
+    judged(run).or_else(|| scored(run)).or_else(|| trained(run)).unwrap_or_else(|| {
+        "The run has not come far enough for a verdict; this is what it has left so far.".to_owned()
+    })
+}
+
+/// By the independent judge.
+fn judged(run: &Run) -> Option<String> {
+    let summary = &run.summary;
+    let win_rate = summary.number("/judge/win_rate")?;
+    let of_prompts = match summary.number("/judge/prompts") {
+        Some(prompts) => format!("{prompts} held-out prompts"),
+        None => "the held-out prompts".to_owned(),
+    };
+    let interval = summary.pair("/judge/win_rate_ci95/0", "/judge/win_rate_ci95/1");
+    let (claim, within) = match interval {
+        Some((low, high)) => {
+            let claim = if low > 0.5 {
+                "PPO beats SFT on"
+            } else if high < 0.5 {
+                "PPO is worse than SFT: it wins only"
+            } else {
+                "PPO and SFT cannot be told apart: PPO wins"
+            };
+            let low = percent(low);
+            (claim, format!(" (95\u{a0}% interval {}–{})", low.trim_end_matches("\u{a0}%"), percent(high)))
+        }
+        None => ("PPO wins over SFT on", String::new()),
+    };
+    Some(format!(
+        "{claim} {} of {of_prompts}{within}, by a rule that is not the reward model.",
+        percent(win_rate)
+    ))
+}
+
+/// By the reward model, which is no judge of itself.
+fn scored(run: &Run) -> Option<String> {
+    let ends = run.summary.pair("/ppo/score_first", "/ppo/score_last");
+    let (first, last) = ends.or_else(|| quarters(run.stage(Stage::Ppo)?, "objective/scores"))?;
+    let moved = if last > first { "rose" } else { "did not rise: it went" };
+    Some(format!(
+        "Under PPO the reward model’s mean score {moved} from {} to {}; no independent judge was asked.",
+        figure(first),
+        figure(last)
+    ))
+}
+
+/// By the loss of the last stage that ran.
+fn trained(run: &Run) -> Option<String> {
+    let stage = run.stages.iter().rev().find(|stage| stage.metrics.last("loss").is_some())?;
+    let (first, last) = quarters(stage, "loss")?;
+    let moved = if last < first { "fell" } else { "did not fall: it went" };
+    let unfinished = if run.single { "" } else { " The pipeline has not reached its end." };
+    let (label, steps) = (stage.stage.label(), stage.metrics.steps());
+    Some(format!(
+        "{label}: over {steps} {} the loss {moved} from {} (mean of the first quarter) to {} (last quarter).{unfinished}",
+        if steps == 1 { "step" } else { "steps" },
+        figure(first),
+        figure(last)
+    ))
+}
+
+/// The means of a metric over the first and the last quarter of its steps.
+fn quarters(stage: &StageRun, key: &str) -> Option<(f64, f64)> {
+    let values: Vec<_> = stage.metrics.series(key).into_iter().map(|point| point.1).collect();
+    let quarter = values.len().div_ceil(4);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    (quarter > 0).then(|| (mean(&values[..quarter]), mean(&values[values.len() - quarter..])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::Summary;
+
+    fn with(summary: &str) -> Run {
+        Run {
+            name: "x".to_owned(),
+            single: false,
+            summary: Summary::parse(summary).expect("the test writes JSON"),
+            stages: Vec::new(),
+            samples: Vec::new(),
+            machine: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_claim_follows_the_interval() {
+        let judge = |ci: &str| {
+            verdict(&with(&format!(r#"{{"judge":{{"win_rate":0.6,"win_rate_ci95":{ci},"prompts":240}}}}"#)))
+        };
+        assert_eq!(
+            judge("[0.54,0.66]").replace('\u{a0}', " "),
+            "PPO beats SFT on 60 % of 240 held-out prompts (95 % interval 54–66 %), by a rule that is not the reward model."
+        );
+        assert!(judge("[0.45,0.75]").starts_with("PPO and SFT cannot be told apart"));
+        assert!(judge("[0.3,0.4]").starts_with("PPO is worse than SFT"));
+    }
+
+    #[test]
+    fn a_score_alone_is_not_sold_as_a_judgement() {
+        let text = verdict(&with(r#"{"ppo":{"score_first":-0.5,"score_last":1.25}}"#));
+        assert_eq!(
+            text,
+            "Under PPO the reward model’s mean score rose from −0.500 to 1.25; no independent judge was asked."
+        );
+    }
+
+    #[test]
+    fn a_run_without_numbers_still_has_a_sentence() {
+        assert!(verdict(&with("{\"judge\":null}")).starts_with("The run has not come far enough"));
+    }
+}

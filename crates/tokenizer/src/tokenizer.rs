@@ -1,0 +1,146 @@
+//! One tokenizer, whichever it is.
+
+use std::{fs, io, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, hash::stable_hash};
+
+/// Text to ids and back, either by bytes or by somebody's vocabulary.
+#[derive(Clone, Debug)]
+pub enum Tokenizer {
+    /// The notebook's bytes.
+    Byte(ByteTokenizer),
+    /// Anything else that has a `tokenizer.json`.
+    Pretrained(PretrainedTokenizer),
+}
+
+impl Tokenizer {
+    /// The notebook's byte tokenizer.
+    pub fn byte() -> Self {
+        Self::Byte(ByteTokenizer)
+    }
+
+    /// Reads a `tokenizer.json`; the files beside it name the special tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the file is missing or is no tokenizer, or if no end token is named anywhere.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let raw = fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoTokenizer { path: path.to_owned() },
+            _ => Error::read(path, source),
+        })?;
+        // Ours is a few kilobytes; there is no need to parse megabytes twice.
+        if raw.len() < MAX_BYTE_JSON_LEN {
+            let json: Value = serde_json::from_str(&raw)
+                .map_err(|source| Error::BadJson { path: path.to_owned(), source })?;
+            if ByteTokenizer::is_described_by(&json) {
+                return Ok(Self::byte());
+            }
+        }
+        PretrainedTokenizer::from_json(raw, path).map(Self::Pretrained)
+    }
+
+    /// Reads the tokenizer of a Hugging Face model directory.
+    ///
+    /// The special ids are those of the byte tokenizer, or else what the first of `config.json`,
+    /// `generation_config.json`, `tokenizer_config.json`, `special_tokens_map.json` says, or else a
+    /// well-known name such as `<|endoftext|>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::from_file`].
+    pub fn from_dir(dir: &Path) -> Result<Self, Error> {
+        Self::from_file(&dir.join("tokenizer.json"))
+    }
+
+    /// The ids of a text. No special token is added, and text that looks like one stays text.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        match self {
+            Self::Byte(tokenizer) => tokenizer.encode(text),
+            Self::Pretrained(tokenizer) => tokenizer.encode(text),
+        }
+    }
+
+    /// The text of `ids`. It never fails: special ids and ids outside the vocabulary are skipped, and
+    /// broken UTF-8 becomes U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        match self {
+            Self::Byte(tokenizer) => tokenizer.decode(ids),
+            Self::Pretrained(tokenizer) => tokenizer.decode(ids),
+        }
+    }
+
+    /// One more than the largest id; a model may have more rows than that, never fewer.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Byte(_) => ByteTokenizer::VOCAB_SIZE,
+            Self::Pretrained(tokenizer) => tokenizer.vocab_size(),
+        }
+    }
+
+    /// The ids of the special tokens.
+    pub fn special(&self) -> &SpecialTokens {
+        match self {
+            Self::Byte(tokenizer) => tokenizer.special(),
+            Self::Pretrained(tokenizer) => tokenizer.special(),
+        }
+    }
+
+    /// A hash of what each id stands for, the same however the file is laid out. Two stages whose
+    /// fingerprints agree may exchange ids. Which id ends a completion is not in it: see
+    /// [`Tokenizer::special`].
+    pub fn fingerprint(&self) -> String {
+        let json = match self {
+            Self::Byte(tokenizer) => tokenizer.to_json(),
+            Self::Pretrained(tokenizer) => serde_json::from_str(tokenizer.raw_json()).unwrap_or_default(),
+        };
+        stable_hash(canonical(json).to_string().as_bytes())
+    }
+
+    /// Writes `tokenizer.json`, and the `tokenizer_config.json` that transformers wants, into `dir`.
+    ///
+    /// # Errors
+    ///
+    /// If the directory or a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        let (tokenizer, config) = match self {
+            Self::Byte(byte) => (pretty(&byte.to_json()), byte.config_json()),
+            Self::Pretrained(pretrained) => (pretrained.raw_json().to_owned(), pretrained.config_json()),
+        };
+        fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
+        for (name, text) in [("tokenizer.json", tokenizer), ("tokenizer_config.json", pretty(&config))] {
+            let path = dir.join(name);
+            fs::write(&path, text).map_err(|source| Error::write(&path, source))?;
+        }
+        Ok(())
+    }
+}
+
+const MAX_BYTE_JSON_LEN: usize = 256 * 1024;
+
+fn pretty(json: &Value) -> String {
+    format!("{json:#}\n")
+}
+
+/// Sorted keys, one spelling of merges, and nothing that [`Tokenizer::encode`] does not use.
+fn canonical(mut json: Value) -> Value {
+    if let Some(file) = json.as_object_mut() {
+        for unused in ["version", "truncation", "padding", "post_processor"] {
+            file.remove(unused);
+        }
+    }
+    if let Some(merges) = json.pointer_mut("/model/merges").and_then(Value::as_array_mut) {
+        for merge in merges {
+            if let Some([Value::String(left), Value::String(right)]) = merge.as_array().map(Vec::as_slice) {
+                *merge = json!(format!("{left} {right}"));
+            }
+        }
+    }
+    json.sort_all_objects();
+    json
+}
+
+#[cfg(test)]
+mod tests;

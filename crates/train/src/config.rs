@@ -1,0 +1,393 @@
+//! Settings from defaults, a preset, a file and `--set`, in this order, with every mistake named.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use crate::documented::{Documented, flatten, is_known, to_table};
+use crate::error::{Error, Origin, one_line};
+
+/// How much a key must look like an unknown one to be offered instead of it (Jaro-Winkler, 0 to 1).
+const LIKENESS: f64 = 0.75;
+
+/// One value that was given, with the place that it came from.
+struct Given {
+    key: String,
+    value: Value,
+    origin: Origin,
+}
+
+/// Resolves settings: the default of `T`, then `preset` (TOML text), then `file`, then each `key=value` of
+/// `sets`.
+///
+/// The value of a set is TOML; a bare word is a string. Where a number is expected an integer will do. A
+/// table that is given in part keeps the other values that the default of `T` (not of the table) has for it.
+///
+/// # Errors
+///
+/// [`Error::Io`] and [`Error::InvalidUtf8`] for an unreadable file, [`Error::TomlSyntax`], [`Error::BadSet`],
+/// [`Error::UnknownKey`] with the nearest key that exists, [`Error::WrongValue`] with the key and what it
+/// expects, and [`Error::Unresolvable`] if only the combination is at fault. Ranges are for the settings' own
+/// `validate`.
+pub fn resolve<T>(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<T, Error>
+where
+    T: Serialize + DeserializeOwned + Default + Documented,
+{
+    let defaults = to_table(&T::default())?;
+    let mut given = Vec::new();
+    if let Some(text) = preset {
+        given.extend(parse_text::<T>(text, &|line| Origin::Preset { line })?);
+    }
+    if let Some(path) = file {
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
+            Error::InvalidUtf8 { path: path.to_owned(), line }
+        })?;
+        given.extend(parse_text::<T>(&text, &|line| Origin::File { path: path.to_owned(), line })?);
+    }
+    for text in sets {
+        given.push(parse_set(text, &defaults)?);
+    }
+
+    let mut table = defaults.clone();
+    for entry in &mut given {
+        check_key::<T>(entry)?;
+        if let (Some(Value::Float(_)), Value::Integer(integer)) = (get(&defaults, &entry.key), &entry.value) {
+            entry.value = Value::Float(*integer as f64);
+        }
+        insert(&mut table, &entry.key, entry.value.clone());
+    }
+    T::deserialize(table).map_err(|error| blame::<T>(&defaults, given, error.message()))
+}
+
+/// The leaves of a TOML text, each with its line.
+fn parse_text<T: Documented>(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Vec<Given>, Error> {
+    let syntax = |error: toml::de::Error| Error::TomlSyntax {
+        origin: origin(line_of(text.as_bytes(), error.span().map_or(0, |span| span.start))),
+        message: one_line(error.message()),
+    };
+    let spans = DeTable::parse(text).map_err(syntax)?;
+    let table: Table = toml::from_str(text).map_err(syntax)?;
+    let given = flatten::<T>(&table).into_iter().map(|(key, value)| {
+        let line = line_of(text.as_bytes(), offset_of(spans.get_ref(), &key));
+        Given { key, value, origin: origin(line) }
+    });
+    Ok(given.collect())
+}
+
+/// Where in the text a dotted key stands.
+fn offset_of(table: &DeTable<'_>, key: &str) -> usize {
+    let (mut table, mut offset) = (table, 0);
+    for name in key.split('.') {
+        let Some((found, value)) = table.iter().find(|(found, _)| found.get_ref() == name) else { break };
+        offset = found.span().start;
+        let DeValue::Table(inner) = value.get_ref() else { break };
+        table = inner;
+    }
+    offset
+}
+
+/// The 1-based line of a byte.
+fn line_of(text: &[u8], offset: usize) -> usize {
+    1 + text[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// `key=value`, the value as TOML, or a string if it is none or if the default is a string.
+fn parse_set(text: &str, defaults: &Table) -> Result<Given, Error> {
+    let (key, raw) = text.split_once('=').ok_or_else(|| Error::BadSet { text: text.to_owned() })?;
+    let (key, raw) = (key.trim(), raw.trim());
+    if key.is_empty() {
+        return Err(Error::BadSet { text: text.to_owned() });
+    }
+    let parsed = toml::from_str::<Table>(&format!("value = {raw}")).ok();
+    // Exactly one key: a line break in the value must not smuggle in others.
+    let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    let expects_string = matches!(get(defaults, key), Some(Value::String(_)));
+    let value = match parsed {
+        Some(value) if !expects_string || value.is_str() => value,
+        _ => Value::String(raw.to_owned()),
+    };
+    Ok(Given { key: key.to_owned(), value, origin: Origin::Set })
+}
+
+fn check_key<T: Documented>(given: &Given) -> Result<(), Error> {
+    if is_known::<T>(&given.key) {
+        return Ok(());
+    }
+    let prefix = format!("{}.", given.key);
+    let inside: Vec<_> =
+        T::docs().iter().map(|(key, _)| *key).filter(|key| key.starts_with(&prefix)).collect();
+    if inside.is_empty() {
+        return Err(Error::UnknownKey {
+            key: given.key.clone(),
+            origin: given.origin.clone(),
+            nearest: nearest::<T>(&given.key),
+        });
+    }
+    Err(Error::WrongValue {
+        key: given.key.clone(),
+        origin: given.origin.clone(),
+        expected: format!("a table with {}", inside.join(", ")),
+        value: one_line(&given.value.to_string()),
+    })
+}
+
+/// The existing key that looks most like `key`, in full or by its last part.
+fn nearest<T: Documented>(key: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |known: &str| {
+        let by_part = strsim::jaro_winkler(&last(key), &last(known)) * 0.99;
+        strsim::jaro_winkler(key, known).max(by_part)
+    };
+    let scored = T::docs().iter().map(|(known, _)| (likeness(known), *known));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, known)| known.to_owned())
+}
+
+/// Finds the given value that alone spoils the defaults; the last one that did, since it is the one that
+/// counts.
+fn blame<T: DeserializeOwned>(defaults: &Table, given: Vec<Given>, message: &str) -> Error {
+    for entry in given.into_iter().rev() {
+        let mut table = defaults.clone();
+        insert(&mut table, &entry.key, entry.value.clone());
+        if let Err(error) = T::deserialize(table) {
+            let value = one_line(&entry.value.to_string());
+            let expected = expectation(error.message());
+            return Error::WrongValue { key: entry.key, origin: entry.origin, expected, value };
+        }
+    }
+    Error::Unresolvable { message: one_line(message) }
+}
+
+/// serde's "invalid type: …, expected f64" in words.
+fn expectation(message: &str) -> String {
+    let expected = message.rsplit_once(", expected ").map_or(message, |(_, expected)| expected);
+    match expected {
+        "f32" | "f64" => "a number".to_owned(),
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative".to_owned(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        other => one_line(other),
+    }
+}
+
+fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    let mut names = key.split('.');
+    let first = table.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.as_table()?.get(name))
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((name, rest)) => {
+            let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::{Schedule, ScheduleKind};
+    use serde::Deserialize;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Settings {
+        pub epochs: usize,
+        pub kl: Kl,
+        pub learning_rate: f64,
+        pub device: String,
+        pub max_steps: Option<u64>,
+        pub dropout: f32,
+        pub lengths: Vec<usize>,
+        pub schedule: Schedule,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Kl {
+        pub coef: f64,
+        pub target: Target,
+        pub adaptive: bool,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Target {
+        pub nats: f64,
+    }
+
+    impl Default for Target {
+        fn default() -> Self {
+            Self { nats: 6.0 }
+        }
+    }
+
+    impl Default for Kl {
+        fn default() -> Self {
+            Self { coef: 0.05, target: Target::default(), adaptive: false }
+        }
+    }
+
+    impl Default for Settings {
+        fn default() -> Self {
+            Self {
+                epochs: 3,
+                kl: Kl::default(),
+                learning_rate: 0.1,
+                device: "cpu".into(),
+                max_steps: None,
+                dropout: 0.1,
+                lengths: vec![1, 2],
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, final_fraction: 0.0 },
+            }
+        }
+    }
+
+    impl Documented for Settings {
+        fn docs() -> &'static [(&'static str, &'static str)] {
+            &[
+                ("epochs", "Passes over the data"),
+                ("learning_rate", "Step size"),
+                ("device", "Where to compute"),
+                ("max_steps", "Stop early"),
+                ("dropout", "Also a float"),
+                ("lengths", "Lengths"),
+                ("kl.coef", "Weight of the penalty"),
+                ("kl.adaptive", "Adapt it"),
+                ("kl.target.nats", "Wanted KL"),
+                ("schedule.kind", "Shape"),
+                ("schedule.warmup_steps", "Warm-up"),
+                ("schedule.final_fraction", "End"),
+            ]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Settings;
+    use super::*;
+    use crate::ScheduleKind;
+    use proptest::prelude::*;
+
+    fn set(sets: &[&str]) -> Result<Settings, Error> {
+        resolve(None, None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    fn check_error(result: Result<Settings, Error>, expected: &str) {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?}, expected {expected:?}");
+        assert_eq!(message.lines().count(), 1);
+    }
+
+    fn with_file(text: impl AsRef<[u8]>) -> Result<Settings, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sft.toml");
+        fs::write(&path, text).unwrap();
+        resolve(None, Some(&path), &[])
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sft.toml");
+        fs::write(&path, "epochs = 5\nlearning_rate = 2\n[kl]\ncoef = 0.2").unwrap();
+        let preset = "epochs = 4\ndevice = \"preset\"\n[schedule]\nkind = \"linear\"";
+        let settings: Settings = resolve(Some(preset), Some(&path), &["epochs=6".into()]).unwrap();
+        assert_eq!((settings.epochs, settings.learning_rate, settings.kl.coef), (6, 2.0, 0.2));
+        assert_eq!((settings.device.as_str(), settings.schedule.kind), ("preset", ScheduleKind::Linear));
+        // Not Schedule's own default, which is 0, but the one that Settings has for it.
+        assert_eq!(settings.schedule.warmup_steps, 5);
+        assert_eq!(resolve::<Settings>(None, None, &[]).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn sets_take_toml_and_bare_words() {
+        let settings =
+            set(&["kl.coef=1", "device = cuda:0", "max_steps=9", "lengths=[4]", "kl.adaptive=true"]).unwrap();
+        assert_eq!((settings.kl.coef, settings.device.as_str()), (1.0, "cuda:0"));
+        assert_eq!((settings.max_steps, settings.lengths, settings.kl.adaptive), (Some(9), vec![4], true));
+        assert_eq!(set(&["schedule.kind=linear"]).unwrap().schedule.kind, ScheduleKind::Linear);
+        assert_eq!(set(&["device=\"x y\"", "learning_rate=1e-5"]).unwrap().device, "x y");
+        assert_eq!(set(&["device=7"]).unwrap().device, "7");
+        assert_eq!(set(&["device=a=b"]).unwrap().device, "a=b");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest() {
+        check_error(
+            set(&["learning_rat=1"]),
+            "unknown key `learning_rat` in `--set`, did you mean `learning_rate`?",
+        );
+        check_error(set(&["coef=1"]), "did you mean `kl.coef`?");
+        check_error(set(&["kl.coeff=1"]), "did you mean `kl.coef`?");
+        check_error(set(&["max_step=1"]), "did you mean `max_steps`?");
+        let far = set(&["zzz=1"]).unwrap_err();
+        assert_eq!(far.to_string(), "unknown key `zzz` in `--set`");
+        assert!(far.hint().is_some());
+        check_error(with_file("epochs = 1\n\n[kl]\ncoff = 1"), "sft.toml:4, did you mean `kl.coef`?");
+        let preset = resolve::<Settings>(Some("\nepoch = 1"), None, &[]);
+        check_error(preset, "unknown key `epoch` in the preset, line 2, did you mean `epochs`?");
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_what_is_expected() {
+        check_error(
+            set(&["epochs=many"]),
+            "wrong value for `epochs` in `--set`: expected a whole number, not negative",
+        );
+        check_error(set(&["epochs=-1"]), "got `-1`");
+        check_error(set(&["epochs=1.5"]), "wrong value for `epochs`");
+        check_error(
+            set(&["kl.coef=big"]),
+            "wrong value for `kl.coef` in `--set`: expected a number, got `\"big\"`",
+        );
+        check_error(set(&["kl=3"]), "expected a table with kl.coef, kl.adaptive, kl.target.nats, got `3`");
+        check_error(set(&["kl.adaptive=1"]), "expected true or false");
+        check_error(
+            set(&["schedule.kind=spiral"]),
+            "expected one of `constant`, `linear`, `cosine`, got `\"spiral\"`",
+        );
+        check_error(with_file("device = \"x\"\nepochs = \"3\""), "sft.toml:2: expected a whole number");
+        check_error(with_file("kl.coef = [1]"), "sft.toml:1: expected a number");
+    }
+
+    #[test]
+    fn broken_input_is_named_with_its_line() {
+        check_error(with_file("epochs = 1\nlr = = 2"), "sft.toml:2: not valid TOML: ");
+        check_error(with_file("epochs = 1\nepochs = 2"), "sft.toml:2: not valid TOML: duplicate key");
+        check_error(with_file(b"epochs = 1\n# \xff"), "sft.toml:2: not valid UTF-8");
+        check_error(resolve(None, Some(Path::new("/none/sft.toml")), &[]), "cannot read /none/sft.toml");
+        check_error(set(&["epochs"]), "`--set epochs` is not of the form key=value");
+        check_error(set(&["=3"]), "not of the form");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(
+            text in "([a-z.]{0,6}[=\\[\\]\"#\n{},. ]{0,3}[0-9a-z]{0,3}){0,6}",
+            odd: String,
+        ) {
+            for text in [text, odd] {
+                let _ = resolve::<Settings>(Some(&text), None, std::slice::from_ref(&text));
+                let _ = set(&[&format!("kl.coef={text}"), &format!("{text}=1")]);
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What can go wrong with files, settings and run directories.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In the built-in preset, at a 1-based line.
+    Preset {
+        /// 1-based line of the preset's TOML.
+        line: usize,
+    },
+    /// In a settings file, at a 1-based line.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+    },
+    /// On the command line, by `--set`.
+    Set,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Preset { line } => write!(f, "the preset, line {line}"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Set => f.write_str("`--set`"),
+        }
+    }
+}
+
+/// Every failure of this crate. Messages are one line; [`Error::hint`] may add what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused: missing, not permitted, read-only, full, damaged gzip.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: `read`, `write`, ….
+        action: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A data file holds bytes that are not UTF-8.
+    #[error("{}:{line}: not valid UTF-8", path.display())]
+    InvalidUtf8 {
+        /// The data file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+    },
+    /// Text that should be JSON is not.
+    #[error("{}:{line}: broken JSON: {message} (column {column})", path.display())]
+    BrokenJson {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column within the row, as the JSON parser counts it.
+        column: usize,
+        /// What the JSON parser said.
+        message: String,
+    },
+    /// A row is JSON but not an object.
+    #[error("{}:{line}: expected an object, found {found}", path.display())]
+    NotAnObject {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// What stands there instead.
+        found: &'static str,
+    },
+    /// A row is an object, but its columns are not the ones that are needed.
+    #[error("{}:{line}: {message}", path.display())]
+    BadRow {
+        /// The data file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// Which column is wrong, and how.
+        message: String,
+    },
+    /// A data file has no usable row.
+    #[error("{}: no rows{}", path.display(), skipped_note(*skipped))]
+    NoRows {
+        /// The data file.
+        path: PathBuf,
+        /// How many bad rows were skipped in it.
+        skipped: usize,
+    },
+    /// A JSON file of ours (state, manifest) does not hold what it should.
+    #[error("{}: {message}", path.display())]
+    BadState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A setting that does not exist.
+    #[error("unknown key `{key}` in {origin}{}", did_you_mean(nearest.as_deref()))]
+    UnknownKey {
+        /// The key as given, dotted.
+        key: String,
+        /// Where it was given.
+        origin: Origin,
+        /// The existing key that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A setting of the wrong type, or a value its type does not have.
+    #[error("wrong value for `{key}` in {origin}: expected {expected}, got `{value}`")]
+    WrongValue {
+        /// The key, dotted.
+        key: String,
+        /// Where it was given.
+        origin: Origin,
+        /// What would be right.
+        expected: String,
+        /// What was given, as TOML.
+        value: String,
+    },
+    /// A settings file or preset that is not TOML.
+    #[error("{origin}: not valid TOML: {message}")]
+    TomlSyntax {
+        /// Where.
+        origin: Origin,
+        /// What the TOML parser said.
+        message: String,
+    },
+    /// A `--set` without `=` or without a key.
+    #[error("`--set {text}` is not of the form key=value")]
+    BadSet {
+        /// The argument.
+        text: String,
+    },
+    /// Settings that are each valid, but not together; or that TOML cannot express.
+    #[error("these settings do not fit together: {message}")]
+    Unresolvable {
+        /// What serde said.
+        message: String,
+    },
+    /// The directory holds a run and `resume` was not asked for.
+    #[error("{} holds a run already", dir.display())]
+    RunExists {
+        /// The run directory.
+        dir: PathBuf,
+    },
+    /// A run is resumed with other settings than it was started with.
+    #[error("{}: `{key}` was {stored} when the run started and is {given} now", path.display())]
+    ConfigDiffers {
+        /// The stored `config.toml`.
+        path: PathBuf,
+        /// The first key that differs, dotted.
+        key: String,
+        /// Its stored value as TOML, or `not set`.
+        stored: String,
+        /// The value now, as TOML, or `not set`.
+        given: String,
+    },
+    /// A checkpoint directory lacks a file, or has it at another size or with other bytes.
+    #[error("checkpoint {} is damaged: {file} {fault}", path.display())]
+    DamagedCheckpoint {
+        /// The checkpoint directory.
+        path: PathBuf,
+        /// The file in it.
+        file: String,
+        /// What is wrong with the file.
+        fault: Fault,
+    },
+    /// A checkpoint of a layout that this version does not know.
+    #[error("checkpoint {} has format {found}, this version reads format {supported}", path.display())]
+    CheckpointFormat {
+        /// The checkpoint directory.
+        path: PathBuf,
+        /// Its `format_version`.
+        found: u64,
+        /// Ours.
+        supported: u64,
+    },
+    /// A directory that would be replaced is not a checkpoint.
+    #[error("{} exists and is not a checkpoint, so it is not replaced", path.display())]
+    NotACheckpoint {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Metrics that are not a struct or map with text keys.
+    #[error("metrics of step {step} are not an object: {message}")]
+    BadMetrics {
+        /// The step that was logged.
+        step: usize,
+        /// What serde said.
+        message: String,
+    },
+}
+
+/// What is wrong with one file of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is listed in the manifest but not there.
+    Missing,
+    /// It is shorter or longer than the manifest says.
+    Size {
+        /// Bytes according to the manifest.
+        expected: u64,
+        /// Bytes on disk.
+        found: u64,
+    },
+    /// Its size is right, its bytes are not.
+    Checksum,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Missing => f.write_str("is missing"),
+            Fault::Size { expected, found } => write!(f, "has {found} bytes, expected {expected}"),
+            Fault::Checksum => f.write_str("does not have the bytes that were written"),
+        }
+    }
+}
+
+impl Error {
+    /// What the user can do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Error::Io { source, .. } => return io_hint(source),
+            Error::InvalidUtf8 { .. } => {
+                "save the file as UTF-8, or leave such rows out with `--skip-bad-rows`"
+            }
+            Error::BrokenJson { .. } | Error::NotAnObject { .. } | Error::BadRow { .. } => {
+                "fix the row, or leave such rows out with `--skip-bad-rows`"
+            }
+            Error::NoRows { skipped: 0, .. } => {
+                "the file must hold JSON lines or a JSON array, one object per row"
+            }
+            Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
+            Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
+            Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
+            Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
+            Error::ConfigDiffers { .. } => {
+                "resume with the stored settings, or start a new run in another `--out`"
+            }
+            Error::DamagedCheckpoint { .. } => "use an older checkpoint, or save this one again",
+            Error::NotACheckpoint { .. } => "move it away, or choose another directory",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// An [`Error::Io`] maker for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+}
+
+fn io_hint(source: &io::Error) -> Option<String> {
+    let hint = match source.kind() {
+        io::ErrorKind::NotFound => "check the path for a typing mistake",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a place that you may read and write"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space, or choose another `--out`"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
+}
+
+fn skipped_note(skipped: usize) -> String {
+    if skipped == 0 { String::new() } else { format!(" left, {skipped} bad ones were skipped") }
+}
+
+/// Other libraries' messages may span lines; ours do not.
+pub(crate) fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_and_say_what_and_where() {
+        let error = Error::UnknownKey {
+            key: "learning_rat".into(),
+            origin: Origin::File { path: "sft.toml".into(), line: 3 },
+            nearest: Some("learning_rate".into()),
+        };
+        assert_eq!(
+            error.to_string(),
+            "unknown key `learning_rat` in sft.toml:3, did you mean `learning_rate`?"
+        );
+        assert_eq!(one_line("a\n\n  b\n"), "a; b");
+        let full = Error::io("write", Path::new("out/x"))(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(full.to_string().starts_with("cannot write out/x: "));
+        assert!(full.hint().is_some_and(|hint| hint.contains("--out")));
+    }
+}

@@ -1,0 +1,102 @@
+//! Small files that are either the old one or the new one, never half of it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, one_line};
+
+/// What the names of unfinished files and directories begin with; a reader ignores them.
+pub(crate) const TEMP_PREFIX: &str = ".tmp-";
+
+/// Writes `value` as indented JSON, atomically.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be written; [`Error::BadState`] if `value` is not expressible as JSON.
+pub fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::BadState { path: path.to_owned(), message: error.to_string() })?;
+    text.push('\n');
+    write_file(path, text.as_bytes())
+}
+
+/// Reads what [`save_json`] wrote.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read; [`Error::BadState`] if it is not JSON or not a `T`.
+pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::BadState { path: path.to_owned(), message: one_line(&error.to_string()) })
+}
+
+/// Writes a file beside `path`, then renames it to `path`.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temp = temp_sibling(path);
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temp)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temp, path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&temp);
+        Error::Io { action: "write", path: path.to_owned(), source }
+    })
+}
+
+/// A name next to `path` that no other process or thread uses.
+pub(crate) fn temp_sibling(path: &Path) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!("{TEMP_PREFIX}{}-{count}-{name}", std::process::id()))
+}
+
+/// Makes a rename or a new name in `dir` durable, where the system can.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", dir))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        save_json(&path, &vec![1.5, 0.1]).unwrap();
+        save_json(&path, &vec![0.1, 2.5e-8]).unwrap();
+        assert_eq!(load_json::<Vec<f64>>(&path).unwrap(), [0.1, 2.5e-8]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_or_broken_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        assert!(matches!(load_json::<u8>(&path), Err(Error::Io { action: "read", .. })));
+        fs::write(&path, "{").unwrap();
+        let message = load_json::<u8>(&path).unwrap_err().to_string();
+        assert!(message.contains("state.json: "), "{message}");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("taken");
+        fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(write_file(&taken, b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
