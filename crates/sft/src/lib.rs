@@ -1,1 +1,40 @@
-//! Stage 1: imitate demonstrations
+//! Stage 1 of InstructGPT: supervised fine-tuning on demonstrations.
+//!
+//! [`SftDataset`] encodes prompts and completions, [`sft_loss`] is the mean negative log-likelihood of the
+//! completion tokens, [`train`] the loop.
+//!
+//! **Invariant:** the loss falls on completion tokens and on nothing else: not on the prompt, not on padding, and on
+//! the first completion token as on every other one.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use temper_model::{CausalLm, ModelConfig};
+//! use temper_sft::{SftConfig, SftDataset, Text, train};
+//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_train::{Demonstration, Run, Seed};
+//!
+//! # fn main() -> Result<(), temper_sft::Error> {
+//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let rows = [Demonstration { prompt: "Say hi".into(), completion: "Hi!".into() }];
+//! let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
+//! let model = ModelConfig::preset("tiny")?;
+//! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
+//! let config = SftConfig { epochs: 2, ..SftConfig::default() };
+//! let mut run = Run::ephemeral()?;
+//! let text = Text { tokenizer: &tokenizer, template: &template };
+//! let model = train(&config, model, text, &data, None, &mut run)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod dataset;
+mod error;
+mod loss;
+mod train;
+
+pub use config::SftConfig;
+pub use dataset::SftDataset;
+pub use error::Error;
+pub use loss::{CompletionLogits, sft_loss};
+pub use train::{SftEvaluation, SftMetrics, Text, evaluate, train};

@@ -103,6 +103,22 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A number of the training itself is NaN or infinite.
+    #[error("the {what} is not finite")]
+    NonFinite {
+        /// Which number.
+        what: &'static str,
+    },
+    /// A setting has the right type but a value that cannot be used.
+    #[error("`{key}` is {value}, it must be {expected}")]
+    OutOfRange {
+        /// The key, dotted.
+        key: &'static str,
+        /// The value as given.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// A setting that does not exist.
     #[error("unknown key `{key}` in {origin}{}", did_you_mean(nearest.as_deref()))]
     UnknownKey {
@@ -241,6 +257,7 @@ impl Error {
             }
             Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
+            Error::NonFinite { .. } => "lower `learning_rate`, or go on from the last checkpoint with another one",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
             Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
             Error::ConfigDiffers { .. } => {

@@ -32,12 +32,14 @@ mod event;
 
 // Pure: from a seed and a step to what happens in it.
 mod batches;
+mod optim;
 mod schedule;
 mod seed;
 
 // In: data files and settings.
 mod config;
 mod documented;
+mod range;
 mod records;
 mod rows;
 
@@ -55,6 +57,8 @@ pub use error::{Error, Fault, Origin};
 pub use event::Event;
 pub use files::{load_json, save_json};
 pub use metrics::{MetricsWriter, STEP_KEY, read_metrics};
+pub use optim::{AdamWConfig, Optimizer};
+pub use range::{require, require_count, require_fraction, require_positive};
 pub use records::{Comparison, Demonstration, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
 pub use run::Run;

@@ -1,0 +1,61 @@
+//! Demonstrations as token rows.
+
+use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_train::Demonstration;
+
+use crate::Error;
+
+/// Encoded demonstrations, with what became of those that were too long.
+#[derive(Clone, Debug)]
+pub struct SftDataset {
+    /// The examples that fit.
+    pub examples: Vec<Example>,
+    /// How many were dropped because they did not fit.
+    pub n_dropped: usize,
+    /// How many lost a part of their prompt to fit.
+    pub n_truncated: usize,
+}
+
+impl SftDataset {
+    /// Encodes demonstrations as `template` puts them together.
+    ///
+    /// A too long one is dropped or loses the left of its prompt, and is counted; its answer is never cut, so it
+    /// never teaches a false end (D9).
+    ///
+    /// # Errors
+    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    pub fn new(
+        demonstrations: &[Demonstration],
+        tokenizer: &Tokenizer,
+        template: &Template,
+        max_seq_len: usize,
+        overflow: Overflow,
+    ) -> Result<Self, Error> {
+        template.check(tokenizer)?;
+        let encode = |d: &Demonstration| {
+            template.encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
+        };
+        let examples: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
+        if examples.is_empty() {
+            return Err(Error::NothingFits { rows: demonstrations.len(), max_seq_len });
+        }
+        let n_dropped = demonstrations.len() - examples.len();
+        let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();
+        Ok(Self { examples, n_dropped, n_truncated })
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// Whether there is none; never true for a dataset that [`SftDataset::new`] made.
+    pub fn is_empty(&self) -> bool {
+        self.examples.is_empty()
+    }
+
+    /// Tokens of each example, for length-bucketed batches.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.examples.iter().map(|example| example.tokens.len()).collect()
+    }
+}

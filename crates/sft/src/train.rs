@@ -1,0 +1,212 @@
+//! The loop of SFT.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use temper_model::{CausalLm, Dropout};
+use temper_tokenizer::{Example, Template, Tokenizer};
+use temper_train::{Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
+
+use crate::loss::{CompletionLogits, n_targets, sft_loss};
+use crate::{Error, SftConfig, SftDataset};
+
+/// One line of `metrics.jsonl`, under TRL's names.
+#[derive(Clone, Debug, Serialize)]
+pub struct SftMetrics {
+    /// Passes over the data so far.
+    pub epoch: f64,
+    /// Mean over the batch's completion tokens, in nats.
+    pub loss: f64,
+    /// Share of completion tokens that were the most probable one.
+    pub mean_token_accuracy: f64,
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Completion tokens of this batch.
+    pub n_targets: usize,
+    /// Real tokens, prompts included, over wall-clock time.
+    pub tokens_per_second: f64,
+}
+
+/// Loss, perplexity and accuracy on held-out demonstrations.
+#[derive(Clone, Debug, Serialize)]
+pub struct SftEvaluation {
+    /// Mean over completion tokens, in nats.
+    pub eval_loss: f64,
+    /// exp of the loss.
+    pub eval_perplexity: f64,
+    /// Share of completion tokens that were the most probable one.
+    pub eval_mean_token_accuracy: f64,
+    /// Completion tokens judged.
+    pub eval_n_targets: usize,
+}
+
+/// What the stage works on besides the model: its text side, stored with every checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// Text to ids.
+    pub tokenizer: &'a Tokenizer,
+    /// Prompt and completion to text.
+    pub template: &'a Template,
+}
+
+/// Fine-tunes `model` on demonstrations.
+///
+/// Returns the trained model, off the tape. The run directory gets metrics, checkpoints and `final/`. An
+/// interrupted run has written a checkpoint; ask [`Run::interrupted`].
+///
+/// # Errors
+/// Files, settings, or a loss that is not finite.
+pub fn train(
+    config: &SftConfig,
+    model: CausalLm,
+    text: Text<'_>,
+    data: &SftDataset,
+    eval_data: Option<&SftDataset>,
+    run: &mut Run,
+) -> Result<CausalLm, Error> {
+    config.validate()?;
+    let seed = Seed(config.seed);
+    let steps_per_epoch = data.len().div_ceil(config.batch_size);
+    let all_steps = config.epochs * steps_per_epoch;
+    let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+
+    let mut optimizer = Optimizer::new(&config.optimizer);
+    let mut model = model.train();
+    let mut step = 0;
+    if let Some((_, dir)) = run.resume_from() {
+        (model, step) = resume(dir, &mut optimizer, model)?;
+    }
+    run.started(total_steps);
+
+    let lengths = data.lengths();
+    let mut batches = Vec::new();
+    while step < total_steps {
+        // The order of an epoch is a function of the seed and the epoch: nothing to store for a resume.
+        let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
+        if position == 0 || batches.is_empty() {
+            batches = length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
+        }
+        let started = Instant::now();
+        let batch: Vec<&Example> = batches[position].iter().map(|&i| &data.examples[i]).collect();
+        let dropout = Dropout::seeded(seed.stream_at("dropout", step as u64).random());
+
+        let (loss, accuracy) = accumulate(&model, &batch, config, dropout, &mut optimizer);
+        if !loss.is_finite() {
+            return Err(Error::NonFiniteLoss { step: step + 1, loss });
+        }
+        let learning_rate = config.schedule.learning_rate(config.learning_rate, step, total_steps);
+        let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
+        model = updated;
+        step += 1;
+
+        let n_tokens: usize = batch.iter().map(|example| example.tokens.len()).sum();
+        let metrics = SftMetrics {
+            epoch: step as f64 / steps_per_epoch as f64,
+            loss,
+            mean_token_accuracy: accuracy,
+            learning_rate,
+            grad_norm,
+            n_targets: batch.iter().map(|example| n_targets(example)).sum(),
+            tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
+        };
+        run.log(step, total_steps, &metrics)?;
+
+        let last = step == total_steps;
+        if let Some(eval_data) = eval_data
+            && (last || due(step, config.eval_every))
+        {
+            run.log_evaluation(step, &evaluate(&model, eval_data, config.batch_size))?;
+        }
+        let stop = run.interrupted();
+        if !last && (stop || due(step, config.checkpoint_every)) {
+            run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))))?;
+        }
+        if stop && !last {
+            return Ok(model.valid());
+        }
+    }
+    let model = model.valid();
+    run.save_final(|dir| save(dir, &model, text, None))?;
+    Ok(model)
+}
+
+/// Loss and token accuracy over held-out examples.
+pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEvaluation {
+    let model = model.valid();
+    let device = model.device();
+    let (mut loss, mut correct, mut n) = (0.0, 0, 0);
+    for examples in data.examples.chunks(batch_size) {
+        let examples: Vec<&Example> = examples.iter().collect();
+        let found = CompletionLogits::new(&model, &examples, &device, &mut Dropout::off());
+        let targets = found.n_targets();
+        correct += found.n_correct();
+        loss += sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64;
+        n += targets;
+    }
+    let eval_loss = loss / n as f64;
+    SftEvaluation {
+        eval_loss,
+        eval_perplexity: eval_loss.exp(),
+        eval_mean_token_accuracy: correct as f64 / n as f64,
+        eval_n_targets: n,
+    }
+}
+
+/// Forward and backward over one batch, in microbatches; each weighs as many tokens as it has.
+///
+/// Returns the batch's loss and token accuracy.
+fn accumulate(
+    model: &CausalLm,
+    batch: &[&Example],
+    config: &SftConfig,
+    mut dropout: Dropout,
+    optimizer: &mut Optimizer,
+) -> (f64, f64) {
+    let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
+    let n: usize = batch.iter().map(|example| n_targets(example)).sum();
+    let device = model.device().inner();
+    let (mut loss, mut correct) = (0.0, 0);
+    for micro in batch.chunks(size) {
+        let found = CompletionLogits::new(model, micro, &device, &mut dropout);
+        correct += found.n_correct();
+        let weight = found.n_targets() as f64 / n as f64;
+        let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
+        loss += weighted.clone().into_scalar::<f64>();
+        optimizer.accumulate(model, weighted);
+    }
+    (loss, correct as f64 / n as f64)
+}
+
+fn due(step: usize, every: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: usize,
+}
+
+fn save(dir: &Path, model: &CausalLm, text: Text<'_>, state: Option<(&Optimizer, usize)>) -> Result<(), Error> {
+    model.save(dir, text.tokenizer.special().eos)?;
+    text.tokenizer.save(dir)?;
+    text.template.save(dir)?;
+    if let Some((optimizer, step)) = state {
+        let dir = dir.join(TRAINING_DIR);
+        optimizer.save(&dir.join("optimizer.safetensors"))?;
+        save_json(&dir.join("state.json"), &State { step })?;
+    }
+    Ok(())
+}
+
+fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(CausalLm, usize), Error> {
+    let model = CausalLm::load(dir, &model.device().inner())?.train();
+    let dir = dir.join(TRAINING_DIR);
+    optimizer.load(&dir.join("optimizer.safetensors"), &model)?;
+    let state: State = load_json(&dir.join("state.json"))?;
+    Ok((model, state.step))
+}
