@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers.utils import logging
 
 CHECK_TOLERANCE = 1e-5
 SHAPE = {"vocab_size": 61, "max_seq_len": 32, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
@@ -486,6 +487,7 @@ def write_maths(out):
 
 def generate(out):
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     write_models(out)
     write_maths(out)
 

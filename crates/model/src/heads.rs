@@ -109,6 +109,11 @@ impl ScalarModel {
         Self { transformer, score, pooling }
     }
 
+    /// A scalar model of a backbone and a head that exist.
+    pub fn from_parts(transformer: Backbone, score: Linear, pooling: Pooling) -> Self {
+        Self { transformer, score, pooling }
+    }
+
     /// A head to one number, for whoever keeps it elsewhere (a critic on the policy's own backbone).
     pub fn fresh_head(config: &ModelConfig, rng: &mut impl Rng, device: &Device) -> Linear {
         #[derive(Module, Debug)]

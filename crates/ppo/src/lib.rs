@@ -1,1 +1,56 @@
-//! Stage 3: optimise a score, stay near the reference
+//! Stage 3 of InstructGPT: PPO against a score, near a reference.
+//!
+//! [`train`] samples answers, asks a scoring function for one number each, and moves the policy by PPO. Its parts
+//! are pure functions that read like the paper: [`shape_rewards`], [`estimate_advantages`], [`policy_loss`],
+//! [`value_loss`]. The score may be a reward model or any closure: this crate does not know the reward crate.
+//!
+//! **Invariants:** log-probabilities of sampling, reference and update come from one function at one temperature;
+//! masks are 1 where a token counts; no metric is averaged over padding; everything that is recorded in a rollout is
+//! off the tape.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use temper_model::{CausalLm, ModelConfig};
+//! use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, Text, train};
+//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_train::{Prompt, Run, Seed};
+//!
+//! # fn main() -> Result<(), temper_ppo::Error> {
+//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let prompts = [Prompt { prompt: "Say aaa".into() }];
+//! let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+//! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
+//! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
+//! let mut count_a =
+//!     |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion.matches('a').count() as f32).collect());
+//! let mut config = PpoConfig { batch_size: 4, max_steps: 1, ..PpoConfig::default() };
+//! config.rollout.max_new_tokens = 8;
+//! let text = Text { tokenizer: &tokenizer, template: &template };
+//! let policy = train(&config, models, text, &prompts, None, &mut count_a, &mut Run::ephemeral()?)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod critic;
+mod error;
+mod gae;
+mod kl;
+mod loss;
+mod metrics;
+mod prompts;
+mod rewards;
+mod rollout;
+mod train;
+
+pub use config::{CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, RolloutConfig, UpdateConfig};
+pub use critic::{Critic, Policy};
+pub use error::Error;
+pub use gae::{Advantages, estimate_advantages};
+pub use kl::KlController;
+pub use loss::{PolicyLoss, ValueLoss, policy_loss, value_loss};
+pub use metrics::PpoMetrics;
+pub use prompts::{EncodedPrompt, PromptDataset};
+pub use rewards::{ShapedRewards, shape_rewards};
+pub use rollout::{Rollout, Sample, ScoreFn};
+pub use train::{Models, PpoEvaluation, Text, evaluate, train};

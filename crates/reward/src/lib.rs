@@ -1,1 +1,41 @@
-//! Stage 2: learn to score from comparisons
+//! Stage 2 of InstructGPT: a reward model learned from comparisons.
+//!
+//! [`RewardDataset`] encodes comparisons, [`pairwise_loss`] is −log σ of the score difference, [`train`] the loop,
+//! [`score`] what the model is for. The model itself is [`temper_model::ScalarModel`], started from the SFT
+//! backbone.
+//!
+//! **Invariant:** a text is scored exactly as it was learned: same template, same tokenizer, no dropout.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
+//! use temper_reward::{RewardConfig, RewardDataset, Text, train};
+//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_train::{Comparison, Run, Seed};
+//!
+//! # fn main() -> Result<(), temper_reward::Error> {
+//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let row = Comparison { prompt: "Say hi".into(), chosen: "Hi!".into(), rejected: "No.".into() };
+//! let data = RewardDataset::new(&[row], &tokenizer, &template, 128, Overflow::Drop)?;
+//! let mut init = Seed(0).stream("init");
+//! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
+//! let model = ScalarModel::new(sft.transformer, Pooling::Last, &mut init);
+//! let text = Text { tokenizer: &tokenizer, template: &template };
+//! let model = train(&RewardConfig::default(), model, text, &data, None, &mut Run::ephemeral()?)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod dataset;
+mod error;
+mod loss;
+mod score;
+mod train;
+
+pub use config::RewardConfig;
+pub use dataset::{Pair, RewardDataset};
+pub use error::Error;
+pub use loss::pairwise_loss;
+pub use score::score;
+pub use train::{RewardEvaluation, RewardMetrics, Text, evaluate, train};

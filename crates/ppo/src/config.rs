@@ -1,0 +1,274 @@
+//! Settings of the PPO stage.
+
+use serde::{Deserialize, Serialize};
+use temper_tokenizer::Overflow;
+use temper_train::{
+    AdamWConfig, Documented, Error, Schedule, require, require_count, require_fraction, require_positive,
+};
+
+/// Settings of PPO against a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// Passes over the prompts.
+    pub epochs: usize,
+    /// Stop after this many rollouts; 0 for no limit.
+    pub max_steps: usize,
+    /// Highest learning rate of the policy.
+    pub learning_rate: f64,
+    /// Prompts in one rollout (InstructGPT: 512).
+    pub batch_size: usize,
+    /// Longest prompt and completion in tokens; 0 for the model's context.
+    pub max_seq_len: usize,
+    /// What happens to a prompt that leaves no room for an answer.
+    pub overflow: Overflow,
+    /// Rollouts between checkpoints; 0 for none but the last.
+    pub checkpoint_every: usize,
+    /// Rollouts between evaluations on the evaluation prompts; 0 for one at the end.
+    pub eval_every: usize,
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: String,
+    /// Sampling and scoring.
+    pub rollout: RolloutConfig,
+    /// The penalty on leaving the reference.
+    pub kl: KlConfig,
+    /// The update.
+    pub ppo: UpdateConfig,
+    /// The value function.
+    pub critic: CriticConfig,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// AdamW and clipping, of policy and critic.
+    pub optimizer: AdamWConfig,
+}
+
+/// Sampling and scoring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// Longest completion in tokens, the end token included.
+    pub max_new_tokens: usize,
+    /// Sampling temperature; enters every log-probability.
+    pub temperature: f64,
+    /// What happens to the score of an answer that does not end.
+    pub missing_eos: MissingEos,
+    /// The penalty or the score for it.
+    pub missing_eos_value: f64,
+}
+
+/// What happens to the score of an answer that does not end (`rlhf.md` 2.3, item 19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingEos {
+    /// The score counts as it is.
+    Keep,
+    /// `missing_eos_value` is subtracted, as TRL does: for scores of unknown scale.
+    Subtract,
+    /// `missing_eos_value` takes its place, as OpenAI does: for normalised scores.
+    Replace,
+}
+
+/// The penalty on leaving the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KlConfig {
+    /// β: weight of the per-token KL in the reward (InstructGPT: 0.02).
+    pub coef: f64,
+    /// KL per answer, in nats, that an adaptive β aims at; 0 keeps β fixed.
+    pub target: f64,
+    /// Episodes over which an adaptive β reacts.
+    pub horizon: f64,
+}
+
+/// The update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpdateConfig {
+    /// Passes over each rollout (InstructGPT: 1).
+    pub ppo_epochs: usize,
+    /// Episodes in one update (InstructGPT: 64); 0 for the whole rollout.
+    pub minibatch_size: usize,
+    /// Episodes in one forward pass; 0 for the whole minibatch.
+    pub microbatch_size: usize,
+    /// ε of the clipped ratio.
+    pub clip_range: f64,
+    /// How far a value may move from the rollout's, in score units.
+    pub value_clip_range: f64,
+    /// Weight of the value loss where policy and critic share a network.
+    pub vf_coef: f64,
+    /// Weight of the entropy bonus.
+    pub entropy_coef: f64,
+    /// γ: discount (InstructGPT: 1).
+    pub gamma: f64,
+    /// λ of GAE.
+    pub gae_lambda: f64,
+    /// Scale the rewards of a rollout to unit variance, their mean kept.
+    pub whiten_rewards: bool,
+}
+
+/// The value function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CriticConfig {
+    /// Where it comes from.
+    pub kind: CriticKind,
+    /// Learning rate of a separate critic.
+    pub learning_rate: f64,
+}
+
+/// Where the value function comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticKind {
+    /// A network of its own that starts as the reward model, as InstructGPT.
+    RewardModel,
+    /// A linear head on the policy's hidden states, zero at the start.
+    ValueHead,
+}
+
+impl Default for PpoConfig {
+    /// InstructGPT's β, clip and single epoch; sizes for a small machine.
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            max_steps: 0,
+            learning_rate: 1e-5,
+            batch_size: 64,
+            max_seq_len: 0,
+            overflow: Overflow::Drop,
+            checkpoint_every: 100,
+            eval_every: 0,
+            seed: 0,
+            device: "auto".into(),
+            rollout: RolloutConfig::default(),
+            kl: KlConfig::default(),
+            ppo: UpdateConfig::default(),
+            critic: CriticConfig::default(),
+            schedule: Schedule::default(),
+            optimizer: AdamWConfig { epsilon: 1e-5, ..AdamWConfig::default() },
+        }
+    }
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self { max_new_tokens: 48, temperature: 1.0, missing_eos: MissingEos::Subtract, missing_eos_value: 1.0 }
+    }
+}
+
+impl Default for KlConfig {
+    fn default() -> Self {
+        Self { coef: 0.02, target: 0.0, horizon: 10_000.0 }
+    }
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self {
+            ppo_epochs: 1,
+            minibatch_size: 0,
+            microbatch_size: 0,
+            clip_range: 0.2,
+            value_clip_range: 0.2,
+            vf_coef: 0.1,
+            entropy_coef: 0.0,
+            gamma: 1.0,
+            gae_lambda: 0.95,
+            whiten_rewards: false,
+        }
+    }
+}
+
+impl Default for CriticConfig {
+    fn default() -> Self {
+        Self { kind: CriticKind::RewardModel, learning_rate: 1e-5 }
+    }
+}
+
+impl PpoConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] with the key.
+    pub fn validate(&self) -> Result<(), Error> {
+        require_count("epochs", self.epochs)?;
+        require_count("batch_size", self.batch_size)?;
+        require_positive("learning_rate", self.learning_rate)?;
+        require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        require_count("rollout.max_new_tokens", self.rollout.max_new_tokens)?;
+        require_positive("rollout.temperature", self.rollout.temperature)?;
+        require(self.kl.coef >= 0.0, "kl.coef", self.kl.coef, "0 or above")?;
+        require(self.kl.target >= 0.0, "kl.target", self.kl.target, "0 or above")?;
+        require_positive("kl.horizon", self.kl.horizon)?;
+        require_count("ppo.ppo_epochs", self.ppo.ppo_epochs)?;
+        require_positive("ppo.clip_range", self.ppo.clip_range)?;
+        require_positive("ppo.value_clip_range", self.ppo.value_clip_range)?;
+        require_fraction("ppo.gamma", self.ppo.gamma)?;
+        require_fraction("ppo.gae_lambda", self.ppo.gae_lambda)?;
+        require_positive("critic.learning_rate", self.critic.learning_rate)?;
+        self.optimizer.validate()
+    }
+}
+
+impl Documented for PpoConfig {
+    fn docs() -> &'static [(&'static str, &'static str)] {
+        &[
+            ("epochs", "passes over the prompts"),
+            ("max_steps", "stop after this many rollouts; 0: no limit"),
+            ("learning_rate", "highest learning rate of the policy"),
+            ("batch_size", "prompts in one rollout"),
+            ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
+            ("overflow", "what happens to a prompt that leaves no room: drop | truncate_prompt"),
+            ("checkpoint_every", "rollouts between checkpoints; 0: none but the last"),
+            ("eval_every", "rollouts between evaluations; 0: one at the end"),
+            ("seed", "everything random comes from it"),
+            ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
+            ("rollout.max_new_tokens", "longest completion in tokens, the end token included"),
+            ("rollout.temperature", "sampling temperature; enters every log-probability"),
+            ("rollout.missing_eos", "score of an answer that does not end: keep | subtract | replace"),
+            ("rollout.missing_eos_value", "what is subtracted, or the score in its place"),
+            ("kl.coef", "weight of the per-token KL in the reward"),
+            ("kl.target", "KL per answer in nats that an adaptive coefficient aims at; 0: fixed"),
+            ("kl.horizon", "episodes over which an adaptive coefficient reacts"),
+            ("ppo.ppo_epochs", "passes over each rollout"),
+            ("ppo.minibatch_size", "episodes in one update; 0: the whole rollout"),
+            ("ppo.microbatch_size", "episodes in one forward pass, to save memory; 0: the whole minibatch"),
+            ("ppo.clip_range", "the ratio is clipped to 1 ± this"),
+            ("ppo.value_clip_range", "values are clipped to the rollout's ± this, in score units"),
+            ("ppo.vf_coef", "weight of the value loss where policy and critic share a network"),
+            ("ppo.entropy_coef", "weight of the entropy bonus"),
+            ("ppo.gamma", "discount"),
+            ("ppo.gae_lambda", "lambda of generalised advantage estimation"),
+            ("ppo.whiten_rewards", "scale the rewards of a rollout to unit variance, their mean kept"),
+            ("critic.kind", "reward_model: a network that starts as the reward model | value_head: on the policy"),
+            ("critic.learning_rate", "learning rate of a separate critic"),
+            ("schedule.kind", "constant | linear | cosine, over rollouts"),
+            ("schedule.warmup_steps", "rollouts until the highest learning rate"),
+            ("schedule.final_fraction", "where linear and cosine end, as a fraction of the highest"),
+            ("optimizer.beta_1", "decay of the mean of gradients"),
+            ("optimizer.beta_2", "decay of the mean of squared gradients"),
+            ("optimizer.epsilon", "added to the root of the second moment"),
+            ("optimizer.weight_decay", "decoupled, on every parameter"),
+            ("optimizer.max_grad_norm", "global gradient norm is clipped to this; 0: never"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_documented() {
+        assert_eq!(temper_train::undocumented_keys::<PpoConfig>(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_discount_above_1_is_refused() {
+        let ppo = UpdateConfig { gamma: 1.5, ..UpdateConfig::default() };
+        let error = PpoConfig { ppo, ..PpoConfig::default() }.validate().unwrap_err();
+        assert_eq!(error.to_string(), "`ppo.gamma` is 1.5, it must be between 0 and 1");
+    }
+}

@@ -1,0 +1,139 @@
+//! The clipped losses of PPO.
+
+use burn::tensor::Tensor;
+use temper_model::masked_mean;
+
+/// The policy loss with what it says about the update. All are means over completion tokens, `[1]`.
+#[derive(Clone, Debug)]
+pub struct PolicyLoss {
+    /// To be minimised.
+    pub loss: Tensor<1>,
+    /// Share of tokens whose ratio was clipped to effect.
+    pub clip_frac: Tensor<1>,
+    /// ½ (log π − log π_old)², an estimate of the KL between the two.
+    pub approx_kl: Tensor<1>,
+    /// π / π_old.
+    pub ratio: Tensor<1>,
+}
+
+/// max(−A ρ, −A clip(ρ, 1 ± ε)) with ρ = exp(log π − log π_old), averaged over completion tokens
+/// (Schulman et al. 2017, Eq. (7)).
+///
+/// Gradients flow into `logprobs` alone; a token whose ratio is clipped to effect has none.
+///
+/// # Shapes
+/// - all: `[batch, completion_len]`
+pub fn policy_loss(
+    logprobs: Tensor<2>,
+    old_logprobs: Tensor<2>,
+    advantages: Tensor<2>,
+    completion_mask: Tensor<2>,
+    clip_range: f64,
+) -> PolicyLoss {
+    // Masked before the exponential: a pad must not overflow what counts.
+    let log_ratio = (logprobs - old_logprobs) * completion_mask.clone();
+    let ratio = log_ratio.clone().exp();
+    let plain = -advantages.clone() * ratio.clone();
+    let clipped = -advantages * ratio.clone().clamp(1.0 - clip_range, 1.0 + clip_range);
+    let was_clipped = clipped.clone().inner().greater(plain.clone().inner()).float();
+    let mask = completion_mask.clone();
+    PolicyLoss {
+        loss: masked_mean(plain.max_pair(clipped), completion_mask),
+        clip_frac: masked_mean(was_clipped, mask.clone()),
+        approx_kl: masked_mean(log_ratio.inner().square().mul_scalar(0.5), mask.clone()),
+        ratio: masked_mean(ratio.inner(), mask),
+    }
+}
+
+/// The value loss with its clip fraction. Both are means over completion tokens, `[1]`.
+#[derive(Clone, Debug)]
+pub struct ValueLoss {
+    /// To be minimised.
+    pub loss: Tensor<1>,
+    /// Share of tokens whose value was clipped to effect.
+    pub clip_frac: Tensor<1>,
+}
+
+/// ½ max((V − R)², (clip(V, V_old ± ε) − R)²), averaged over completion tokens (`rlhf.md` 2.7, item 41).
+///
+/// Gradients flow into `values` alone.
+///
+/// # Shapes
+/// - all: `[batch, completion_len]`
+pub fn value_loss(
+    values: Tensor<2>,
+    old_values: Tensor<2>,
+    returns: Tensor<2>,
+    completion_mask: Tensor<2>,
+    value_clip_range: f64,
+) -> ValueLoss {
+    let moved = (values.clone() - old_values.clone()).clamp(-value_clip_range, value_clip_range);
+    let plain = (values - returns.clone()).square();
+    let clipped = (old_values + moved - returns).square();
+    let was_clipped = clipped.clone().inner().greater(plain.clone().inner()).float();
+    ValueLoss {
+        loss: masked_mean(plain.max_pair(clipped), completion_mask.clone()).mul_scalar(0.5),
+        clip_frac: masked_mean(was_clipped, completion_mask),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn tensor<const T: usize>(row: [f32; T]) -> Tensor<2> {
+        Tensor::from_data([row], &Device::flex())
+    }
+
+    fn scalar(x: Tensor<1>) -> f32 {
+        x.into_scalar()
+    }
+
+    /// Ratios 2, ½, 1.1 with advantages 1, −1, 3: clipped at 1.2, clipped at 0.8, free; the pad counts nothing.
+    #[test]
+    fn ratios_are_clipped_where_they_would_gain() {
+        let logprobs = tensor([2f32.ln() - 1.0, 0.5f32.ln() - 2.0, 1.1f32.ln(), 50.0]);
+        let old = tensor([-1.0, -2.0, 0.0, -50.0]);
+        let mask = tensor([1.0, 1.0, 1.0, 0.0]);
+        let found = policy_loss(logprobs, old, tensor([1.0, -1.0, 3.0, 7.0]), mask, 0.2);
+        assert!((scalar(found.loss) - (-1.2 + 0.8 - 3.3) / 3.0).abs() < 1e-5);
+        assert!((scalar(found.clip_frac) - 2.0 / 3.0).abs() < 1e-6);
+        assert!((scalar(found.ratio) - 3.6 / 3.0).abs() < 1e-5);
+        let kl = (2f32.ln().powi(2) * 2.0 + 1.1f32.ln().powi(2)) / 6.0;
+        assert!((scalar(found.approx_kl) - kl).abs() < 1e-6);
+    }
+
+    #[test]
+    fn where_every_ratio_is_clipped_no_gradient_is_left() {
+        let device = Device::flex().autodiff();
+        let logprobs = Tensor::<2>::from_data([[1.0f32, -1.0]], &device).require_grad();
+        let found = policy_loss(logprobs.clone(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), tensor([1.0, 1.0]), 0.2);
+        let gradient = logprobs.grad(&found.loss.backward()).unwrap();
+        assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
+    }
+
+    /// D2: the notebook computes the new log-probs without a gradient.
+    #[test]
+    fn the_policy_gets_a_gradient_at_ratio_1() {
+        let device = Device::flex().autodiff();
+        let logprobs = Tensor::<2>::from_data([[-1.0f32, -2.0]], &device).require_grad();
+        let found =
+            policy_loss(logprobs.clone(), tensor([-1.0, -2.0]), tensor([1.0, -3.0]), tensor([1.0, 1.0]), 0.2);
+        let gradient = logprobs.grad(&found.loss.backward()).unwrap();
+        assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [-0.5, 1.5]);
+    }
+
+    /// Values 1, 5 and returns 2, 2 from old values 0.9, 0: the second is clipped to 0.2, whose error is smaller.
+    #[test]
+    fn the_larger_of_both_value_errors_counts() {
+        let mask = tensor([1.0, 1.0, 0.0]);
+        let found = value_loss(tensor([1.0, 5.0, 9.0]), tensor([0.9, 0.0, 0.0]), tensor([2.0, 2.0, 0.0]), mask, 0.2);
+        assert!((scalar(found.loss) - 0.5 * (1.0 + 9.0) / 2.0).abs() < 1e-6);
+        assert_eq!(scalar(found.clip_frac), 0.0);
+        let mask = tensor([1.0]);
+        let found = value_loss(tensor([2.0]), tensor([0.0]), tensor([2.0]), mask, 0.2);
+        assert!((scalar(found.loss) - 0.5 * 1.8f32.powi(2)).abs() < 1e-5);
+        assert_eq!(scalar(found.clip_frac), 1.0);
+    }
+}

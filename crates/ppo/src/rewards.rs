@@ -1,0 +1,83 @@
+//! From scores and log-probabilities to one reward per token.
+
+use burn::tensor::Tensor;
+
+/// Rewards per token, and what they are made of.
+#[derive(Clone, Debug)]
+pub struct ShapedRewards {
+    /// −β dₜ on every token, and the score on the last one: `[batch, completion_len]`.
+    pub rewards: Tensor<2>,
+    /// Σ dₜ of each answer, in nats: `[batch]`.
+    pub kl: Tensor<1>,
+}
+
+/// rₜ = −β (log π_old(yₜ) − log π_ref(yₜ)) + \[t is the last token\] · score
+/// (InstructGPT section 3.5, Eq. (2); `rlhf.md` 2.5, items 29 to 32).
+///
+/// The last token is the end token where there is one. dₜ is positive where the policy is above the reference;
+/// single ones may be negative, their sum may not stay so.
+///
+/// ```text
+/// completion   a    b    [EOS]  .
+/// mask         1    1    1      0
+/// rewards     −βd₀ −βd₁ −βd₂+s  0
+/// ```
+///
+/// # Shapes
+/// - `old_logprobs`, `ref_logprobs`, `completion_mask`: `[batch, completion_len]`
+/// - `scores`: `[batch]`
+pub fn shape_rewards(
+    old_logprobs: Tensor<2>,
+    ref_logprobs: Tensor<2>,
+    scores: Tensor<1>,
+    completion_mask: Tensor<2>,
+    kl_coef: f64,
+) -> ShapedRewards {
+    let d = (old_logprobs - ref_logprobs) * completion_mask.clone();
+    let kl = d.clone().sum_dim(1).squeeze_dim(1);
+    let rewards = d.mul_scalar(-kl_coef) + last_token(completion_mask) * scores.unsqueeze_dim::<2>(1);
+    ShapedRewards { rewards, kl }
+}
+
+/// 1 on the last real token of each row, 0 elsewhere: a real token with none behind it.
+fn last_token(mask: Tensor<2>) -> Tensor<2> {
+    let [batch, len] = mask.dims();
+    let nothing = Tensor::zeros([batch, 1], &mask.device());
+    let next = Tensor::cat(vec![mask.clone().narrow(1, 1, len - 1), nothing], 1);
+    mask * (next * -1.0 + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn shaped(kl_coef: f64) -> (Vec<f32>, Vec<f32>) {
+        let device = Device::flex();
+        let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &device);
+        let found = shape_rewards(
+            tensor([[-1.0, -2.0, -3.0], [-0.5, -9.0, -9.0]]),
+            tensor([[-1.5, -1.0, -3.5], [-2.5, -4.0, -5.0]]),
+            Tensor::from_data([10.0f32, -4.0], &device),
+            tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
+            kl_coef,
+        );
+        let values = |data: burn::tensor::TensorData| data.as_slice::<f32>().unwrap().to_vec();
+        (values(found.rewards.into_data()), values(found.kl.into_data()))
+    }
+
+    #[test]
+    fn the_score_lands_on_the_last_token_and_the_penalty_on_all() {
+        let (rewards, kl) = shaped(0.1);
+        let expected = [-0.05, 0.1, 9.95, -4.2, 0.0, 0.0];
+        assert!(rewards.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{rewards:?}");
+        assert_eq!(kl, [0.0, 2.0]);
+    }
+
+    /// Oracle 3.
+    #[test]
+    fn without_a_penalty_the_rewards_add_up_to_the_score() {
+        let (rewards, _) = shaped(0.0);
+        assert_eq!([rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()], [10.0, -4.0]);
+    }
+}

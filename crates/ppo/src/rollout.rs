@@ -1,0 +1,229 @@
+//! Sampling completions, and everything that is recorded about them.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use temper_model::{CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, generate};
+use temper_tokenizer::Tokenizer;
+
+use crate::Error;
+use crate::config::{MissingEos, PpoConfig, RolloutConfig};
+use crate::critic::{EpisodeBatch, Policy, critic_values};
+use crate::prompts::EncodedPrompt;
+
+/// An answer to be scored.
+#[derive(Clone, Debug)]
+pub struct Sample<'a> {
+    /// The prompt as it was given.
+    pub prompt: &'a str,
+    /// The prompt as the template puts it.
+    pub prompt_tokens: &'a [u32],
+    /// The answer as text, without the end token.
+    pub completion: String,
+    /// The answer as ids, the end token included where there is one.
+    pub completion_tokens: &'a [u32],
+    /// Whether it ended by itself.
+    pub ended: bool,
+}
+
+/// Gives one score per sample: a reward model, a rule, anything.
+pub type ScoreFn<'a> =
+    dyn FnMut(&[Sample<'_>]) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// Prompts, sampled completions, and everything recorded about them, off the tape.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Prompt and completion of each episode, not padded.
+    pub rows: Vec<Vec<u32>>,
+    /// Tokens of each prompt.
+    pub prompt_lens: Vec<usize>,
+    /// Whether each completion ended by itself.
+    pub ended: Vec<bool>,
+    /// Longest completion.
+    pub completion_len: usize,
+    /// 1 on completion tokens up to the end: `[batch, completion_len]`.
+    pub completion_mask: Tensor<2>,
+    /// Of the policy that sampled: `[batch, completion_len]`.
+    pub old_logprobs: Tensor<2>,
+    /// Of the frozen reference: `[batch, completion_len]`.
+    pub ref_logprobs: Tensor<2>,
+    /// Of the critic, at the state before each token; 0 behind the end: `[batch, completion_len]`.
+    pub values: Tensor<2>,
+    /// As the scoring function gave them: `[batch]`.
+    pub raw_scores: Vec<f32>,
+    /// After the rule for missing ends: `[batch]`.
+    pub scores: Tensor<1>,
+    /// Greatest difference between the sampler's log-probabilities and `old_logprobs`.
+    pub sampler_error: f64,
+}
+
+/// Who takes part in a rollout. All are frozen while it lasts.
+pub(crate) struct Actors<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) ref_policy: &'a CausalLm,
+    pub(crate) critic: Option<&'a ScalarModel>,
+    pub(crate) tokenizer: &'a Tokenizer,
+}
+
+/// Samples one completion per prompt, scores it, and records log-probabilities and values.
+///
+/// Old log-probabilities come from the same forward as the update's, not from the sampler, so that the first
+/// ratio is 1 on every backend (`rlhf.md` 2.2, item 13).
+pub(crate) fn collect_rollout(
+    config: &PpoConfig,
+    actors: &Actors<'_>,
+    prompts: &[&EncodedPrompt],
+    sample_seed: u64,
+    step: usize,
+    score: &mut ScoreFn<'_>,
+) -> Result<Rollout, Error> {
+    let policy = actors.policy.valid();
+    let device = policy.lm.device();
+    let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
+    let completions = generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
+
+    let raw_scores = score_completions(actors.tokenizer, prompts, &completions, step, score)?;
+    let ended: Vec<bool> = completions.iter().map(|c| c.finish == Finish::Stop).collect();
+    let scores = apply_missing_eos(&raw_scores, &ended, &config.rollout);
+
+    let rows: Vec<Vec<u32>> = tokens.iter().zip(&completions).map(|(p, c)| [&p[..], &c.tokens[..]].concat()).collect();
+    let prompt_lens: Vec<usize> = tokens.iter().map(Vec::len).collect();
+    let completion_len = completions.iter().map(|c| c.tokens.len()).max().expect("a rollout has prompts");
+    let mask: Vec<f32> = completions
+        .iter()
+        .flat_map(|c| (0..completion_len).map(|t| if t < c.tokens.len() { 1.0 } else { 0.0 }))
+        .collect();
+    let batch = rows.len();
+    let completion_mask = Tensor::from_data(TensorData::new(mask, [batch, completion_len]), &device);
+
+    let ref_policy = Policy { lm: actors.ref_policy.valid(), value_head: None };
+    let critic = actors.critic.map(ScalarModel::valid);
+    let size = if config.ppo.minibatch_size == 0 { batch } else { config.ppo.minibatch_size };
+    let (mut old, mut reference, mut values) = (vec![], vec![], vec![]);
+    for start in (0..batch).step_by(size) {
+        let part = start..batch.min(start + size);
+        let rows: Vec<&[u32]> = rows[part.clone()].iter().map(Vec::as_slice).collect();
+        let episodes = EpisodeBatch::new(&rows, &prompt_lens[part], completion_len, &device);
+        let output = policy.forward(&episodes, config.rollout.temperature, false);
+        values.push(match &critic {
+            Some(critic) => critic_values(critic, &episodes),
+            None => output.values.expect("a policy without a critic carries a value head"),
+        });
+        old.push(output.logprobs);
+        reference.push(ref_policy.forward(&episodes, config.rollout.temperature, false).logprobs);
+    }
+    let join = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0) * completion_mask.clone();
+    let old_logprobs = join(old);
+    Ok(Rollout {
+        sampler_error: sampler_error(&completions, &old_logprobs, completion_len),
+        ref_logprobs: join(reference),
+        values: join(values),
+        old_logprobs,
+        scores: Tensor::from_data(TensorData::new(scores, [batch]), &device),
+        rows,
+        prompt_lens,
+        ended,
+        completion_len,
+        completion_mask,
+        raw_scores,
+    })
+}
+
+/// Sampling as the configuration says: no top-k or top-p, so that log-probabilities are those of the choice (D5).
+pub(crate) fn generate_options(config: &PpoConfig, tokenizer: &Tokenizer, seed: u64) -> GenerateOptions {
+    GenerateOptions {
+        max_new_tokens: config.rollout.max_new_tokens,
+        sampler: Sampler::Random { temperature: config.rollout.temperature, top_k: 0, top_p: 1.0 },
+        eos: tokenizer.special().eos,
+        seed,
+    }
+}
+
+/// Scores completions, and checks what comes back.
+pub(crate) fn score_completions(
+    tokenizer: &Tokenizer,
+    prompts: &[&EncodedPrompt],
+    completions: &[Completion],
+    step: usize,
+    score: &mut ScoreFn<'_>,
+) -> Result<Vec<f32>, Error> {
+    let samples: Vec<Sample<'_>> = prompts
+        .iter()
+        .zip(completions)
+        .map(|(prompt, completion)| Sample {
+            prompt: &prompt.text,
+            prompt_tokens: &prompt.tokens,
+            completion: tokenizer.decode(&completion.tokens),
+            completion_tokens: &completion.tokens,
+            ended: completion.finish == Finish::Stop,
+        })
+        .collect();
+    let scores = score(&samples).map_err(|source| Error::Score { step, source })?;
+    if scores.len() != samples.len() {
+        let problem = format!("{} scores for {} answers", scores.len(), samples.len());
+        return Err(Error::BadScores { step, problem });
+    }
+    if let Some(bad) = scores.iter().find(|score| !score.is_finite()) {
+        return Err(Error::BadScores { step, problem: format!("the score {bad}") });
+    }
+    Ok(scores)
+}
+
+fn apply_missing_eos(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
+    let value = config.missing_eos_value as f32;
+    let rule = |(score, ended): (&f32, &bool)| match config.missing_eos {
+        _ if *ended => *score,
+        MissingEos::Keep => *score,
+        MissingEos::Subtract => score - value,
+        MissingEos::Replace => value,
+    };
+    scores.iter().zip(ended).map(rule).collect()
+}
+
+fn sampler_error(completions: &[Completion], old_logprobs: &Tensor<2>, completion_len: usize) -> f64 {
+    let data = old_logprobs.to_data();
+    let rows = data.as_slice::<f32>().expect("the model computes in f32").chunks_exact(completion_len);
+    let error = |(c, row): (&Completion, &[f32])| {
+        c.logprobs.iter().zip(row).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    };
+    completions.iter().zip(rows).map(error).fold(0.0, f64::max)
+}
+
+impl Rollout {
+    /// Number of episodes.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no episode; never true for a rollout that was collected.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// These episodes for one forward pass.
+    pub(crate) fn episodes(&self, index: &[usize], device: &Device) -> EpisodeBatch {
+        let rows: Vec<&[u32]> = index.iter().map(|&i| self.rows[i].as_slice()).collect();
+        let prompt_lens: Vec<usize> = index.iter().map(|&i| self.prompt_lens[i]).collect();
+        EpisodeBatch::new(&rows, &prompt_lens, self.completion_len, device)
+    }
+}
+
+/// These rows of a recorded tensor.
+pub(crate) fn select_rows(x: &Tensor<2>, index: &[usize]) -> Tensor<2> {
+    let rows: Vec<i32> = index.iter().map(|&i| i as i32).collect();
+    x.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [index.len()]), &x.device()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Oracle 10.
+    #[test]
+    fn only_answers_without_an_end_are_penalised() {
+        let config = |missing_eos| RolloutConfig { missing_eos, missing_eos_value: 1.5, ..RolloutConfig::default() };
+        let scores = |rule| apply_missing_eos(&[2.0, 2.0], &[true, false], &config(rule));
+        assert_eq!(scores(MissingEos::Keep), [2.0, 2.0]);
+        assert_eq!(scores(MissingEos::Subtract), [2.0, 0.5]);
+        assert_eq!(scores(MissingEos::Replace), [2.0, 1.5]);
+    }
+}

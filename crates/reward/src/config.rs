@@ -1,0 +1,113 @@
+//! Settings of the reward-model stage.
+
+use serde::{Deserialize, Serialize};
+use temper_model::Pooling;
+use temper_tokenizer::Overflow;
+use temper_train::{AdamWConfig, Documented, Error, Schedule, require, require_count, require_positive};
+
+/// Settings of reward-model training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardConfig {
+    /// Passes over the data (InstructGPT: 1; more overfits at once).
+    pub epochs: usize,
+    /// Stop after this many updates; 0 for no limit.
+    pub max_steps: usize,
+    /// Highest learning rate of the schedule.
+    pub learning_rate: f64,
+    /// Comparisons in one update (InstructGPT: 64).
+    pub batch_size: usize,
+    /// Comparisons in one forward pass; 0 for the whole batch.
+    pub microbatch_size: usize,
+    /// Longest prompt and completion in tokens; 0 for the model's context.
+    pub max_seq_len: usize,
+    /// What happens to a longer one.
+    pub overflow: Overflow,
+    /// Which hidden states the score is read from.
+    pub pooling: Pooling,
+    /// Updates between checkpoints; 0 for none but the last.
+    pub checkpoint_every: usize,
+    /// Updates between evaluations on the evaluation data; 0 for one at the end.
+    pub eval_every: usize,
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: String,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// AdamW and clipping.
+    pub optimizer: AdamWConfig,
+}
+
+impl Default for RewardConfig {
+    /// The notebook's learning rate (N7), InstructGPT's batch, epochs and pooling.
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            max_steps: 0,
+            learning_rate: 1e-4,
+            batch_size: 64,
+            microbatch_size: 0,
+            max_seq_len: 0,
+            overflow: Overflow::Drop,
+            pooling: Pooling::Last,
+            checkpoint_every: 500,
+            eval_every: 0,
+            seed: 0,
+            device: "auto".into(),
+            schedule: Schedule::default(),
+            optimizer: AdamWConfig::default(),
+        }
+    }
+}
+
+impl RewardConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] with the key.
+    pub fn validate(&self) -> Result<(), Error> {
+        require_count("epochs", self.epochs)?;
+        require_count("batch_size", self.batch_size)?;
+        require_positive("learning_rate", self.learning_rate)?;
+        require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        self.optimizer.validate()
+    }
+}
+
+impl Documented for RewardConfig {
+    fn docs() -> &'static [(&'static str, &'static str)] {
+        &[
+            ("epochs", "passes over the data"),
+            ("max_steps", "stop after this many updates; 0: no limit"),
+            ("learning_rate", "highest learning rate of the schedule"),
+            ("batch_size", "comparisons in one update"),
+            ("microbatch_size", "comparisons in one forward pass, to save memory; 0: the whole batch"),
+            ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
+            ("overflow", "what happens to longer ones: drop | truncate_prompt"),
+            ("pooling", "last: the end token, as InstructGPT | mean: over the completion, as the notebook"),
+            ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
+            ("eval_every", "updates between evaluations; 0: one at the end"),
+            ("seed", "everything random comes from it"),
+            ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
+            ("schedule.kind", "constant | linear | cosine"),
+            ("schedule.warmup_steps", "updates until the highest learning rate"),
+            ("schedule.final_fraction", "where linear and cosine end, as a fraction of the highest"),
+            ("optimizer.beta_1", "decay of the mean of gradients"),
+            ("optimizer.beta_2", "decay of the mean of squared gradients"),
+            ("optimizer.epsilon", "added to the root of the second moment"),
+            ("optimizer.weight_decay", "decoupled, on every parameter"),
+            ("optimizer.max_grad_norm", "global gradient norm is clipped to this; 0: never"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_documented() {
+        assert_eq!(temper_train::undocumented_keys::<RewardConfig>(), Vec::<String>::new());
+    }
+}
