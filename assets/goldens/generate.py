@@ -11,7 +11,7 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
     <model>/golden.safetensors               row.N, prompt_lens: input tokens (right-padded here)
                                              logits: [real tokens of all rows, vocab]
                                              loss: over the completions; grad.<weight>: in the file's own layout
-    <model>-reward/                          the same with scores [rows] instead of logits
+    <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model
 """
 
@@ -134,6 +134,9 @@ class Scalar(nn.Module):
         self.backbone, self.pooling = backbone, pooling
         self.score = nn.Linear(SHAPE["d_model"], 1)
 
+    def values(self, tokens, real):
+        return self.score(self.backbone(tokens, real)).squeeze(2)
+
     def forward(self, tokens, real, prompt_lens):
         hidden = self.backbone(tokens, real)
         lens = real.sum(1)
@@ -247,10 +250,11 @@ def language_model_golden(model, directory):
 def scalar_golden(model, directory):
     """The pairwise loss of Ouyang et al. (2022), equation 1: −log σ(r_chosen − r_rejected)."""
     model.double().train()
-    scores = model(*pad(COMPARISONS))
+    tokens, real, prompt_lens = pad(COMPARISONS)
+    scores = model(tokens, real, prompt_lens)
     chosen, rejected = scores.chunk(2)
     loss = F.softplus(-(chosen - rejected)).mean()
-    save_golden(model, directory, COMPARISONS, loss, scores=scores)
+    save_golden(model, directory, COMPARISONS, loss, scores=scores, values=model.values(tokens, real)[real])
 
 
 def write_models(out):
@@ -329,8 +333,8 @@ def gae_of_unequal_rows():
     return golden
 
 
-def whitening():
-    x = tensor([[0.5, -1.25, 2.0, 0.75], [3.5, -0.5, 90.0, -70.0]])
+def whitening(scale):
+    x = scale * tensor([[0.5, -1.25, 2.0, 0.75], [3.5, -0.5, 90.0, -70.0]])
     mask = tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
@@ -474,7 +478,8 @@ def write_maths(out):
     golden = {
         "gae_notebook": gae_of_the_notebook(),
         "gae_unequal": gae_of_unequal_rows(),
-        "whitening": whitening(),
+        # The second is so narrow that the 1e-8 under the root shows.
+        "whitening": [whitening(1.0), whitening(1e-4)],
         "log_probs": log_probs_and_entropy(),
         "policy_loss": policy_loss(),
         "value_loss": value_loss(),

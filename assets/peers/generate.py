@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging
 
 PROMPT_TOKENS = 16
 NEW_TOKENS = 48
@@ -65,6 +66,7 @@ def main():
     parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="transformers' default is sdpa")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    logging.set_verbosity_error()
     peer = model(args.attention)
     for batch in (1, 32):
         seconds_to_generate(peer, batch)

@@ -35,16 +35,17 @@ fn matrix(value: &Value, device: &Device) -> Tensor<2> {
 fn masked_statistics_equal_pytorchs() {
     let golden = golden("whitening");
     for (device_name, device) in devices() {
-        let (x, mask) = (matrix(&golden["x"], &device), matrix(&golden["mask"], &device));
-        let (mean, variance) =
-            (masked_mean(x.clone(), mask.clone()), masked_variance(x.clone(), mask.clone()));
-        for (what, found) in [
-            ("mean", values(mean)),
-            ("variance", values(variance)),
-            ("whitened", values(whiten(x.clone(), mask.clone()))),
-            ("scaled", values(scale_to_unit_variance(x, mask))),
-        ] {
-            assert_close(&format!("{device_name}: {what}"), &found, &numbers(&golden[what]), TOLERANCE);
+        for (i, case) in golden.as_array().unwrap().iter().enumerate() {
+            let (x, mask) = (matrix(&case["x"], &device), matrix(&case["mask"], &device));
+            for (what, found) in [
+                ("mean", values(masked_mean(x.clone(), mask.clone()))),
+                ("variance", values(masked_variance(x.clone(), mask.clone()))),
+                ("whitened", values(whiten(x.clone(), mask.clone()))),
+                ("scaled", values(scale_to_unit_variance(x.clone(), mask.clone()))),
+            ] {
+                let what_where = format!("{device_name}, case {i}: {what}");
+                assert_close(&what_where, &found, &numbers(&case[what]), TOLERANCE);
+            }
         }
     }
 }

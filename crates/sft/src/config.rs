@@ -22,7 +22,8 @@ pub struct SftConfig {
     pub max_seq_len: usize,
     /// What happens to a longer one.
     pub overflow: Overflow,
-    /// The dialogue template, if the model directory brings none.
+    /// The dialogue template, if the model directory brings none. `auto` is the notebook's for our byte tokenizer,
+    /// and prompt, completion and end token for any other.
     pub template: String,
     /// Updates between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
@@ -49,7 +50,7 @@ impl Default for SftConfig {
             microbatch_size: 0,
             max_seq_len: 0,
             overflow: Overflow::Drop,
-            template: "notebook".into(),
+            template: "auto".into(),
             checkpoint_every: 500,
             eval_every: 0,
             seed: 0,
@@ -84,7 +85,7 @@ impl Documented for SftConfig {
             ("microbatch_size", "examples in one forward pass, to save memory; 0: the whole batch"),
             ("max_seq_len", "longest example in tokens; 0: the model's context"),
             ("overflow", "what happens to longer ones: drop | truncate_prompt"),
-            ("template", "dialogue template if the model brings none: notebook | bare | plain | plain_eos"),
+            ("template", "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos"),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),

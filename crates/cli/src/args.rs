@@ -1,0 +1,332 @@
+//! What the user types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// InstructGPT in Rust: supervised fine-tuning, a reward model, and PPO.
+#[derive(Debug, Parser)]
+#[command(name = "temper", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, cuda, rocm; `:N` picks a card
+    #[arg(long, global = true, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Everything random comes from it
+    #[arg(long, global = true, value_name = "N")]
+    pub seed: Option<u64>,
+    /// No progress on standard error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More on standard error
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Stage 1: fine-tune a model on demonstrations
+    #[command(after_help = "Example:\n  temper sft --data demonstrations.jsonl --model small --out runs/sft --set epochs=3")]
+    Sft(SftArgs),
+    /// Stage 2: learn a reward model from comparisons
+    #[command(after_help = "Example:\n  temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward")]
+    Reward(RewardArgs),
+    /// Stage 3: PPO against a reward model
+    #[command(
+        after_help = "Example:\n  temper ppo --policy runs/sft/final --reward runs/reward/final --prompts prompts.jsonl --out runs/ppo"
+    )]
+    Ppo(PpoArgs),
+    /// All three stages and an evaluation, from a recipe
+    #[command(after_help = "Example:\n  temper pipeline --recipe courtesy --out runs/courtesy")]
+    Pipeline(PipelineArgs),
+    /// Complete prompts
+    #[command(after_help = "Example:\n  temper generate --model runs/ppo/final --prompt 'Capital of Spain?' --greedy")]
+    Generate(GenerateArgs),
+    /// Talk to a model
+    #[command(after_help = "Example:\n  temper chat --model runs/ppo/final")]
+    Chat(ChatArgs),
+    /// Show the token ids of a dialogue
+    #[command(after_help = "Example:\n  temper tokenize --prompt 'What is AI?' --completion 'A field.' --json")]
+    Tokenize(TokenizeArgs),
+    /// Log-probabilities of given completions
+    #[command(after_help = "Example:\n  temper logprobs --model runs/sft/final --data demonstrations.jsonl")]
+    Logprobs(DataArgs),
+    /// Scores of given completions by a reward model
+    #[command(after_help = "Example:\n  temper score --model runs/reward/final --data demonstrations.jsonl")]
+    Score(DataArgs),
+    /// Judge a model: SFT loss, reward accuracy, or the win rate of two policies
+    #[command(
+        after_help = "Examples:\n  temper eval --model runs/sft/final --data heldout.jsonl\n  temper eval --model runs/ppo/final --against runs/sft/final --judge runs/reward/final --data prompts.jsonl"
+    )]
+    Eval(EvalArgs),
+    /// Print the settings of a stage
+    #[command(after_help = "Example:\n  temper config ppo --preset courtesy > ppo.toml")]
+    Config(ConfigArgs),
+    /// Write the data of a recipe
+    #[command(after_help = "Example:\n  temper recipe courtesy --out data")]
+    Recipe(RecipeArgs),
+    /// Draw the report of a run again
+    #[command(after_help = "Example:\n  temper report runs/courtesy")]
+    Report(ReportArgs),
+    /// List the backends compiled in and the hardware that they see
+    #[command(after_help = "Example:\n  temper devices")]
+    Devices,
+    /// Time one piece of work
+    #[command(hide = true)]
+    Bench(BenchArgs),
+}
+
+/// Settings of a stage, from files and flags.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Settings {
+    /// Built-in settings to start from; `temper config STAGE --preset NAME` prints them
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// A TOML file of settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, for example `--set epochs=3` or `--set kl.coef=0.05`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// Where a run goes.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Run directory
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the last checkpoint in `--out`
+    #[arg(long)]
+    pub resume: bool,
+    /// Leave out rows that cannot be read, and count them
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SftArgs {
+    /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// A model directory, or the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small
+    #[arg(long, value_name = "DIR|PRESET")]
+    pub model: String,
+    /// Held-out demonstrations
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub eval_data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct RewardArgs {
+    /// Comparisons: `prompt`, `chosen`, `rejected`; or hh-rlhf transcripts without `prompt`
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// The SFT model's directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Held-out comparisons
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub eval_data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct PpoArgs {
+    /// The SFT model's directory: policy and reference start there
+    #[arg(long, value_name = "DIR")]
+    pub policy: PathBuf,
+    /// The reward model's directory
+    #[arg(long, value_name = "DIR")]
+    pub reward: PathBuf,
+    /// Prompts: JSON lines with `prompt`
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub prompts: Vec<PathBuf>,
+    /// Held-out prompts
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub eval_data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Built-in recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecipeName {
+    /// Short questions with an exact judge
+    Courtesy,
+    /// The notebook's five questions
+    Notebook,
+    /// The same in Chinese
+    NotebookZh,
+}
+
+#[derive(Debug, Args)]
+pub struct PipelineArgs {
+    /// What to train on
+    #[arg(long, value_enum, default_value = "courtesy")]
+    pub recipe: RecipeName,
+    /// Run directory; an interrupted run in it goes on where it stopped [default: runs/RECIPE]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// One setting of one stage, for example `--set ppo.max_steps=20`
+    #[arg(long = "set", value_name = "STAGE.KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// How answers are sampled.
+#[derive(Clone, Debug, Args)]
+pub struct SamplingArgs {
+    /// Longest answer in tokens
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_new_tokens: usize,
+    /// Divides the logits; below 1 is bolder, above 1 more varied
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub temperature: f64,
+    /// Keep the most probable tokens up to this probability
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f64,
+    /// Keep this many most probable tokens; 0 keeps all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Always the most probable token
+    #[arg(long)]
+    pub greedy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// One prompt; without it, one per line of standard input
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// JSON lines with tokens and log-probabilities
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// The prompt
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// The completion
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub completion: String,
+    /// Take tokenizer and template from this model; without it, the byte tokenizer and the notebook's template
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Pad or cut to this length
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub max_len: usize,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Rows with `prompt` and `completion`
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// Leave out rows that cannot be read, and count them
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Model directory: a language model or a reward model
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Demonstrations, comparisons or prompts, as the model and the flags ask for
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// A second policy to win against
+    #[arg(long, value_name = "DIR", requires = "judge")]
+    pub against: Option<PathBuf>,
+    /// `courtesy` for that recipe's rule, or a reward model's directory
+    #[arg(long, value_name = "courtesy|DIR", requires = "against")]
+    pub judge: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Leave out rows that cannot be read, and count them
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+/// The three stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    Sft,
+    Reward,
+    Ppo,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Which stage
+    #[arg(value_enum)]
+    pub stage: Stage,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// Which recipe
+    #[arg(value_enum)]
+    pub recipe: RecipeName,
+    /// Directory for the data
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A pipeline's or a stage's run directory
+    pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Which piece of work
+    pub name: String,
+    /// Times to repeat it
+    #[arg(long, default_value_t = 3)]
+    pub repeats: usize,
+}

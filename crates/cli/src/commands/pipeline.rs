@@ -1,0 +1,415 @@
+//! `temper pipeline`: a recipe's three stages in order, the judgement, the report.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use serde_json::{Map, Value, json};
+use temper_courtesy::{Task, Verdict};
+use temper_tokenizer::Overflow;
+use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json};
+
+use crate::args::{
+    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs,
+};
+use crate::commands::eval::{Answer, answer, prompts, score_answers};
+use crate::commands::{Outcome, ppo, print_line, reward, sft};
+use crate::failure::hinted;
+use crate::judge::win_rate;
+use crate::session::{Session, bad_rows};
+use crate::text::{load_policy, load_reward_model};
+use crate::{device, machine};
+
+pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
+    let began = Instant::now();
+    let recipe = args.recipe;
+    let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(recipe.name()));
+    let files = Files::new(&dir, recipe);
+    let seed = session.seed.unwrap_or(0);
+    let device = device::open(session.device_name())?;
+    claim(&dir, recipe, seed)?;
+    recipe.write_data(&files.data, seed)?;
+    save_json(&dir.join("machine.json"), &machine::describe(session.device_name()))?;
+
+    let settings = |stage: &str| stage_settings(recipe, stage, &args.sets);
+    check_sets(&args.sets)?;
+    let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: true, skip_bad_rows: false };
+    if !Run::is_finished(&files.sft) {
+        session.note("stage 1: supervised fine-tuning");
+        let args = SftArgs {
+            data: vec![files.data.join("demonstrations.jsonl")],
+            model: recipe.model().into(),
+            eval_data: files.heldout("demonstrations_heldout.jsonl"),
+            run: run_args(&files.sft),
+            settings: settings("sft"),
+        };
+        if sft::run(session, &args)? == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+    }
+    if !Run::is_finished(&files.reward) {
+        session.note("stage 2: reward model");
+        let args = RewardArgs {
+            data: vec![files.data.join("comparisons.jsonl")],
+            model: files.sft.join("final"),
+            eval_data: files.heldout("comparisons_heldout.jsonl"),
+            run: run_args(&files.reward),
+            settings: settings("reward"),
+        };
+        if reward::run(session, &args)? == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+    }
+    if !Run::is_finished(&files.ppo) {
+        session.note("stage 3: PPO");
+        let args = PpoArgs {
+            policy: files.sft.join("final"),
+            reward: files.reward.join("final"),
+            prompts: vec![files.data.join("prompts.jsonl")],
+            eval_data: vec![],
+            run: run_args(&files.ppo),
+            settings: settings("ppo"),
+        };
+        if ppo::run(session, &args)? == Outcome::Interrupted {
+            return Ok(Outcome::Interrupted);
+        }
+    }
+    session.note("judging");
+    let judged = judge(session, recipe, &files, seed, &device)?;
+    let summary = summary(session, recipe, &files, seed, &judged, began.elapsed().as_secs_f64())?;
+    save_json(&dir.join("summary.json"), &summary)?;
+    temper_report::draw(&dir)?;
+    print_table(&judged, &summary, &dir)?;
+    Ok(Outcome::Done)
+}
+
+/// Where everything of a pipeline lies.
+struct Files {
+    dir: PathBuf,
+    data: PathBuf,
+    sft: PathBuf,
+    reward: PathBuf,
+    ppo: PathBuf,
+    recipe: RecipeName,
+}
+
+impl Files {
+    fn new(dir: &Path, recipe: RecipeName) -> Self {
+        let at = |name: &str| dir.join(name);
+        Self { dir: dir.into(), data: at("data"), sft: at("sft"), reward: at("reward"), ppo: at("ppo"), recipe }
+    }
+
+    /// Held-out rows, where the recipe has some.
+    fn heldout(&self, name: &str) -> Vec<PathBuf> {
+        if self.recipe == RecipeName::Courtesy { vec![self.data.join(name)] } else { vec![] }
+    }
+
+    /// The comparisons that measure the reward model: held out, or the notebook's own four.
+    fn judged_comparisons(&self) -> PathBuf {
+        let name = if self.recipe == RecipeName::Courtesy { "comparisons_heldout.jsonl" } else { "comparisons.jsonl" };
+        self.data.join(name)
+    }
+
+    /// The prompts that are answered before and after PPO.
+    fn judged_prompts(&self) -> PathBuf {
+        let name = if self.recipe == RecipeName::Courtesy { "eval_prompts.jsonl" } else { "prompts.jsonl" };
+        self.data.join(name)
+    }
+}
+
+/// Marks `dir` as this recipe's and seed's, or refuses one that holds another run.
+fn claim(dir: &Path, recipe: RecipeName, seed: u64) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let path = dir.join("pipeline.json");
+    let mine = json!({ "recipe": recipe.name(), "seed": seed });
+    if path.exists() {
+        let found: Value = load_json(&path)?;
+        if found != mine {
+            return Err(hinted(
+                format!("{} holds another run: {found}", dir.display()),
+                "choose another `--out`, or remove that one",
+            ));
+        }
+    }
+    Ok(save_json(&path, &mine)?)
+}
+
+fn check_sets(sets: &[String]) -> Result<()> {
+    match sets.iter().find(|set| !["sft.", "reward.", "ppo."].iter().any(|stage| set.starts_with(stage))) {
+        None => Ok(()),
+        Some(set) => Err(hinted(
+            format!("`--set {set}` names no stage"),
+            "for example `--set ppo.max_steps=20`; stages: sft, reward, ppo",
+        )),
+    }
+}
+
+fn stage_settings(recipe: RecipeName, stage: &str, sets: &[String]) -> Settings {
+    let prefix = format!("{stage}.");
+    let sets = sets.iter().filter_map(|set| set.strip_prefix(&prefix).map(str::to_owned)).collect();
+    Settings { preset: Some(recipe.name().into()), config: None, sets }
+}
+
+/// One prompt answered before and after PPO.
+struct Judged {
+    prompt: String,
+    sft: Side,
+    ppo: Side,
+}
+
+/// One answer with its scores.
+struct Side {
+    answer: Answer,
+    score: f64,
+    gold: f64,
+    right: bool,
+}
+
+/// Both models answer the prompts that no stage has seen; reward model and gold rule score the answers.
+fn judge(session: &Session, recipe: RecipeName, files: &Files, seed: u64, device: &Device) -> Result<Vec<Judged>> {
+    let prompts = prompts(session, &[files.judged_prompts()], false)?;
+    let rule = GoldRule::new(recipe, files)?;
+    let (reward_model, reward_text) = load_reward_model(&files.reward.join("final"), device)?;
+    let sampling = SamplingArgs {
+        max_new_tokens: 96,
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        // Five prompts would make a noisy sample; the notebook itself decodes greedily.
+        greedy: recipe != RecipeName::Courtesy,
+    };
+    let mut sides = Vec::new();
+    for dir in [&files.sft, &files.ppo] {
+        let dir = dir.join("final");
+        let (model, text) = load_policy(&dir, device)?;
+        let answers = answer(&model, &text, &prompts, &sampling, seed)?;
+        let scores = score_answers(&reward_model, &reward_text, &files.reward, &prompts, &answers)?;
+        let judged = prompts.iter().zip(answers).zip(scores).map(|((prompt, answer), score)| {
+            let (gold, right) = rule.judge(prompt, &answer);
+            Side { answer, score, gold, right }
+        });
+        sides.push(judged.collect::<Vec<_>>());
+    }
+    let ppo = sides.pop().expect("two models answered");
+    let sft = sides.pop().expect("two models answered");
+    let judged: Vec<Judged> = prompts
+        .into_iter()
+        .zip(sft.into_iter().zip(ppo))
+        .map(|(prompt, (sft, ppo))| Judged { prompt, sft, ppo })
+        .collect();
+    let lines: Vec<String> = judged
+        .iter()
+        .map(|row| {
+            json!({
+                "prompt": row.prompt,
+                "sft": row.sft.answer.completion,
+                "ppo": row.ppo.answer.completion,
+                "score_sft": row.sft.score,
+                "score_ppo": row.ppo.score,
+                "gold_sft": row.sft.gold,
+                "gold_ppo": row.ppo.gold,
+            })
+            .to_string()
+        })
+        .collect();
+    let path = files.dir.join("samples.jsonl");
+    std::fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(judged)
+}
+
+/// The judge that is not the reward model.
+enum GoldRule {
+    Courtesy(Task),
+    /// Exactly the demonstration: all that the notebook's five questions know.
+    Exact(Vec<Demonstration>),
+}
+
+impl GoldRule {
+    fn new(recipe: RecipeName, files: &Files) -> Result<Self> {
+        if recipe == RecipeName::Courtesy {
+            return Ok(Self::Courtesy(Task::new()));
+        }
+        let rows = read_all::<Demonstration>(&[files.data.join("demonstrations.jsonl")], bad_rows(false))?;
+        Ok(Self::Exact(rows.rows.into_iter().map(|(_, row)| row).collect()))
+    }
+
+    /// Gold score, and whether the answer is right.
+    fn judge(&self, prompt: &str, answer: &Answer) -> (f64, bool) {
+        match self {
+            Self::Courtesy(task) => {
+                let verdict: Option<Verdict> = task.judge(prompt, &answer.completion, answer.ended);
+                let verdict = verdict.expect("the recipe's own prompts are known to its judge");
+                (verdict.score, verdict.right)
+            }
+            Self::Exact(rows) => {
+                let exact = rows.iter().any(|row| row.prompt == prompt && row.completion == answer.completion);
+                (f64::from(u8::from(exact && answer.ended)), exact)
+            }
+        }
+    }
+}
+
+/// The numbers of the whole run, all read from what the stages wrote.
+fn summary(
+    session: &Session,
+    recipe: RecipeName,
+    files: &Files,
+    seed: u64,
+    judged: &[Judged],
+    seconds: f64,
+) -> Result<Value> {
+    let read = |dir: &Path| read_metrics(&dir.join("metrics.jsonl"));
+    let (sft, reward, ppo) = (Curve(read(&files.sft)?), Curve(read(&files.reward)?), Curve(read(&files.ppo)?));
+    let (accuracy, same_manner) = reward_accuracy(session, files)?;
+    let stage_seconds = sft.seconds() + reward.seconds() + ppo.seconds();
+    let (gold_sft, gold_ppo) = (mean(judged, |row| row.sft.gold), mean(judged, |row| row.ppo.gold));
+    let win = win_rate(judged.iter().map(|row| (row.ppo.gold, row.sft.gold)));
+    let share = |f: fn(&Judged) -> bool| mean(judged, |row| f64::from(u8::from(f(row))));
+    Ok(json!({
+        "recipe": recipe.name(),
+        "backend": session.device_name(),
+        "seed": seed,
+        "threads": machine::threads(),
+        "sft": {
+            "loss_first": sft.first("loss"),
+            "loss_last": sft.mean_last("loss", 0.1),
+            "seconds": sft.seconds(),
+            "tokens_per_second": sft.mean_last("tokens_per_second", 1.0),
+        },
+        "reward": {
+            "accuracy_heldout": accuracy,
+            "accuracy_same_manner": same_manner,
+            "loss_last": reward.mean_last("loss", 0.1),
+            "seconds": reward.seconds(),
+        },
+        "ppo": {
+            "score_first": ppo.mean_first("objective/scores", 0.25),
+            "score_last": ppo.mean_last("objective/scores", 0.25),
+            "kl_last": ppo.mean_last("objective/kl", 0.1),
+            "seconds": ppo.seconds(),
+            "rollout_tokens_per_second": ppo.mean_last("time/rollout_tokens_per_second", 1.0),
+        },
+        "judge": {
+            "gold_sft": gold_sft,
+            "gold_ppo": gold_ppo,
+            "right_sft": share(|row| row.sft.right),
+            "right_ppo": share(|row| row.ppo.right),
+            "eos_rate": share(|row| row.ppo.answer.ended),
+            "win_rate": win.win_rate,
+            "win_rate_ci95": win.win_rate_ci95,
+            "prompts": judged.len(),
+        },
+        // A pipeline that went on where it had stopped counts what its stages took, then and now.
+        "seconds": seconds.max(stage_seconds),
+        "peak_rss_bytes": machine::peak_rss_bytes(),
+    }))
+}
+
+fn mean(judged: &[Judged], f: impl Fn(&Judged) -> f64) -> f64 {
+    judged.iter().map(f).sum::<f64>() / judged.len() as f64
+}
+
+/// Accuracy on the judged comparisons, and on those of one manner.
+fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>)> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        #[serde(default)]
+        same_manner: bool,
+    }
+    let device = device::open(session.device_name())?;
+    let (model, text) = load_reward_model(&files.reward.join("final"), &device)?;
+    let path = files.judged_comparisons();
+    let context = model.config().max_seq_len;
+    let data = reward::dataset(session, std::slice::from_ref(&path), &text, context, Overflow::Drop, false)?;
+    let marks: Vec<bool> = read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
+    let margins = temper_reward::evaluate(&model, &data, 64).margins;
+    let accuracy = |margins: &[(usize, f64)]| {
+        margins.iter().filter(|(_, margin)| *margin > 0.0).count() as f64 / margins.len() as f64
+    };
+    let same: Vec<(usize, f64)> = margins.iter().copied().filter(|(row, _)| marks[*row]).collect();
+    Ok((accuracy(&margins), (!same.is_empty()).then(|| accuracy(&same))))
+}
+
+/// The lines of a metrics file.
+struct Curve(Vec<Map<String, Value>>);
+
+impl Curve {
+    fn values(&self, key: &str) -> Vec<f64> {
+        self.0.iter().filter_map(|line| line.get(key)?.as_f64()).collect()
+    }
+
+    /// Mean of the first share of the values.
+    fn mean_first(&self, key: &str, share: f64) -> f64 {
+        let values = self.values(key);
+        let n = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1));
+        values.iter().take(n).sum::<f64>() / n as f64
+    }
+
+    /// Mean of the last share of the values.
+    fn mean_last(&self, key: &str, share: f64) -> f64 {
+        let values = self.values(key);
+        let n = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1));
+        values.iter().rev().take(n).sum::<f64>() / n as f64
+    }
+
+    fn first(&self, key: &str) -> f64 {
+        self.values(key).first().copied().unwrap_or(f64::NAN)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.values("time/elapsed_seconds").last().copied().unwrap_or(0.0)
+    }
+}
+
+/// The before/after table and the verdict, on standard output.
+fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
+    let width = |f: fn(&Judged) -> &str, limit: usize| {
+        judged.iter().take(12).map(|row| f(row).chars().count()).max().unwrap_or(0).min(limit)
+    };
+    let (a, b) = (width(|row| &row.prompt, 40), width(|row| &row.sft.answer.completion, 44));
+    print_line(&format!("{:a$}  {:b$}  score  gold  after PPO (score, gold)", "prompt", "before PPO"))?;
+    for row in judged.iter().take(12) {
+        print_line(&format!(
+            "{:a$}  {:b$} {:6.2} {:5.2}  {} ({:.2}, {:.2})",
+            cut(&row.prompt, 40),
+            cut(&row.sft.answer.completion, 44),
+            row.sft.score,
+            row.sft.gold,
+            cut(&row.ppo.answer.completion, 60),
+            row.ppo.score,
+            row.ppo.gold,
+        ))?;
+    }
+    let judge = &summary["judge"];
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    print_line("")?;
+    print_line(&format!(
+        "gold score {:.3} -> {:.3}   right {:.1} % -> {:.1} %   EOS {:.1} %   KL {:.1} nats",
+        number(&judge["gold_sft"]),
+        number(&judge["gold_ppo"]),
+        100.0 * number(&judge["right_sft"]),
+        100.0 * number(&judge["right_ppo"]),
+        100.0 * number(&judge["eos_rate"]),
+        number(&summary["ppo"]["kl_last"]),
+    ))?;
+    print_line(&format!(
+        "PPO against SFT, by the gold rule: win rate {:.1} % (95 % interval {:.1} to {:.1} %) on {} prompts",
+        100.0 * number(&judge["win_rate"]),
+        100.0 * number(&judge["win_rate_ci95"][0]),
+        100.0 * number(&judge["win_rate_ci95"][1]),
+        judge["prompts"],
+    ))?;
+    print_line(&format!(
+        "{:.0} s, {:.0} MiB at most; report: {}",
+        number(&summary["seconds"]),
+        number(&summary["peak_rss_bytes"]) / 1048576.0,
+        dir.join("report.html").display()
+    ))
+}
+
+/// The first characters of a text on one line.
+fn cut(text: &str, limit: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() <= limit { text } else { text.chars().take(limit - 1).collect::<String>() + "…" }
+}

@@ -1,0 +1,72 @@
+//! `temper ppo`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use temper_model::ScalarModel;
+use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample, Text};
+use temper_tokenizer::{Example, Overflow};
+use temper_train::{Prompt, read_all};
+
+use crate::args::{PpoArgs, Stage};
+use crate::commands::Outcome;
+use crate::device;
+use crate::session::{Session, bad_rows};
+use crate::text::{TextSide, context_len, load_policy, load_reward_model};
+
+pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
+    let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
+    config.validate()?;
+    let device = device::open(&config.device)?;
+    let (policy, text) = load_policy(&args.policy, &device)?;
+    let (reward_model, reward_text) = load_reward_model(&args.reward, &device)?;
+    text.check_same(&args.policy, &reward_text, &args.reward)?;
+    let max_seq_len = context_len(config.max_seq_len, policy.config())?;
+    context_len(max_seq_len, reward_model.config())?;
+    let load = |paths: &[PathBuf]| {
+        prompts(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    };
+    let data = load(&args.prompts)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+
+    let critic = match config.critic.kind {
+        CriticKind::RewardModel => Critic::Separate(reward_model.clone()),
+        CriticKind::ValueHead => Critic::ValueHead,
+    };
+    let models = Models { policy: policy.clone(), ref_policy: policy, critic };
+    let mut score = |samples: &[Sample<'_>]| Ok(score_samples(&reward_model, samples, config.batch_size));
+    let mut run = session.run(&args.run.out, "ppo", &config, args.run.resume)?;
+    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
+    temper_ppo::train(&config, models, side, &data, eval_data.as_ref(), &mut score, &mut run)?;
+    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// A reward model as a scoring function: the sampled ids as they are, never text encoded again.
+fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], batch_size: usize) -> Vec<f32> {
+    let examples: Vec<Example> = samples
+        .iter()
+        .map(|sample| Example {
+            tokens: [sample.prompt_tokens, sample.completion_tokens].concat(),
+            prompt_len: sample.prompt_tokens.len(),
+            n_cut: 0,
+        })
+        .collect();
+    temper_reward::score(model, &examples.iter().collect::<Vec<_>>(), batch_size)
+}
+
+/// Reads and encodes prompts, and says what was left out.
+fn prompts(
+    session: &Session,
+    paths: &[PathBuf],
+    text: &TextSide,
+    max_seq_len: usize,
+    overflow: Overflow,
+    skip_bad_rows: bool,
+) -> Result<PromptDataset> {
+    let rows = read_all::<Prompt>(paths, bad_rows(skip_bad_rows))?;
+    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let prompts: Vec<Prompt> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_seq_len - 1, overflow)?;
+    session.note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));
+    Ok(data)
+}

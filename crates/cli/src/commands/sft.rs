@@ -1,0 +1,50 @@
+//! `temper sft`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use temper_sft::{SftConfig, SftDataset, Text};
+use temper_tokenizer::Overflow;
+use temper_train::{Demonstration, read_all};
+
+use crate::args::{SftArgs, Stage};
+use crate::commands::Outcome;
+use crate::session::{Session, bad_rows};
+use crate::text::{TextSide, context_len, start};
+use crate::device;
+
+pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
+    let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
+    config.validate()?;
+    let device = device::open(&config.device)?;
+    let (model, text) = start(&args.model, &config.template, config.seed, &device)?;
+    let max_seq_len = context_len(config.max_seq_len, model.config())?;
+    let load = |paths: &[PathBuf]| {
+        dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    };
+    let data = load(&args.data)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+
+    let mut run = session.run(&args.run.out, "sft", &config, args.run.resume)?;
+    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
+    temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
+    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// Reads and encodes demonstrations, and says what was left out.
+pub fn dataset(
+    session: &Session,
+    paths: &[PathBuf],
+    text: &TextSide,
+    max_seq_len: usize,
+    overflow: Overflow,
+    skip_bad_rows: bool,
+) -> Result<SftDataset> {
+    let rows = read_all::<Demonstration>(paths, bad_rows(skip_bad_rows))?;
+    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let demonstrations: Vec<Demonstration> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let data = SftDataset::new(&demonstrations, &text.tokenizer, &text.template, max_seq_len, overflow)?;
+    session.note_count(data.n_dropped, &format!("examples do not fit into {max_seq_len} tokens and were dropped"));
+    session.note_count(data.n_truncated, "prompts were cut on the left to fit");
+    Ok(data)
+}

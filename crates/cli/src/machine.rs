@@ -1,0 +1,34 @@
+//! What this machine is, for reports and summaries.
+
+use serde_json::{Value, json};
+
+/// The processor's name.
+pub fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |name| name.trim().to_owned())
+}
+
+/// Threads that the CPU backends use.
+pub fn threads() -> usize {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Highest memory use of this process so far, in bytes; 0 where the system does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+    kib.map_or(0, |kib: u64| kib * 1024)
+}
+
+/// All of it, for `machine.json`.
+pub fn describe(backend: &str) -> Value {
+    json!({
+        "cpu": cpu(),
+        "threads": threads(),
+        "os": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        "backend": backend,
+        "temper": env!("CARGO_PKG_VERSION"),
+    })
+}

@@ -1,0 +1,109 @@
+//! Progress of a run on standard error: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+use temper_train::Event;
+
+/// Seconds between plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// An observer for [`temper_train::Run`].
+pub fn observer(quiet: bool) -> impl FnMut(Event<'_>) + Send + 'static {
+    let mut view = View { quiet, bar: None, stage: String::new(), last_line: None, began: Instant::now(), first: 0 };
+    move |event| view.show(event)
+}
+
+struct View {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    stage: String,
+    last_line: Option<Instant>,
+    began: Instant,
+    first: usize,
+}
+
+impl View {
+    #[allow(clippy::print_stderr)] // This is the place for it.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn show(&mut self, event: Event<'_>) {
+        match event {
+            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            _ if self.quiet => {}
+            Event::Started { stage, first_step, total_steps } => {
+                self.stage = stage.to_owned();
+                self.began = Instant::now();
+                self.first = first_step;
+                if std::io::stderr().is_terminal() {
+                    let style = "{prefix:>6} {bar:30} {pos}/{len}  {msg}  {eta} left";
+                    let style = ProgressStyle::with_template(style).expect("the template is constant");
+                    let bar = ProgressBar::new(total_steps as u64).with_style(style).with_prefix(stage.to_owned());
+                    bar.set_position(first_step as u64);
+                    bar.reset_eta();
+                    self.bar = Some(bar);
+                } else if first_step > 0 {
+                    self.line(&format!("{stage}: going on from step {first_step} of {total_steps}"));
+                }
+            }
+            Event::Step { step, total_steps, metrics } => self.step(step, total_steps, metrics),
+            Event::Evaluated { step, metrics } => {
+                let values: Vec<String> =
+                    metrics.iter().filter(|(key, _)| key.starts_with("eval")).map(|(k, v)| format!("{k} {}", short(v))).collect();
+                self.line(&format!("{} step {step}: {}", self.stage, values.join("  ")));
+            }
+            Event::Checkpoint { step, path } => {
+                tracing::debug!(step, path = %path.display(), "checkpoint");
+            }
+        }
+    }
+
+    fn step(&mut self, step: usize, total_steps: usize, metrics: &Map<String, Value>) {
+        let summary = summary(metrics);
+        if let Some(bar) = &self.bar {
+            bar.set_message(summary);
+            bar.set_position(step as u64);
+            if step == total_steps {
+                bar.finish();
+                self.bar = None;
+            }
+            return;
+        }
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if due || step == total_steps {
+            let rate = self.began.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
+            let left = rate * (total_steps - step) as f64;
+            self.line(&format!("{} step {step}/{total_steps}  {summary}  {left:.0} s left", self.stage));
+            self.last_line = Some(Instant::now());
+        }
+    }
+}
+
+/// The few numbers that tell whether it goes well.
+fn summary(metrics: &Map<String, Value>) -> String {
+    let shown = [
+        ("loss", "loss"),
+        ("accuracy", "accuracy"),
+        ("objective/scores", "score"),
+        ("objective/kl", "kl"),
+        ("response/eos_rate", "eos"),
+        ("tokens_per_second", "tokens/s"),
+    ];
+    let known = shown.iter().filter_map(|(key, label)| Some(format!("{label} {}", short(metrics.get(*key)?))));
+    known.collect::<Vec<_>>().join("  ")
+}
+
+fn short(value: &Value) -> String {
+    match value.as_f64() {
+        Some(x) if x.abs() >= 100.0 => format!("{x:.0}"),
+        Some(x) if value.is_f64() => format!("{x:.3}"),
+        _ => value.to_string(),
+    }
+}
