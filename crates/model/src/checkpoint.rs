@@ -91,6 +91,7 @@ fn read_config(dir: &Path) -> Result<Value, Error> {
 
 fn write_config(mut json: Value, eos: u32, dir: &Path) -> Result<(), Error> {
     json["eos_token_id"] = Value::from(eos);
+    json["bos_token_id"] = Value::Null; // Or transformers assumes GPT-2's own, which a small vocabulary lacks.
     let path = dir.join("config.json");
     let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
     std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })

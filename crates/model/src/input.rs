@@ -2,8 +2,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Added to the attention scores of keys that a query must not see; exp of it is exactly 0 in f32.
-const HIDDEN: f32 = -1e9;
+/// Added to the attention scores of keys that a query must not see; its exponential is 0. Every query sees at least itself, so no row is hidden whole.
+/// A large finite number would do too, but exp underflows there, which is slow on a CPU.
+const HIDDEN: f32 = f32::NEG_INFINITY;
 
 /// A batch of token rows, padded to the longest one.
 ///

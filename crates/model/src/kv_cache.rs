@@ -39,7 +39,7 @@ pub(crate) fn is_host(device: &Device) -> bool {
 #[derive(Debug)]
 pub(crate) enum LayerCache {
     Host(HostCache),
-    Device(DeviceCache),
+    Device(Box<DeviceCache>),
 }
 
 impl LayerCache {
@@ -56,12 +56,12 @@ impl LayerCache {
             })
         } else {
             let dims = [pads.len(), config.n_heads, capacity, config.d_head()];
-            Self::Device(DeviceCache {
+            Self::Device(Box::new(DeviceCache {
                 keys: Some(Tensor::zeros(dims, device)),
                 values: Some(Tensor::zeros(dims, device)),
                 pad_bias: DeviceCache::pad_bias(pads, capacity, device),
                 len: 0,
-            })
+            }))
         }
     }
 
@@ -211,7 +211,7 @@ pub(crate) struct DeviceCache {
 
 impl DeviceCache {
     fn pad_bias(pads: &[usize], capacity: usize, device: &Device) -> Tensor<4> {
-        let hidden = |&pad: &usize| (0..capacity).map(move |column| if column < pad { -1e9f32 } else { 0.0 });
+        let hidden = |&pad: &usize| (0..capacity).map(move |column| if column < pad { f32::NEG_INFINITY } else { 0.0 });
         let bias: Vec<f32> = pads.iter().flat_map(hidden).collect();
         Tensor::from_data(TensorData::new(bias, [pads.len(), 1, 1, capacity]), device)
     }
@@ -271,12 +271,12 @@ mod tests {
         let pads = [2, 0, 1];
         let mut host = LayerCache::new(&config, &pads, 8, &device);
         let dims = [3, 2, 8, 12];
-        let mut on_device = LayerCache::Device(DeviceCache {
+        let mut on_device = LayerCache::Device(Box::new(DeviceCache {
             keys: Some(Tensor::zeros(dims, &device)),
             values: Some(Tensor::zeros(dims, &device)),
             pad_bias: DeviceCache::pad_bias(&pads, 8, &device),
             len: 0,
-        });
+        }));
         assert!(matches!(host, LayerCache::Host(_)));
         let wave = |n: usize, phase: f32| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect() };
         let prompt = |phase| Tensor::<4>::from_data(TensorData::new(wave(3 * 2 * 4 * 12, phase), [3, 2, 4, 12]), &device);

@@ -36,7 +36,8 @@ struct Entry {
     crc32: u32,
 }
 
-/// Fills a directory and puts it at `dest`, in one step as far as anyone can see. An older checkpoint there
+/// Fills a directory, in which there is a [`TRAINING_DIR`] already, and puts it at `dest`, in one step as far as
+/// anyone can see. An older checkpoint there
 /// is replaced after the new one is complete. If anything fails, `dest` stays as it was and nothing else is
 /// left.
 ///
@@ -49,6 +50,8 @@ pub fn write_atomic<E: From<Error>>(dest: &Path, fill: impl FnOnce(&Path) -> Res
     let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     let temp = TempDir::create(temp_sibling(dest))?;
+    let training = temp.0.join(TRAINING_DIR);
+    fs::create_dir(&training).map_err(Error::io("create", &training))?;
     fill(&temp.0)?;
     seal(&temp.0)?;
     replace(&temp.0, dest)?;
@@ -182,7 +185,6 @@ fn seal(dir: &Path) -> Result<(), Error> {
     seal_files(dir, "", &mut files)?;
     files.retain(|entry| entry.path != MANIFEST);
     let training = dir.join(TRAINING_DIR);
-    fs::create_dir_all(&training).map_err(Error::io("create", &training))?;
     save_json(&dir.join(MANIFEST), &Manifest { format_version: FORMAT_VERSION, files })?;
     sync_dir(&training)?;
     sync_dir(dir)
@@ -272,7 +274,6 @@ mod tests {
 
     fn fill_with(text: &'static str) -> impl FnOnce(&Path) -> Result<(), Error> {
         move |dir| {
-            fs::create_dir(dir.join(TRAINING_DIR)).unwrap();
             fs::write(dir.join("training/state.json"), "{}").unwrap();
             fs::write(dir.join("model"), text).unwrap();
             Ok(())
