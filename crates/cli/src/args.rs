@@ -36,10 +36,14 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Stage 1: fine-tune a model on demonstrations
-    #[command(after_help = "Example:\n  temper sft --data demonstrations.jsonl --model small --out runs/sft --set epochs=3")]
+    #[command(
+        after_help = "Example:\n  temper sft --data demonstrations.jsonl --model small --out runs/sft --set epochs=3"
+    )]
     Sft(SftArgs),
     /// Stage 2: learn a reward model from comparisons
-    #[command(after_help = "Example:\n  temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward")]
+    #[command(
+        after_help = "Example:\n  temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward"
+    )]
     Reward(RewardArgs),
     /// Stage 3: PPO against a reward model
     #[command(
@@ -50,13 +54,17 @@ pub enum Command {
     #[command(after_help = "Example:\n  temper pipeline --recipe courtesy --out runs/courtesy")]
     Pipeline(PipelineArgs),
     /// Complete prompts
-    #[command(after_help = "Example:\n  temper generate --model runs/ppo/final --prompt 'Capital of Spain?' --greedy")]
+    #[command(
+        after_help = "Example:\n  temper generate --model runs/ppo/final --prompt 'Capital of Spain?' --greedy"
+    )]
     Generate(GenerateArgs),
     /// Talk to a model
     #[command(after_help = "Example:\n  temper chat --model runs/ppo/final")]
     Chat(ChatArgs),
     /// Show the token ids of a dialogue
-    #[command(after_help = "Example:\n  temper tokenize --prompt 'What is AI?' --completion 'A field.' --json")]
+    #[command(
+        after_help = "Example:\n  temper tokenize --prompt 'What is AI?' --completion 'A field.' --json"
+    )]
     Tokenize(TokenizeArgs),
     /// Log-probabilities of given completions
     #[command(after_help = "Example:\n  temper logprobs --model runs/sft/final --data demonstrations.jsonl")]

@@ -22,7 +22,11 @@ pub const BACKENDS: [Backend; 7] = [
     Backend { name: "cuda", what: "NVIDIA, through CUDA", compiled: cfg!(feature = "cuda") },
     Backend { name: "rocm", what: "AMD, through ROCm", compiled: cfg!(feature = "rocm") },
     Backend { name: "metal", what: "Apple, through Metal", compiled: cfg!(feature = "metal") },
-    Backend { name: "vulkan", what: "any card, through Vulkan and SPIR-V", compiled: cfg!(feature = "vulkan") },
+    Backend {
+        name: "vulkan",
+        what: "any card, through Vulkan and SPIR-V",
+        compiled: cfg!(feature = "vulkan"),
+    },
     Backend { name: "wgpu", what: "any card, through WebGPU", compiled: cfg!(feature = "wgpu") },
     Backend { name: "flex", what: "CPU, the default", compiled: cfg!(feature = "flex") },
     Backend { name: "ndarray", what: "CPU, through ndarray", compiled: cfg!(feature = "ndarray") },
@@ -42,7 +46,10 @@ pub fn open(spec: &str) -> Result<Device> {
     };
     let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) else {
         let names: Vec<&str> = BACKENDS.iter().map(|backend| backend.name).collect();
-        return Err(hinted(format!("unknown device `{spec}`"), format!("devices: auto, {}", names.join(", "))));
+        return Err(hinted(
+            format!("unknown device `{spec}`"),
+            format!("devices: auto, {}", names.join(", ")),
+        ));
     };
     if !backend.compiled {
         return Err(hinted(
@@ -53,7 +60,10 @@ pub fn open(spec: &str) -> Result<Device> {
     let index = match index {
         None => None,
         Some(text) => Some(text.parse::<usize>().map_err(|_| {
-            hinted(format!("`{text}` in device `{spec}` is no card number"), format!("for example `{name}:0`"))
+            hinted(
+                format!("`{text}` in device `{spec}` is no card number"),
+                format!("for example `{name}:0`"),
+            )
         })?),
     };
     if index.is_some() && matches!(name, "flex" | "ndarray") {

@@ -89,7 +89,7 @@ fn too_long() -> Option<String> {
 }
 
 fn diverged() -> Option<String> {
-    Some("lower `learning_rate`; the last good checkpoint is in the run directory, `--resume` goes on from it".into())
+    Some("lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory".into())
 }
 
 fn hint_of_model(error: &temper_model::Error) -> Option<String> {
@@ -97,9 +97,7 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
     Some(match error {
         Error::UnknownPreset { .. } => format!("presets: {}", temper_model::PRESETS.join(", ")),
         Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => missing_file(path),
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            "free some space, or choose another `--out`".into()
-        }
+        Error::Io { source, .. } if is_full(source) => "free some space, or choose another `--out`".into(),
         Error::Malformed { .. } | Error::MissingWeight { .. } => {
             "the file is damaged or not whole: copy or save it again".into()
         }
@@ -107,11 +105,18 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
         Error::UnsupportedArchitecture { .. } => {
             "Temper reads its own models and GPT-2 directories of Hugging Face".into()
         }
-        Error::WrongHead { expected: "reward model", .. } => "`temper reward` makes one from an SFT model".into(),
+        Error::WrongHead { expected: "reward model", .. } => {
+            "`temper reward` makes one from an SFT model".into()
+        }
         Error::WrongHead { .. } => "give the directory of an SFT or PPO model".into(),
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
         _ => return None,
     })
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 fn missing_file(path: &Path) -> String {
@@ -128,7 +133,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
     use temper_tokenizer::Error;
     Some(match error {
         Error::NoTokenizer { .. } => "a model directory needs its tokenizer.json".into(),
-        Error::MissingSpecial { .. } => "choose another template, for example `--set template=plain_eos`".into(),
+        Error::MissingSpecial { .. } => {
+            "choose another template, for example `--set template=plain_eos`".into()
+        }
         Error::PromptTooLong { .. } => return too_long(),
         _ => return None,
     })

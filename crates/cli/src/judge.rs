@@ -18,7 +18,13 @@ pub fn win_rate(pairs: impl Iterator<Item = (f64, f64)>) -> WinRate {
     let (mut wins, mut n) = (0.0, 0.0);
     for (a, b) in pairs {
         n += 1.0;
-        wins += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+        wins += if a > b {
+            1.0
+        } else if a == b {
+            0.5
+        } else {
+            0.0
+        };
     }
     if n == 0.0 {
         return WinRate { win_rate: 0.5, win_rate_ci95: [0.0, 1.0] };

@@ -18,7 +18,8 @@ pub fn threads() -> usize {
 /// Highest memory use of this process so far, in bytes; 0 where the system does not tell.
 pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     kib.map_or(0, |kib: u64| kib * 1024)
 }
 

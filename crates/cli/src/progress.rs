@@ -12,7 +12,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// An observer for [`temper_train::Run`].
 pub fn observer(quiet: bool) -> impl FnMut(Event<'_>) + Send + 'static {
-    let mut view = View { quiet, bar: None, stage: String::new(), last_line: None, began: Instant::now(), first: 0 };
+    let mut view =
+        View { quiet, bar: None, stage: String::new(), last_line: None, began: Instant::now(), first: 0 };
     move |event| view.show(event)
 }
 
@@ -45,7 +46,8 @@ impl View {
                 if std::io::stderr().is_terminal() {
                     let style = "{prefix:>6} {bar:30} {pos}/{len}  {msg}  {eta} left";
                     let style = ProgressStyle::with_template(style).expect("the template is constant");
-                    let bar = ProgressBar::new(total_steps as u64).with_style(style).with_prefix(stage.to_owned());
+                    let bar =
+                        ProgressBar::new(total_steps as u64).with_style(style).with_prefix(stage.to_owned());
                     bar.set_position(first_step as u64);
                     bar.reset_eta();
                     self.bar = Some(bar);
@@ -55,8 +57,11 @@ impl View {
             }
             Event::Step { step, total_steps, metrics } => self.step(step, total_steps, metrics),
             Event::Evaluated { step, metrics } => {
-                let values: Vec<String> =
-                    metrics.iter().filter(|(key, _)| key.starts_with("eval")).map(|(k, v)| format!("{k} {}", short(v))).collect();
+                let values: Vec<String> = metrics
+                    .iter()
+                    .filter(|(key, _)| key.starts_with("eval"))
+                    .map(|(k, v)| format!("{k} {}", short(v)))
+                    .collect();
                 self.line(&format!("{} step {step}: {}", self.stage, values.join("  ")));
             }
             Event::Checkpoint { step, path } => {
@@ -96,7 +101,8 @@ fn summary(metrics: &Map<String, Value>) -> String {
         ("response/eos_rate", "eos"),
         ("tokens_per_second", "tokens/s"),
     ];
-    let known = shown.iter().filter_map(|(key, label)| Some(format!("{label} {}", short(metrics.get(*key)?))));
+    let known =
+        shown.iter().filter_map(|(key, label)| Some(format!("{label} {}", short(metrics.get(*key)?))));
     known.collect::<Vec<_>>().join("  ")
 }
 

@@ -56,7 +56,9 @@ impl RecipeName {
         let files = match self {
             Self::Courtesy => {
                 let data = Task::new().generate(seed, &Sizes::default());
-                return data.write(dir).with_context(|| format!("cannot write the data in {}", dir.display()));
+                return data
+                    .write(dir)
+                    .with_context(|| format!("cannot write the data in {}", dir.display()));
             }
             Self::Notebook => [
                 ("demonstrations.jsonl", asset!("notebook/demonstrations.jsonl")),

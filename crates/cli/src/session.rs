@@ -56,7 +56,10 @@ impl Session {
     {
         let preset = match &settings.preset {
             Some(name) => Some(recipe::stage_settings(name, stage).ok_or_else(|| {
-                hinted(format!("no preset is called `{name}`"), format!("presets: {}", recipe::NAMES.join(", ")))
+                hinted(
+                    format!("no preset is called `{name}`"),
+                    format!("presets: {}", recipe::NAMES.join(", ")),
+                )
             })?),
             None => None,
         };
@@ -67,7 +70,13 @@ impl Session {
     }
 
     /// Opens the run directory, with progress and Ctrl-C connected.
-    pub fn run<T: Serialize + Documented>(&self, dir: &Path, stage: &str, config: &T, resume: bool) -> Result<Run> {
+    pub fn run<T: Serialize + Documented>(
+        &self,
+        dir: &Path,
+        stage: &str,
+        config: &T,
+        resume: bool,
+    ) -> Result<Run> {
         let run = Run::open(dir, stage, &to_commented_toml(config)?, resume)?;
         Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
     }

@@ -37,9 +37,8 @@ impl Backbone {
 
     /// A backbone whose weights are still to be loaded.
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
-        let embedding = |n| {
-            EmbeddingConfig::new(n, config.d_model).with_initializer(Initializer::Zeros).init(device)
-        };
+        let embedding =
+            |n| EmbeddingConfig::new(n, config.d_model).with_initializer(Initializer::Zeros).init(device);
         let layer_norm = || LayerNormConfig::new(config.d_model).with_epsilon(config.norm_eps).init(device);
         Self {
             wte: embedding(config.vocab_size),
@@ -97,9 +96,8 @@ impl Backbone {
     /// - output: `[batch, 1, d_model]`
     pub(crate) fn decode(&self, tokens: &[u32], positions: &[usize], cache: &mut KvCache) -> Tensor<3> {
         let device = self.device().inner();
-        let column = |ids: Vec<i32>| {
-            Tensor::<2, Int>::from_data(TensorData::new(ids, [tokens.len(), 1]), &device)
-        };
+        let column =
+            |ids: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(ids, [tokens.len(), 1]), &device);
         let tokens = column(tokens.iter().map(|&t| t as i32).collect());
         let positions = column(positions.iter().map(|&p| p as i32).collect());
         let mut x = self.embed(tokens, Some(positions), &mut Dropout::off());

@@ -115,8 +115,10 @@ fn is_transposed(name: &str) -> bool {
 fn load_weights<M: Module>(module: M, dir: &Path) -> Result<M, Error> {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::Malformed { path: path.clone(), reason: format!("not a whole safetensors file: {e}") })?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::Malformed {
+        path: path.clone(),
+        reason: format!("not a whole safetensors file: {e}"),
+    })?;
     let mut loader = Loader { file: &file, path: &path, error: None };
     let module = map_params(module, &mut loader);
     loader.error.map_or(Ok(module), Err)
@@ -153,7 +155,10 @@ impl Loader<'_> {
             reason: format!("`{name}` has the type {:?}; known are F32, F16 and BF16", view.dtype()),
         })?;
         if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::Malformed { path: self.path.clone(), reason: format!("`{name}` holds {bad}") });
+            return Err(Error::Malformed {
+                path: self.path.clone(),
+                reason: format!("`{name}` holds {bad}"),
+            });
         }
         Ok(if is_transposed(name) { transpose(&values, expected[0], expected[1]) } else { values })
     }

@@ -268,7 +268,10 @@ impl ModelConfig {
 
     fn from_gpt2(config: &Value) -> Result<Self, String> {
         let number = |key: &str| {
-            config[key].as_u64().map(|n| n as usize).ok_or_else(|| format!("key `{key}` is missing or no count"))
+            config[key]
+                .as_u64()
+                .map(|n| n as usize)
+                .ok_or_else(|| format!("key `{key}` is missing or no count"))
         };
         let fraction = |key: &str, default: f64| config[key].as_f64().unwrap_or(default);
         for key in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {
@@ -335,7 +338,8 @@ mod tests {
 
     #[test]
     fn another_architecture_is_named_in_the_error() {
-        let error = ModelConfig::from_hugging_face(&json!({"model_type": "llama"}), Path::new("x/config.json"));
+        let error =
+            ModelConfig::from_hugging_face(&json!({"model_type": "llama"}), Path::new("x/config.json"));
         assert!(error.unwrap_err().to_string().contains("llama"));
     }
 }

@@ -75,7 +75,9 @@ pub enum Error {
         expected: &'static str,
     },
     /// A prompt leaves no room for an answer.
-    #[error("prompt {index} has {prompt_len} tokens, the model's context {max_seq_len}: no room for an answer")]
+    #[error(
+        "prompt {index} has {prompt_len} tokens, the model's context {max_seq_len}: no room for an answer"
+    )]
     PromptTooLong {
         /// Which prompt of the batch, from 0.
         index: usize,

@@ -9,6 +9,7 @@ use crate::heads::CausalLm;
 use crate::input::TokenBatch;
 use crate::kv_cache::KvCache;
 use crate::logprobs::log_probs;
+use crate::parallel::{in_parallel, shards};
 use crate::sampler::Sampler;
 
 /// What to generate, and when to stop.
@@ -54,7 +55,11 @@ pub struct Completion {
 ///
 /// # Panics
 /// If a prompt is empty.
-pub fn generate(model: &CausalLm, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<Vec<Completion>, Error> {
+pub fn generate(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<Vec<Completion>, Error> {
     let max_seq_len = model.config().max_seq_len;
     if let Some(index) = prompts.iter().position(|prompt| prompt.len() >= max_seq_len) {
         return Err(Error::PromptTooLong { index, prompt_len: prompts[index].len(), max_seq_len });
@@ -64,14 +69,32 @@ pub fn generate(model: &CausalLm, prompts: &[Vec<u32>], options: &GenerateOption
         return Ok(vec![nothing; prompts.len()]);
     }
     let model = model.valid();
+    let parts = shards(prompts, &model.device());
+    let parts = parts.into_iter().map(|(first, prompts)| (model.clone(), first, prompts)).collect();
+    let completions =
+        in_parallel(parts, |(model, first, prompts)| generate_shard(&model, first, prompts, options));
+    Ok(completions.into_iter().flatten().collect())
+}
+
+/// Completes some rows of a call, of which the first is row `first`.
+fn generate_shard(
+    model: &CausalLm,
+    first: usize,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Vec<Completion> {
+    let max_seq_len = model.config().max_seq_len;
     let device = model.device();
     let batch = TokenBatch::left_padded(prompts, &device);
     let [_, seq] = batch.dims();
     let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
     let capacity = seq + options.max_new_tokens;
     let mut cache = KvCache::new(model.config(), &pads, capacity, &device);
-    let mut rows: Vec<Row> =
-        prompts.iter().enumerate().map(|(i, prompt)| Row::new(i, prompt, max_seq_len, options)).collect();
+    let mut rows: Vec<Row> = prompts
+        .iter()
+        .enumerate()
+        .map(|(i, prompt)| Row::new(first + i, prompt, max_seq_len, options))
+        .collect();
     let mut active: Vec<usize> = (0..rows.len()).collect();
 
     let mut logits = model.prefill(&batch, &mut cache);
@@ -93,7 +116,7 @@ pub fn generate(model: &CausalLm, prompts: &[Vec<u32>], options: &GenerateOption
         let positions: Vec<usize> = active.iter().map(|&row| rows[row].last_position()).collect();
         logits = model.decode(&tokens, &positions, &mut cache);
     }
-    Ok(rows.into_iter().map(Row::into_completion).collect())
+    rows.into_iter().map(Row::into_completion).collect()
 }
 
 /// One row while it is being written.
@@ -149,7 +172,7 @@ impl Row {
 mod tests {
     use super::*;
     use crate::{Dropout, ModelConfig, select_positions, token_logprobs};
-    use burn::tensor::{Device, TensorData, Tensor};
+    use burn::tensor::{Device, Tensor, TensorData};
 
     fn model(preset: &str) -> CausalLm {
         let config = ModelConfig { d_model: 48, n_layers: 3, ..ModelConfig::preset(preset).unwrap() };
@@ -176,7 +199,8 @@ mod tests {
                 let row = [prompt.clone(), completion.tokens.clone()].concat();
                 let batch = TokenBatch::right_padded(&[&row], &Device::flex());
                 let hidden = model.transformer.forward(&batch, &mut Dropout::off());
-                let columns: Vec<_> = (0..completion.tokens.len()).map(|t| (0, prompt.len() - 1 + t)).collect();
+                let columns: Vec<_> =
+                    (0..completion.tokens.len()).map(|t| (0, prompt.len() - 1 + t)).collect();
                 let targets: Vec<i32> = completion.tokens.iter().map(|&t| t as i32).collect();
                 let n = targets.len();
                 let targets = Tensor::from_data(TensorData::new(targets, [n]), &Device::flex());
@@ -202,9 +226,7 @@ mod tests {
     #[test]
     fn one_seed_gives_one_text() {
         let model = model("tiny");
-        let run = |seed| {
-            generate(&model, &prompts(), &GenerateOptions { seed, ..options(SAMPLER) }).unwrap()
-        };
+        let run = |seed| generate(&model, &prompts(), &GenerateOptions { seed, ..options(SAMPLER) }).unwrap();
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
     }

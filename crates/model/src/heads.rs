@@ -31,10 +31,7 @@ impl CausalLm {
 
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
         let head = || LinearConfig::new(config.d_model, config.vocab_size).with_bias(false).init(device);
-        Self {
-            transformer: Backbone::blank(config, device),
-            lm_head: (!config.tie_head).then(head),
-        }
+        Self { transformer: Backbone::blank(config, device), lm_head: (!config.tie_head).then(head) }
     }
 
     /// The decoder's shape.
@@ -170,8 +167,10 @@ impl ScalarModel {
                 select_positions(hidden, &(0..rows).map(|row| (row, last[row])).collect::<Vec<_>>())
             }
             Pooling::Mean => {
-                let weights: Vec<f32> = (0..rows).flat_map(|row| mean_weights(prompt_lens[row], batch.lens[row], seq)).collect();
-                let weights = Tensor::from_data(TensorData::new(weights, [rows, 1, seq]), &hidden.device().inner());
+                let weights: Vec<f32> =
+                    (0..rows).flat_map(|row| mean_weights(prompt_lens[row], batch.lens[row], seq)).collect();
+                let weights =
+                    Tensor::from_data(TensorData::new(weights, [rows, 1, seq]), &hidden.device().inner());
                 weights.matmul(hidden).squeeze_dim(1)
             }
         }; // [batch, d_model]
@@ -192,7 +191,8 @@ fn mean_weights(prompt_len: usize, len: usize, seq: usize) -> impl Iterator<Item
 pub fn select_positions(hidden: Tensor<3>, positions: &[(usize, usize)]) -> Tensor<2> {
     let [rows, seq, d_model] = hidden.dims();
     let flat: Vec<i32> = positions.iter().map(|(row, column)| (row * seq + column) as i32).collect();
-    let index = Tensor::<1, Int>::from_data(TensorData::new(flat, [positions.len()]), &hidden.device().inner());
+    let index =
+        Tensor::<1, Int>::from_data(TensorData::new(flat, [positions.len()]), &hidden.device().inner());
     hidden.reshape([rows * seq, d_model]).select(0, index)
 }
 

@@ -60,7 +60,9 @@ fn start(path: &str, dims: &[usize], config: &ModelConfig) -> Start {
         }
         (_, Init::Normal) => Start::Normal(INIT_STD),
         ("bias", Init::Torch) if owner.contains("attn") => Start::Zeros,
-        ("bias", Init::Torch) if owner.ends_with("c_fc") => Start::Uniform(1.0 / (config.d_model as f64).sqrt()),
+        ("bias", Init::Torch) if owner.ends_with("c_fc") => {
+            Start::Uniform(1.0 / (config.d_model as f64).sqrt())
+        }
         ("bias", Init::Torch) => Start::Uniform(1.0 / (config.d_ff as f64).sqrt()),
         // Xavier over the fused matrix, as torch's MultiheadAttention: √(6 / (fan_in + fan_out)).
         (_, Init::Torch) if owner.ends_with("c_attn") => {

@@ -211,7 +211,9 @@ pub(crate) struct DeviceCache {
 
 impl DeviceCache {
     fn pad_bias(pads: &[usize], capacity: usize, device: &Device) -> Tensor<4> {
-        let hidden = |&pad: &usize| (0..capacity).map(move |column| if column < pad { f32::NEG_INFINITY } else { 0.0 });
+        let hidden = |&pad: &usize| {
+            (0..capacity).map(move |column| if column < pad { f32::NEG_INFINITY } else { 0.0 })
+        };
         let bias: Vec<f32> = pads.iter().flat_map(hidden).collect();
         Tensor::from_data(TensorData::new(bias, [pads.len(), 1, 1, capacity]), device)
     }
@@ -278,8 +280,11 @@ mod tests {
             len: 0,
         }));
         assert!(matches!(host, LayerCache::Host(_)));
-        let wave = |n: usize, phase: f32| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect() };
-        let prompt = |phase| Tensor::<4>::from_data(TensorData::new(wave(3 * 2 * 4 * 12, phase), [3, 2, 4, 12]), &device);
+        let wave =
+            |n: usize, phase: f32| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect() };
+        let prompt = |phase| {
+            Tensor::<4>::from_data(TensorData::new(wave(3 * 2 * 4 * 12, phase), [3, 2, 4, 12]), &device)
+        };
         for cache in [&mut host, &mut on_device] {
             cache.fill(prompt(0.0), prompt(1.0));
         }

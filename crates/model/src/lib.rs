@@ -37,6 +37,7 @@ mod input;
 mod kv_cache;
 mod logprobs;
 mod masked;
+mod parallel;
 mod params;
 mod sampler;
 
@@ -52,4 +53,5 @@ pub use input::TokenBatch;
 pub use kv_cache::KvCache;
 pub use logprobs::{entropy, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
+pub use parallel::{in_parallel, shards};
 pub use sampler::Sampler;

@@ -154,7 +154,12 @@ impl Default for PpoConfig {
 
 impl Default for RolloutConfig {
     fn default() -> Self {
-        Self { max_new_tokens: 48, temperature: 1.0, missing_eos: MissingEos::Subtract, missing_eos_value: 1.0 }
+        Self {
+            max_new_tokens: 48,
+            temperature: 1.0,
+            missing_eos: MissingEos::Subtract,
+            missing_eos_value: 1.0,
+        }
     }
 }
 
@@ -242,7 +247,10 @@ impl Documented for PpoConfig {
             ("ppo.gamma", "discount"),
             ("ppo.gae_lambda", "lambda of generalised advantage estimation"),
             ("ppo.whiten_rewards", "scale the rewards of a rollout to unit variance, their mean kept"),
-            ("critic.kind", "reward_model: a network that starts as the reward model | value_head: on the policy"),
+            (
+                "critic.kind",
+                "reward_model: a network that starts as the reward model | value_head: on the policy",
+            ),
             ("critic.learning_rate", "learning rate of a separate critic"),
             ("schedule.kind", "constant | linear | cosine, over rollouts"),
             ("schedule.warmup_steps", "rollouts until the highest learning rate"),

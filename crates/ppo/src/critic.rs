@@ -43,7 +43,12 @@ pub(crate) struct EpisodeBatch {
 
 impl EpisodeBatch {
     /// Rows of prompt and completion; the result has `completion_len` columns, pads behind the end included.
-    pub(crate) fn new(rows: &[&[u32]], prompt_lens: &[usize], completion_len: usize, device: &Device) -> Self {
+    pub(crate) fn new(
+        rows: &[&[u32]],
+        prompt_lens: &[usize],
+        completion_len: usize,
+        device: &Device,
+    ) -> Self {
         let mut positions = Vec::with_capacity(rows.len() * completion_len);
         let mut targets = Vec::with_capacity(rows.len() * completion_len);
         for (i, (row, prompt_len)) in rows.iter().zip(prompt_lens).enumerate() {
@@ -77,7 +82,12 @@ impl Policy {
     /// One pass for log-probabilities, entropy and values (D14).
     ///
     /// With `entropy_gradient` false the entropy is off the tape.
-    pub(crate) fn forward(&self, batch: &EpisodeBatch, temperature: f64, entropy_gradient: bool) -> PolicyOutput {
+    pub(crate) fn forward(
+        &self,
+        batch: &EpisodeBatch,
+        temperature: f64,
+        entropy_gradient: bool,
+    ) -> PolicyOutput {
         let hidden = self.lm.transformer.forward(&batch.tokens, &mut Dropout::off());
         let hidden = select_positions(hidden, &batch.positions); // [batch · completion_len, d_model]
         let values = self.value_head.as_ref().map(|head| head.forward(hidden.clone()).reshape(batch.dims));

@@ -31,7 +31,8 @@ pub fn estimate_advantages(
     let beyond = Tensor::zeros([batch, 1], &device);
     let next_values = Tensor::cat(vec![values.clone().narrow(1, 1, len - 1), beyond], 1);
     let deltas = (rewards + next_values.mul_scalar(gamma) - values.clone()) * completion_mask.clone();
-    let power = |s: usize, t: usize| if s >= t { (gamma * gae_lambda).powi((s - t) as i32) as f32 } else { 0.0 };
+    let power =
+        |s: usize, t: usize| if s >= t { (gamma * gae_lambda).powi((s - t) as i32) as f32 } else { 0.0 };
     let decay: Vec<f32> = (0..len * len).map(|i| power(i / len, i % len)).collect();
     let decay = Tensor::from_data(TensorData::new(decay, [len, len]), &device); // [s, t]
     let advantages = deltas.matmul(decay) * completion_mask;
@@ -63,8 +64,7 @@ mod tests {
     /// Oracle 4, with γ = λ = 1: the advantage is what is still to come minus the value.
     #[test]
     fn without_discount_it_is_the_rest_minus_the_value() {
-        let (advantages, returns) =
-            run([[1.0, -2.0, 5.0]], [[0.5, 0.25, 1.0]], [[1.0; 3]], 1.0, 1.0);
+        let (advantages, returns) = run([[1.0, -2.0, 5.0]], [[0.5, 0.25, 1.0]], [[1.0; 3]], 1.0, 1.0);
         close(&advantages, &[3.5, 2.75, 4.0], 1e-6);
         close(&returns, &[4.0, 3.0, 5.0], 1e-6);
     }

@@ -36,6 +36,7 @@ mod critic;
 mod error;
 mod gae;
 mod kl;
+mod learner;
 mod loss;
 mod metrics;
 mod prompts;

@@ -108,7 +108,8 @@ mod tests {
     fn where_every_ratio_is_clipped_no_gradient_is_left() {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[1.0f32, -1.0]], &device).require_grad();
-        let found = policy_loss(logprobs.clone(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), tensor([1.0, 1.0]), 0.2);
+        let found =
+            policy_loss(logprobs.clone(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), tensor([1.0, 1.0]), 0.2);
         let gradient = logprobs.grad(&found.loss.backward()).unwrap();
         assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
     }
@@ -128,7 +129,8 @@ mod tests {
     #[test]
     fn the_larger_of_both_value_errors_counts() {
         let mask = tensor([1.0, 1.0, 0.0]);
-        let found = value_loss(tensor([1.0, 5.0, 9.0]), tensor([0.9, 0.0, 0.0]), tensor([2.0, 2.0, 0.0]), mask, 0.2);
+        let found =
+            value_loss(tensor([1.0, 5.0, 9.0]), tensor([0.9, 0.0, 0.0]), tensor([2.0, 2.0, 0.0]), mask, 0.2);
         assert!((scalar(found.loss) - 0.5 * (1.0 + 9.0) / 2.0).abs() < 1e-6);
         assert_eq!(scalar(found.clip_frac), 0.0);
         let mask = tensor([1.0]);

@@ -101,7 +101,12 @@ pub struct PpoMetrics {
 
 impl PpoMetrics {
     /// The part that the rollout alone tells.
-    pub(crate) fn of_rollout(rollout: &Rollout, shaped: &ShapedRewards, found: &Advantages, kl_coef: f64) -> Self {
+    pub(crate) fn of_rollout(
+        rollout: &Rollout,
+        shaped: &ShapedRewards,
+        found: &Advantages,
+        kl_coef: f64,
+    ) -> Self {
         let n = rollout.len() as f64;
         let mask = rollout.completion_mask.clone();
         let returns = found.returns.clone();

@@ -2,7 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, generate};
+use temper_model::{
+    CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, generate, in_parallel, shards,
+};
 use temper_tokenizer::Tokenizer;
 
 use crate::Error;
@@ -79,13 +81,15 @@ pub(crate) fn collect_rollout(
     let policy = actors.policy.valid();
     let device = policy.lm.device();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
-    let completions = generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
+    let completions =
+        generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
 
     let raw_scores = score_completions(actors.tokenizer, prompts, &completions, step, score)?;
     let ended: Vec<bool> = completions.iter().map(|c| c.finish == Finish::Stop).collect();
     let scores = apply_missing_eos(&raw_scores, &ended, &config.rollout);
 
-    let rows: Vec<Vec<u32>> = tokens.iter().zip(&completions).map(|(p, c)| [&p[..], &c.tokens[..]].concat()).collect();
+    let rows: Vec<Vec<u32>> =
+        tokens.iter().zip(&completions).map(|(p, c)| [&p[..], &c.tokens[..]].concat()).collect();
     let prompt_lens: Vec<usize> = tokens.iter().map(Vec::len).collect();
     let completion_len = completions.iter().map(|c| c.tokens.len()).max().expect("a rollout has prompts");
     let mask: Vec<f32> = completions
@@ -98,25 +102,35 @@ pub(crate) fn collect_rollout(
     let ref_policy = Policy { lm: actors.ref_policy.valid(), value_head: None };
     let critic = actors.critic.map(ScalarModel::valid);
     let size = if config.ppo.minibatch_size == 0 { batch } else { config.ppo.minibatch_size };
-    let (mut old, mut reference, mut values) = (vec![], vec![], vec![]);
-    for start in (0..batch).step_by(size) {
-        let part = start..batch.min(start + size);
-        let rows: Vec<&[u32]> = rows[part.clone()].iter().map(Vec::as_slice).collect();
-        let episodes = EpisodeBatch::new(&rows, &prompt_lens[part], completion_len, &device);
-        let output = policy.forward(&episodes, config.rollout.temperature, false);
-        values.push(match &critic {
-            Some(critic) => critic_values(critic, &episodes),
-            None => output.values.expect("a policy without a critic carries a value head"),
-        });
-        old.push(output.logprobs);
-        reference.push(ref_policy.forward(&episodes, config.rollout.temperature, false).logprobs);
-    }
-    let join = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0) * completion_mask.clone();
-    let old_logprobs = join(old);
+    let parts = shards(&rows, &device)
+        .into_iter()
+        .map(|(first, rows)| (policy.clone(), ref_policy.clone(), critic.clone(), first, rows));
+    let recorded = in_parallel(parts.collect(), |(policy, ref_policy, critic, first, rows)| {
+        let record = |(i, rows): (usize, &[Vec<u32>])| {
+            let start = first + i * size;
+            let tokens: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+            let prompt_lens = &prompt_lens[start..start + rows.len()];
+            let episodes = EpisodeBatch::new(&tokens, prompt_lens, completion_len, &device);
+            let output = policy.forward(&episodes, config.rollout.temperature, false);
+            let values = match &critic {
+                Some(critic) => critic_values(critic, &episodes),
+                None => output.values.expect("a policy without a critic carries a value head"),
+            };
+            let reference = ref_policy.forward(&episodes, config.rollout.temperature, false);
+            [output.logprobs, reference.logprobs, values]
+        };
+        rows.chunks(size).enumerate().map(record).collect::<Vec<_>>()
+    });
+    let recorded: Vec<[Tensor<2>; 3]> = recorded.into_iter().flatten().collect();
+    let join = |which: usize| {
+        let parts = recorded.iter().map(|parts| parts[which].clone()).collect();
+        Tensor::cat(parts, 0) * completion_mask.clone()
+    };
+    let old_logprobs = join(0);
     Ok(Rollout {
         sampler_error: sampler_error(&completions, &old_logprobs, completion_len),
-        ref_logprobs: join(reference),
-        values: join(values),
+        ref_logprobs: join(1),
+        values: join(2),
         old_logprobs,
         scores: Tensor::from_data(TensorData::new(scores, [batch]), &device),
         rows,
@@ -220,7 +234,8 @@ mod tests {
     /// Oracle 10.
     #[test]
     fn only_answers_without_an_end_are_penalised() {
-        let config = |missing_eos| RolloutConfig { missing_eos, missing_eos_value: 1.5, ..RolloutConfig::default() };
+        let config =
+            |missing_eos| RolloutConfig { missing_eos, missing_eos_value: 1.5, ..RolloutConfig::default() };
         let scores = |rule| apply_missing_eos(&[2.0, 2.0], &[true, false], &config(rule));
         assert_eq!(scores(MissingEos::Keep), [2.0, 2.0]);
         assert_eq!(scores(MissingEos::Subtract), [2.0, 0.5]);

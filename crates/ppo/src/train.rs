@@ -1,26 +1,21 @@
 //! The loop of PPO.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
-use temper_model::{CausalLm, Pooling, ScalarModel, generate, masked_mean, scale_to_unit_variance, whiten};
+use serde::Serialize;
+use temper_model::{CausalLm, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{Optimizer, Run, Seed, TRAINING_DIR, load_json, save_json, shuffled};
+use temper_train::{Run, Seed, shuffled};
 
-use crate::critic::{Critic, Policy, critic_values, zero_head};
+use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
-use crate::kl::KlController;
-use crate::loss::{policy_loss, value_loss};
-use crate::metrics::{PpoMetrics, read_all};
+use crate::learner::Learner;
+use crate::metrics::PpoMetrics;
 use crate::prompts::{EncodedPrompt, PromptDataset};
 use crate::rewards::shape_rewards;
-use crate::rollout::{
-    Actors, Rollout, ScoreFn, collect_rollout, generate_options, score_completions, select_rows,
-};
+use crate::rollout::{Rollout, ScoreFn, collect_rollout, generate_options, score_completions};
 use crate::{Error, PpoConfig};
 
 /// First-minibatch ratios further from 1 than this are no rounding.
@@ -80,8 +75,14 @@ pub fn train(
         let started = Instant::now();
         let batch = step_prompts(prompts, config.batch_size, step, seed);
         let sample_seed = seed.stream_at("sample", step as u64).random();
-        let rollout =
-            collect_rollout(config, &learner.actors(&ref_policy, text.tokenizer), &batch, sample_seed, step + 1, score)?;
+        let rollout = collect_rollout(
+            config,
+            &learner.actors(&ref_policy, text.tokenizer),
+            &batch,
+            sample_seed,
+            step + 1,
+            score,
+        )?;
 
         let mask = rollout.completion_mask.clone();
         let kl_coef = learner.kl.coef;
@@ -104,7 +105,14 @@ pub fn train(
 
         let lr = config.schedule.learning_rate(config.learning_rate, step, total_steps);
         let scale = lr / config.learning_rate;
-        let update = learner.update(config, &rollout, &advantages, (lr, config.critic.learning_rate * scale), step, seed)?;
+        let update = learner.update(
+            config,
+            &rollout,
+            &advantages,
+            (lr, config.critic.learning_rate * scale),
+            step,
+            seed,
+        )?;
         learner.kl.update(metrics.kl, rollout.len());
         step += 1;
 
@@ -184,230 +192,6 @@ fn step_prompts(prompts: &PromptDataset, batch_size: usize, step: usize, seed: S
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
     let order = shuffled(n, &mut seed.stream_at("prompts", epoch as u64));
     (0..batch_size).map(|i| &prompts.prompts[order[(position * batch_size + i) % n]]).collect()
-}
-
-/// What is trained, with its optimizers and the KL coefficient: all that a checkpoint holds.
-struct Learner {
-    policy: Policy,
-    critic: Option<ScalarModel>,
-    policy_optimizer: Optimizer,
-    critic_optimizer: Optimizer,
-    kl: KlController,
-}
-
-#[derive(Serialize, Deserialize)]
-struct State {
-    step: usize,
-    kl_coef: f64,
-}
-
-impl Learner {
-    fn new(config: &PpoConfig, policy: CausalLm, critic: Critic) -> Self {
-        let (d_model, device) = (policy.config().d_model, policy.device().inner());
-        let (value_head, critic) = match critic {
-            Critic::Separate(critic) => (None, Some(critic.train())),
-            Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
-        };
-        Self {
-            policy: Policy { lm: policy, value_head }.train(),
-            critic,
-            policy_optimizer: Optimizer::new(&config.optimizer),
-            critic_optimizer: Optimizer::new(&config.optimizer),
-            kl: KlController::new(&config.kl),
-        }
-    }
-
-    fn actors<'a>(&'a self, ref_policy: &'a CausalLm, tokenizer: &'a Tokenizer) -> Actors<'a> {
-        Actors { policy: &self.policy, ref_policy, critic: self.critic.as_ref(), tokenizer }
-    }
-
-    /// PPO epochs over shuffled minibatches of one rollout.
-    fn update(
-        &mut self,
-        config: &PpoConfig,
-        rollout: &Rollout,
-        targets: &Advantages,
-        learning_rates: (f64, f64),
-        step: usize,
-        seed: Seed,
-    ) -> Result<UpdateStats, Error> {
-        let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
-        let mut stats = UpdateStats::default();
-        for epoch in 0..config.ppo.ppo_epochs {
-            let index = (step * config.ppo.ppo_epochs + epoch) as u64;
-            let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
-            for minibatch in order.chunks(size) {
-                self.ppo_step(config, rollout, targets, minibatch, learning_rates, step, &mut stats)?;
-            }
-        }
-        Ok(stats)
-    }
-
-    /// One update of policy and critic from one minibatch.
-    #[allow(clippy::too_many_arguments)] // The algorithm's own inputs, each used once.
-    fn ppo_step(
-        &mut self,
-        config: &PpoConfig,
-        rollout: &Rollout,
-        targets: &Advantages,
-        minibatch: &[usize],
-        (policy_lr, critic_lr): (f64, f64),
-        step: usize,
-        stats: &mut UpdateStats,
-    ) -> Result<(), Error> {
-        let settings = &config.ppo;
-        let size = if settings.microbatch_size == 0 { minibatch.len() } else { settings.microbatch_size };
-        let device = rollout.completion_mask.device();
-        let total = n_tokens(rollout, minibatch);
-        let mut sums = [0.0; 7];
-        for micro in minibatch.chunks(size) {
-            let pick = |x: &Tensor<2>| select_rows(x, micro);
-            let mask = pick(&rollout.completion_mask);
-            let weight = n_tokens(rollout, micro) as f64 / total as f64; // Every token weighs the same.
-            let episodes = rollout.episodes(micro, &device);
-
-            let output = self.policy.forward(&episodes, config.rollout.temperature, settings.entropy_coef != 0.0);
-            let old_logprobs = pick(&rollout.old_logprobs);
-            if stats.minibatches == 0 {
-                stats.note_first_ratio(&output.logprobs, &old_logprobs, &mask);
-            }
-            let policy = policy_loss(
-                output.logprobs,
-                old_logprobs,
-                pick(&targets.advantages),
-                mask.clone(),
-                settings.clip_range,
-            );
-            let entropy = masked_mean(output.entropy, mask.clone());
-            let values = match &self.critic {
-                Some(critic) => critic_values(critic, &episodes),
-                None => output.values.expect("a policy without a critic carries a value head"),
-            };
-            let (old_values, returns) = (pick(&rollout.values), pick(&targets.returns));
-            let value = value_loss(values, old_values, returns, mask, settings.value_clip_range);
-
-            let read = read_all(
-                [&policy.loss, &value.loss, &policy.clip_frac, &policy.approx_kl, &policy.ratio, &value.clip_frac, &entropy]
-                    .map(|x| x.clone().inner())
-                    .to_vec(),
-            );
-            for (which, loss) in [("policy", read[0]), ("value", read[1])] {
-                if !loss.is_finite() {
-                    return Err(Error::NonFiniteLoss { which, step: step + 1, loss });
-                }
-            }
-            sums.iter_mut().zip(&read).for_each(|(sum, x)| *sum += weight * x);
-
-            let mut policy_objective = policy.loss;
-            if settings.entropy_coef != 0.0 {
-                policy_objective = policy_objective - entropy.mul_scalar(settings.entropy_coef);
-            }
-            match &self.critic {
-                Some(critic) => self.critic_optimizer.accumulate(critic, value.loss.mul_scalar(weight)),
-                None => policy_objective = policy_objective + value.loss.mul_scalar(settings.vf_coef),
-            }
-            self.policy_optimizer.accumulate(&self.policy, policy_objective.mul_scalar(weight));
-        }
-        let (policy, grad_norm) = self.policy_optimizer.step(self.policy.clone(), policy_lr)?;
-        self.policy = policy;
-        if let Some(critic) = self.critic.take() {
-            self.critic = Some(self.critic_optimizer.step(critic, critic_lr)?.0);
-        }
-        stats.add(sums, grad_norm);
-        Ok(())
-    }
-
-    fn save(&self, dir: &Path, text: Text<'_>, step: Option<usize>) -> Result<(), Error> {
-        let eos = text.tokenizer.special().eos;
-        self.policy.lm.save(dir, eos)?;
-        text.tokenizer.save(dir)?;
-        text.template.save(dir)?;
-        let critic_dir = dir.join("critic");
-        std::fs::create_dir_all(&critic_dir)
-            .map_err(|source| temper_model::Error::Io { path: critic_dir.clone(), source })?;
-        match (&self.critic, &self.policy.value_head) {
-            (Some(critic), _) => critic.save(&critic_dir, eos)?,
-            (None, Some(head)) => {
-                let backbone = self.policy.lm.transformer.clone();
-                ScalarModel::from_parts(backbone, head.clone(), Pooling::Last).save(&critic_dir, eos)?;
-            }
-            (None, None) => unreachable!("a learner has one of the two critics"),
-        }
-        if let Some(step) = step {
-            let dir = dir.join(TRAINING_DIR);
-            self.policy_optimizer.save(&dir.join("policy_optimizer.safetensors"))?;
-            if self.critic.is_some() {
-                self.critic_optimizer.save(&dir.join("critic_optimizer.safetensors"))?;
-            }
-            save_json(&dir.join("state.json"), &State { step, kl_coef: self.kl.coef })?;
-        }
-        Ok(())
-    }
-
-    /// Puts everything back as a checkpoint left it, and returns its step.
-    fn resume(&mut self, dir: &Path) -> Result<usize, Error> {
-        let device = self.policy.lm.device().inner();
-        let lm = CausalLm::load(dir, &device)?;
-        let critic = ScalarModel::load(&dir.join("critic"), &device)?;
-        let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
-        self.policy = Policy { lm, value_head }.train();
-        let training = dir.join(TRAINING_DIR);
-        self.policy_optimizer.load(&training.join("policy_optimizer.safetensors"), &self.policy)?;
-        if self.critic.is_some() {
-            let critic = critic.train();
-            self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
-            self.critic = Some(critic);
-        }
-        let state: State = load_json(&training.join("state.json"))?;
-        self.kl.coef = state.kl_coef;
-        Ok(state.step)
-    }
-}
-
-fn n_tokens(rollout: &Rollout, episodes: &[usize]) -> usize {
-    episodes.iter().map(|&i| rollout.rows[i].len() - rollout.prompt_lens[i]).sum()
-}
-
-/// Sums over the minibatches of one rollout.
-#[derive(Default)]
-struct UpdateStats {
-    minibatches: usize,
-    sums: [f64; 7],
-    ratio_squares: f64,
-    grad_norm: f64,
-    first_ratio_error: f64,
-}
-
-impl UpdateStats {
-    /// Oracle 1: before the first update of a rollout, policy and sampling policy are the same.
-    fn note_first_ratio(&mut self, logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &Tensor<2>) {
-        let ratio = ((logprobs.clone().inner() - old_logprobs.clone()) * mask.clone()).exp();
-        let error: f64 = (ratio - 1.0).abs().max().into_scalar();
-        self.first_ratio_error = self.first_ratio_error.max(error);
-    }
-
-    fn add(&mut self, read: [f64; 7], grad_norm: f64) {
-        self.minibatches += 1;
-        self.sums.iter_mut().zip(read).for_each(|(sum, x)| *sum += x);
-        self.ratio_squares += read[4] * read[4];
-        self.grad_norm += grad_norm;
-    }
-
-    fn fill(&self, metrics: &mut PpoMetrics) {
-        let n = self.minibatches as f64;
-        let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy] =
-            self.sums.map(|sum| sum / n);
-        metrics.policy_loss = policy_loss;
-        metrics.value_loss = value_loss;
-        metrics.policy_clip_frac = clip_frac;
-        metrics.approx_kl = approx_kl;
-        metrics.ratio = ratio;
-        metrics.ratio_var = (self.ratio_squares / n - ratio * ratio).max(0.0);
-        metrics.value_clip_frac = value_clip_frac;
-        metrics.entropy = entropy;
-        metrics.policy_grad_norm = self.grad_norm / n;
-        metrics.first_ratio_error = self.first_ratio_error;
-    }
 }
 
 fn fill_times(metrics: &mut PpoMetrics, rollout: &Rollout, rollout_seconds: f64, seconds: f64) {

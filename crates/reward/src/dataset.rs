@@ -38,8 +38,9 @@ impl RewardDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let encode =
-            |prompt: &str, completion: &str| template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow);
+        let encode = |prompt: &str, completion: &str| {
+            template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow)
+        };
         let pair = |(row, c): (usize, &Comparison)| {
             let chosen = encode(&c.prompt, &c.chosen)?;
             Some(Pair { chosen, rejected: encode(&c.prompt, &c.rejected)?, row })

@@ -1,7 +1,7 @@
 //! Scores of texts by a reward model.
 
 use burn::module::Module;
-use temper_model::{Dropout, ScalarModel, TokenBatch};
+use temper_model::{Dropout, ScalarModel, TokenBatch, in_parallel, shards};
 use temper_tokenizer::Example;
 
 /// Scores each example, `batch_size` at a time, without dropout and off the tape (D6).
@@ -15,13 +15,17 @@ pub fn score(model: &ScalarModel, examples: &[&Example], batch_size: usize) -> V
     // Rows of similar length side by side: less padding, the same scores.
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&i| examples[i].tokens.len());
-    for part in order.chunks(batch_size) {
-        let rows: Vec<&[u32]> = part.iter().map(|&i| examples[i].tokens.as_slice()).collect();
-        let prompt_lens: Vec<usize> = part.iter().map(|&i| examples[i].prompt_len).collect();
-        let batch = TokenBatch::right_padded(&rows, &device);
-        let found = model.scores(&batch, &prompt_lens, &mut Dropout::off()).into_data();
-        for (&i, score) in part.iter().zip(found.as_slice::<f32>().expect("the model computes in f32")) {
-            scores[i] = *score;
+    for batch in order.chunks(batch_size) {
+        let parts = shards(batch, &device).into_iter().map(|(_, rows)| (model.clone(), rows));
+        let found = in_parallel(parts.collect(), |(model, rows)| {
+            let tokens: Vec<&[u32]> = rows.iter().map(|&i| examples[i].tokens.as_slice()).collect();
+            let prompt_lens: Vec<usize> = rows.iter().map(|&i| examples[i].prompt_len).collect();
+            let tokens = TokenBatch::right_padded(&tokens, &device);
+            let found = model.scores(&tokens, &prompt_lens, &mut Dropout::off()).into_data();
+            found.as_slice::<f32>().expect("the model computes in f32").to_vec()
+        });
+        for (&i, score) in batch.iter().zip(found.into_iter().flatten()) {
+            scores[i] = score;
         }
     }
     scores

@@ -6,9 +6,9 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use temper_model::{Dropout, ScalarModel, TokenBatch};
+use temper_model::{Dropout, ScalarModel, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
+use temper_train::{Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
 
 use crate::dataset::Pair;
 use crate::{Error, RewardConfig, RewardDataset, pairwise_loss, score};
@@ -97,7 +97,8 @@ pub fn train(
     while step < total_steps {
         let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
         if position == 0 || batches.is_empty() {
-            batches = length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
+            batches =
+                length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
         }
         let started = Instant::now();
         let batch: Vec<&Pair> = batches[position].iter().map(|&i| &data.pairs[i]).collect();
@@ -171,7 +172,8 @@ struct BatchScores {
 impl BatchScores {
     fn into_metrics(self) -> RewardMetrics {
         let n = self.scores.len() as f64;
-        let all = || self.scores.iter().flat_map(|&(chosen, rejected)| [f64::from(chosen), f64::from(rejected)]);
+        let all =
+            || self.scores.iter().flat_map(|&(chosen, rejected)| [f64::from(chosen), f64::from(rejected)]);
         RewardMetrics {
             epoch: 0.0,
             loss: self.loss,
@@ -187,7 +189,7 @@ impl BatchScores {
     }
 }
 
-/// Forward and backward over one batch, in microbatches that weigh as many pairs as they have.
+/// Forward and backward over one batch, in shards and microbatches that weigh as many pairs as they have.
 ///
 /// Both sides of every pair go through one forward, so padding and numerics are the same for both.
 fn accumulate(
@@ -197,22 +199,39 @@ fn accumulate(
     optimizer: &mut Optimizer,
 ) -> BatchScores {
     let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
-    let device = model.device().inner();
+    let device = model.device();
+    let parts = shards(batch, &device).into_iter().map(|(_, pairs)| (model.clone().fork(&device), pairs));
+    let shards = in_parallel(parts.collect(), |(model, pairs)| {
+        let mut found = BatchScores { loss: 0.0, scores: Vec::with_capacity(pairs.len()) };
+        let mut gradients = Gradients::default();
+        for micro in pairs.chunks(size) {
+            let (loss, scores) = forward_pairs(&model, micro);
+            let loss = loss.mul_scalar(micro.len() as f64 / batch.len() as f64);
+            found.loss += loss.clone().into_scalar::<f64>();
+            found.scores.extend(read_pairs(scores));
+            gradients.add(Gradients::of(&model, loss));
+        }
+        (found, gradients)
+    });
     let mut found = BatchScores { loss: 0.0, scores: Vec::with_capacity(batch.len()) };
-    for micro in batch.chunks(size) {
-        let n = micro.len();
-        let sides = || micro.iter().map(|pair| &pair.chosen).chain(micro.iter().map(|pair| &pair.rejected));
-        let rows: Vec<&[u32]> = sides().map(|example| example.tokens.as_slice()).collect();
-        let prompt_lens: Vec<usize> = sides().map(|example| example.prompt_len).collect();
-        let tokens = TokenBatch::right_padded(&rows, &device);
-        let scores = model.scores(&tokens, &prompt_lens, &mut Dropout::off()); // [2 · pairs]
-        let (chosen, rejected) = (scores.clone().narrow(0, 0, n), scores.clone().narrow(0, n, n));
-        let loss = pairwise_loss(chosen, rejected).mul_scalar(n as f64 / batch.len() as f64);
-        found.loss += loss.clone().into_scalar::<f64>();
-        found.scores.extend(read_pairs(scores));
-        optimizer.accumulate(model, loss);
+    for (shard, gradients) in shards {
+        found.loss += shard.loss;
+        found.scores.extend(shard.scores);
+        optimizer.add(gradients);
     }
     found
+}
+
+/// Mean loss `[1]` of some pairs, and the scores `[2 · pairs]` of all chosen and then all rejected sides.
+fn forward_pairs(model: &ScalarModel, pairs: &[&Pair]) -> (Tensor<1>, Tensor<1>) {
+    let n = pairs.len();
+    let sides = || pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
+    let rows: Vec<&[u32]> = sides().map(|example| example.tokens.as_slice()).collect();
+    let prompt_lens: Vec<usize> = sides().map(|example| example.prompt_len).collect();
+    let tokens = TokenBatch::right_padded(&rows, &model.device().inner());
+    let scores = model.scores(&tokens, &prompt_lens, &mut Dropout::off());
+    let (chosen, rejected) = (scores.clone().narrow(0, 0, n), scores.clone().narrow(0, n, n));
+    (pairwise_loss(chosen, rejected), scores)
 }
 
 fn read_pairs(scores: Tensor<1>) -> Vec<(f32, f32)> {

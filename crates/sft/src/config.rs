@@ -85,7 +85,10 @@ impl Documented for SftConfig {
             ("microbatch_size", "examples in one forward pass, to save memory; 0: the whole batch"),
             ("max_seq_len", "longest example in tokens; 0: the model's context"),
             ("overflow", "what happens to longer ones: drop | truncate_prompt"),
-            ("template", "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos"),
+            (
+                "template",
+                "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
+            ),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),

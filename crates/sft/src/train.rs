@@ -6,9 +6,9 @@ use std::time::Instant;
 use burn::module::Module;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use temper_model::{CausalLm, Dropout};
+use temper_model::{CausalLm, Dropout, in_parallel, shards};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
+use temper_train::{Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
 
 use crate::loss::{CompletionLogits, n_targets, sft_loss};
 use crate::{Error, SftConfig, SftDataset};
@@ -89,13 +89,14 @@ pub fn train(
         // The order of an epoch is a function of the seed and the epoch: nothing to store for a resume.
         let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
         if position == 0 || batches.is_empty() {
-            batches = length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
+            batches =
+                length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
         }
         let started = Instant::now();
         let batch: Vec<&Example> = batches[position].iter().map(|&i| &data.examples[i]).collect();
-        let dropout = Dropout::seeded(seed.stream_at("dropout", step as u64).random());
+        let dropout_seed = seed.stream_at("dropout", step as u64).random();
 
-        let (loss, accuracy) = accumulate(&model, &batch, config, dropout, &mut optimizer);
+        let (loss, accuracy) = accumulate(&model, &batch, config, dropout_seed, &mut optimizer);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { step: step + 1, loss });
         }
@@ -140,12 +141,19 @@ pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEv
     let model = model.valid();
     let device = model.device();
     let (mut loss, mut correct, mut n) = (0.0, 0, 0);
-    for examples in data.examples.chunks(batch_size) {
-        let examples: Vec<&Example> = examples.iter().collect();
-        let found = CompletionLogits::new(&model, &examples, &device, &mut Dropout::off());
-        let targets = found.n_targets();
-        correct += found.n_correct();
-        loss += sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64;
+    let parts = shards(&data.examples, &device).into_iter().map(|(_, examples)| (model.clone(), examples));
+    let found = in_parallel(parts.collect(), |(model, examples)| {
+        let part = |examples: &[Example]| {
+            let examples: Vec<&Example> = examples.iter().collect();
+            let found = CompletionLogits::new(&model, &examples, &device, &mut Dropout::off());
+            let (targets, correct) = (found.n_targets(), found.n_correct());
+            (sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64, correct, targets)
+        };
+        examples.chunks(batch_size).map(part).collect::<Vec<_>>()
+    });
+    for (part_loss, part_correct, targets) in found.into_iter().flatten() {
+        loss += part_loss;
+        correct += part_correct;
         n += targets;
     }
     let eval_loss = loss / n as f64;
@@ -157,27 +165,39 @@ pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEv
     }
 }
 
-/// Forward and backward over one batch, in microbatches; each weighs as many tokens as it has.
+/// Forward and backward over one batch, in shards and microbatches; each weighs as many tokens as it has.
 ///
 /// Returns the batch's loss and token accuracy.
 fn accumulate(
     model: &CausalLm,
     batch: &[&Example],
     config: &SftConfig,
-    mut dropout: Dropout,
+    dropout_seed: u64,
     optimizer: &mut Optimizer,
 ) -> (f64, f64) {
     let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
     let n: usize = batch.iter().map(|example| n_targets(example)).sum();
-    let device = model.device().inner();
+    let device = model.device();
+    let parts =
+        shards(batch, &device).into_iter().map(|(first, rows)| (model.clone().fork(&device), first, rows));
+    let found = in_parallel(parts.collect(), |(model, first, rows)| {
+        let mut dropout = Dropout::seeded(dropout_seed.wrapping_add(first as u64));
+        let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
+        for micro in rows.chunks(size) {
+            let found = CompletionLogits::new(&model, micro, &device.clone().inner(), &mut dropout);
+            correct += found.n_correct();
+            let weight = found.n_targets() as f64 / n as f64;
+            let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
+            loss += weighted.clone().into_scalar::<f64>();
+            gradients.add(Gradients::of(&model, weighted));
+        }
+        (loss, correct, gradients)
+    });
     let (mut loss, mut correct) = (0.0, 0);
-    for micro in batch.chunks(size) {
-        let found = CompletionLogits::new(model, micro, &device, &mut dropout);
-        correct += found.n_correct();
-        let weight = found.n_targets() as f64 / n as f64;
-        let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
-        loss += weighted.clone().into_scalar::<f64>();
-        optimizer.accumulate(model, weighted);
+    for (shard_loss, shard_correct, gradients) in found {
+        loss += shard_loss;
+        correct += shard_correct;
+        optimizer.add(gradients);
     }
     (loss, correct as f64 / n as f64)
 }
@@ -191,7 +211,12 @@ struct State {
     step: usize,
 }
 
-fn save(dir: &Path, model: &CausalLm, text: Text<'_>, state: Option<(&Optimizer, usize)>) -> Result<(), Error> {
+fn save(
+    dir: &Path,
+    model: &CausalLm,
+    text: Text<'_>,
+    state: Option<(&Optimizer, usize)>,
+) -> Result<(), Error> {
     model.save(dir, text.tokenizer.special().eos)?;
     text.tokenizer.save(dir)?;
     text.template.save(dir)?;

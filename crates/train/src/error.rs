@@ -104,10 +104,12 @@ pub enum Error {
         message: String,
     },
     /// A number of the training itself is NaN or infinite.
-    #[error("the {what} is not finite")]
+    #[error("the {what} of update {update} is not finite")]
     NonFinite {
         /// Which number.
         what: &'static str,
+        /// The update that it would have made, from 1.
+        update: u64,
     },
     /// A setting has the right type but a value that cannot be used.
     #[error("`{key}` is {value}, it must be {expected}")]
@@ -257,7 +259,9 @@ impl Error {
             }
             Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
-            Error::NonFinite { .. } => "lower `learning_rate`, or go on from the last checkpoint with another one",
+            Error::NonFinite { .. } => {
+                "lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory"
+            }
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
             Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
             Error::ConfigDiffers { .. } => {
@@ -282,7 +286,7 @@ fn io_hint(source: &io::Error) -> Option<String> {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "choose a place that you may read and write"
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "free some space, or choose another `--out`"
         }
         _ => return None,

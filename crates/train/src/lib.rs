@@ -57,7 +57,7 @@ pub use error::{Error, Fault, Origin};
 pub use event::Event;
 pub use files::{load_json, save_json};
 pub use metrics::{MetricsWriter, STEP_KEY, read_metrics};
-pub use optim::{AdamWConfig, Optimizer};
+pub use optim::{AdamWConfig, Gradients, Optimizer};
 pub use range::{require, require_count, require_fraction, require_positive};
 pub use records::{Comparison, Demonstration, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};

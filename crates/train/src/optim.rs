@@ -52,14 +52,41 @@ impl Default for AdamWConfig {
 
 /// AdamW for one module, its moments kept under the parameters' dotted paths.
 ///
-/// Call [`Optimizer::accumulate`] for each microbatch, then [`Optimizer::step`]. Losses must already carry
+/// Call [`Optimizer::accumulate`] or [`Optimizer::add`] for each microbatch, then [`Optimizer::step`]. Losses must already carry
 /// their weight (tokens of the microbatch over tokens of the batch): gradients are summed.
 #[derive(Debug)]
 pub struct Optimizer {
     config: AdamWConfig,
     updates: u64,
     moments: BTreeMap<String, Moments>,
-    gradients: BTreeMap<String, Tensor<1>>,
+    gradients: Gradients,
+}
+
+/// Gradients of a module's parameters, under their dotted paths, flattened and off the tape.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    by_path: BTreeMap<String, Tensor<1>>,
+}
+
+impl Gradients {
+    /// Backpropagates `loss` and takes the gradients of `module`.
+    pub fn of<M: Module>(module: &M, loss: Tensor<1>) -> Self {
+        let gradients = GradientsParams::from_grads(loss.backward(), module);
+        let mut collector = Collector { path: Vec::new(), gradients, found: BTreeMap::new() };
+        module.visit(&mut collector);
+        Self { by_path: collector.found }
+    }
+
+    /// Adds other gradients to these.
+    pub fn add(&mut self, other: Gradients) {
+        for (path, gradient) in other.by_path {
+            let sum = match self.by_path.remove(&path) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            self.by_path.insert(path, sum);
+        }
+    }
 }
 
 /// Running means for one parameter, flattened: `[n]`.
@@ -72,7 +99,7 @@ struct Moments {
 impl Optimizer {
     /// An optimizer that has not made a step.
     pub fn new(config: &AdamWConfig) -> Self {
-        Self { config: config.clone(), updates: 0, moments: BTreeMap::new(), gradients: BTreeMap::new() }
+        Self { config: config.clone(), updates: 0, moments: BTreeMap::new(), gradients: Gradients::default() }
     }
 
     /// Steps made so far.
@@ -82,8 +109,12 @@ impl Optimizer {
 
     /// Backpropagates `loss` and adds the gradients of `module` to those already there.
     pub fn accumulate<M: Module>(&mut self, module: &M, loss: Tensor<1>) {
-        let gradients = GradientsParams::from_grads(loss.backward(), module);
-        module.visit(&mut Collector { path: Vec::new(), gradients, sums: &mut self.gradients });
+        self.add(Gradients::of(module, loss));
+    }
+
+    /// Adds gradients that were computed elsewhere, on another thread perhaps.
+    pub fn add(&mut self, gradients: Gradients) {
+        self.gradients.add(gradients);
     }
 
     /// Makes one update from the accumulated gradients, and forgets them.
@@ -95,10 +126,10 @@ impl Optimizer {
     /// # Errors
     /// [`Error::NonFinite`] if the norm is not finite; no parameter has changed then.
     pub fn step<M: Module>(&mut self, module: M, learning_rate: f64) -> Result<(M, f64), Error> {
-        let mut gradients = std::mem::take(&mut self.gradients);
+        let mut gradients = std::mem::take(&mut self.gradients).by_path;
         let norm = global_norm(&mut gradients);
         if !norm.is_finite() {
-            return Err(Error::NonFinite { what: "gradient norm" });
+            return Err(Error::NonFinite { what: "gradient norm", update: self.updates + 1 });
         }
         let limit = self.config.max_grad_norm;
         let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
@@ -247,7 +278,8 @@ impl Update {
     /// The same in one pass over host memory instead of a dozen.
     fn on_host(&self, p: Tensor<1>, g: Tensor<1>, moments: &mut Moments) -> Tensor<1> {
         let device = p.device();
-        let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, Tensor::empty([1], &device)).into_data();
+        let take =
+            |tensor: &mut Tensor<1>| std::mem::replace(tensor, Tensor::empty([1], &device)).into_data();
         let (mut p, g) = (p.into_data(), g.into_data());
         let (mut first, mut second) = (take(&mut moments.first), take(&mut moments.second));
         let [beta_1, beta_2, rate, second_scale, epsilon, keep, grad_scale] = [
@@ -278,13 +310,13 @@ impl Update {
     }
 }
 
-struct Collector<'a> {
+struct Collector {
     path: Vec<String>,
     gradients: GradientsParams,
-    sums: &'a mut BTreeMap<String, Tensor<1>>,
+    found: BTreeMap<String, Tensor<1>>,
 }
 
-impl ModuleVisitor for Collector<'_> {
+impl ModuleVisitor for Collector {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -296,13 +328,7 @@ impl ModuleVisitor for Collector<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
         let n = gradient.shape().num_elements();
-        let gradient = gradient.reshape([n]);
-        let path = self.path.join(".");
-        let sum = match self.sums.remove(&path) {
-            Some(sum) => sum + gradient,
-            None => gradient,
-        };
-        self.sums.insert(path, sum);
+        self.found.insert(self.path.join("."), gradient.reshape([n]));
     }
 }
 
@@ -398,7 +424,10 @@ mod tests {
 
     fn close(found: &[f32], expected: &[f32]) {
         let near = |(a, b): (&f32, &f32)| (a - b).abs() < 2e-6;
-        assert!(found.len() == expected.len() && found.iter().zip(expected).all(near), "{found:?} {expected:?}");
+        assert!(
+            found.len() == expected.len() && found.iter().zip(expected).all(near),
+            "{found:?} {expected:?}"
+        );
     }
 
     const CONFIG: AdamWConfig =
@@ -439,7 +468,10 @@ mod tests {
             }
             values(&optimizer.step(module, 0.01).unwrap().0)
         };
-        close(&run(&[([1.0, 2.0], [3.0, 0.5]), ([2.0, -5.0], [1.0, 0.5])]), &run(&[([3.0, -3.0], [4.0, 1.0])]));
+        close(
+            &run(&[([1.0, 2.0], [3.0, 0.5]), ([2.0, -5.0], [1.0, 0.5])]),
+            &run(&[([3.0, -3.0], [4.0, 1.0])]),
+        );
     }
 
     #[test]

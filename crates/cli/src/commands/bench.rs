@@ -9,9 +9,9 @@ use temper_train::Seed;
 
 use crate::args::BenchArgs;
 use crate::commands::{Outcome, print_json};
+use crate::device;
 use crate::failure::hinted;
 use crate::session::Session;
-use crate::device;
 
 pub fn run(session: &Session, args: &BenchArgs) -> Result<Outcome> {
     match args.name.as_str() {
@@ -26,7 +26,8 @@ fn generation(session: &Session, repeats: usize) -> Result<()> {
     let device = device::open(session.device_name())?;
     let model = CausalLm::new(&ModelConfig::preset("small")?, &mut Seed(0).stream("init"), &device);
     for batch in [1, 32] {
-        let prompts: Vec<Vec<u32>> = (0..batch).map(|row| (0..16).map(|i| 4 + (row * 7 + i * 13) % 250).collect()).collect();
+        let prompts: Vec<Vec<u32>> =
+            (0..batch).map(|row| (0..16).map(|i| 4 + (row * 7 + i * 13) % 250).collect()).collect();
         // An end token that the vocabulary does not have: every row runs to its limit.
         let options = GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, eos: u32::MAX, seed: 0 };
         generate(&model, &prompts, &options)?;

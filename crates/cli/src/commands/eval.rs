@@ -37,7 +37,8 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
         Err(error) if is_reward_model(&error) => {
             let (model, text) = load_reward_model(&args.model, &device)?;
             let context = model.config().max_seq_len;
-            let data = reward::dataset(session, &args.data, &text, context, Overflow::Drop, args.skip_bad_rows)?;
+            let data =
+                reward::dataset(session, &args.data, &text, context, Overflow::Drop, args.skip_bad_rows)?;
             print_json(&temper_reward::evaluate(&model, &data, BATCH_SIZE))?;
         }
         Err(error) => return Err(error),

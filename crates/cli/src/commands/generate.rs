@@ -25,7 +25,8 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
         None => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("standard input")?,
     };
     for (i, part) in prompts.chunks(BATCH_SIZE).enumerate() {
-        let options = GenerateOptions { seed: options.seed.wrapping_add((i as u64) << 32), ..options.clone() };
+        let options =
+            GenerateOptions { seed: options.seed.wrapping_add((i as u64) << 32), ..options.clone() };
         for (prompt, completion) in part.iter().zip(complete(&model, &text, part, &options)?) {
             let answer = text.tokenizer.decode(&completion.tokens);
             if args.json {
@@ -70,9 +71,13 @@ pub fn complete(
     prompts: &[String],
     options: &GenerateOptions,
 ) -> Result<Vec<Completion>> {
-    let rows: Vec<Vec<u32>> = prompts.iter().map(|p| text.template.encode_prompt(&text.tokenizer, p)).collect();
+    let rows: Vec<Vec<u32>> =
+        prompts.iter().map(|p| text.template.encode_prompt(&text.tokenizer, p)).collect();
     if rows.iter().any(Vec::is_empty) {
-        return Err(hinted("a prompt is empty", "this model's template adds nothing to a prompt: give it a text"));
+        return Err(hinted(
+            "a prompt is empty",
+            "this model's template adds nothing to a prompt: give it a text",
+        ));
     }
     let options = GenerateOptions { eos: text.tokenizer.special().eos, ..options.clone() };
     Ok(generate(model, &rows, &options)?)

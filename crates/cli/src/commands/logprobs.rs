@@ -30,7 +30,10 @@ pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
             ));
         }
         if prompt.is_empty() {
-            return Err(hinted(format!("{place}: the prompt has no tokens"), "the first token cannot be predicted"));
+            return Err(hinted(
+                format!("{place}: the prompt has no tokens"),
+                "the first token cannot be predicted",
+            ));
         }
         let logprobs = completion_logprobs(&model, &prompt, &completion);
         print_json(&json!({

@@ -10,9 +10,7 @@ use temper_courtesy::{Task, Verdict};
 use temper_tokenizer::Overflow;
 use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json};
 
-use crate::args::{
-    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs,
-};
+use crate::args::{PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs};
 use crate::commands::eval::{Answer, answer, prompts, score_answers};
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -97,7 +95,14 @@ struct Files {
 impl Files {
     fn new(dir: &Path, recipe: RecipeName) -> Self {
         let at = |name: &str| dir.join(name);
-        Self { dir: dir.into(), data: at("data"), sft: at("sft"), reward: at("reward"), ppo: at("ppo"), recipe }
+        Self {
+            dir: dir.into(),
+            data: at("data"),
+            sft: at("sft"),
+            reward: at("reward"),
+            ppo: at("ppo"),
+            recipe,
+        }
     }
 
     /// Held-out rows, where the recipe has some.
@@ -107,7 +112,11 @@ impl Files {
 
     /// The comparisons that measure the reward model: held out, or the notebook's own four.
     fn judged_comparisons(&self) -> PathBuf {
-        let name = if self.recipe == RecipeName::Courtesy { "comparisons_heldout.jsonl" } else { "comparisons.jsonl" };
+        let name = if self.recipe == RecipeName::Courtesy {
+            "comparisons_heldout.jsonl"
+        } else {
+            "comparisons.jsonl"
+        };
         self.data.join(name)
     }
 
@@ -167,7 +176,13 @@ struct Side {
 }
 
 /// Both models answer the prompts that no stage has seen; reward model and gold rule score the answers.
-fn judge(session: &Session, recipe: RecipeName, files: &Files, seed: u64, device: &Device) -> Result<Vec<Judged>> {
+fn judge(
+    session: &Session,
+    recipe: RecipeName,
+    files: &Files,
+    seed: u64,
+    device: &Device,
+) -> Result<Vec<Judged>> {
     let prompts = prompts(session, &[files.judged_prompts()], false)?;
     let rule = GoldRule::new(recipe, files)?;
     let (reward_model, reward_text) = load_reward_model(&files.reward.join("final"), device)?;
@@ -214,7 +229,8 @@ fn judge(session: &Session, recipe: RecipeName, files: &Files, seed: u64, device
         })
         .collect();
     let path = files.dir.join("samples.jsonl");
-    std::fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, lines.join("\n") + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(judged)
 }
 
@@ -243,7 +259,8 @@ impl GoldRule {
                 (verdict.score, verdict.right)
             }
             Self::Exact(rows) => {
-                let exact = rows.iter().any(|row| row.prompt == prompt && row.completion == answer.completion);
+                let exact =
+                    rows.iter().any(|row| row.prompt == prompt && row.completion == answer.completion);
                 (f64::from(u8::from(exact && answer.ended)), exact)
             }
         }
@@ -260,7 +277,8 @@ fn summary(
     seconds: f64,
 ) -> Result<Value> {
     let read = |dir: &Path| read_metrics(&dir.join("metrics.jsonl"));
-    let (sft, reward, ppo) = (Curve(read(&files.sft)?), Curve(read(&files.reward)?), Curve(read(&files.ppo)?));
+    let (sft, reward, ppo) =
+        (Curve(read(&files.sft)?), Curve(read(&files.reward)?), Curve(read(&files.ppo)?));
     let (accuracy, same_manner) = reward_accuracy(session, files)?;
     let stage_seconds = sft.seconds() + reward.seconds() + ppo.seconds();
     let (gold_sft, gold_ppo) = (mean(judged, |row| row.sft.gold), mean(judged, |row| row.ppo.gold));
@@ -322,7 +340,8 @@ fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>
     let path = files.judged_comparisons();
     let context = model.config().max_seq_len;
     let data = reward::dataset(session, std::slice::from_ref(&path), &text, context, Overflow::Drop, false)?;
-    let marks: Vec<bool> = read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
+    let marks: Vec<bool> =
+        read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
     let margins = temper_reward::evaluate(&model, &data, 64).margins;
     let accuracy = |margins: &[(usize, f64)]| {
         margins.iter().filter(|(_, margin)| *margin > 0.0).count() as f64 / margins.len() as f64
@@ -411,5 +430,9 @@ fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
 /// The first characters of a text on one line.
 fn cut(text: &str, limit: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= limit { text } else { text.chars().take(limit - 1).collect::<String>() + "…" }
+    if text.chars().count() <= limit {
+        text
+    } else {
+        text.chars().take(limit - 1).collect::<String>() + "…"
+    }
 }

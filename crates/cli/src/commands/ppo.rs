@@ -67,6 +67,7 @@ fn prompts(
     session.note_count(rows.skipped, "rows could not be read and were skipped");
     let prompts: Vec<Prompt> = rows.rows.into_iter().map(|(_, row)| row).collect();
     let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_seq_len - 1, overflow)?;
-    session.note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));
+    session
+        .note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));
     Ok(data)
 }

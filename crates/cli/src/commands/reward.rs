@@ -47,6 +47,9 @@ pub fn dataset(
     session.note_count(rows.skipped, "rows could not be read and were skipped");
     let comparisons: Vec<Comparison> = rows.rows.into_iter().map(|(_, row)| row).collect();
     let data = RewardDataset::new(&comparisons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    session.note_count(data.n_dropped, &format!("comparisons do not fit into {max_seq_len} tokens and were dropped"));
+    session.note_count(
+        data.n_dropped,
+        &format!("comparisons do not fit into {max_seq_len} tokens and were dropped"),
+    );
     Ok(data)
 }

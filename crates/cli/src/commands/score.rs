@@ -25,7 +25,8 @@ struct ScoredRow {
 impl<'de> Deserialize<'de> for ScoredRow {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let row = Map::deserialize(deserializer)?;
-        let demonstration = Demonstration::deserialize(Value::Object(row.clone())).map_err(serde::de::Error::custom)?;
+        let demonstration =
+            Demonstration::deserialize(Value::Object(row.clone())).map_err(serde::de::Error::custom)?;
         Ok(Self { row, demonstration })
     }
 }

@@ -9,9 +9,9 @@ use temper_train::{Demonstration, read_all};
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
+use crate::device;
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, start};
-use crate::device;
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
@@ -44,7 +44,10 @@ pub fn dataset(
     session.note_count(rows.skipped, "rows could not be read and were skipped");
     let demonstrations: Vec<Demonstration> = rows.rows.into_iter().map(|(_, row)| row).collect();
     let data = SftDataset::new(&demonstrations, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    session.note_count(data.n_dropped, &format!("examples do not fit into {max_seq_len} tokens and were dropped"));
+    session.note_count(
+        data.n_dropped,
+        &format!("examples do not fit into {max_seq_len} tokens and were dropped"),
+    );
     session.note_count(data.n_truncated, "prompts were cut on the left to fit");
     Ok(data)
 }

@@ -1,0 +1,286 @@
+//! What is trained: policy and critic with their optimizers, one update at a time, and what a checkpoint holds.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
+use temper_tokenizer::Tokenizer;
+use temper_train::{Gradients, Optimizer, Seed, TRAINING_DIR, load_json, save_json, shuffled};
+
+use crate::critic::{Critic, Policy, critic_values, zero_head};
+use crate::gae::Advantages;
+use crate::kl::KlController;
+use crate::loss::{policy_loss, value_loss};
+use crate::metrics::{PpoMetrics, read_all};
+use crate::rollout::{Actors, Rollout, select_rows};
+use crate::train::Text;
+use crate::{Error, PpoConfig};
+
+/// What is trained, with its optimizers and the KL coefficient: all that a checkpoint holds.
+pub(crate) struct Learner {
+    pub(crate) policy: Policy,
+    critic: Option<ScalarModel>,
+    policy_optimizer: Optimizer,
+    critic_optimizer: Optimizer,
+    pub(crate) kl: KlController,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: usize,
+    kl_coef: f64,
+}
+
+impl Learner {
+    pub(crate) fn new(config: &PpoConfig, policy: CausalLm, critic: Critic) -> Self {
+        let (d_model, device) = (policy.config().d_model, policy.device().inner());
+        let (value_head, critic) = match critic {
+            Critic::Separate(critic) => (None, Some(critic.train())),
+            Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
+        };
+        Self {
+            policy: Policy { lm: policy, value_head }.train(),
+            critic,
+            policy_optimizer: Optimizer::new(&config.optimizer),
+            critic_optimizer: Optimizer::new(&config.optimizer),
+            kl: KlController::new(&config.kl),
+        }
+    }
+
+    pub(crate) fn actors<'a>(&'a self, ref_policy: &'a CausalLm, tokenizer: &'a Tokenizer) -> Actors<'a> {
+        Actors { policy: &self.policy, ref_policy, critic: self.critic.as_ref(), tokenizer }
+    }
+
+    /// PPO epochs over shuffled minibatches of one rollout.
+    pub(crate) fn update(
+        &mut self,
+        config: &PpoConfig,
+        rollout: &Rollout,
+        targets: &Advantages,
+        learning_rates: (f64, f64),
+        step: usize,
+        seed: Seed,
+    ) -> Result<UpdateStats, Error> {
+        let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
+        let mut stats = UpdateStats::default();
+        let recorded = Recorded { rollout, targets };
+        for epoch in 0..config.ppo.ppo_epochs {
+            let index = (step * config.ppo.ppo_epochs + epoch) as u64;
+            let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
+            for minibatch in order.chunks(size) {
+                self.ppo_step(config, &recorded, minibatch, learning_rates, step, &mut stats)?;
+            }
+        }
+        Ok(stats)
+    }
+
+    /// One update of policy and critic from one minibatch, computed in shards and microbatches.
+    fn ppo_step(
+        &mut self,
+        config: &PpoConfig,
+        recorded: &Recorded<'_>,
+        minibatch: &[usize],
+        (policy_lr, critic_lr): (f64, f64),
+        step: usize,
+        stats: &mut UpdateStats,
+    ) -> Result<(), Error> {
+        let size = if config.ppo.microbatch_size == 0 { minibatch.len() } else { config.ppo.microbatch_size };
+        let device = self.policy.lm.device();
+        let total = n_tokens(recorded.rollout, minibatch) as f64;
+        let networks = || (self.policy.clone().fork(&device), self.critic.clone().map(|c| c.fork(&device)));
+        let parts = shards(minibatch, &device).into_iter().map(|(_, episodes)| (networks(), episodes));
+        let found = in_parallel(parts.collect(), |((policy, critic), episodes)| {
+            let micro_step = |micro| {
+                let weight = n_tokens(recorded.rollout, micro) as f64 / total; // Every token weighs the same.
+                micro_step(config, &policy, critic.as_ref(), recorded, micro, weight)
+            };
+            episodes.chunks(size).map(micro_step).collect::<Vec<_>>()
+        });
+        let mut sums = [0.0; 7];
+        for part in found.into_iter().flatten() {
+            sums.iter_mut().zip(part.means).for_each(|(sum, mean)| *sum += mean);
+            if stats.minibatches == 0 {
+                stats.first_ratio_error = stats.first_ratio_error.max(part.ratio_error);
+            }
+            self.policy_optimizer.add(part.policy_gradients);
+            self.critic_optimizer.add(part.critic_gradients);
+        }
+        for (which, loss) in [("policy", sums[0]), ("value", sums[1])] {
+            if !loss.is_finite() {
+                return Err(Error::NonFiniteLoss { which, step: step + 1, loss });
+            }
+        }
+        let (policy, grad_norm) = self.policy_optimizer.step(self.policy.clone(), policy_lr)?;
+        self.policy = policy;
+        if let Some(critic) = self.critic.take() {
+            self.critic = Some(self.critic_optimizer.step(critic, critic_lr)?.0);
+        }
+        stats.add(sums, grad_norm);
+        Ok(())
+    }
+
+    pub(crate) fn save(&self, dir: &Path, text: Text<'_>, step: Option<usize>) -> Result<(), Error> {
+        let eos = text.tokenizer.special().eos;
+        self.policy.lm.save(dir, eos)?;
+        text.tokenizer.save(dir)?;
+        text.template.save(dir)?;
+        let critic_dir = dir.join("critic");
+        std::fs::create_dir_all(&critic_dir)
+            .map_err(|source| temper_model::Error::Io { path: critic_dir.clone(), source })?;
+        match (&self.critic, &self.policy.value_head) {
+            (Some(critic), _) => critic.save(&critic_dir, eos)?,
+            (None, Some(head)) => {
+                let backbone = self.policy.lm.transformer.clone();
+                ScalarModel::from_parts(backbone, head.clone(), Pooling::Last).save(&critic_dir, eos)?;
+            }
+            (None, None) => unreachable!("a learner has one of the two critics"),
+        }
+        if let Some(step) = step {
+            let dir = dir.join(TRAINING_DIR);
+            self.policy_optimizer.save(&dir.join("policy_optimizer.safetensors"))?;
+            if self.critic.is_some() {
+                self.critic_optimizer.save(&dir.join("critic_optimizer.safetensors"))?;
+            }
+            save_json(&dir.join("state.json"), &State { step, kl_coef: self.kl.coef })?;
+        }
+        Ok(())
+    }
+
+    /// Puts everything back as a checkpoint left it, and returns its step.
+    pub(crate) fn resume(&mut self, dir: &Path) -> Result<usize, Error> {
+        let device = self.policy.lm.device().inner();
+        let lm = CausalLm::load(dir, &device)?;
+        let critic = ScalarModel::load(&dir.join("critic"), &device)?;
+        let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
+        self.policy = Policy { lm, value_head }.train();
+        let training = dir.join(TRAINING_DIR);
+        self.policy_optimizer.load(&training.join("policy_optimizer.safetensors"), &self.policy)?;
+        if self.critic.is_some() {
+            let critic = critic.train();
+            self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
+            self.critic = Some(critic);
+        }
+        let state: State = load_json(&training.join("state.json"))?;
+        self.kl.coef = state.kl_coef;
+        Ok(state.step)
+    }
+}
+
+/// A rollout and what it teaches.
+struct Recorded<'a> {
+    rollout: &'a Rollout,
+    targets: &'a Advantages,
+}
+
+/// Losses and gradients of one microbatch, already weighted by its share of the minibatch's tokens.
+struct MicroStep {
+    /// Policy loss, value loss, policy clip fraction, approximate KL, ratio, value clip fraction, entropy.
+    means: [f64; 7],
+    /// Greatest |ratio − 1|.
+    ratio_error: f64,
+    policy_gradients: Gradients,
+    critic_gradients: Gradients,
+}
+
+/// Forward and backward of policy and critic over some episodes.
+fn micro_step(
+    config: &PpoConfig,
+    policy: &Policy,
+    critic: Option<&ScalarModel>,
+    recorded: &Recorded<'_>,
+    micro: &[usize],
+    weight: f64,
+) -> MicroStep {
+    let (settings, rollout) = (&config.ppo, recorded.rollout);
+    let pick = |x: &Tensor<2>| select_rows(x, micro);
+    let mask = pick(&rollout.completion_mask);
+    let episodes = rollout.episodes(micro, &mask.device());
+
+    let output = policy.forward(&episodes, config.rollout.temperature, settings.entropy_coef != 0.0);
+    let old_logprobs = pick(&rollout.old_logprobs);
+    let ratio_error = greatest_ratio_error(&output.logprobs, &old_logprobs, &mask);
+    let advantages = pick(&recorded.targets.advantages);
+    let policy_part =
+        policy_loss(output.logprobs, old_logprobs, advantages, mask.clone(), settings.clip_range);
+    let entropy = masked_mean(output.entropy, mask.clone());
+
+    let values = match critic {
+        Some(critic) => critic_values(critic, &episodes),
+        None => output.values.expect("a policy without a critic carries a value head"),
+    };
+    let (old_values, returns) = (pick(&rollout.values), pick(&recorded.targets.returns));
+    let value_part = value_loss(values, old_values, returns, mask, settings.value_clip_range);
+
+    let means = [
+        &policy_part.loss,
+        &value_part.loss,
+        &policy_part.clip_frac,
+        &policy_part.approx_kl,
+        &policy_part.ratio,
+        &value_part.clip_frac,
+        &entropy,
+    ];
+    let means = read_all(means.map(|x| x.clone().inner()).to_vec());
+    let means = std::array::from_fn(|i| weight * means[i]);
+
+    let mut objective = policy_part.loss;
+    if settings.entropy_coef != 0.0 {
+        objective = objective - entropy.mul_scalar(settings.entropy_coef);
+    }
+    let critic_gradients = match critic {
+        Some(critic) => Gradients::of(critic, value_part.loss.mul_scalar(weight)),
+        None => {
+            objective = objective + value_part.loss.mul_scalar(settings.vf_coef);
+            Gradients::default()
+        }
+    };
+    let policy_gradients = Gradients::of(policy, objective.mul_scalar(weight));
+    MicroStep { means, ratio_error, policy_gradients, critic_gradients }
+}
+
+/// Oracle 1: before the first update of a rollout, policy and sampling policy are the same.
+fn greatest_ratio_error(logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &Tensor<2>) -> f64 {
+    let ratio = ((logprobs.clone().inner() - old_logprobs.clone()) * mask.clone()).exp();
+    (ratio - 1.0).abs().max().into_scalar()
+}
+
+fn n_tokens(rollout: &Rollout, episodes: &[usize]) -> usize {
+    episodes.iter().map(|&i| rollout.rows[i].len() - rollout.prompt_lens[i]).sum()
+}
+
+/// Sums over the minibatches of one rollout.
+#[derive(Default)]
+pub(crate) struct UpdateStats {
+    minibatches: usize,
+    sums: [f64; 7],
+    ratio_squares: f64,
+    grad_norm: f64,
+    first_ratio_error: f64,
+}
+
+impl UpdateStats {
+    fn add(&mut self, read: [f64; 7], grad_norm: f64) {
+        self.minibatches += 1;
+        self.sums.iter_mut().zip(read).for_each(|(sum, x)| *sum += x);
+        self.ratio_squares += read[4] * read[4];
+        self.grad_norm += grad_norm;
+    }
+
+    pub(crate) fn fill(&self, metrics: &mut PpoMetrics) {
+        let n = self.minibatches as f64;
+        let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy] =
+            self.sums.map(|sum| sum / n);
+        metrics.policy_loss = policy_loss;
+        metrics.value_loss = value_loss;
+        metrics.policy_clip_frac = clip_frac;
+        metrics.approx_kl = approx_kl;
+        metrics.ratio = ratio;
+        metrics.ratio_var = (self.ratio_squares / n - ratio * ratio).max(0.0);
+        metrics.value_clip_frac = value_clip_frac;
+        metrics.entropy = entropy;
+        metrics.policy_grad_norm = self.grad_norm / n;
+        metrics.first_ratio_error = self.first_ratio_error;
+    }
+}

@@ -1,0 +1,8 @@
+//! The `temper` command from end to end: what it prints, how it fails, and whether the stages fit together.
+
+#![cfg(unix)] // Signals, limits and links are Unix's.
+
+mod bad_input;
+mod cli;
+mod stages;
+mod util;
