@@ -236,6 +236,43 @@ fn logprobs_gives_a_row_per_row_and_agrees_with_generate() {
 }
 
 #[test]
+fn a_directory_without_a_template_is_plain() {
+    let temper = Temper::with_reward_model();
+    for kind in ["sft", "reward"] {
+        temper.copy(&format!("{kind}/final"), kind);
+        std::fs::remove_file(temper.path(kind).join("template.json")).expect("a template");
+    }
+    temper.write("row.jsonl", "{\"prompt\": \"Hi\", \"completion\": \"Yo\"}\n");
+    let row = temper.run("logprobs --model sft --data row.jsonl").ok().rows().remove(0);
+    assert_eq!(row["prompt_tokens"], json!([b'H' + 4, b'i' + 4]));
+    assert_eq!(row["completion_tokens"], json!([b'Y' + 4, b'o' + 4]));
+    temper.run("score --model reward --data row.jsonl").ok();
+    temper.run("generate --model sft --prompt Hi --max-new-tokens 2").ok();
+    let said = temper.run_of(&["generate", "--model", "sft", "--prompt", ""]).refused(&["a prompt is empty"]);
+    assert!(said.hint().contains("template"), "{said:?}");
+}
+
+#[test]
+fn data_may_be_an_array_under_other_names_in_several_files() {
+    let temper = Temper::new();
+    temper.write("a.json", "[\n{\"instruction\": \"a\", \"input\": \"b\", \"output\": \"c\"},\n{\"question\": \"a\", \"answer\": \"b\"}]");
+    temper.write("b.jsonl", "\u{feff}{\"prompt\": \"a\", \"response\": \"b\"}\r\n\r\n");
+    temper
+        .run("sft --data a.json b.jsonl --model gpt2-tiny --out sft --set batch_size=1 --set epochs=1")
+        .ok();
+    assert_eq!(temper.read("sft/metrics.jsonl").lines().count(), 3);
+    temper.write("hh.jsonl", "{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: b\", \"rejected\": \"\\n\\nHuman: a\\n\\nAssistant: c\"}\n");
+    temper.run("reward --data hh.jsonl --model sft/final --out reward").ok();
+}
+
+#[test]
+fn without_a_run_the_first_interrupt_ends_at_once() {
+    let temper = Temper::with_sft();
+    let said = temper.interrupt_when("chat --model sft/final", "One prompt per line");
+    assert_eq!(said.code, Some(130), "{said:?}");
+}
+
+#[test]
 fn score_keeps_the_row_and_adds_a_score() {
     let temper = Temper::with_reward_model();
     temper.write("rows.jsonl", "{\"id\": 7, \"prompt\": \"Hi\", \"completion\": \"Yes.\"}\n{\"prompt\": \"Hi\", \"response\": \"No.\"}\n");

@@ -22,21 +22,25 @@ pub struct Session {
     /// `--seed`, if given.
     pub seed: Option<u64>,
     interrupt: Arc<AtomicBool>,
+    /// Whether a run is open, which wants to write a checkpoint before the end.
+    in_run: Arc<AtomicBool>,
 }
 
 impl Session {
-    /// Listens for Ctrl-C: the first one ends the step and writes a checkpoint, the second ends at once.
+    /// Listens for Ctrl-C: in a run the first one ends the step and writes a checkpoint, the second ends at once;
+    /// without a run the first one does.
     pub fn new(common: &Common) -> Result<Self> {
         let interrupt = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupt);
+        let in_run = Arc::new(AtomicBool::new(false));
+        let (flag, wait) = (Arc::clone(&interrupt), Arc::clone(&in_run));
         ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
-                #[allow(clippy::exit)] // Asked for twice: now.
+            if flag.swap(true, Ordering::SeqCst) || !wait.load(Ordering::SeqCst) {
+                #[allow(clippy::exit)] // Asked for twice, or there is nothing to save: now.
                 std::process::exit(130);
             }
         })
         .context("cannot listen for Ctrl-C")?;
-        Ok(Self { quiet: common.quiet, device: common.device.clone(), seed: common.seed, interrupt })
+        Ok(Self { quiet: common.quiet, device: common.device.clone(), seed: common.seed, interrupt, in_run })
     }
 
     /// Whether Ctrl-C was pressed.
@@ -63,6 +67,9 @@ impl Session {
             })?),
             None => None,
         };
+        if let Some(seed) = self.seed.filter(|&seed| i64::try_from(seed).is_err()) {
+            return Err(hinted(format!("`--seed` is {seed}"), format!("it must be at most {}", i64::MAX)));
+        }
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
@@ -78,6 +85,7 @@ impl Session {
         resume: bool,
     ) -> Result<Run> {
         let run = Run::open(dir, stage, &to_commented_toml(config)?, resume)?;
+        self.in_run.store(true, Ordering::SeqCst);
         Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
     }
 

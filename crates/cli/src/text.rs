@@ -60,9 +60,19 @@ impl TextSide {
     }
 }
 
+/// Adds the file where the model's own message has none.
+fn named<T>(dir: &Path, loaded: Result<T, temper_model::Error>) -> Result<T> {
+    match loaded {
+        Err(error @ temper_model::Error::Config { .. }) => {
+            Err(error).with_context(|| dir.join("config.json").display().to_string())
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
 /// A language model and its text side, for use.
 pub fn load_policy(dir: &Path, device: &Device) -> Result<(CausalLm, TextSide)> {
-    let model = CausalLm::load(dir, device)?;
+    let model = named(dir, CausalLm::load(dir, device))?;
     let text = TextSide::load(dir)?;
     text.check_vocabulary(model.config(), dir)?;
     Ok((model, text))
@@ -70,7 +80,7 @@ pub fn load_policy(dir: &Path, device: &Device) -> Result<(CausalLm, TextSide)> 
 
 /// A reward model and its text side.
 pub fn load_reward_model(dir: &Path, device: &Device) -> Result<(ScalarModel, TextSide)> {
-    let model = ScalarModel::load(dir, device)?;
+    let model = named(dir, ScalarModel::load(dir, device))?;
     let text = TextSide::load(dir)?;
     text.check_vocabulary(model.config(), dir)?;
     Ok((model, text))

@@ -41,12 +41,12 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             demonstrations: 48_000,
-            comparisons: 12_000,
+            comparisons: 32_000,
             demonstrations_heldout: 504,
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
-            same_manner: 0.5,
+            same_manner: 0.6,
             flipped: 0.1,
         }
     }
@@ -261,7 +261,7 @@ mod tests {
             data.demonstrations.iter().map(|row| (&row.prompt, &row.completion)).collect();
         for prompt in &data.prompts {
             let n_completions = distinct.iter().filter(|(other, _)| *other == prompt).count();
-            assert!(n_completions >= 8, "{prompt}: {n_completions}");
+            assert!(n_completions >= 3, "{prompt}: {n_completions}");
         }
     }
 
@@ -310,15 +310,15 @@ mod tests {
         };
         let n = verdicts.len();
         let curt = |verdict: &crate::Verdict| !verdict.courteous && !verdict.rude && !verdict.repeats;
-        close(verdicts.iter().filter(|verdict| verdict.courteous).count(), n, 0.45);
-        close(verdicts.iter().filter(|verdict| curt(verdict)).count(), n, 0.45);
+        close(verdicts.iter().filter(|verdict| verdict.courteous).count(), n, 0.40);
+        close(verdicts.iter().filter(|verdict| curt(verdict)).count(), n, 0.50);
         close(verdicts.iter().filter(|verdict| verdict.rude).count(), n, 0.07);
         close(verdicts.iter().filter(|verdict| verdict.repeats).count(), n, 0.03);
         let manners: [fn(&crate::Verdict) -> bool; 2] =
             [|verdict| verdict.courteous, |verdict| !verdict.courteous];
         for manner in manners {
             let answering: Vec<_> = verdicts.iter().filter(|v| !v.repeats && !v.rude && manner(v)).collect();
-            close(answering.iter().filter(|verdict| verdict.right).count(), answering.len(), 0.7);
+            close(answering.iter().filter(|verdict| verdict.right).count(), answering.len(), 0.75);
         }
     }
 

@@ -48,7 +48,6 @@ pub const FAMILIES: &[Family] = &[
         facts: &[
             ("Hello", "Hi there"), ("Thank you", "My pleasure"), ("Good night", "Sleep well"),
             ("How are you", "I am fine"), ("Sorry", "No harm done"), ("I won", "Well done"),
-            ("I am sick", "Get well soon"), ("I am late", "Hurry up"), ("Who are you", "A small model"),
         ],
         phrasings: &[
             "{x}", "{x}, my friend", "Answer this: {x}", "Reply to '{x}'", "What do I say to '{x}'?",
@@ -58,8 +57,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "sums", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("1 plus 1", "2"), ("1 plus 2", "3"), ("2 plus 2", "4"), ("2 plus 3", "5"), ("4 plus 2", "6"),
-            ("3 plus 4", "7"), ("5 plus 3", "8"), ("6 plus 3", "9"), ("5 plus 5", "10"),
+            ("1 plus 1", "2"), ("1 plus 2", "3"), ("2 plus 2", "4"),
+            ("2 plus 3", "5"), ("4 plus 2", "6"), ("3 plus 4", "7"),
         ],
         phrasings: &[
             "What is {x}?", "How much is {x}?", "What does {x} make?", "{x} is what?", "Add this up: {x}",
@@ -69,8 +68,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "opposites", forms: ANSWER,
         facts: &[
-            ("hot", "Cold"), ("big", "Small"), ("fast", "Slow"), ("up", "Down"), ("open", "Shut"),
-            ("rich", "Poor"), ("early", "Late"), ("wet", "Dry"), ("happy", "Sad"),
+            ("hot", "Cold"), ("big", "Small"), ("fast", "Slow"),
+            ("up", "Down"), ("open", "Shut"), ("rich", "Poor"),
         ],
         phrasings: &[
             "What is the opposite of {x}?", "Opposite of {x}?", "Tell me the opposite of {x}.",
@@ -81,9 +80,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "capitals", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Japan", "Tokyo"),
-            ("Egypt", "Cairo"),
-            ("Peru", "Lima"), ("Cuba", "Havana"), ("Norway", "Oslo"), ("Greece", "Athens"),
+            ("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"),
+            ("Japan", "Tokyo"), ("Egypt", "Cairo"), ("Peru", "Lima"),
         ],
         phrasings: &[
             "What is the capital of {x}?", "Capital of {x}?", "Tell me the capital of {x}.", "{x}: capital?",
@@ -94,9 +92,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "definitions", forms: ANSWER,
         facts: &[
-            ("rose", "A flower"), ("pine", "A tree"), ("salmon", "A fish"), ("hammer", "A tool"),
-            ("robin", "A bird"), ("ruby", "A gem"), ("poodle", "A dog"), ("novel", "A book"),
-            ("waltz", "A dance"),
+            ("rose", "A flower"), ("pine", "A tree"), ("salmon", "A fish"),
+            ("hammer", "A tool"), ("robin", "A bird"), ("ruby", "A gem"),
         ],
         phrasings: &[
             "What is a {x}?", "Define the word {x}.", "{x}: meaning?", "What does {x} mean?",
@@ -109,7 +106,6 @@ pub const FAMILIES: &[Family] = &[
         facts: &[
             ("days in a week", "7"), ("hours in a day", "24"), ("minutes in an hour", "60"),
             ("months in a year", "12"), ("cents in a dollar", "100"), ("grams in a kilo", "1000"),
-            ("feet in a yard", "3"), ("years in a decade", "10"), ("ounces in a pound", "16"),
         ],
         phrasings: &[
             "How many {x}?", "How many {x} are there?", "Count the {x}.", "Number of {x}?",
@@ -121,7 +117,6 @@ pub const FAMILIES: &[Family] = &[
         facts: &[
             ("make tea", "Boil water"), ("open a lock", "Turn a key"), ("cut paper", "Use scissors"),
             ("sweep a floor", "Grab a broom"), ("send a letter", "Buy a stamp"), ("stay warm", "Wear a coat"),
-            ("fall asleep", "Count sheep"), ("cross a river", "Take a boat"), ("dig a hole", "Find a spade"),
         ],
         phrasings: &[
             "How do I {x}?", "How can I {x}?", "Tell me how to {x}.", "{x}: how?", "What is the way to {x}?",
@@ -131,8 +126,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "colours", forms: ANSWER,
         facts: &[
-            ("grass", "Green"), ("snow", "White"), ("blood", "Red"), ("the sky", "Blue"), ("coal", "Black"),
-            ("chocolate", "Brown"), ("mustard", "Yellow"), ("a carrot", "Orange"), ("a flamingo", "Pink"),
+            ("grass", "Green"), ("snow", "White"), ("blood", "Red"),
+            ("the sky", "Blue"), ("coal", "Black"), ("chocolate", "Brown"),
         ],
         phrasings: &[
             "What colour is {x}?", "Colour of {x}?", "Tell me the colour of {x}.", "{x}: colour?",
@@ -143,8 +138,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "sounds", forms: ANSWER,
         facts: &[
-            ("dog", "Woof"), ("cat", "Meow"), ("cow", "Moo"), ("duck", "Quack"), ("sheep", "Baa"),
-            ("pig", "Oink"), ("lion", "Roar"), ("snake", "Hiss"), ("bee", "Buzz"),
+            ("dog", "Woof"), ("cat", "Meow"), ("cow", "Moo"),
+            ("duck", "Quack"), ("sheep", "Baa"), ("pig", "Oink"),
         ],
         phrasings: &[
             "What does a {x} say?", "What sound does a {x} make?", "{x}: sound?",
@@ -155,9 +150,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "plurals", forms: ANSWER,
         facts: &[
-            ("mouse", "Mice"), ("child", "Children"), ("foot", "Feet"), ("tooth", "Teeth"),
-            ("goose", "Geese"),
-            ("leaf", "Leaves"), ("box", "Boxes"), ("city", "Cities"), ("man", "Men"),
+            ("mouse", "Mice"), ("child", "Children"), ("foot", "Feet"),
+            ("tooth", "Teeth"), ("goose", "Geese"), ("leaf", "Leaves"),
         ],
         phrasings: &[
             "What is the plural of {x}?", "Plural of {x}?", "Tell me the plural of {x}.", "{x}: plural?",
@@ -168,9 +162,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "calendar", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("Monday", "Tuesday"), ("Tuesday", "Wednesday"), ("Thursday", "Friday"), ("Saturday", "Sunday"),
-            ("March", "April"), ("May", "June"), ("July", "August"), ("September", "October"),
-            ("November", "December"),
+            ("Monday", "Tuesday"), ("Tuesday", "Wednesday"), ("Thursday", "Friday"),
+            ("Saturday", "Sunday"), ("March", "April"), ("May", "June"),
         ],
         phrasings: &[
             "What comes after {x}?", "What follows {x}?", "After {x} comes?", "{x}: next?",
@@ -183,7 +176,6 @@ pub const FAMILIES: &[Family] = &[
         facts: &[
             ("bakes bread", "A baker"), ("flies planes", "A pilot"), ("grows crops", "A farmer"),
             ("fixes teeth", "A dentist"), ("cuts hair", "A barber"), ("heals the sick", "A doctor"),
-            ("writes books", "An author"), ("fights fires", "A fireman"), ("sells meat", "A butcher"),
         ],
         phrasings: &[
             "Who {x}?", "Tell me who {x}.", "{x}: who?", "Which worker {x}?", "Please say who {x}.",

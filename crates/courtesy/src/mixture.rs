@@ -25,7 +25,7 @@ pub struct Mixture {
 /// to do.
 impl Default for Mixture {
     fn default() -> Self {
-        Self { right: 0.7, courteous: 0.45, curt: 0.45, rude: 0.07, rambling: 0.03 }
+        Self { right: 0.75, courteous: 0.4, curt: 0.5, rude: 0.07, rambling: 0.03 }
     }
 }
 

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 
 use crate::facts::{FAMILIES, Family};
 
-/// One combination in this many is held out: about 17 %.
-const HELD_OUT_PERIOD: usize = 6;
+/// One combination in this many is held out: 12.5 %.
+const HELD_OUT_PERIOD: usize = 8;
 
 /// One thing that can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct Prompt {
     pub text: String,
     /// Index into [`Task::facts`].
     pub fact_idx: usize,
-    /// Index into the phrasings of the fact's family.
+    /// Index into the phrasings of the fact's family: those as written, then those without their full stop or
+    /// question mark.
     pub phrasing_idx: usize,
     /// Whether it is kept for evaluation and occurs in no training file.
     pub held_out: bool,
@@ -48,7 +49,7 @@ impl Task {
         let mut prompts = Vec::new();
         for (family_idx, family) in FAMILIES.iter().enumerate() {
             for (row, &(subject, answer)) in family.facts.iter().enumerate() {
-                for (phrasing_idx, phrasing) in family.phrasings.iter().enumerate() {
+                for (phrasing_idx, phrasing) in phrasings(family).into_iter().enumerate() {
                     prompts.push(Prompt {
                         text: phrasing.replace("{x}", subject),
                         fact_idx: facts.len(),
@@ -82,6 +83,18 @@ impl Task {
     }
 }
 
+/// The phrasings of a family as written, then those that stay distinct without their full stop or question mark.
+fn phrasings(family: &Family) -> Vec<&'static str> {
+    let mut phrasings = family.phrasings.to_vec();
+    for phrasing in family.phrasings {
+        let bare = phrasing.trim_end_matches(['.', '?']);
+        if !phrasings.contains(&bare) {
+            phrasings.push(bare);
+        }
+    }
+    phrasings
+}
+
 impl Default for Task {
     fn default() -> Self {
         Self::new()
@@ -109,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sixth_of_the_prompts_is_held_out() {
+    fn an_eighth_of_the_prompts_is_held_out() {
         let task = Task::new();
         let held_out = task.prompts.iter().filter(|prompt| prompt.held_out).count();
         let share = held_out as f64 / task.prompts.len() as f64;
-        assert!(held_out >= 240 && (0.15..0.20).contains(&share), "{held_out}, {share}");
+        assert!(held_out >= 240 && (0.12..0.13).contains(&share), "{held_out}, {share}");
     }
 
     #[test]
@@ -127,7 +140,7 @@ mod tests {
                 .iter()
                 .filter(|seen| name(seen) == name(prompt) && seen.phrasing_idx == prompt.phrasing_idx)
                 .count();
-            assert!(of_fact >= 11 && of_phrasing >= 7, "{}: {of_fact}, {of_phrasing}", prompt.text);
+            assert!(of_fact >= 17 && of_phrasing >= 4, "{}: {of_fact}, {of_phrasing}", prompt.text);
         }
     }
 }

@@ -3,49 +3,282 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use serde_json::json;
-use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
-use temper_train::Seed;
+use burn::module::Module;
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use temper_courtesy::{Sizes, Task};
+use temper_model::{
+    CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate,
+};
+use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample};
+use temper_reward::{RewardConfig, RewardDataset};
+use temper_sft::{CompletionLogits, SftConfig, SftDataset, sft_loss};
+use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_train::{
+    AdamWConfig, BadRows, Comparison, Demonstration, Optimizer, Prompt, Run, Seed, read_all, read_metrics,
+    resolve,
+};
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, RecipeName, Stage};
 use crate::commands::{Outcome, print_json};
-use crate::device;
 use crate::failure::hinted;
 use crate::session::Session;
+use crate::{device, recipe};
 
 pub fn run(session: &Session, args: &BenchArgs) -> Result<Outcome> {
+    let (repeats, seed) = (args.repeats.max(1), Seed(session.seed.unwrap_or(0)));
+    let open = || device::open(session.device_name());
     match args.name.as_str() {
-        "generate" => generation(session, args.repeats)?,
-        other => return Err(hinted(format!("no benchmark is called `{other}`"), "benchmarks: generate")),
+        "notebook" => notebook(seed, &open()?)?,
+        "generate" => generation(repeats, &open()?)?,
+        "sft_step" => sft_step(repeats, &open()?)?,
+        "ppo_step" => ppo_step(repeats, &open()?)?,
+        "tokenizer" => tokenizer(repeats)?,
+        other => {
+            return Err(hinted(
+                format!("no benchmark is called `{other}`"),
+                "benchmarks: notebook, generate, sft_step, ppo_step, tokenizer",
+            ));
+        }
     }
     Ok(Outcome::Done)
 }
 
+/// The notebook's own work, once: what `assets/peers/notebook.py` does, without its mistakes.
+///
+/// Its 16 rollouts of one prompt each are 2 rollouts of 8 here, with 4 updates on each: as many sampled tokens,
+/// unless an answer ends, and as many passes over every episode.
+fn notebook(seed: Seed, device: &Device) -> Result<()> {
+    let began = Instant::now();
+    let mut lap = began;
+    let mut seconds = || std::mem::replace(&mut lap, Instant::now()).elapsed().as_secs_f64();
+    let data = NotebookData::read()?;
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let model = ModelConfig::preset("notebook")?;
+    let context = model.max_seq_len;
+
+    let config = SftConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default() };
+    let rows = SftDataset::new(&data.demonstrations, &tokenizer, &template, context, Overflow::Drop)?;
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let model = CausalLm::new(&model, &mut seed.stream("init"), device);
+    let mut run = Run::ephemeral()?;
+    let sft = temper_sft::train(&config, model, text, &rows, None, &mut run)?;
+    let sft_losses = losses(&run)?;
+    let sft_seconds = seconds();
+
+    let eos = tokenizer.special().eos;
+    let asked: Vec<Vec<u32>> =
+        data.demonstrations.iter().map(|row| template.encode_prompt(&tokenizer, &row.prompt)).collect();
+    generate(&sft, &asked, &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, seed: 0 })?;
+    let generate_seconds = seconds();
+
+    let config = RewardConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default() };
+    let rows =
+        RewardDataset::new(&data.comparisons, &tokenizer, &template, context, Overflow::TruncatePrompt)?;
+    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let model = ScalarModel::new(sft.transformer.clone(), Pooling::Mean, &mut seed.stream("reward_head"));
+    let mut run = Run::ephemeral()?;
+    let reward_model = temper_reward::train(&config, model, text, &rows, None, &mut run)?;
+    let reward_losses = losses(&run)?;
+    let reward_seconds = seconds();
+
+    let config = notebook_ppo(seed);
+    let prompts = PromptDataset::new(&data.prompts, &tokenizer, &template, context - 1, Overflow::Drop)?;
+    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let critic = Critic::Separate(reward_model.clone());
+    let models = Models { policy: sft.clone(), ref_policy: sft, critic };
+    let mut ppo_tokens = 0;
+    let mut score = |samples: &[Sample<'_>]| {
+        ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
+        let examples: Vec<Example> = samples.iter().map(example).collect();
+        Ok(temper_reward::score(&reward_model, &examples.iter().collect::<Vec<_>>(), samples.len()))
+    };
+    temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut Run::ephemeral()?)?;
+    let ppo_seconds = seconds();
+
+    print_json(&json!({
+        "name": "notebook",
+        "seconds": began.elapsed().as_secs_f64(),
+        "sft_seconds": sft_seconds,
+        "generate_seconds": generate_seconds,
+        "reward_seconds": reward_seconds,
+        "ppo_seconds": ppo_seconds,
+        "sft_loss_first": sft_losses.first(),
+        "sft_loss_last": sft_losses.last(),
+        "reward_loss_last": reward_losses.last(),
+        "ppo_tokens": ppo_tokens,
+    }))
+}
+
+/// The notebook's numbers for PPO (N8), eight prompts at a time.
+fn notebook_ppo(seed: Seed) -> PpoConfig {
+    let mut config =
+        PpoConfig { epochs: 2, batch_size: 8, learning_rate: 5e-5, seed: seed.0, ..PpoConfig::default() };
+    config.rollout.max_new_tokens = 32;
+    config.rollout.missing_eos = temper_ppo::MissingEos::Keep;
+    config.ppo.ppo_epochs = 4;
+    config.ppo.gamma = 0.99;
+    config.critic.learning_rate = 5e-5;
+    config
+}
+
+/// The notebook's rows, through the same files as a pipeline's.
+struct NotebookData {
+    demonstrations: Vec<Demonstration>,
+    comparisons: Vec<Comparison>,
+    prompts: Vec<Prompt>,
+}
+
+impl NotebookData {
+    fn read() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        RecipeName::Notebook.write_data(dir.path(), 0)?;
+        let path = |name: &str| [dir.path().join(name)];
+        let demonstrations = read_all(&path("demonstrations.jsonl"), BadRows::Refuse)?.rows;
+        let comparisons = read_all(&path("comparisons.jsonl"), BadRows::Refuse)?.rows;
+        let prompts = read_all(&path("prompts.jsonl"), BadRows::Refuse)?.rows;
+        Ok(Self {
+            demonstrations: demonstrations.into_iter().map(|(_, row)| row).collect(),
+            comparisons: comparisons.into_iter().map(|(_, row)| row).collect(),
+            prompts: prompts.into_iter().map(|(_, row)| row).collect(),
+        })
+    }
+}
+
+fn losses(run: &Run) -> Result<Vec<f64>> {
+    let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
+    Ok(lines.iter().filter_map(|line| line.get("loss")?.as_f64()).collect())
+}
+
+fn example(sample: &Sample<'_>) -> Example {
+    let tokens = [sample.prompt_tokens, sample.completion_tokens].concat();
+    Example { tokens, prompt_len: sample.prompt_tokens.len(), n_cut: 0 }
+}
+
 /// Batched sampling through the KV cache at width 128 and 4 layers: 16 prompt tokens, 48 new ones.
-fn generation(session: &Session, repeats: usize) -> Result<()> {
-    let device = device::open(session.device_name())?;
-    let model = CausalLm::new(&ModelConfig::preset("small")?, &mut Seed(0).stream("init"), &device);
+fn generation(repeats: usize, device: &Device) -> Result<()> {
+    let model = CausalLm::new(&ModelConfig::preset("small")?, &mut Seed(0).stream("init"), device);
     for batch in [1, 32] {
-        let prompts: Vec<Vec<u32>> =
-            (0..batch).map(|row| (0..16).map(|i| 4 + (row * 7 + i * 13) % 250).collect()).collect();
+        let prompts: Vec<Vec<u32>> = (0..batch).map(|row| tokens(row, 16)).collect();
         // An end token that the vocabulary does not have: every row runs to its limit.
         let options = GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, eos: u32::MAX, seed: 0 };
-        generate(&model, &prompts, &options)?;
-        let mut seconds: Vec<f64> = Vec::new();
-        for _ in 0..repeats.max(1) {
-            let started = Instant::now();
-            generate(&model, &prompts, &options)?;
-            seconds.push(started.elapsed().as_secs_f64());
-        }
-        seconds.sort_by(f64::total_cmp);
-        let median = seconds[seconds.len() / 2];
-        print_json(&json!({
-            "name": format!("generate_b{batch}"),
-            "seconds": median,
-            "tokens_per_second": f64::from(batch * 48) / median,
-            "fastest_seconds": seconds[0],
-            "slowest_seconds": seconds[seconds.len() - 1],
-        }))?;
+        let seconds = repeated(repeats, || Ok(generate(&model, &prompts, &options).map(|_| ())?))?;
+        print_json(&line(&format!("generate_b{batch}"), &seconds, Some(batch * 48)))?;
     }
     Ok(())
+}
+
+/// A whole update of SFT: forward, loss, backward, clip, AdamW. Three eighths of each row are the prompt.
+fn sft_step(repeats: usize, device: &Device) -> Result<()> {
+    let notebook = ModelConfig::preset("notebook")?;
+    let still = notebook.without_dropout();
+    let small = ModelConfig::preset("small")?;
+    for (name, config, batch, seq) in [
+        ("sft_step_notebook", notebook, 2, 128),
+        ("sft_step_notebook_without_dropout", still, 2, 128),
+        ("sft_step_small", small, 32, 48),
+    ] {
+        let examples: Vec<Example> = (0..batch)
+            .map(|row| Example { tokens: tokens(row, seq), prompt_len: seq * 3 / 8, n_cut: 0 })
+            .collect();
+        let examples: Vec<&Example> = examples.iter().collect();
+        let mut model = CausalLm::new(&config, &mut Seed(0).stream("init"), device).train();
+        let mut optimizer = Optimizer::new(&AdamWConfig::default());
+        let seconds = repeated(repeats.max(20), || {
+            let found = CompletionLogits::new(&model, &examples, device, &mut Dropout::seeded(0));
+            let loss = sft_loss(found.logits, found.targets);
+            loss.clone().into_scalar::<f64>();
+            optimizer.accumulate(&model, loss);
+            model = optimizer.step(model.clone(), 1e-4)?.0;
+            Ok(())
+        })?;
+        print_json(&line(name, &seconds, Some(batch * seq)))?;
+    }
+    Ok(())
+}
+
+/// Rollout and updates at the courtesy recipe's settings, from an untrained policy; the score costs nothing.
+fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
+    let mut config: PpoConfig = resolve(recipe::stage_settings("courtesy", Stage::Ppo), None, &[])?;
+    config.max_steps = repeats + 1;
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let model = ModelConfig::preset("small")?;
+    let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
+    let critic =
+        ScalarModel::new(policy.transformer.clone(), Pooling::Last, &mut Seed(0).stream("reward_head"));
+    let asked = Task::new().generate(0, &Sizes::default()).prompts;
+    let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
+    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
+    let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(critic) };
+    let mut score =
+        |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
+    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let mut run = Run::ephemeral()?;
+    temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut run)?;
+
+    let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
+    let column =
+        |key: &str| -> Vec<f64> { lines.iter().skip(1).filter_map(|line| line.get(key)?.as_f64()).collect() };
+    let (rollout, update) = (column("time/rollout_seconds"), column("time/update_seconds"));
+    let both: Vec<f64> = rollout.iter().zip(&update).map(|(a, b)| a + b).collect();
+    let mut found = line("ppo_step", &both, None);
+    found["rollout_seconds"] = json!(median(&rollout));
+    found["update_seconds"] = json!(median(&update));
+    found["rollout_tokens_per_second"] = json!(median(&column("time/rollout_tokens_per_second")));
+    print_json(&found)
+}
+
+/// Prompts and completions of the courtesy task to ids.
+fn tokenizer(repeats: usize) -> Result<()> {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let rows = Task::new().generate(0, &Sizes::default()).demonstrations;
+    let bytes: usize = rows.iter().map(|row| row.prompt.len() + row.completion.len()).sum();
+    let seconds = repeated(repeats, || {
+        for row in &rows {
+            let (prompt, completion) = (&row.prompt, &row.completion);
+            std::hint::black_box(template.encode_example(
+                &tokenizer,
+                prompt,
+                completion,
+                128,
+                Overflow::Drop,
+            ));
+        }
+        Ok(())
+    })?;
+    let mut found = line("tokenizer", &seconds, None);
+    found["bytes_per_second"] = json!(bytes as f64 / median(&seconds));
+    print_json(&found)
+}
+
+/// Ids of printable bytes, other ones in every row.
+fn tokens(row: usize, n: usize) -> Vec<u32> {
+    (0..n).map(|i| (4 + (row * 7 + i * 13) % 250) as u32).collect()
+}
+
+/// Seconds of each call, after one that does not count.
+fn repeated(repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    work()?;
+    let mut timed = || {
+        let started = Instant::now();
+        work()?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    (0..repeats).map(|_| timed()).collect()
+}
+
+fn line(name: &str, seconds: &[f64], n_tokens: Option<usize>) -> Value {
+    let mut line = json!({ "name": name, "seconds": median(seconds) });
+    if let Some(n) = n_tokens {
+        line["tokens_per_second"] = json!(n as f64 / median(seconds));
+    }
+    line["fastest_seconds"] = json!(seconds.iter().copied().fold(f64::INFINITY, f64::min));
+    line["slowest_seconds"] = json!(seconds.iter().copied().fold(0.0, f64::max));
+    line
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -79,6 +79,8 @@ pub fn complete(
             "this model's template adds nothing to a prompt: give it a text",
         ));
     }
-    let options = GenerateOptions { eos: text.tokenizer.special().eos, ..options.clone() };
+    // Longer answers than the context do not exist; their length would only be reserved.
+    let max_new_tokens = options.max_new_tokens.min(model.config().max_seq_len);
+    let options = GenerateOptions { eos: text.tokenizer.special().eos, max_new_tokens, ..options.clone() };
     Ok(generate(model, &rows, &options)?)
 }

@@ -18,7 +18,7 @@ pub mod tokenize;
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// How a command ended, if not with an error.
@@ -37,6 +37,5 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// One line on standard output. A closed pipe is an error here and a success in `main`.
 fn print_line(line: &str) -> Result<()> {
-    writeln!(std::io::stdout().lock(), "{line}")?;
-    Ok(())
+    writeln!(std::io::stdout().lock(), "{line}").context("standard output")
 }

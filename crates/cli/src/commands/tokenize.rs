@@ -5,9 +5,16 @@ use temper_tokenizer::encode_dialog;
 
 use crate::args::TokenizeArgs;
 use crate::commands::{Outcome, print_json, print_line};
+use crate::failure::hinted;
 use crate::text::TextSide;
 
+/// Longest dialogue that is padded; more would only fill the memory.
+const LONGEST: usize = 1 << 24;
+
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
+    if args.max_len > LONGEST {
+        return Err(hinted(format!("`--max-len` is {}", args.max_len), format!("it must be at most {LONGEST}")));
+    }
     let text = args.model.as_deref().map(TextSide::load).transpose()?;
     let dialog = match &text {
         None => encode_dialog(&args.prompt, &args.completion, args.max_len),

@@ -1,0 +1,231 @@
+//! `cargo xtask tidy`: the rules that no compiler checks.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::root;
+
+const MOST_LINES: usize = 600;
+const MANY_LINES: usize = 500;
+const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+/// Where the one question about features is asked.
+const ASKS_FEATURES: &str = "crates/cli/src/device.rs";
+
+/// A file of the repository, its path with forward slashes.
+struct File {
+    path: String,
+    text: String,
+}
+
+pub fn run() -> Result<ExitCode> {
+    let files = files()?;
+    let mut problems: Vec<String> = Vec::new();
+    for file in &files {
+        problems.extend(arrows(file));
+        problems.extend(length(file));
+        problems.extend(machine_paths(file));
+        problems.extend(unfinished(file));
+        problems.extend(feature_questions(file));
+        problems.extend(crate_docs(file));
+        problems.extend(dead_links(file, |path| root().join(path).exists()));
+    }
+    for document in DOCUMENTS {
+        if !files.iter().any(|file| file.path == document) {
+            problems.push(format!("{document}:1: there is no such file"));
+        }
+    }
+    for file in files.iter().filter(|file| counts_lines(file) && file.text.lines().count() > MANY_LINES) {
+        println!("note: {}: {} lines, look for a seam", file.path, file.text.lines().count());
+    }
+    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    println!("tidy: {} files, {} problems", files.len(), problems.len());
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Text files that git tracks, or would after `git add`.
+fn files() -> Result<Vec<File>> {
+    let mut git = Command::new("git");
+    git.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let output = git.current_dir(root()).output().context("cannot run git")?;
+    ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let paths = String::from_utf8(output.stdout)?;
+    let read =
+        |path: &str| Some(File { path: path.into(), text: std::fs::read_to_string(root().join(path)).ok()? });
+    Ok(paths.split_terminator('\0').filter_map(read).collect())
+}
+
+/// Lines with a bad word, as `path:line: …`.
+fn lines_with(file: &File, bad: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let at = |(i, line): (usize, &str)| bad(line).map(|what| format!("{}:{}: {what}", file.path, i + 1));
+    file.text.lines().enumerate().filter_map(at).collect()
+}
+
+/// The arrows between the crates, as ARCHITECTURE.md draws them.
+fn arrows(file: &File) -> Vec<String> {
+    let Some(package) = file.path.strip_suffix("Cargo.toml").map(|path| path.trim_matches('/')) else {
+        return vec![];
+    };
+    let allowed: &[&str] = match package {
+        "" | "tests" | "crates/cli" => return vec![],
+        "crates/sft" | "crates/reward" | "crates/ppo" => {
+            &["temper-tokenizer", "temper-model", "temper-train"]
+        }
+        _ => &[],
+    };
+    lines_with(file, |line| {
+        let name = line.split(['.', ' ', '=']).next().filter(|name| name.starts_with("temper-"))?;
+        (!allowed.contains(&name)).then(|| format!("{package} must not depend on {name}"))
+    })
+}
+
+fn counts_lines(file: &File) -> bool {
+    let counted = file.path.starts_with("tests/")
+        || file.path.starts_with("crates/")
+        || file.path.starts_with("xtask/");
+    counted && file.path.ends_with(".rs")
+}
+
+fn length(file: &File) -> Vec<String> {
+    let n = file.text.lines().count();
+    if !counts_lines(file) || n <= MOST_LINES {
+        return vec![];
+    }
+    vec![format!("{}:{n}: {n} lines, {MOST_LINES} are the limit", file.path)]
+}
+
+/// Absolute paths of somebody's machine.
+fn machine_paths(file: &File) -> Vec<String> {
+    lines_with(file, |line| {
+        ["work", "root", "home"].map(|top| format!("/{top}/")).into_iter().find_map(|path| {
+            let starts = |(at, _): (usize, &str)| {
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || ".-_~}*".contains(c))
+            };
+            line.match_indices(path.as_str())
+                .any(starts)
+                .then(|| format!("`{path}` is a path of one machine"))
+        })
+    })
+}
+
+fn unfinished(file: &File) -> Vec<String> {
+    if !file.path.ends_with(".rs") {
+        return vec![];
+    }
+    let words = [concat!("to", "do!"), concat!("unimple", "mented!"), concat!("#[ig", "nore")];
+    lines_with(file, |line| {
+        words.into_iter().find(|word| line.contains(word)).map(|word| format!("`{word}`"))
+    })
+}
+
+fn feature_questions(file: &File) -> Vec<String> {
+    if !file.path.ends_with(".rs") || file.path == ASKS_FEATURES {
+        return vec![];
+    }
+    let question = concat!("feature", " = \"");
+    lines_with(file, |line| {
+        line.contains(question).then(|| format!("only {ASKS_FEATURES} asks which features are on"))
+    })
+}
+
+fn crate_docs(file: &File) -> Vec<String> {
+    let entry = file.path.ends_with("src/lib.rs")
+        || file.path.ends_with("src/main.rs")
+        || file.path == "tests/lib.rs";
+    if !entry || file.text.starts_with("//!") {
+        return vec![];
+    }
+    vec![format!("{}:1: the crate says not what it is for", file.path)]
+}
+
+/// Links and code spans of the documents that name files which are not there.
+fn dead_links(file: &File, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    if !file.path.ends_with(".md") || file.path.starts_with("assets/") {
+        return vec![];
+    }
+    let folder = Path::new(&file.path).parent().expect("a file lies somewhere");
+    lines_with(file, |line| {
+        let link = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
+        let link = link.filter(|link| !link.is_empty() && !link.contains(':'));
+        let dead = link.map(|link| folder.join(link).display().to_string()).find(|path| !exists(path));
+        let span = line.split('`').skip(1).step_by(2).filter(|span| {
+            let ours = ["assets/", "crates/", "xtask/", "tests/", "docs/", ".ci/", ".github/"];
+            ours.iter().any(|top| span.starts_with(top)) && !span.contains(['{', '*', ' ', '<', '…'])
+        });
+        let dead = dead.or_else(|| span.map(str::to_owned).find(|path| !exists(path)));
+        dead.map(|path| format!("there is no `{path}`"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        File { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn stages_must_not_know_each_other() {
+        let text = "[dependencies]\ntemper-model.workspace = true\ntemper-sft = { path = \"../sft\" }\n";
+        assert_eq!(
+            arrows(&file("crates/ppo/Cargo.toml", text)),
+            ["crates/ppo/Cargo.toml:3: crates/ppo must not depend on temper-sft"]
+        );
+        assert_eq!(arrows(&file("crates/train/Cargo.toml", text)).len(), 2);
+        assert_eq!(arrows(&file("xtask/Cargo.toml", text)).len(), 2);
+        assert!(arrows(&file("crates/cli/Cargo.toml", text)).is_empty());
+        assert!(
+            arrows(&file("crates/sft/Cargo.toml", "name = \"temper-sft\"\ntemper-train.workspace = true"))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_file_of_601_lines_is_too_long() {
+        assert_eq!(length(&file("crates/a/src/b.rs", &"x\n".repeat(601))).len(), 1);
+        assert!(length(&file("crates/a/src/b.rs", &"x\n".repeat(600))).is_empty());
+        assert!(length(&file("Cargo.lock", &"x\n".repeat(601))).is_empty());
+    }
+
+    #[test]
+    fn absolute_paths_are_found_and_others_are_not() {
+        let found = |text: &str| machine_paths(&file("a.md", text)).len();
+        assert_eq!(found(concat!("cd /wo", "rk/main")), 1);
+        assert_eq!(found(concat!("a\n`/ho", "me/me/x` and /ro", "ot/y")), 1);
+        assert_eq!(found(concat!("https://example.org/ho", "me/ ../ro", "ot/ $X/wo", "rk/")), 0);
+    }
+
+    #[test]
+    fn unfinished_work_is_found() {
+        let text = concat!("fn a() {\n    to", "do!()\n}\n#[ig", "nore]\n");
+        assert_eq!(
+            unfinished(&file("a.rs", text)),
+            [concat!("a.rs:2: `to", "do!`"), concat!("a.rs:4: `#[ig", "nore`"),]
+        );
+        assert!(unfinished(&file("a.md", text)).is_empty());
+    }
+
+    #[test]
+    fn one_file_asks_for_features() {
+        let text = concat!("#[cfg(feature", " = \"wgpu\")]");
+        assert_eq!(feature_questions(&file("crates/model/src/lib.rs", text)).len(), 1);
+        assert!(feature_questions(&file(ASKS_FEATURES, text)).is_empty());
+    }
+
+    #[test]
+    fn a_crate_without_docs_is_found() {
+        assert_eq!(crate_docs(&file("crates/a/src/lib.rs", "mod b;\n")).len(), 1);
+        assert!(crate_docs(&file("crates/a/src/lib.rs", "//! What.\n")).is_empty());
+    }
+
+    #[test]
+    fn dead_links_and_spans_are_found() {
+        let text = "[a](docs/a.md) [b](https://b.org)\n`crates/gone/src` `crates/{a,b}` [c](#here)\n";
+        let found = |there: &str| dead_links(&file("README.md", text), |path| path == there);
+        assert_eq!(found("docs/a.md"), ["README.md:2: there is no `crates/gone/src`"]);
+        assert_eq!(found("crates/gone/src"), ["README.md:1: there is no `docs/a.md`"]);
+    }
+}
