@@ -272,7 +272,7 @@ impl Said {
         let error = lines.first().and_then(|line| line.strip_prefix("error: "));
         let error = error.unwrap_or_else(|| panic!("no line of error: {self:?}"));
         match lines[1..] {
-            [] => println!("NOHINT {error} <- {}", self.command),
+            [] => {}
             [hint] if hint.starts_with("hint: ") => {}
             _ => panic!("more than an error and a hint: {self:?}"),
         }
@@ -299,7 +299,7 @@ impl Said {
 impl std::fmt::Debug for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cut = |text: &str| text.chars().take(1500).collect::<String>();
-        write!(f, "`{}`: code {:?}\n", self.command, self.code)?;
+        writeln!(f, "`{}`: code {:?}", self.command, self.code)?;
         write!(f, "--- stdout\n{}\n--- stderr\n{}", cut(&self.stdout), cut(&self.stderr))
     }
 }

@@ -74,6 +74,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        return hint_of_io(error);
+    }
     match cause.downcast_ref::<temper_ppo::Error>()? {
         temper_ppo::Error::Train(error) => error.hint(),
         temper_ppo::Error::Model(error) => hint_of_model(error),
@@ -97,7 +100,6 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
     Some(match error {
         Error::UnknownPreset { .. } => format!("presets: {}", temper_model::PRESETS.join(", ")),
         Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => missing_file(path),
-        Error::Io { source, .. } if is_full(source) => "free some space, or choose another `--out`".into(),
         Error::Malformed { .. } | Error::MissingWeight { .. } => {
             "the file is damaged or not whole: copy or save it again".into()
         }
@@ -109,14 +111,31 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             "`temper reward` makes one from an SFT model".into()
         }
         Error::WrongHead { .. } => "give the directory of an SFT or PPO model".into(),
+        Error::Config { .. } => "config.json is damaged, or of a kind of model that Temper does not know".into(),
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
         _ => return None,
     })
 }
 
-fn is_full(error: &std::io::Error) -> bool {
+/// What the system's word for it means, whoever met it.
+fn hint_of_io(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+    Some(match error.kind() {
+        ErrorKind::NotFound => "check the path for a typing mistake".into(),
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "a file stands where a directory is needed: choose another path".into()
+        }
+        ErrorKind::IsADirectory => "give a file, this is a directory".into(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "choose a place that you may read and write".into()
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "free some space, or choose another `--out`".into()
+        }
+        ErrorKind::InvalidData => "the text must be UTF-8".into(),
+        ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => "the file is damaged or not whole".into(),
+        _ => return None,
+    })
 }
 
 fn missing_file(path: &Path) -> String {
@@ -137,6 +156,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
             "choose another template, for example `--set template=plain_eos`".into()
         }
         Error::PromptTooLong { .. } => return too_long(),
+        Error::BadJson { .. } | Error::BadTokenizer { .. } => {
+            "the file is damaged or of another kind: copy or save it again".into()
+        }
         _ => return None,
     })
 }

@@ -262,6 +262,7 @@ impl Error {
             Error::NonFinite { .. } => {
                 "lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory"
             }
+            Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
             Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
             Error::ConfigDiffers { .. } => {
