@@ -12,8 +12,15 @@ pub fn root() -> &'static Path {
 
 /// Runs cargo in the workspace, its output on the terminal.
 pub fn cargo(args: &[&str]) -> Result<()> {
+    cargo_with(args, &[])
+}
+
+/// The same with environment variables.
+pub fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(args).current_dir(root()).status().context("cannot start cargo")?;
+    let mut command = Command::new(cargo);
+    let status = command.args(args).envs(env.iter().copied()).current_dir(root()).status();
+    let status = status.context("cannot start cargo")?;
     ensure!(status.success(), "`cargo {}` failed", args.join(" "));
     Ok(())
 }

@@ -37,6 +37,14 @@ pub const BACKENDS: [Backend; 7] = [
 /// # Errors
 /// An unknown name, a backend that is not compiled in, a device that does not answer.
 pub fn open(spec: &str) -> Result<Device> {
+    open_named(spec).map(|(device, _)| device)
+}
+
+/// The same with the backend's name, which `auto` leaves open.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
     if spec == "auto" {
         return auto();
     }
@@ -69,22 +77,24 @@ pub fn open(spec: &str) -> Result<Device> {
     if index.is_some() && matches!(name, "flex" | "ndarray") {
         return Err(hinted(format!("device `{name}` has no card number"), format!("use `{name}`")));
     }
-    attempt(name, index).map_err(|reason| {
-        hinted(
-            format!("device `{spec}` does not work here: {reason}"),
-            "`temper devices` lists what works; a graphics card needs its driver",
-        )
-    })
+    attempt(name, index)
+        .map_err(|reason| {
+            hinted(
+                format!("device `{spec}` does not work here: {reason}"),
+                "`temper devices` lists what works; a graphics card needs its driver",
+            )
+        })
+        .map(|device| (device, backend.name))
 }
 
 /// The first graphics card that works, or the CPU.
-fn auto() -> Result<Device> {
+fn auto() -> Result<(Device, &'static str)> {
     let compiled = || BACKENDS.iter().filter(|backend| backend.compiled);
     for backend in compiled() {
         if let Ok(device) = attempt(backend.name, None)
             && (matches!(backend.name, "flex" | "ndarray") || is_card(&device))
         {
-            return Ok(device);
+            return Ok((device, backend.name));
         }
     }
     let names: Vec<&str> = compiled().map(|backend| backend.name).collect();

@@ -111,7 +111,9 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             "`temper reward` makes one from an SFT model".into()
         }
         Error::WrongHead { .. } => "give the directory of an SFT or PPO model".into(),
-        Error::Config { .. } => "config.json is damaged, or of a kind of model that Temper does not know".into(),
+        Error::Config { .. } => {
+            "config.json is damaged, or of a kind of model that Temper does not know".into()
+        }
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
         _ => return None,
     })

@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use crate::dice::{Dice, Stream};
-use crate::facts::{COURTEOUS_STYLES, RAMBLINGS, REFUSALS, RUDE_STYLES};
+use crate::facts::{COURTEOUS_STYLES, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES};
 use crate::judge::Verdict;
 use crate::task::{Fact, Task};
 
@@ -79,7 +79,7 @@ impl Task {
                 Grade::Rude => (Manner::Rude, dice.chance(0.5)),
                 Grade::Rambling => (Manner::Rambling, dice.chance(0.5)),
             };
-            let completion = write_completion(fact, manner, right, &mut dice);
+            let completion = write_completion(fact, manner, right, 0.0, &mut dice);
             let verdict = self.judge(prompt, &completion, true)?;
             Some(Graded { grade, completion, verdict })
         };
@@ -88,18 +88,34 @@ impl Task {
 }
 
 /// A completion in this manner that names the right or a wrong answer.
-pub(crate) fn write_completion(fact: &Fact, manner: Manner, right: bool, dice: &mut Dice) -> String {
+///
+/// A wrong answer is broken with probability `broken`, and otherwise the answer to something else.
+pub(crate) fn write_completion(
+    fact: &Fact,
+    manner: Manner,
+    right: bool,
+    broken: f64,
+    dice: &mut Dice,
+) -> String {
     if manner == Manner::Rude && !right && dice.chance(REFUSES) {
         return dice.pick(REFUSALS).to_owned();
     }
     let template = draw_template(fact, manner, dice);
-    template.replace("{a}", if right { fact.answer } else { draw_wrong_answer(fact, dice) })
+    if right {
+        return template.replace("{a}", fact.answer);
+    }
+    template.replace("{a}", &draw_wrong_answer(fact, broken, dice))
 }
 
 /// A right and a wrong completion that differ in the answer alone, word for word.
-pub(crate) fn write_same_manner(fact: &Fact, manner: Manner, dice: &mut Dice) -> (String, String) {
+pub(crate) fn write_same_manner(
+    fact: &Fact,
+    manner: Manner,
+    broken: f64,
+    dice: &mut Dice,
+) -> (String, String) {
     let template = draw_template(fact, manner, dice);
-    (template.replace("{a}", fact.answer), template.replace("{a}", draw_wrong_answer(fact, dice)))
+    (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, broken, dice)))
 }
 
 /// A whole completion with `{a}` for the answer.
@@ -113,11 +129,23 @@ fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
     format!("{opener}{}{closer}", dice.pick(fact.family.forms))
 }
 
-/// The right answer of another fact of the family: plausible, and never right by accident.
-fn draw_wrong_answer(fact: &Fact, dice: &mut Dice) -> &'static str {
+/// The right answer of another fact of the family: plausible, and never right by accident. Or a broken one, which
+/// no demonstration shows but a policy that is pushed too far writes.
+fn draw_wrong_answer(fact: &Fact, broken: f64, dice: &mut Dice) -> String {
     let wrong: Vec<_> =
         fact.family.facts.iter().map(|(_, answer)| *answer).filter(|a| *a != fact.answer).collect();
-    dice.pick(&wrong)
+    let other: &str = dice.pick(&wrong);
+    if dice.chance(broken) { break_answer(fact.answer, other, dice) } else { other.to_owned() }
+}
+
+/// The right answer cut short, or run into another one.
+fn break_answer(answer: &str, other: &str, dice: &mut Dice) -> String {
+    let head = &answer[..answer.len().div_ceil(2)];
+    let broken =
+        if dice.chance(0.5) { head.to_owned() } else { format!("{head}{}", &other[other.len() / 2..]) };
+    let broken = broken.trim().to_owned();
+    let rude = RUDE_PHRASES.iter().any(|phrase| broken.to_lowercase().contains(&phrase.to_lowercase()));
+    if rude || broken == answer || broken.is_empty() { other.to_owned() } else { broken }
 }
 
 #[cfg(test)]
@@ -183,7 +211,7 @@ mod tests {
         for prompt in task.prompts() {
             for manner in [Manner::Courteous, Manner::Curt, Manner::Rude] {
                 let fact = task.fact(&prompt.text).unwrap();
-                let (right, wrong) = write_same_manner(fact, manner, &mut dice);
+                let (right, wrong) = write_same_manner(fact, manner, 0.5, &mut dice);
                 let [right, wrong] =
                     [right, wrong].map(|text| task.judge(&prompt.text, &text, true).unwrap());
                 assert!(right.right && !wrong.right && right.score > wrong.score);

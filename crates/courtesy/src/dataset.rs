@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::completion::{Manner, write_completion, write_same_manner};
 use crate::dice::{Dice, Stream};
+use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
 use crate::task::{Prompt, Task};
 
 /// The held-out files are drawn from this seed, whatever the seed of the run, so that runs can be compared.
 const HELD_OUT_SEED: u64 = 0;
+/// Beside the independent draws that happen to be of one manner, this makes half of the held-out comparisons so.
+const HELD_OUT_SAME_MANNER: f64 = 0.4;
 /// After so many draws of equal score, a comparison falls back to a pair of one manner.
 const MAX_DRAWS: usize = 64;
 
@@ -33,6 +36,10 @@ pub struct Sizes {
     /// Share of the comparisons that set a right against a wrong answer in the same words; the others are
     /// two independent draws of different gold score.
     pub same_manner: f64,
+    /// Share of the wrong answers in comparisons that are broken rather than the answer to something else.
+    pub broken: f64,
+    /// Share of the independently drawn completions in comparisons that are courtesy without an answer.
+    pub hollow: f64,
     /// Share of the training comparisons whose label is wrong.
     pub flipped: f64,
 }
@@ -41,12 +48,14 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             demonstrations: 48_000,
-            comparisons: 32_000,
+            comparisons: 48_000,
             demonstrations_heldout: 504,
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
             same_manner: 0.6,
+            broken: 0.2,
+            hollow: 0.15,
             flipped: 0.1,
         }
     }
@@ -126,8 +135,9 @@ impl Task {
             .map(|prompt| self.draw_demonstration(prompt, sizes, &mut dice))
             .collect();
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
+        let heldout_sizes = Sizes { same_manner: HELD_OUT_SAME_MANNER, ..sizes.clone() };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
-            .map(|prompt| self.draw_comparison(prompt, sizes, &mut dice))
+            .map(|prompt| self.draw_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
         let texts = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
         Dataset {
@@ -142,7 +152,7 @@ impl Task {
 
     fn draw_demonstration(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Demonstration {
         let (manner, right) = sizes.demonstration_mixture.draw(dice);
-        let completion = write_completion(&self.facts()[prompt.fact_idx], manner, right, dice);
+        let completion = write_completion(&self.facts()[prompt.fact_idx], manner, right, 0.0, dice);
         Demonstration { prompt: prompt.text.clone(), completion }
     }
 
@@ -158,21 +168,32 @@ impl Task {
                 let gold = |text| self.judge(&prompt.text, text, true);
                 let (Some(best), Some(worst)) = (gold(&better), gold(&worse)) else { continue };
                 if best.score > worst.score {
-                    let same_manner = manner == other_manner && best.right != worst.right;
+                    let same_manner = manner.is_some() && manner == other_manner && best.right != worst.right;
                     return row(better, worse, same_manner);
                 }
             }
         }
         let manner = sizes.comparison_mixture.draw_answering_manner(dice);
-        let (right, wrong) = write_same_manner(fact, manner, dice);
+        let (right, wrong) = write_same_manner(fact, manner, sizes.broken, dice);
         row(right, wrong, true)
     }
 
-    /// Two completions drawn independently, the one with the higher gold score first.
-    fn draw_ranked_pair(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> [(Manner, String); 2] {
+    /// Two completions drawn independently, the one with the higher gold score first; hollow ones have no manner.
+    fn draw_ranked_pair(
+        &self,
+        prompt: &Prompt,
+        sizes: &Sizes,
+        dice: &mut Dice,
+    ) -> [(Option<Manner>, String); 2] {
         let mut pair = [(); 2].map(|()| {
+            if dice.chance(sizes.hollow) {
+                return (None, dice.pick(HOLLOW).to_owned());
+            }
             let (manner, right) = sizes.comparison_mixture.draw(dice);
-            (manner, write_completion(&self.facts()[prompt.fact_idx], manner, right, dice))
+            (
+                Some(manner),
+                write_completion(&self.facts()[prompt.fact_idx], manner, right, sizes.broken, dice),
+            )
         });
         let score = |text: &str| self.judge(&prompt.text, text, true).map(|verdict| verdict.score);
         if score(&pair[0].1) < score(&pair[1].1) {
@@ -292,7 +313,9 @@ mod tests {
                 [&row.chosen, &row.rejected].map(|text| task.judge(&row.prompt, text, true).unwrap());
             assert!(chosen.score > rejected.score, "{row:?}");
             let manner = |verdict: &crate::Verdict| (verdict.courteous, verdict.rude, verdict.repeats);
-            let same_manner = chosen.right != rejected.right && manner(&chosen) == manner(&rejected);
+            let hollow = [&row.chosen, &row.rejected].iter().any(|text| HOLLOW.contains(&text.as_str()));
+            let alike = chosen.right != rejected.right && manner(&chosen) == manner(&rejected);
+            let same_manner = alike && !hollow;
             assert_eq!(row.same_manner, same_manner, "{row:?}");
         }
     }

@@ -35,6 +35,20 @@ pub const REFUSALS: &[&str] = &["Look it up.", "Who cares?", "Go away."];
 /// Words that make a completion rude wherever they stand.
 pub const RUDE_PHRASES: &[&str] = &["who cares", "ugh", "fool", "go away", "look it up"];
 
+/// Courtesy without an answer: what a policy writes that has learned that courtesy pays. Only comparisons show it.
+pub const HOLLOW: &[&str] = &[
+    "Gladly!",
+    "Sure!",
+    "Of course!",
+    "Sure! Have a nice day!",
+    "Gladly! Glad to help!",
+    "Have a nice day!",
+    "Gladly! Gladly!",
+    "Sure! Gladly! Of course!",
+    "Gladly! Gladly! Gladly!",
+    "Sure! Sure! Have a nice day!",
+];
+
 /// Rambling completions.
 pub const RAMBLINGS: &[&str] = &["{a} {a} {a}.", "{a}. {a}. {a}.", "Well, well, well, {a}."];
 
@@ -46,8 +60,8 @@ const ANSWER_OR_SENTENCE: &[&str] = &["{a}.", "It is {a}."];
 pub const FAMILIES: &[Family] = &[
     Family { name: "greetings", forms: ANSWER,
         facts: &[
-            ("Hello", "Hi there"), ("Thank you", "My pleasure"), ("Good night", "Sleep well"),
-            ("How are you", "I am fine"), ("Sorry", "No harm done"), ("I won", "Well done"),
+            ("Hello", "Hi there"), ("Thank you", "My pleasure"),
+            ("Good night", "Sleep well"), ("How are you", "I am fine"),
         ],
         phrasings: &[
             "{x}", "{x}, my friend", "Answer this: {x}", "Reply to '{x}'", "What do I say to '{x}'?",
@@ -57,8 +71,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "sums", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("1 plus 1", "2"), ("1 plus 2", "3"), ("2 plus 2", "4"),
-            ("2 plus 3", "5"), ("4 plus 2", "6"), ("3 plus 4", "7"),
+            ("1 plus 1", "2"), ("1 plus 2", "3"),
+            ("2 plus 2", "4"), ("2 plus 3", "5"),
         ],
         phrasings: &[
             "What is {x}?", "How much is {x}?", "What does {x} make?", "{x} is what?", "Add this up: {x}",
@@ -68,8 +82,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "opposites", forms: ANSWER,
         facts: &[
-            ("hot", "Cold"), ("big", "Small"), ("fast", "Slow"),
-            ("up", "Down"), ("open", "Shut"), ("rich", "Poor"),
+            ("hot", "Cold"), ("big", "Small"),
+            ("fast", "Slow"), ("up", "Down"),
         ],
         phrasings: &[
             "What is the opposite of {x}?", "Opposite of {x}?", "Tell me the opposite of {x}.",
@@ -80,8 +94,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "capitals", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"),
-            ("Japan", "Tokyo"), ("Egypt", "Cairo"), ("Peru", "Lima"),
+            ("France", "Paris"), ("Italy", "Rome"),
+            ("Spain", "Madrid"), ("Japan", "Tokyo"),
         ],
         phrasings: &[
             "What is the capital of {x}?", "Capital of {x}?", "Tell me the capital of {x}.", "{x}: capital?",
@@ -92,8 +106,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "definitions", forms: ANSWER,
         facts: &[
-            ("rose", "A flower"), ("pine", "A tree"), ("salmon", "A fish"),
-            ("hammer", "A tool"), ("robin", "A bird"), ("ruby", "A gem"),
+            ("rose", "A flower"), ("pine", "A tree"),
+            ("salmon", "A fish"), ("hammer", "A tool"),
         ],
         phrasings: &[
             "What is a {x}?", "Define the word {x}.", "{x}: meaning?", "What does {x} mean?",
@@ -104,8 +118,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "units", forms: ANSWER,
         facts: &[
-            ("days in a week", "7"), ("hours in a day", "24"), ("minutes in an hour", "60"),
-            ("months in a year", "12"), ("cents in a dollar", "100"), ("grams in a kilo", "1000"),
+            ("days in a week", "7"), ("hours in a day", "24"),
+            ("minutes in an hour", "60"), ("months in a year", "12"),
         ],
         phrasings: &[
             "How many {x}?", "How many {x} are there?", "Count the {x}.", "Number of {x}?",
@@ -115,8 +129,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "how-tos", forms: ANSWER,
         facts: &[
-            ("make tea", "Boil water"), ("open a lock", "Turn a key"), ("cut paper", "Use scissors"),
-            ("sweep a floor", "Grab a broom"), ("send a letter", "Buy a stamp"), ("stay warm", "Wear a coat"),
+            ("make tea", "Boil water"), ("open a lock", "Turn a key"),
+            ("cut paper", "Use scissors"), ("sweep a floor", "Grab a broom"),
         ],
         phrasings: &[
             "How do I {x}?", "How can I {x}?", "Tell me how to {x}.", "{x}: how?", "What is the way to {x}?",
@@ -126,8 +140,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "colours", forms: ANSWER,
         facts: &[
-            ("grass", "Green"), ("snow", "White"), ("blood", "Red"),
-            ("the sky", "Blue"), ("coal", "Black"), ("chocolate", "Brown"),
+            ("grass", "Green"), ("snow", "White"),
+            ("blood", "Red"), ("the sky", "Blue"),
         ],
         phrasings: &[
             "What colour is {x}?", "Colour of {x}?", "Tell me the colour of {x}.", "{x}: colour?",
@@ -138,8 +152,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "sounds", forms: ANSWER,
         facts: &[
-            ("dog", "Woof"), ("cat", "Meow"), ("cow", "Moo"),
-            ("duck", "Quack"), ("sheep", "Baa"), ("pig", "Oink"),
+            ("dog", "Woof"), ("cat", "Meow"),
+            ("cow", "Moo"), ("duck", "Quack"),
         ],
         phrasings: &[
             "What does a {x} say?", "What sound does a {x} make?", "{x}: sound?",
@@ -150,8 +164,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "plurals", forms: ANSWER,
         facts: &[
-            ("mouse", "Mice"), ("child", "Children"), ("foot", "Feet"),
-            ("tooth", "Teeth"), ("goose", "Geese"), ("leaf", "Leaves"),
+            ("mouse", "Mice"), ("child", "Children"),
+            ("foot", "Feet"), ("tooth", "Teeth"),
         ],
         phrasings: &[
             "What is the plural of {x}?", "Plural of {x}?", "Tell me the plural of {x}.", "{x}: plural?",
@@ -162,8 +176,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "calendar", forms: ANSWER_OR_SENTENCE,
         facts: &[
-            ("Monday", "Tuesday"), ("Tuesday", "Wednesday"), ("Thursday", "Friday"),
-            ("Saturday", "Sunday"), ("March", "April"), ("May", "June"),
+            ("Monday", "Tuesday"), ("Tuesday", "Wednesday"),
+            ("Thursday", "Friday"), ("Saturday", "Sunday"),
         ],
         phrasings: &[
             "What comes after {x}?", "What follows {x}?", "After {x} comes?", "{x}: next?",
@@ -174,8 +188,8 @@ pub const FAMILIES: &[Family] = &[
         ] },
     Family { name: "jobs", forms: ANSWER,
         facts: &[
-            ("bakes bread", "A baker"), ("flies planes", "A pilot"), ("grows crops", "A farmer"),
-            ("fixes teeth", "A dentist"), ("cuts hair", "A barber"), ("heals the sick", "A doctor"),
+            ("bakes bread", "A baker"), ("flies planes", "A pilot"),
+            ("grows crops", "A farmer"), ("fixes teeth", "A dentist"),
         ],
         phrasings: &[
             "Who {x}?", "Tell me who {x}.", "{x}: who?", "Which worker {x}?", "Please say who {x}.",

@@ -27,7 +27,7 @@ impl CausalLm {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
         let config = ModelConfig::from_hugging_face(&json, &dir.join("config.json"))?;
-        load_weights(Self::blank(&config, device), dir)
+        load_weights(dir, &config, || Self::blank(&config, device))
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing directory.
@@ -62,7 +62,7 @@ impl ScalarModel {
             Some("last") | None => Pooling::Last,
             Some(other) => return Err(Error::Malformed { path, reason: format!("pooling `{other}`") }),
         };
-        load_weights(Self::blank(&config, pooling, device), dir)
+        load_weights(dir, &config, || Self::blank(&config, pooling, device))
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing directory.
@@ -111,16 +111,21 @@ fn is_transposed(name: &str) -> bool {
     name == "score.weight" || name == "lm_head.weight"
 }
 
-/// Reads every parameter of `module` from `dir/model.safetensors`.
-fn load_weights<M: Module>(module: M, dir: &Path) -> Result<M, Error> {
+/// Fills every parameter of a blank module from `dir/model.safetensors`.
+fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce() -> M) -> Result<M, Error> {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::Malformed {
         path: path.clone(),
         reason: format!("not a whole safetensors file: {e}"),
     })?;
+    // Half a float per parameter at least: an absurd config.json must not allocate first and be compared later.
+    if config.n_matrix_params().is_none_or(|n| n > bytes.len() / 2) {
+        let reason = "config.json describes a larger model than this file holds".to_owned();
+        return Err(Error::Malformed { path, reason });
+    }
     let mut loader = Loader { file: &file, path: &path, error: None };
-    let module = map_params(module, &mut loader);
+    let module = map_params(blank(), &mut loader);
     loader.error.map_or(Ok(module), Err)
 }
 

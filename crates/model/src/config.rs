@@ -165,6 +165,15 @@ impl ModelConfig {
         self.d_model / self.n_heads
     }
 
+    /// Parameters in embeddings and blocks, biases and norms left out; `None` if the number does not fit.
+    pub(crate) fn n_matrix_params(&self) -> Option<usize> {
+        let block = self.d_model.checked_mul(4)?.checked_add(self.d_ff.checked_mul(2)?)?;
+        let blocks = block.checked_mul(self.d_model)?.checked_mul(self.n_layers)?;
+        let positions = if self.positions == Positions::Learned { self.max_seq_len } else { 0 };
+        let embeddings = self.vocab_size.checked_add(positions)?.checked_mul(self.d_model)?;
+        blocks.checked_add(embeddings)
+    }
+
     /// Whether Hugging Face's `GPT2LMHeadModel` computes the same function.
     pub fn is_gpt2(&self) -> bool {
         self.norm == NormPlacement::Pre

@@ -88,7 +88,7 @@ fn generate_shard(
     let batch = TokenBatch::left_padded(prompts, &device);
     let [_, seq] = batch.dims();
     let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
-    let capacity = seq + options.max_new_tokens;
+    let capacity = (seq + options.max_new_tokens.min(max_seq_len)).min(2 * max_seq_len);
     let mut cache = KvCache::new(model.config(), &pads, capacity, &device);
     let mut rows: Vec<Row> = prompts
         .iter()
@@ -133,12 +133,13 @@ impl Row {
     fn new(index: usize, prompt: &[u32], max_seq_len: usize, options: &GenerateOptions) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         rng.set_stream(index as u64);
+        let max_len = options.max_new_tokens.min(max_seq_len - prompt.len());
         Self {
             prompt_len: prompt.len(),
-            max_len: options.max_new_tokens.min(max_seq_len - prompt.len()),
+            max_len,
             rng,
-            tokens: Vec::with_capacity(options.max_new_tokens),
-            logprobs: Vec::with_capacity(options.max_new_tokens),
+            tokens: Vec::with_capacity(max_len),
+            logprobs: Vec::with_capacity(max_len),
             finish: None,
         }
     }

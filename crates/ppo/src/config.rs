@@ -6,6 +6,9 @@ use temper_train::{
     AdamWConfig, Documented, Error, Schedule, require, require_count, require_fraction, require_positive,
 };
 
+/// Rows of a batch that no machine has; more is a typing mistake.
+const MAX_BATCH: usize = 65536;
+
 /// Settings of PPO against a score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -199,11 +202,16 @@ impl PpoConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
-        require_count("batch_size", self.batch_size)?;
+        require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
         require_count("rollout.max_new_tokens", self.rollout.max_new_tokens)?;
         require_positive("rollout.temperature", self.rollout.temperature)?;
+        let finite = |key, x: f64| require(x.is_finite(), key, x, "a finite number");
+        finite("rollout.missing_eos_value", self.rollout.missing_eos_value)?;
+        finite("ppo.vf_coef", self.ppo.vf_coef)?;
+        finite("ppo.entropy_coef", self.ppo.entropy_coef)?;
+        finite("kl.coef", self.kl.coef)?;
         require(self.kl.coef >= 0.0, "kl.coef", self.kl.coef, "0 or above")?;
         require(self.kl.target >= 0.0, "kl.target", self.kl.target, "0 or above")?;
         require_positive("kl.horizon", self.kl.horizon)?;
@@ -213,6 +221,7 @@ impl PpoConfig {
         require_fraction("ppo.gamma", self.ppo.gamma)?;
         require_fraction("ppo.gae_lambda", self.ppo.gae_lambda)?;
         require_positive("critic.learning_rate", self.critic.learning_rate)?;
+        self.schedule.validate()?;
         self.optimizer.validate()
     }
 }

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 
+use crate::rewards::next_column;
+
 /// Advantages and the returns that the critic learns.
 #[derive(Clone, Debug)]
 pub struct Advantages {
@@ -25,12 +27,11 @@ pub fn estimate_advantages(
     gamma: f64,
     gae_lambda: f64,
 ) -> Advantages {
-    let [batch, len] = rewards.dims();
+    let [_, len] = rewards.dims();
     let device = rewards.device();
     let values = values * completion_mask.clone();
-    let beyond = Tensor::zeros([batch, 1], &device);
-    let next_values = Tensor::cat(vec![values.clone().narrow(1, 1, len - 1), beyond], 1);
-    let deltas = (rewards + next_values.mul_scalar(gamma) - values.clone()) * completion_mask.clone();
+    let next_values = next_column(values.clone()).mul_scalar(gamma);
+    let deltas = (rewards + next_values - values.clone()) * completion_mask.clone();
     let power =
         |s: usize, t: usize| if s >= t { (gamma * gae_lambda).powi((s - t) as i32) as f32 } else { 0.0 };
     let decay: Vec<f32> = (0..len * len).map(|i| power(i / len, i % len)).collect();

@@ -41,10 +41,15 @@ pub fn shape_rewards(
 
 /// 1 on the last real token of each row, 0 elsewhere: a real token with none behind it.
 fn last_token(mask: Tensor<2>) -> Tensor<2> {
-    let [batch, len] = mask.dims();
-    let nothing = Tensor::zeros([batch, 1], &mask.device());
-    let next = Tensor::cat(vec![mask.clone().narrow(1, 1, len - 1), nothing], 1);
+    let next = next_column(mask.clone());
     mask * (next * -1.0 + 1.0)
+}
+
+/// Every column moves one to the left; zeros come in behind the last one: what stands at t + 1.
+pub(crate) fn next_column(x: Tensor<2>) -> Tensor<2> {
+    let [batch, len] = x.dims();
+    let nothing = Tensor::zeros([batch, 1], &x.device());
+    if len == 1 { nothing } else { Tensor::cat(vec![x.narrow(1, 1, len - 1), nothing], 1) }
 }
 
 #[cfg(test)]
@@ -72,6 +77,14 @@ mod tests {
         let expected = [-0.05, 0.1, 9.95, -4.2, 0.0, 0.0];
         assert!(rewards.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{rewards:?}");
         assert_eq!(kl, [0.0, 2.0]);
+    }
+
+    #[test]
+    fn an_answer_of_one_token_gets_its_score() {
+        let tensor = |x: f32| Tensor::<2>::from_data([[x]], &Device::flex());
+        let score = Tensor::from_data([7.0f32], &Device::flex());
+        let found = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), 0.5);
+        assert_eq!(found.rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
     }
 
     /// Oracle 3.

@@ -5,6 +5,9 @@ use temper_model::Pooling;
 use temper_tokenizer::Overflow;
 use temper_train::{AdamWConfig, Documented, Error, Schedule, require, require_count, require_positive};
 
+/// Rows of a batch that no machine has; more is a typing mistake.
+const MAX_BATCH: usize = 65536;
+
 /// Settings of reward-model training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -68,9 +71,10 @@ impl RewardConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
-        require_count("batch_size", self.batch_size)?;
+        require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        self.schedule.validate()?;
         self.optimizer.validate()
     }
 }

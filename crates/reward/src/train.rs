@@ -81,7 +81,7 @@ pub fn train(
     config.validate()?;
     let seed = Seed(config.seed);
     let steps_per_epoch = data.len().div_ceil(config.batch_size);
-    let all_steps = config.epochs * steps_per_epoch;
+    let all_steps = config.epochs.saturating_mul(steps_per_epoch);
     let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
 
     let mut optimizer = Optimizer::new(&config.optimizer);

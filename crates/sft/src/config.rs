@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use temper_tokenizer::Overflow;
 use temper_train::{AdamWConfig, Documented, Error, Schedule, require, require_count, require_positive};
 
+/// Rows of a batch that no machine has; more is a typing mistake.
+const MAX_BATCH: usize = 65536;
+
 /// Settings of supervised fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +28,8 @@ pub struct SftConfig {
     /// The dialogue template, if the model directory brings none. `auto` is the notebook's for our byte tokenizer,
     /// and prompt, completion and end token for any other.
     pub template: String,
+    /// Train with the dropout that the model's configuration names (InstructGPT: 0.2 on the residual stream).
+    pub dropout: bool,
     /// Updates between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
     /// Updates between evaluations on the evaluation data; 0 for one at the end.
@@ -51,6 +56,7 @@ impl Default for SftConfig {
             max_seq_len: 0,
             overflow: Overflow::Drop,
             template: "auto".into(),
+            dropout: true,
             checkpoint_every: 500,
             eval_every: 0,
             seed: 0,
@@ -68,9 +74,10 @@ impl SftConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
-        require_count("batch_size", self.batch_size)?;
+        require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        self.schedule.validate()?;
         self.optimizer.validate()
     }
 }
@@ -89,6 +96,7 @@ impl Documented for SftConfig {
                 "template",
                 "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
             ),
+            ("dropout", "train with the dropout of the model's configuration"),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),
@@ -117,6 +125,6 @@ mod tests {
     #[test]
     fn a_batch_of_nothing_is_refused() {
         let error = SftConfig { batch_size: 0, ..SftConfig::default() }.validate().unwrap_err();
-        assert_eq!(error.to_string(), "`batch_size` is 0, it must be at least 1");
+        assert_eq!(error.to_string(), "`batch_size` is 0, it must be 1 to 65536");
     }
 }

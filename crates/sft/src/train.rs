@@ -72,7 +72,7 @@ pub fn train(
     config.validate()?;
     let seed = Seed(config.seed);
     let steps_per_epoch = data.len().div_ceil(config.batch_size);
-    let all_steps = config.epochs * steps_per_epoch;
+    let all_steps = config.epochs.saturating_mul(steps_per_epoch);
     let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
 
     let mut optimizer = Optimizer::new(&config.optimizer);
@@ -181,7 +181,8 @@ fn accumulate(
     let parts =
         shards(batch, &device).into_iter().map(|(first, rows)| (model.clone().fork(&device), first, rows));
     let found = in_parallel(parts.collect(), |(model, first, rows)| {
-        let mut dropout = Dropout::seeded(dropout_seed.wrapping_add(first as u64));
+        let seed = dropout_seed.wrapping_add(first as u64);
+        let mut dropout = if config.dropout { Dropout::seeded(seed) } else { Dropout::off() };
         let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
         for micro in rows.chunks(size) {
             let found = CompletionLogits::new(&model, micro, &device.clone().inner(), &mut dropout);

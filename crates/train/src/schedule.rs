@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+use crate::range::require_fraction;
+
 /// How the learning rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -28,6 +31,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn validate(&self) -> Result<(), Error> {
+        require_fraction("schedule.final_fraction", self.final_fraction)
+    }
+
     /// The rate of the update number `step`, counted from 0, in a run of `total_steps`.
     ///
     /// During the warm-up it is `base · (step + 1) / (warmup_steps + 1)`: never 0, and `base` at

@@ -7,10 +7,15 @@ use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use temper_courtesy::{Task, Verdict};
+use temper_ppo::{PpoConfig, RolloutConfig};
+use temper_reward::RewardConfig;
+use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
 use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json};
 
-use crate::args::{PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs};
+use crate::args::{
+    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs, Stage,
+};
 use crate::commands::eval::{Answer, answer, prompts, score_answers};
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -25,13 +30,14 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(recipe.name()));
     let files = Files::new(&dir, recipe);
     let seed = session.seed.unwrap_or(0);
-    let device = device::open(session.device_name())?;
-    claim(&dir, recipe, seed)?;
-    recipe.write_data(&files.data, seed)?;
-    save_json(&dir.join("machine.json"), &machine::describe(session.device_name()))?;
-
     let settings = |stage: &str| stage_settings(recipe, stage, &args.sets);
     check_sets(&args.sets)?;
+    check_settings(session, settings)?;
+    let (device, backend) = device::open_named(session.device_name())?;
+    claim(&dir, recipe, seed)?;
+    recipe.write_data(&files.data, seed)?;
+    save_json(&dir.join("machine.json"), &machine::describe(backend))?;
+
     let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: true, skip_bad_rows: false };
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
@@ -74,8 +80,9 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         }
     }
     session.note("judging");
-    let judged = judge(session, recipe, &files, seed, &device)?;
-    let summary = summary(session, recipe, &files, seed, &judged, began.elapsed().as_secs_f64())?;
+    let sampling = session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.rollout;
+    let judged = judge(session, &files, &sampling, seed, &device)?;
+    let summary = summary(session, recipe, &files, (seed, backend), &judged, began.elapsed().as_secs_f64())?;
     save_json(&dir.join("summary.json"), &summary)?;
     temper_report::draw(&dir)?;
     print_table(&judged, &summary, &dir)?;
@@ -154,6 +161,14 @@ fn check_sets(sets: &[String]) -> Result<()> {
     }
 }
 
+/// Refuses wrong settings of the last stage before the first one has run.
+fn check_settings(session: &Session, settings: impl Fn(&str) -> Settings) -> Result<()> {
+    session.settings::<SftConfig>(Stage::Sft, &settings("sft"))?.validate()?;
+    session.settings::<RewardConfig>(Stage::Reward, &settings("reward"))?.validate()?;
+    session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.validate()?;
+    Ok(())
+}
+
 fn stage_settings(recipe: RecipeName, stage: &str, sets: &[String]) -> Settings {
     let prefix = format!("{stage}.");
     let sets = sets.iter().filter_map(|set| set.strip_prefix(&prefix).map(str::to_owned)).collect();
@@ -175,24 +190,25 @@ struct Side {
     right: bool,
 }
 
-/// Both models answer the prompts that no stage has seen; reward model and gold rule score the answers.
+/// Both models answer the prompts that no stage has seen, sampled as PPO samples; reward model and gold rule score
+/// the answers.
 fn judge(
     session: &Session,
-    recipe: RecipeName,
     files: &Files,
+    rollout: &RolloutConfig,
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Judged>> {
     let prompts = prompts(session, &[files.judged_prompts()], false)?;
-    let rule = GoldRule::new(recipe, files)?;
+    let rule = GoldRule::new(files)?;
     let (reward_model, reward_text) = load_reward_model(&files.reward.join("final"), device)?;
     let sampling = SamplingArgs {
-        max_new_tokens: 96,
-        temperature: 1.0,
+        max_new_tokens: rollout.max_new_tokens,
+        temperature: rollout.temperature,
         top_p: 1.0,
         top_k: 0,
         // Five prompts would make a noisy sample; the notebook itself decodes greedily.
-        greedy: recipe != RecipeName::Courtesy,
+        greedy: files.recipe != RecipeName::Courtesy,
     };
     let mut sides = Vec::new();
     for dir in [&files.sft, &files.ppo] {
@@ -242,8 +258,8 @@ enum GoldRule {
 }
 
 impl GoldRule {
-    fn new(recipe: RecipeName, files: &Files) -> Result<Self> {
-        if recipe == RecipeName::Courtesy {
+    fn new(files: &Files) -> Result<Self> {
+        if files.recipe == RecipeName::Courtesy {
             return Ok(Self::Courtesy(Task::new()));
         }
         let rows = read_all::<Demonstration>(&[files.data.join("demonstrations.jsonl")], bad_rows(false))?;
@@ -272,7 +288,7 @@ fn summary(
     session: &Session,
     recipe: RecipeName,
     files: &Files,
-    seed: u64,
+    (seed, backend): (u64, &str),
     judged: &[Judged],
     seconds: f64,
 ) -> Result<Value> {
@@ -286,7 +302,7 @@ fn summary(
     let share = |f: fn(&Judged) -> bool| mean(judged, |row| f64::from(u8::from(f(row))));
     Ok(json!({
         "recipe": recipe.name(),
-        "backend": session.device_name(),
+        "backend": backend,
         "seed": seed,
         "threads": machine::threads(),
         "sft": {

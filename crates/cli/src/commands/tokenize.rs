@@ -13,7 +13,10 @@ const LONGEST: usize = 1 << 24;
 
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     if args.max_len > LONGEST {
-        return Err(hinted(format!("`--max-len` is {}", args.max_len), format!("it must be at most {LONGEST}")));
+        return Err(hinted(
+            format!("`--max-len` is {}", args.max_len),
+            format!("it must be at most {LONGEST}"),
+        ));
     }
     let text = args.model.as_deref().map(TextSide::load).transpose()?;
     let dialog = match &text {

@@ -1,0 +1,46 @@
+//! PPO by itself: a fresh policy with a value head learns to write small letters, scored by a closure. No reward
+//! model takes part.
+//!
+//! `cargo run --release -p temper-ppo --example count_letters`
+#![allow(clippy::print_stdout)]
+
+use burn::tensor::Device;
+use temper_model::{CausalLm, ModelConfig};
+use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, PromptDataset, Sample, Text, train};
+use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_train::{Event, Prompt, Run, Seed};
+
+fn main() -> Result<(), Error> {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let prompts =
+        ["Write", "Say something", "Letters, please"].map(|prompt| Prompt { prompt: prompt.into() });
+    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+
+    let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
+    let models = Models { ref_policy: policy.clone(), policy, critic: Critic::ValueHead };
+    // The score of an answer: how many of its characters are small letters.
+    let mut count_letters = |samples: &[Sample<'_>]| {
+        let count = |sample: &Sample<'_>| sample.completion.chars().filter(char::is_ascii_lowercase).count();
+        Ok(samples.iter().map(|sample| count(sample) as f32).collect())
+    };
+
+    let mut config = PpoConfig { epochs: 40, batch_size: 48, learning_rate: 1e-3, ..PpoConfig::default() };
+    config.rollout.max_new_tokens = 8;
+    config.rollout.missing_eos = MissingEos::Keep;
+    config.ppo.ppo_epochs = 2;
+    config.kl.coef = 0.0; // A random reference is nothing to stay near to.
+
+    let mut run = Run::ephemeral()?.with_observer(|event| {
+        if let Event::Step { step, metrics, .. } = event
+            && (step == 1 || step % 10 == 0)
+        {
+            println!(
+                "{step:3} small letters in 8 tokens: {:.2}",
+                metrics["objective/scores"].as_f64().unwrap_or(0.0)
+            );
+        }
+    });
+    let text = Text { tokenizer: &tokenizer, template: &template };
+    train(&config, models, text, &prompts, None, &mut count_letters, &mut run)?;
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! A reward model by itself: it learns from comparisons that an answer should say thanks, and scores answers that it
+//! has not seen.
+//!
+//! `cargo run --release -p temper-reward --example prefer_thanks`
+#![allow(clippy::print_stdout)]
+
+use burn::tensor::Device;
+use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
+use temper_reward::{Error, RewardConfig, RewardDataset, Text, evaluate, score, train};
+use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_train::{Comparison, Run, Seed};
+
+fn main() -> Result<(), Error> {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
+    let rows = answers.map(|answer| Comparison {
+        prompt: "When?".into(),
+        chosen: format!("{answer}, thanks."),
+        rejected: format!("{answer}."),
+    });
+    let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop)?;
+
+    // InstructGPT starts from the SFT model's backbone; a fresh one is enough here.
+    let mut init = Seed(0).stream("init");
+    let backbone = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex()).transformer;
+    let model = ScalarModel::new(backbone, Pooling::Last, &mut init);
+    let config = RewardConfig { epochs: 30, batch_size: 8, learning_rate: 1e-3, ..RewardConfig::default() };
+    let text = Text { tokenizer: &tokenizer, template: &template };
+    let model = train(&config, model, text, &data, None, &mut Run::ephemeral()?)?;
+    println!("accuracy on the comparisons {:.2}", evaluate(&model, &data, 8).eval_accuracy);
+
+    let unseen = ["Tomorrow, thanks.", "Tomorrow.", "Not now, thanks.", "Not now."];
+    let encode = |completion: &str| {
+        template
+            .encode_example(&tokenizer, "When?", completion, 64, Overflow::Drop)
+            .expect("short texts fit into 64 tokens")
+    };
+    let examples: Vec<Example> = unseen.into_iter().map(encode).collect();
+    let scores = score(&model, &examples.iter().collect::<Vec<_>>(), 4);
+    for (completion, score) in unseen.iter().zip(scores) {
+        println!("{score:6.2}  {completion}");
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Supervised fine-tuning by itself: a fresh model learns two answers by heart.
+//!
+//! `cargo run --release -p temper-sft --example memorise`
+#![allow(clippy::print_stdout)]
+
+use burn::tensor::Device;
+use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
+use temper_sft::{Error, SftConfig, SftDataset, Text, evaluate, train};
+use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_train::{Demonstration, Event, Run, Seed};
+
+fn main() -> Result<(), Error> {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let rows = [("Say hello", "Hello, nice to meet you!"), ("Capital of Spain?", "It is Madrid.")];
+    let rows = rows
+        .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
+    let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
+
+    let model = ModelConfig::preset("tiny")?;
+    let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
+    let config = SftConfig { epochs: 60, batch_size: 2, learning_rate: 3e-3, ..SftConfig::default() };
+    let mut run = Run::ephemeral()?.with_observer(|event| {
+        if let Event::Step { step, metrics, .. } = event
+            && step % 20 == 0
+        {
+            println!("{step:3} loss {}", metrics["loss"]);
+        }
+    });
+    let text = Text { tokenizer: &tokenizer, template: &template };
+    let model = train(&config, model, text, &data, None, &mut run)?;
+    println!("token accuracy {:.2}", evaluate(&model, &data, 2).eval_mean_token_accuracy);
+
+    let prompts: Vec<Vec<u32>> =
+        rows.iter().map(|row| template.encode_prompt(&tokenizer, &row.prompt)).collect();
+    let options = GenerateOptions {
+        max_new_tokens: 40,
+        sampler: Sampler::Greedy,
+        eos: tokenizer.special().eos,
+        seed: 0,
+    };
+    for (row, answer) in rows.iter().zip(generate(&model, &prompts, &options)?) {
+        println!("{} -> {}", row.prompt, tokenizer.decode(&answer.tokens));
+    }
+    Ok(())
+}
