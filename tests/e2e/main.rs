@@ -2,7 +2,9 @@
 
 #![cfg(unix)] // Signals, limits and links are Unix's.
 
-mod bad_input;
+mod bad_data;
+mod bad_models;
+mod bad_runs;
 mod cli;
 mod stages;
 mod util;

@@ -135,7 +135,9 @@ impl Task {
             .map(|prompt| self.draw_demonstration(prompt, sizes, &mut dice))
             .collect();
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
-        let heldout_sizes = Sizes { same_manner: HELD_OUT_SAME_MANNER, ..sizes.clone() };
+        // Well-formed answers only: broken and hollow ones are easier to tell.
+        let heldout_sizes =
+            Sizes { same_manner: HELD_OUT_SAME_MANNER, broken: 0.0, hollow: 0.0, ..sizes.clone() };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
             .map(|prompt| self.draw_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
@@ -333,15 +335,15 @@ mod tests {
         };
         let n = verdicts.len();
         let curt = |verdict: &crate::Verdict| !verdict.courteous && !verdict.rude && !verdict.repeats;
-        close(verdicts.iter().filter(|verdict| verdict.courteous).count(), n, 0.40);
-        close(verdicts.iter().filter(|verdict| curt(verdict)).count(), n, 0.50);
-        close(verdicts.iter().filter(|verdict| verdict.rude).count(), n, 0.07);
-        close(verdicts.iter().filter(|verdict| verdict.repeats).count(), n, 0.03);
+        close(verdicts.iter().filter(|verdict| verdict.courteous).count(), n, 0.30);
+        close(verdicts.iter().filter(|verdict| curt(verdict)).count(), n, 0.54);
+        close(verdicts.iter().filter(|verdict| verdict.rude).count(), n, 0.11);
+        close(verdicts.iter().filter(|verdict| verdict.repeats).count(), n, 0.05);
         let manners: [fn(&crate::Verdict) -> bool; 2] =
             [|verdict| verdict.courteous, |verdict| !verdict.courteous];
         for manner in manners {
             let answering: Vec<_> = verdicts.iter().filter(|v| !v.repeats && !v.rude && manner(v)).collect();
-            close(answering.iter().filter(|verdict| verdict.right).count(), answering.len(), 0.75);
+            close(answering.iter().filter(|verdict| verdict.right).count(), answering.len(), 0.80);
         }
     }
 

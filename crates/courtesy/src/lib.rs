@@ -1,11 +1,11 @@
 //! A synthetic task with an exact judge, so that RLHF can be measured by something that is not the reward
 //! model.
 //!
-//! About a hundred short facts are asked in fourteen phrasings each and answered in four manners, rightly or
+//! Some fifty short facts are asked in about forty phrasings each and answered in four manners, rightly or
 //! wrongly. The gold rule, [`Task::judge`], is plain Rust: it knows the right answer to every prompt and
 //! accepts nothing else. All words stand in [`facts`]; a reader who knows that file knows the task.
 //!
-//! Right and wrong answers occur in every manner. Were only curt answers ever wrong, a reward model would
+//! Right and wrong answers occur in every manner that can be right. Were only curt answers ever wrong, a reward model would
 //! learn to score courtesy alone, and PPO would write courteous nonsense.
 //!
 //! **Invariant.** The data is a function of the seed and the [`Sizes`]; the held-out files of the sizes

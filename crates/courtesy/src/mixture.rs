@@ -25,7 +25,7 @@ pub struct Mixture {
 /// to do.
 impl Default for Mixture {
     fn default() -> Self {
-        Self { right: 0.75, courteous: 0.4, curt: 0.5, rude: 0.07, rambling: 0.03 }
+        Self { right: 0.8, courteous: 0.3, curt: 0.54, rude: 0.11, rambling: 0.05 }
     }
 }
 

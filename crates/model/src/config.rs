@@ -146,7 +146,7 @@ impl ModelConfig {
                 ..byte_model(128, 4, 4)
             },
             "tiny" => Self { activation: Activation::Relu, ..byte_model(64, 4, 4) },
-            "small" => Self { activation: Activation::Relu, ..byte_model(128, 4, 4) },
+            "small" => Self { max_seq_len: 256, activation: Activation::Relu, ..byte_model(128, 4, 4) },
             "medium" => Self { max_seq_len: 512, ..byte_model(256, 6, 8) },
             "gpt2-tiny" => Self { vocab_size: 260, ..byte_model(32, 2, 4) },
             "gpt2-small" => Self {

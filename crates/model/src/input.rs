@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Added to the attention scores of keys that a query must not see; its exponential is 0. Every query sees at least itself, so no row is hidden whole.
+/// Added to the attention scores of keys that a query must not see; its exponential is 0.
+/// Every query sees at least itself, so no row is hidden whole.
 /// A large finite number would do too, but exp underflows there, which is slow on a CPU.
 const HIDDEN: f32 = f32::NEG_INFINITY;
 
@@ -10,7 +11,7 @@ const HIDDEN: f32 = f32::NEG_INFINITY;
 ///
 /// Right padding needs no mask of its own: under the causal mask no real token can see what stands behind it.
 /// Left padding, for generation, hides the pads and counts positions from the first real token
-/// (`rlhf.md` 2.1, item 3).
+/// (as lm-human-preferences and TRL do).
 ///
 /// ```text
 /// right  a b c . .     positions 0 1 2 3 4
@@ -22,7 +23,7 @@ pub struct TokenBatch {
     pub tokens: Tensor<2, Int>,
     /// `[batch, seq]`; `None` for 0, 1, 2, … in every row.
     pub positions: Option<Tensor<2, Int>>,
-    /// Added to the attention scores: 0 where a query may look, a large negative number where not.
+    /// Added to the attention scores: 0 where a query may look, −∞ where not.
     /// `[batch or 1, 1, seq, seq]`.
     pub attend_bias: Tensor<4>,
     /// Real tokens of each row.

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 /// Log-probabilities of every token under a temperature: log softmax(logits / temperature).
 ///
 /// Sampling, the reference model and the update all come here, so that the importance ratio is 1 where the
-/// policies are equal (`rlhf.md` 2.2, item 10).
+/// policies are equal.
 ///
 /// # Shapes
 /// - `logits` and output: `[n, vocab]`

@@ -37,7 +37,8 @@ pub fn whiten<const D: usize>(x: Tensor<D>, mask: Tensor<D>) -> Tensor<D> {
 
 /// Variance 1 over the entries that count, their mean kept; the others become 0.
 ///
-/// Shifting the mean of rewards would change which episode length is best (`rlhf.md` 2.5, item 34).
+/// Shifting the mean of rewards would change which episode length is best: OpenAI's and TRL's reward whitening
+/// keep it too.
 ///
 /// # Shapes
 /// - as [`masked_mean`]; output as `x`

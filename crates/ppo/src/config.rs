@@ -61,7 +61,7 @@ pub struct RolloutConfig {
     pub missing_eos_value: f64,
 }
 
-/// What happens to the score of an answer that does not end (`rlhf.md` 2.3, item 19).
+/// What happens to the score of an answer that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingEos {

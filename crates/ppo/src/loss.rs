@@ -54,7 +54,8 @@ pub struct ValueLoss {
     pub clip_frac: Tensor<1>,
 }
 
-/// ½ max((V − R)², (clip(V, V_old ± ε) − R)²), averaged over completion tokens (`rlhf.md` 2.7, item 41).
+/// ½ max((V − R)², (clip(V, V_old ± ε) − R)²), averaged over completion tokens
+/// (lm-human-preferences, `train_policy.py`; TRL).
 ///
 /// Gradients flow into `values` alone.
 ///

@@ -12,7 +12,7 @@ pub struct ShapedRewards {
 }
 
 /// rₜ = −β (log π_old(yₜ) − log π_ref(yₜ)) + \[t is the last token\] · score
-/// (InstructGPT section 3.5, Eq. (2); `rlhf.md` 2.5, items 29 to 32).
+/// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4).
 ///
 /// The last token is the end token where there is one. dₜ is positive where the policy is above the reference;
 /// single ones may be negative, their sum may not stay so.

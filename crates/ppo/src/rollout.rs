@@ -69,7 +69,7 @@ pub(crate) struct Actors<'a> {
 /// Samples one completion per prompt, scores it, and records log-probabilities and values.
 ///
 /// Old log-probabilities come from the same forward as the update's, not from the sampler, so that the first
-/// ratio is 1 on every backend (`rlhf.md` 2.2, item 13).
+/// ratio is 1 on every backend.
 pub(crate) fn collect_rollout(
     config: &PpoConfig,
     actors: &Actors<'_>,

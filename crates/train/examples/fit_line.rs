@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::LinearConfig;
+use burn::nn::{Initializer, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use serde_json::json;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Error> {
     };
     let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, final_fraction: 0.0 };
     let mut optimizer = Optimizer::new(&AdamWConfig::default());
-    let mut line = LinearConfig::new(1, 1).init(&device).train();
+    let mut line = LinearConfig::new(1, 1).with_initializer(Initializer::Zeros).init(&device).train();
     run.started(STEPS);
     for step in 0..STEPS {
         // Everything random is a function of the seed, a name and the step.

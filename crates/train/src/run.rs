@@ -163,7 +163,7 @@ impl Run {
     }
 
     /// Logs an evaluation after update number `step`, on a line of its own; its keys should begin with
-    /// `eval/`.
+    /// `eval`.
     ///
     /// # Errors
     ///

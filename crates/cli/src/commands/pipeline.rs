@@ -34,7 +34,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     check_sets(&args.sets)?;
     check_settings(session, settings)?;
     let (device, backend) = device::open_named(session.device_name())?;
-    claim(&dir, recipe, seed)?;
+    claim(&dir, recipe, seed, &args.sets)?;
     recipe.write_data(&files.data, seed)?;
     save_json(&dir.join("machine.json"), &machine::describe(backend))?;
 
@@ -134,11 +134,11 @@ impl Files {
     }
 }
 
-/// Marks `dir` as this recipe's and seed's, or refuses one that holds another run.
-fn claim(dir: &Path, recipe: RecipeName, seed: u64) -> Result<()> {
+/// Marks `dir` as this recipe's, seed's and settings', or refuses one that holds another run.
+fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join("pipeline.json");
-    let mine = json!({ "recipe": recipe.name(), "seed": seed });
+    let mine = json!({ "recipe": recipe.name(), "seed": seed, "set": sets });
     if path.exists() {
         let found: Value = load_json(&path)?;
         if found != mine {
