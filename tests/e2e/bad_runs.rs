@@ -268,6 +268,7 @@ fn a_name_that_is_empty_is_refused() {
         "sft --data demonstrations.jsonl --out out --model demonstrations.jsonl",
         &["demonstrations.jsonl"],
     );
+}
 
 #[test]
 fn answers_of_one_token_are_trained_on() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,6 +13,9 @@ use temper_train::{BadRows, Documented, Run, resolve, to_commented_toml};
 use crate::args::{Common, Settings, Stage};
 use crate::failure::hinted;
 use crate::{progress, recipe};
+
+/// A signal this long after the first one is a second one.
+const SECOND_SIGNAL: Duration = Duration::from_millis(300);
 
 /// Flags that hold for the whole process.
 pub struct Session {
@@ -33,8 +37,12 @@ impl Session {
         let interrupt = Arc::new(AtomicBool::new(false));
         let in_run = Arc::new(AtomicBool::new(false));
         let (flag, wait) = (Arc::clone(&interrupt), Arc::clone(&in_run));
+        let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) || !wait.load(Ordering::SeqCst) {
+            // A group and its leader may be signalled both: two signals at once are one.
+            let again = first.get_or_insert_with(Instant::now).elapsed() > SECOND_SIGNAL;
+            flag.store(true, Ordering::SeqCst);
+            if again || !wait.load(Ordering::SeqCst) {
                 #[allow(clippy::exit)] // Asked for twice, or there is nothing to save: now.
                 std::process::exit(130);
             }

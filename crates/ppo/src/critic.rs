@@ -9,7 +9,7 @@ use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch, select_positions,
 #[derive(Debug)]
 pub enum Critic {
     /// A network of its own; InstructGPT starts it as the reward model.
-    Separate(ScalarModel),
+    Separate(Box<ScalarModel>),
     /// A linear head on the policy's hidden states, zero at the start.
     ValueHead,
 }

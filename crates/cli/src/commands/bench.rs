@@ -10,7 +10,7 @@ use temper_courtesy::{Sizes, Task};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate,
 };
-use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample};
+use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
 use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{CompletionLogits, SftConfig, SftDataset, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
@@ -20,6 +20,7 @@ use temper_train::{
 };
 
 use crate::args::{BenchArgs, RecipeName, Stage};
+use crate::commands::ppo::score_samples;
 use crate::commands::{Outcome, print_json};
 use crate::failure::hinted;
 use crate::session::Session;
@@ -85,13 +86,11 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let config = notebook_ppo(seed);
     let prompts = PromptDataset::new(&data.prompts, &tokenizer, &template, context - 1, Overflow::Drop)?;
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
-    let critic = Critic::Separate(reward_model.clone());
-    let models = Models { policy: sft.clone(), ref_policy: sft, critic };
+    let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
     let mut ppo_tokens = 0;
     let mut score = |samples: &[Sample<'_>]| {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
-        let examples: Vec<Example> = samples.iter().map(example).collect();
-        Ok(temper_reward::score(&reward_model, &examples.iter().collect::<Vec<_>>(), samples.len()))
+        Ok(score_samples(&reward_model, samples, samples.len()))
     };
     temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();
@@ -110,15 +109,17 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     }))
 }
 
-/// The notebook's numbers for PPO (N8), eight prompts at a time.
+/// The notebook's numbers for PPO (N8): 16 rollouts of one prompt, 4 updates after each, a value head on the policy.
 fn notebook_ppo(seed: Seed) -> PpoConfig {
     let mut config =
-        PpoConfig { epochs: 2, batch_size: 8, learning_rate: 5e-5, seed: seed.0, ..PpoConfig::default() };
+        PpoConfig { epochs: 4, max_steps: 16, batch_size: 1, learning_rate: 5e-5, ..PpoConfig::default() };
+    config.seed = seed.0;
+    config.critic.kind = CriticKind::ValueHead;
+    config.ppo.vf_coef = 0.5;
     config.rollout.max_new_tokens = 32;
     config.rollout.missing_eos = temper_ppo::MissingEos::Keep;
     config.ppo.ppo_epochs = 4;
     config.ppo.gamma = 0.99;
-    config.critic.learning_rate = 5e-5;
     config
 }
 
@@ -148,11 +149,6 @@ impl NotebookData {
 fn losses(run: &Run) -> Result<Vec<f64>> {
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     Ok(lines.iter().filter_map(|line| line.get("loss")?.as_f64()).collect())
-}
-
-fn example(sample: &Sample<'_>) -> Example {
-    let tokens = [sample.prompt_tokens, sample.completion_tokens].concat();
-    Example { tokens, prompt_len: sample.prompt_tokens.len(), n_cut: 0 }
 }
 
 /// Batched sampling through the KV cache at width 128 and 4 layers: 16 prompt tokens, 48 new ones.
@@ -209,7 +205,8 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
     let prompts = PromptDataset::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
-    let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(critic) };
+    let models =
+        Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };
     let mut score =
         |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };

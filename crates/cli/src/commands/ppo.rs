@@ -30,7 +30,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
     let critic = match config.critic.kind {
-        CriticKind::RewardModel => Critic::Separate(reward_model.clone()),
+        CriticKind::RewardModel => Critic::Separate(Box::new(reward_model.clone())),
         CriticKind::ValueHead => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
@@ -42,7 +42,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
 }
 
 /// A reward model as a scoring function: the sampled ids as they are, never text encoded again.
-fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], batch_size: usize) -> Vec<f32> {
+pub fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], batch_size: usize) -> Vec<f32> {
     let examples: Vec<Example> = samples
         .iter()
         .map(|sample| Example {
