@@ -180,7 +180,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
 fn a_value_out_of_range_is_named() {
     let temper = Temper::with_reward_model();
     for (stage, set, says) in [
-        ("sft", "batch_size=0", "`batch_size` is 0, it must be at least 1"),
+        ("sft", "batch_size=0", "`batch_size` is 0, it must be 1 to 65536"),
         ("sft", "epochs=0", "`epochs` is 0"),
         ("sft", "learning_rate=-1", "`learning_rate` is -1, it must be a number above 0"),
         ("sft", "learning_rate=nan", "`learning_rate` is NaN"),

@@ -237,14 +237,7 @@ fn a_number_of_absurd_size_is_refused_or_cut() {
             "generate --model sft/final --prompt a --max-new-tokens 1 --top-k {most} --seed {most}"
         ))
         .ok();
-    let sets = [
-        "batch_size",
-        "microbatch_size",
-        "epochs",
-        "checkpoint_every",
-        "eval_every",
-        "schedule.warmup_steps",
-    ];
+    let sets = ["microbatch_size", "epochs", "checkpoint_every", "eval_every", "schedule.warmup_steps"];
     let sets: String = sets.iter().map(|key| format!(" --set {key}={}", i64::MAX)).collect();
     temper.run(&format!("{TRAIN} --set max_steps=1{sets}")).ok();
 }

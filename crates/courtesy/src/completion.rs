@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use crate::dice::{Dice, Stream};
-use crate::facts::{COURTEOUS_STYLES, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES};
+use crate::facts::{COURTEOUS_STYLES, FAMILIES, Family, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES};
 use crate::judge::Verdict;
 use crate::task::{Fact, Task};
 
@@ -79,7 +79,7 @@ impl Task {
                 Grade::Rude => (Manner::Rude, dice.chance(0.5)),
                 Grade::Rambling => (Manner::Rambling, dice.chance(0.5)),
             };
-            let completion = write_completion(fact, manner, right, 0.0, &mut dice);
+            let completion = write_completion(fact, manner, right, Wrong::PLAUSIBLE, &mut dice);
             let verdict = self.judge(prompt, &completion, true)?;
             Some(Graded { grade, completion, verdict })
         };
@@ -87,14 +87,28 @@ impl Task {
     }
 }
 
+/// Where wrong answers come from, beside the other answers of the family.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wrong {
+    /// Probability of a broken one.
+    pub(crate) broken: f64,
+    /// Probability of one that answers another kind of question.
+    pub(crate) foreign: f64,
+}
+
+impl Wrong {
+    /// The right answer of another fact of the family, always.
+    pub(crate) const PLAUSIBLE: Self = Self { broken: 0.0, foreign: 0.0 };
+}
+
 /// A completion in this manner that names the right or a wrong answer.
 ///
-/// A wrong answer is broken with probability `broken`, and otherwise the answer to something else.
+/// A wrong answer is drawn as `wrong` says.
 pub(crate) fn write_completion(
     fact: &Fact,
     manner: Manner,
     right: bool,
-    broken: f64,
+    wrong: Wrong,
     dice: &mut Dice,
 ) -> String {
     if manner == Manner::Rude && !right && dice.chance(REFUSES) {
@@ -104,18 +118,18 @@ pub(crate) fn write_completion(
     if right {
         return template.replace("{a}", fact.answer);
     }
-    template.replace("{a}", &draw_wrong_answer(fact, broken, dice))
+    template.replace("{a}", &draw_wrong_answer(fact, wrong, dice))
 }
 
 /// A right and a wrong completion that differ in the answer alone, word for word.
 pub(crate) fn write_same_manner(
     fact: &Fact,
     manner: Manner,
-    broken: f64,
+    wrong: Wrong,
     dice: &mut Dice,
 ) -> (String, String) {
     let template = draw_template(fact, manner, dice);
-    (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, broken, dice)))
+    (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, dice)))
 }
 
 /// A whole completion with `{a}` for the answer.
@@ -131,11 +145,21 @@ fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
 
 /// The right answer of another fact of the family: plausible, and never right by accident. Or a broken one, which
 /// no demonstration shows but a policy that is pushed too far writes.
-fn draw_wrong_answer(fact: &Fact, broken: f64, dice: &mut Dice) -> String {
-    let wrong: Vec<_> =
+fn draw_wrong_answer(fact: &Fact, wrong: Wrong, dice: &mut Dice) -> String {
+    if dice.chance(wrong.foreign) {
+        let others: Vec<_> = FAMILIES.iter().filter(|family| family.name != fact.family.name).collect();
+        let family: &Family = dice.pick(&others);
+        let (_, answer) = dice.pick(family.facts);
+        return if answer == fact.answer {
+            draw_wrong_answer(fact, Wrong::PLAUSIBLE, dice)
+        } else {
+            answer.to_owned()
+        };
+    }
+    let answers: Vec<_> =
         fact.family.facts.iter().map(|(_, answer)| *answer).filter(|a| *a != fact.answer).collect();
-    let other: &str = dice.pick(&wrong);
-    if dice.chance(broken) { break_answer(fact.answer, other, dice) } else { other.to_owned() }
+    let other: &str = dice.pick(&answers);
+    if dice.chance(wrong.broken) { break_answer(fact.answer, other, dice) } else { other.to_owned() }
 }
 
 /// The right answer cut short, or run into another one.
@@ -211,7 +235,8 @@ mod tests {
         for prompt in task.prompts() {
             for manner in [Manner::Courteous, Manner::Curt, Manner::Rude] {
                 let fact = task.fact(&prompt.text).unwrap();
-                let (right, wrong) = write_same_manner(fact, manner, 0.5, &mut dice);
+                let (right, wrong) =
+                    write_same_manner(fact, manner, Wrong { broken: 0.3, foreign: 0.3 }, &mut dice);
                 let [right, wrong] =
                     [right, wrong].map(|text| task.judge(&prompt.text, &text, true).unwrap());
                 assert!(right.right && !wrong.right && right.score > wrong.score);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Manner, write_completion, write_same_manner};
+use crate::completion::{Manner, Wrong, write_completion, write_same_manner};
 use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
@@ -38,10 +38,19 @@ pub struct Sizes {
     pub same_manner: f64,
     /// Share of the wrong answers in comparisons that are broken rather than the answer to something else.
     pub broken: f64,
+    /// Share of the wrong answers in comparisons that answer another kind of question: "Blue." to a sum. Without
+    /// them a policy finds one answer that the reward model likes everywhere.
+    pub foreign: f64,
     /// Share of the independently drawn completions in comparisons that are courtesy without an answer.
     pub hollow: f64,
     /// Share of the training comparisons whose label is wrong.
     pub flipped: f64,
+}
+
+impl Sizes {
+    fn wrong(&self) -> Wrong {
+        Wrong { broken: self.broken, foreign: self.foreign }
+    }
 }
 
 impl Default for Sizes {
@@ -53,8 +62,9 @@ impl Default for Sizes {
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
-            same_manner: 0.6,
-            broken: 0.2,
+            same_manner: 0.5,
+            broken: 0.15,
+            foreign: 0.35,
             hollow: 0.15,
             flipped: 0.1,
         }
@@ -136,8 +146,13 @@ impl Task {
             .collect();
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
         // Well-formed answers only: broken and hollow ones are easier to tell.
-        let heldout_sizes =
-            Sizes { same_manner: HELD_OUT_SAME_MANNER, broken: 0.0, hollow: 0.0, ..sizes.clone() };
+        let heldout_sizes = Sizes {
+            same_manner: HELD_OUT_SAME_MANNER,
+            broken: 0.0,
+            foreign: 0.0,
+            hollow: 0.0,
+            ..sizes.clone()
+        };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
             .map(|prompt| self.draw_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
@@ -154,7 +169,8 @@ impl Task {
 
     fn draw_demonstration(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Demonstration {
         let (manner, right) = sizes.demonstration_mixture.draw(dice);
-        let completion = write_completion(&self.facts()[prompt.fact_idx], manner, right, 0.0, dice);
+        let completion =
+            write_completion(&self.facts()[prompt.fact_idx], manner, right, Wrong::PLAUSIBLE, dice);
         Demonstration { prompt: prompt.text.clone(), completion }
     }
 
@@ -176,7 +192,7 @@ impl Task {
             }
         }
         let manner = sizes.comparison_mixture.draw_answering_manner(dice);
-        let (right, wrong) = write_same_manner(fact, manner, sizes.broken, dice);
+        let (right, wrong) = write_same_manner(fact, manner, sizes.wrong(), dice);
         row(right, wrong, true)
     }
 
@@ -194,7 +210,7 @@ impl Task {
             let (manner, right) = sizes.comparison_mixture.draw(dice);
             (
                 Some(manner),
-                write_completion(&self.facts()[prompt.fact_idx], manner, right, sizes.broken, dice),
+                write_completion(&self.facts()[prompt.fact_idx], manner, right, sizes.wrong(), dice),
             )
         });
         let score = |text: &str| self.judge(&prompt.text, text, true).map(|verdict| verdict.score);
