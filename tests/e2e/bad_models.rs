@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::util::Temper;
 
-const SFT: &str = "sft --model gpt2-tiny --out out --data";
 const TRAIN: &str = "sft --model gpt2-tiny --out out --data demonstrations.jsonl";
 const REWARD: &str = "reward --data comparisons.jsonl --out out --model";
 const PPO: &str = "ppo --prompts prompts.jsonl --out out";
