@@ -355,7 +355,14 @@ fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>
     let (model, text) = load_reward_model(&files.reward.join("final"), &device)?;
     let path = files.judged_comparisons();
     let context = model.config().max_seq_len;
-    let data = reward::dataset(session, std::slice::from_ref(&path), &text, context, Overflow::Drop, false)?;
+    let data = reward::dataset(
+        session,
+        std::slice::from_ref(&path),
+        &text,
+        context,
+        Overflow::TruncatePrompt,
+        false,
+    )?;
     let marks: Vec<bool> =
         read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
     let margins = temper_reward::evaluate(&model, &data, 64).margins;
