@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Manner, Wrong, write_completion, write_same_manner};
+use crate::completion::{Manner, Wrong, write_completion, write_same_answer, write_same_manner};
 use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
@@ -33,9 +33,12 @@ pub struct Sizes {
     pub demonstration_mixture: Mixture,
     /// Qualities of the completions that are compared.
     pub comparison_mixture: Mixture,
-    /// Share of the comparisons that set a right against a wrong answer in the same words; the others are
-    /// two independent draws of different gold score.
+    /// Share of the comparisons that set a right against a wrong answer in the same words.
     pub same_manner: f64,
+    /// Share of the comparisons that set a courteous against a curt way to give the right answer. All others that
+    /// are not of one manner are two independent draws of different gold score, in which rightness outweighs manner:
+    /// by them alone a reward model hardly learns that courtesy pays.
+    pub same_answer: f64,
     /// Share of the wrong answers in comparisons that are broken rather than the answer to something else.
     pub broken: f64,
     /// Share of the wrong answers in comparisons that answer another kind of question: "Blue." to a sum. Without
@@ -62,7 +65,8 @@ impl Default for Sizes {
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
-            same_manner: 0.5,
+            same_manner: 0.45,
+            same_answer: 0.2,
             broken: 0.15,
             foreign: 0.35,
             hollow: 0.15,
@@ -148,6 +152,7 @@ impl Task {
         // Well-formed answers only: broken and hollow ones are easier to tell.
         let heldout_sizes = Sizes {
             same_manner: HELD_OUT_SAME_MANNER,
+            same_answer: 0.0,
             broken: 0.0,
             foreign: 0.0,
             hollow: 0.0,
@@ -180,7 +185,12 @@ impl Task {
             let prompt = prompt.text.clone();
             HeldoutComparison { prompt, chosen, rejected, same_manner }
         };
-        if !dice.chance(sizes.same_manner) {
+        let kind = dice.unit();
+        if kind < sizes.same_answer {
+            let (courteous, curt) = write_same_answer(fact, dice);
+            return row(courteous, curt, false);
+        }
+        if kind >= sizes.same_answer + sizes.same_manner {
             for _ in 0..MAX_DRAWS {
                 let [(manner, better), (other_manner, worse)] = self.draw_ranked_pair(prompt, sizes, dice);
                 let gold = |text| self.judge(&prompt.text, text, true);
