@@ -113,6 +113,22 @@ fn an_empty_completion_is_named() {
         "reward --model sft/final --out out --data c.jsonl",
         &["c.jsonl:1: ", "`rejected` is empty"],
     );
+    let ranked = |rest: &str| format!("{{\"prompt\": \"a\", \"completions\": [\"b\", \"c\"], {rest}}}\n");
+    for (row, expected) in [
+        (
+            ranked("\"ranking\": [0]"),
+            "`ranking` must name each of the 2 completions once, from 0 to 1: 1 is missing",
+        ),
+        (ranked("\"ranking\": [0, 2]"), "found 2"),
+        (ranked("\"scores\": [1]"), "a number for each of the 2 completions, found 1"),
+        (ranked("\"scores\": [1, \"good\"]"), "score 1 must be a number"),
+        (ranked("\"scores\": [3, 3]"), "all completions are tied"),
+        (ranked("\"labels\": [1, 2]"), "missing column `scores` or `ranking`"),
+        (ranked("\"scores\": [1, 2]").replace(", \"c\"", ""), "two completions or more, found 1"),
+    ] {
+        temper.write("k.jsonl", &row);
+        temper.refuses("reward --model sft/final --out out --data k.jsonl", &["k.jsonl:1: ", expected]);
+    }
     temper.write("s.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}\n");
     temper.refuses("reward --model sft/final --out out --data s.jsonl", &["s.jsonl:1: ", "the same"]);
 }

@@ -141,7 +141,8 @@ pub struct SftArgs {
 
 #[derive(Debug, Args)]
 pub struct RewardArgs {
-    /// Comparisons: `prompt`, `chosen`, `rejected`; or hh-rlhf transcripts without `prompt`
+    /// Comparisons: `prompt` with `chosen` and `rejected`, or with `completions` and their `scores` or `ranking`; or
+    /// hh-rlhf transcripts without `prompt`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// The SFT model's directory

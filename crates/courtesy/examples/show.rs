@@ -21,9 +21,15 @@ fn main() {
     for row in data.demonstrations.iter().take(24) {
         println!("  {:<40} {}", row.prompt, row.completion);
     }
-    println!("\ncomparisons: chosen over rejected");
-    for row in data.comparisons.iter().take(24) {
-        println!("  {:<40} {:<40} {}", row.prompt, row.chosen, row.rejected);
+    println!("\ncomparisons, from best to worst; tied ones share a line");
+    for row in data.comparisons.iter().take(12) {
+        println!("  {}", row.prompt);
+        for tied in &row.ranking {
+            println!(
+                "    {}",
+                tied.iter().map(|&idx| row.completions[idx].as_str()).collect::<Vec<_>>().join(" | ")
+            );
+        }
     }
     println!("\n{} facts, {} prompts", task.facts().len(), task.prompts().len());
     println!("{} for training, {} for evaluation", data.prompts.len(), data.eval_prompts.len());

@@ -132,13 +132,6 @@ pub(crate) fn write_same_manner(
     (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, dice)))
 }
 
-/// A courteous and a curt completion that both give the right answer, in the same words.
-pub(crate) fn write_same_answer(fact: &Fact, dice: &mut Dice) -> (String, String) {
-    let curt = dice.pick(fact.family.forms).replace("{a}", fact.answer);
-    let (opener, closer) = dice.pick(COURTEOUS_STYLES);
-    (format!("{opener}{curt}{closer}"), curt)
-}
-
 /// A whole completion with `{a}` for the answer.
 fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
     let (opener, closer) = match manner {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Manner, Wrong, write_completion, write_same_answer, write_same_manner};
+use crate::completion::{Manner, Wrong, write_completion, write_same_manner};
 use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
@@ -16,6 +16,13 @@ const HELD_OUT_SEED: u64 = 0;
 const HELD_OUT_SAME_MANNER: f64 = 0.4;
 /// After so many draws of equal score, a comparison falls back to a pair of one manner.
 const MAX_DRAWS: usize = 64;
+/// Completions of a training comparison (InstructGPT: 4 to 9).
+const RANKED: usize = 4;
+/// The right answer that is not courteous is rude this often.
+const RUDE_RIGHT: f64 = 0.2;
+/// Swapping two of four completions in their order turns round this share of their six pairs on average: neighbours
+/// one pair, the next but one three, first and last five.
+const TURNED_BY_SWAP: f64 = (3.0 * 1.0 + 2.0 * 3.0 + 5.0) / 36.0;
 
 /// How many rows each file has, and of what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,20 +40,16 @@ pub struct Sizes {
     pub demonstration_mixture: Mixture,
     /// Qualities of the completions that are compared.
     pub comparison_mixture: Mixture,
-    /// Share of the comparisons that set a right against a wrong answer in the same words.
-    pub same_manner: f64,
-    /// Share of the comparisons that set a courteous against a curt way to give the right answer. All others that
-    /// are not of one manner are two independent draws of different gold score, in which rightness outweighs manner:
-    /// by them alone a reward model hardly learns that courtesy pays.
-    pub same_answer: f64,
     /// Share of the wrong answers in comparisons that are broken rather than the answer to something else.
     pub broken: f64,
     /// Share of the wrong answers in comparisons that answer another kind of question: "Blue." to a sum. Without
     /// them a policy finds one answer that the reward model likes everywhere.
     pub foreign: f64,
+    /// Share of the training comparisons whose fourth completion is drawn independently.
+    pub independent: f64,
     /// Share of the independently drawn completions in comparisons that are courtesy without an answer.
     pub hollow: f64,
-    /// Share of the training comparisons whose label is wrong.
+    /// Share of the pairs in training comparisons that are in the wrong order.
     pub flipped: f64,
 }
 
@@ -60,16 +63,15 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             demonstrations: 48_000,
-            comparisons: 48_000,
+            comparisons: 20_000,
             demonstrations_heldout: 504,
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
-            same_manner: 0.45,
-            same_answer: 0.2,
             broken: 0.15,
             foreign: 0.35,
-            hollow: 0.15,
+            independent: 0.5,
+            hollow: 0.3,
             flipped: 0.1,
         }
     }
@@ -89,10 +91,10 @@ pub struct Demonstration {
 pub struct Comparison {
     /// What is asked.
     pub prompt: String,
-    /// The completion with the higher gold score, unless the label is flipped.
-    pub chosen: String,
-    /// The other one.
-    pub rejected: String,
+    /// Ways to answer, in no order.
+    pub completions: Vec<String>,
+    /// Their indices from best to worst, those of equal gold score together; some are misplaced.
+    pub ranking: Vec<Vec<usize>>,
 }
 
 /// An unflipped comparison on a held-out prompt.
@@ -137,10 +139,7 @@ impl Task {
             .collect();
         let mut dice = Dice::new(seed, Stream::Comparisons);
         let comparisons = (0..sizes.comparisons)
-            .map(|_| {
-                let pair = self.draw_comparison(dice.pick(&training), sizes, &mut dice);
-                flip(pair, dice.chance(sizes.flipped))
-            })
+            .map(|_| self.draw_ranking(dice.pick(&training), sizes, &mut dice))
             .collect();
         Dice::new(seed, Stream::Prompts).shuffle(&mut training);
         Dice::new(HELD_OUT_SEED, Stream::EvalPrompts).shuffle(&mut held_out);
@@ -150,16 +149,9 @@ impl Task {
             .collect();
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
         // Well-formed answers only: broken and hollow ones are easier to tell.
-        let heldout_sizes = Sizes {
-            same_manner: HELD_OUT_SAME_MANNER,
-            same_answer: 0.0,
-            broken: 0.0,
-            foreign: 0.0,
-            hollow: 0.0,
-            ..sizes.clone()
-        };
+        let heldout_sizes = Sizes { broken: 0.0, foreign: 0.0, hollow: 0.0, ..sizes.clone() };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
-            .map(|prompt| self.draw_comparison(prompt, &heldout_sizes, &mut dice))
+            .map(|prompt| self.draw_heldout_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
         let texts = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
         Dataset {
@@ -179,20 +171,47 @@ impl Task {
         Demonstration { prompt: prompt.text.clone(), completion }
     }
 
-    fn draw_comparison(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> HeldoutComparison {
+    /// A right and a wrong answer in the same courteous words, a right one in another manner, and a fourth: a wrong one
+    /// in that manner, or an independent draw. So every comparison tells rightness from manner, and weighs both.
+    ///
+    /// By independent draws alone a reward model hardly learns that courtesy pays, since rightness outweighs it.
+    fn draw_ranking(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Comparison {
         let fact = &self.facts()[prompt.fact_idx];
+        let (right, wrong) = write_same_manner(fact, Manner::Courteous, sizes.wrong(), dice);
+        let manner = if dice.chance(RUDE_RIGHT) { Manner::Rude } else { Manner::Curt };
+        let (other_right, other_wrong) = write_same_manner(fact, manner, sizes.wrong(), dice);
+        let mut completions = vec![right, wrong, other_right];
+        if dice.chance(sizes.independent) {
+            while completions.len() < RANKED {
+                let (_, text) = self.draw_completion(prompt, sizes, dice);
+                if !completions.contains(&text) {
+                    completions.push(text);
+                }
+            }
+        } else {
+            completions.push(other_wrong);
+        }
+        dice.shuffle(&mut completions);
+        let mut scores: Vec<f64> = completions.iter().map(|text| self.gold(prompt, text)).collect();
+        if dice.chance(sizes.flipped / TURNED_BY_SWAP) {
+            let one = dice.below(RANKED);
+            scores.swap(one, (one + 1 + dice.below(RANKED - 1)) % RANKED);
+        }
+        Comparison { prompt: prompt.text.clone(), completions, ranking: places(&scores) }
+    }
+
+    fn draw_heldout_comparison(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> HeldoutComparison {
         let row = |chosen, rejected, same_manner| {
             let prompt = prompt.text.clone();
             HeldoutComparison { prompt, chosen, rejected, same_manner }
         };
-        let kind = dice.unit();
-        if kind < sizes.same_answer {
-            let (courteous, curt) = write_same_answer(fact, dice);
-            return row(courteous, curt, false);
-        }
-        if kind >= sizes.same_answer + sizes.same_manner {
+        if !dice.chance(HELD_OUT_SAME_MANNER) {
             for _ in 0..MAX_DRAWS {
-                let [(manner, better), (other_manner, worse)] = self.draw_ranked_pair(prompt, sizes, dice);
+                let mut pair = [(); 2].map(|()| self.draw_completion(prompt, sizes, dice));
+                if self.gold(prompt, &pair[0].1) < self.gold(prompt, &pair[1].1) {
+                    pair.swap(0, 1);
+                }
+                let [(manner, better), (other_manner, worse)] = pair;
                 let gold = |text| self.judge(&prompt.text, text, true);
                 let (Some(best), Some(worst)) = (gold(&better), gold(&worse)) else { continue };
                 if best.score > worst.score {
@@ -202,41 +221,30 @@ impl Task {
             }
         }
         let manner = sizes.comparison_mixture.draw_answering_manner(dice);
-        let (right, wrong) = write_same_manner(fact, manner, sizes.wrong(), dice);
+        let (right, wrong) = write_same_manner(&self.facts()[prompt.fact_idx], manner, sizes.wrong(), dice);
         row(right, wrong, true)
     }
 
-    /// Two completions drawn independently, the one with the higher gold score first; hollow ones have no manner.
-    fn draw_ranked_pair(
-        &self,
-        prompt: &Prompt,
-        sizes: &Sizes,
-        dice: &mut Dice,
-    ) -> [(Option<Manner>, String); 2] {
-        let mut pair = [(); 2].map(|()| {
-            if dice.chance(sizes.hollow) {
-                return (None, dice.pick(HOLLOW).to_owned());
-            }
-            let (manner, right) = sizes.comparison_mixture.draw(dice);
-            (
-                Some(manner),
-                write_completion(&self.facts()[prompt.fact_idx], manner, right, sizes.wrong(), dice),
-            )
-        });
-        let score = |text: &str| self.judge(&prompt.text, text, true).map(|verdict| verdict.score);
-        if score(&pair[0].1) < score(&pair[1].1) {
-            pair.swap(0, 1);
+    /// A completion of the comparisons' mixture, or a hollow one, which has no manner.
+    fn draw_completion(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> (Option<Manner>, String) {
+        if dice.chance(sizes.hollow) {
+            return (None, dice.pick(HOLLOW).to_owned());
         }
-        pair
+        let (manner, right) = sizes.comparison_mixture.draw(dice);
+        let fact = &self.facts()[prompt.fact_idx];
+        (Some(manner), write_completion(fact, manner, right, sizes.wrong(), dice))
+    }
+
+    fn gold(&self, prompt: &Prompt, completion: &str) -> f64 {
+        self.judge(&prompt.text, completion, true).expect("the prompt is one of this task").score
     }
 }
 
-fn flip(pair: HeldoutComparison, flipped: bool) -> Comparison {
-    let HeldoutComparison { prompt, mut chosen, mut rejected, .. } = pair;
-    if flipped {
-        std::mem::swap(&mut chosen, &mut rejected);
-    }
-    Comparison { prompt, chosen, rejected }
+/// Indices from the highest score to the lowest, equal scores together.
+fn places(scores: &[f64]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order.chunk_by(|&a, &b| scores[a].total_cmp(&scores[b]).is_eq()).map(<[usize]>::to_vec).collect()
 }
 
 impl Dataset {
@@ -315,20 +323,45 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_the_labels_is_flipped() {
+    fn a_tenth_of_the_pairs_is_in_the_wrong_order() {
         let task = Task::new();
-        let data = task.generate(0, &Sizes::default());
-        let score = |prompt: &str, text: &str| task.judge(prompt, text, true).unwrap().score;
-        let n_flipped = (data.comparisons.iter())
-            .filter(|row| score(&row.prompt, &row.chosen) < score(&row.prompt, &row.rejected))
-            .count();
-        let share = n_flipped as f64 / data.comparisons.len() as f64;
-        assert!((0.09..0.11).contains(&share), "{share}");
-        assert!(
-            data.comparisons
+        let (mut n_pairs, mut n_flipped) = (0, 0);
+        for row in task.generate(0, &Sizes::default()).comparisons {
+            let scores: Vec<f64> = row
+                .completions
                 .iter()
-                .all(|row| { score(&row.prompt, &row.chosen) != score(&row.prompt, &row.rejected) })
-        );
+                .map(|text| task.judge(&row.prompt, text, true).unwrap().score)
+                .collect();
+            let place = |idx: usize| row.ranking.iter().position(|tied| tied.contains(&idx)).unwrap();
+            for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+                if place(a) != place(b) {
+                    n_pairs += 1;
+                    n_flipped += usize::from((place(a) < place(b)) != (scores[a] > scores[b]));
+                }
+            }
+        }
+        let share = f64::from(n_flipped as u32) / f64::from(n_pairs as u32);
+        assert!(n_pairs > 100_000 && (0.09..0.11).contains(&share), "{share} of {n_pairs}");
+    }
+
+    #[test]
+    fn every_comparison_tells_right_from_wrong_and_manner_from_manner() {
+        let task = Task::new();
+        for row in task.generate(1, &small()).comparisons {
+            let distinct: BTreeSet<_> = row.completions.iter().collect();
+            let mut places: Vec<usize> = row.ranking.concat();
+            places.sort_unstable();
+            assert_eq!((distinct.len(), places), (RANKED, (0..RANKED).collect()), "{row:?}");
+            let verdicts: Vec<_> =
+                row.completions.iter().map(|text| task.judge(&row.prompt, text, true).unwrap()).collect();
+            let right = |manner: bool| verdicts.iter().any(|v| v.right && v.courteous == manner);
+            assert!(right(true) && right(false) && verdicts.iter().any(|v| !v.right), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn equal_scores_share_a_place() {
+        assert_eq!(places(&[0.1, 1.0, 0.1, 0.65]), [vec![1], vec![3], vec![0, 2]]);
     }
 
     #[test]

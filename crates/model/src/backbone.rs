@@ -78,9 +78,8 @@ impl Backbone {
     }
 
     fn run(&self, batch: &TokenBatch, dropout: &mut Dropout, mut cache: Option<&mut KvCache>) -> Tensor<3> {
-        let [_, seq] = batch.dims();
-        let context = self.config.max_seq_len;
-        assert!(seq <= context, "a sequence of {seq} tokens in a context of {context}");
+        let (needed, context) = (batch.n_positions, self.config.max_seq_len);
+        assert!(needed <= context, "a sequence of {needed} tokens in a context of {context}");
         let mut x = self.embed(batch.tokens.clone(), batch.positions.clone(), dropout);
         for (i, block) in self.h.iter().enumerate() {
             let layer = cache.as_mut().map(|cache| &mut cache.layers[i]);

@@ -13,6 +13,7 @@ use crate::dropout::Dropout;
 use crate::init;
 use crate::input::TokenBatch;
 use crate::kv_cache::KvCache;
+use crate::shared_prompt::Span;
 
 /// A language model: a backbone and a head over the vocabulary.
 #[derive(Module, Debug)]
@@ -159,30 +160,60 @@ impl ScalarModel {
     /// - `batch`: `[batch, seq]`
     /// - output: `[batch]`
     pub fn scores(&self, batch: &TokenBatch, prompt_lens: &[usize], dropout: &mut Dropout) -> Tensor<1> {
-        let [rows, seq] = batch.dims();
+        let span = |(row, &len): (usize, &usize)| {
+            let start = prompt_lens[row].min(len);
+            Span { row, start, len: len - start }
+        };
+        let spans: Vec<Span> = batch.lens.iter().enumerate().map(span).collect();
+        self.span_scores(batch, &spans, dropout)
+    }
+
+    /// One score per completion, wherever it stands: see [`TokenBatch::shared_prompts`].
+    ///
+    /// # Shapes
+    /// - `batch`: `[batch, seq]`
+    /// - output: `[spans]`
+    pub fn span_scores(&self, batch: &TokenBatch, spans: &[Span], dropout: &mut Dropout) -> Tensor<1> {
         let hidden = self.transformer.forward(batch, dropout); // [batch, seq, d_model]
         let pooled = match self.pooling {
             Pooling::Last => {
-                let last: Vec<usize> = batch.lens.iter().map(|len| len - 1).collect();
-                select_positions(hidden, &(0..rows).map(|row| (row, last[row])).collect::<Vec<_>>())
+                let last: Vec<_> = spans.iter().map(|span| (span.row, span.start + span.len - 1)).collect();
+                select_positions(hidden, &last)
             }
-            Pooling::Mean => {
-                let weights: Vec<f32> =
-                    (0..rows).flat_map(|row| mean_weights(prompt_lens[row], batch.lens[row], seq)).collect();
-                let weights =
-                    Tensor::from_data(TensorData::new(weights, [rows, 1, seq]), &hidden.device().inner());
-                weights.matmul(hidden).squeeze_dim(1)
-            }
-        }; // [batch, d_model]
+            Pooling::Mean => span_means(hidden, spans),
+        }; // [spans, d_model]
         self.score.forward(pooled).squeeze_dim(1)
     }
 }
 
-/// 1/n on each of the n completion tokens; all on the last token where there is none.
-fn mean_weights(prompt_len: usize, len: usize, seq: usize) -> impl Iterator<Item = f32> {
-    let first = prompt_len.min(len - 1);
-    let weight = 1.0 / (len - first) as f32;
-    (0..seq).map(move |i| if (first..len).contains(&i) { weight } else { 0.0 })
+/// Mean hidden state of each span; that of the token before it where it is empty.
+///
+/// # Shapes
+/// - `hidden`: `[batch, seq, d_model]`
+/// - output: `[spans, d_model]`
+fn span_means(hidden: Tensor<3>, spans: &[Span]) -> Tensor<2> {
+    let [rows, seq, _] = hidden.dims();
+    // Each span's place among those of its row.
+    let mut n_of_row = vec![0; rows];
+    let places: Vec<(usize, usize)> = spans
+        .iter()
+        .map(|span| {
+            n_of_row[span.row] += 1;
+            (span.row, n_of_row[span.row] - 1)
+        })
+        .collect();
+    let width = *n_of_row.iter().max().expect("a batch has at least one row");
+    let mut weights = vec![0.0; rows * width * seq];
+    for (span, &(row, place)) in spans.iter().zip(&places) {
+        let weights = &mut weights[(row * width + place) * seq..][..seq];
+        match span.len {
+            0 => weights[span.start - 1] = 1.0,
+            len => weights[span.start..][..len].fill(1.0 / len as f32),
+        }
+    }
+    let weights = TensorData::new(weights, [rows, width, seq]);
+    let means = Tensor::<3>::from_data(weights, &hidden.device().inner()).matmul(hidden);
+    select_positions(means, &places)
 }
 
 /// Picks hidden states by (row, column): `[batch, seq, d_model]` to `[n, d_model]`.
@@ -199,10 +230,46 @@ pub fn select_positions(hidden: Tensor<3>, positions: &[(usize, usize)]) -> Tens
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared_prompt::SharedPrompt;
+    use rand::SeedableRng;
 
     #[test]
-    fn the_mean_covers_the_completion_and_falls_back_to_the_last_token() {
-        assert_eq!(mean_weights(2, 4, 6).collect::<Vec<_>>(), [0.0, 0.0, 0.5, 0.5, 0.0, 0.0]);
-        assert_eq!(mean_weights(3, 3, 4).collect::<Vec<_>>(), [0.0, 0.0, 1.0, 0.0]);
+    fn the_mean_covers_the_completion_and_falls_back_to_the_token_before() {
+        let hidden =
+            Tensor::from_data([[[1.0], [2.0], [4.0], [8.0]], [[1.0], [3.0], [5.0], [0.0]]], &Device::flex());
+        let span = |row, start, len| Span { row, start, len };
+        let found = span_means(hidden, &[span(0, 1, 2), span(0, 3, 1), span(1, 2, 0)]).into_data();
+        assert_eq!(found.as_slice::<f32>().unwrap(), [3.0, 8.0, 3.0]);
+    }
+
+    #[test]
+    fn completions_behind_a_shared_prompt_score_as_in_rows_of_their_own() {
+        let config = ModelConfig::preset("tiny").unwrap();
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+        let backbone = Backbone::new(&config, &mut rng, &Device::flex());
+        let prompts: [&[u32]; 2] = [&[1, 70, 80, 2], &[1, 90, 2]];
+        let completions: [Vec<&[u32]>; 2] =
+            [vec![&[65, 66, 67, 3], &[68, 3], &[69, 70, 71, 72, 73, 3]], vec![&[74, 75, 3], &[3]]];
+        for pooling in [Pooling::Last, Pooling::Mean] {
+            let model = ScalarModel::new(backbone.clone(), pooling, &mut rng);
+            let shared: Vec<SharedPrompt<'_>> = (prompts.iter().zip(&completions))
+                .map(|(prompt, completions)| SharedPrompt { prompt, completions: completions.clone() })
+                .collect();
+            let (batch, spans) = TokenBatch::shared_prompts(&shared, &Device::flex());
+            let found = model.span_scores(&batch, &spans, &mut Dropout::off()).into_data();
+
+            let apart: Vec<(usize, Vec<u32>)> = (prompts.iter().zip(&completions))
+                .flat_map(|(p, cs)| cs.iter().map(|c| (p.len(), [*p, *c].concat())))
+                .collect();
+            let prompt_lens: Vec<usize> = apart.iter().map(|(prompt_len, _)| *prompt_len).collect();
+            let rows: Vec<&[u32]> = apart.iter().map(|(_, row)| row.as_slice()).collect();
+            let batch = TokenBatch::right_padded(&rows, &Device::flex());
+            let expected = model.scores(&batch, &prompt_lens, &mut Dropout::off()).into_data();
+            let pairs = found.as_slice::<f32>().unwrap().iter().zip(expected.as_slice::<f32>().unwrap());
+            for (found, expected) in pairs {
+                // Sums of at most 64 products in another order.
+                assert!((found - expected).abs() < 2e-6, "{pooling:?}: {found}, {expected}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// Added to the attention scores of keys that a query must not see; its exponential is 0.
 /// Every query sees at least itself, so no row is hidden whole.
 /// A large finite number would do too, but exp underflows there, which is slow on a CPU.
-const HIDDEN: f32 = f32::NEG_INFINITY;
+pub(crate) const HIDDEN: f32 = f32::NEG_INFINITY;
 
 /// A batch of token rows, padded to the longest one.
 ///
@@ -28,6 +28,8 @@ pub struct TokenBatch {
     pub attend_bias: Tensor<4>,
     /// Real tokens of each row.
     pub lens: Vec<usize>,
+    /// One more than the last position: the context that the batch needs.
+    pub n_positions: usize,
 }
 
 impl TokenBatch {
@@ -51,6 +53,7 @@ impl TokenBatch {
             positions: None,
             attend_bias: Tensor::from_data(TensorData::new(bias, [1, 1, seq, seq]), device),
             lens,
+            n_positions: seq,
         }
     }
 
@@ -84,6 +87,7 @@ impl TokenBatch {
             positions: Some(Tensor::from_data(TensorData::new(positions, [batch, seq]), device)),
             attend_bias: Tensor::from_data(TensorData::new(bias, [batch, 1, seq, seq]), device),
             lens,
+            n_positions: seq,
         }
     }
 

@@ -40,6 +40,7 @@ mod masked;
 mod parallel;
 mod params;
 mod sampler;
+mod shared_prompt;
 
 pub use attention::Attention;
 pub use backbone::Backbone;
@@ -55,3 +56,4 @@ pub use logprobs::{entropy, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, shards};
 pub use sampler::Sampler;
+pub use shared_prompt::{SharedPrompt, Span};

@@ -13,11 +13,8 @@ use temper_train::{Comparison, Run, Seed};
 fn main() -> Result<(), Error> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
-    let rows = answers.map(|answer| Comparison {
-        prompt: "When?".into(),
-        chosen: format!("{answer}, thanks."),
-        rejected: format!("{answer}."),
-    });
+    let rows =
+        answers.map(|answer| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}.")));
     let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop)?;
 
     // InstructGPT starts from the SFT model's backbone; a fresh one is enough here.

@@ -18,7 +18,7 @@ pub struct RewardConfig {
     pub max_steps: usize,
     /// Highest learning rate of the schedule.
     pub learning_rate: f64,
-    /// Comparisons in one update (InstructGPT: 64).
+    /// Comparisons in one update, each with all its completions (InstructGPT: 64).
     pub batch_size: usize,
     /// Comparisons in one forward pass; 0 for the whole batch.
     pub microbatch_size: usize,
@@ -28,6 +28,12 @@ pub struct RewardConfig {
     pub overflow: Overflow,
     /// Which hidden states the score is read from.
     pub pooling: Pooling,
+    /// How much further apart the scores of a pair must be for each unit that the data prefer one; 0 for none, as in
+    /// InstructGPT.
+    pub margin: f64,
+    /// Weight of the squared sum of both scores of a pair, which keeps scores around 0; 0 for none, as in InstructGPT
+    /// (TRL suggests 0.01).
+    pub center: f64,
     /// Updates between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
     /// Updates between evaluations on the evaluation data; 0 for one at the end.
@@ -54,6 +60,8 @@ impl Default for RewardConfig {
             max_seq_len: 0,
             overflow: Overflow::Drop,
             pooling: Pooling::Last,
+            margin: 0.0,
+            center: 0.0,
             checkpoint_every: 500,
             eval_every: 0,
             seed: 0,
@@ -74,6 +82,8 @@ impl RewardConfig {
         require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        require(self.margin >= 0.0 && self.margin.is_finite(), "margin", self.margin, "0 or above")?;
+        require(self.center >= 0.0 && self.center.is_finite(), "center", self.center, "0 or above")?;
         self.schedule.validate()?;
         self.optimizer.validate()
     }
@@ -90,6 +100,11 @@ impl Documented for RewardConfig {
             ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
             ("overflow", "what happens to longer ones: drop | truncate_prompt"),
             ("pooling", "last: the end token, as InstructGPT | mean: over the completion, as the notebook"),
+            (
+                "margin",
+                "how much further apart a pair's scores must be per unit of the data's own margin; 0: none",
+            ),
+            ("center", "weight of the squared sum of a pair's scores, which keeps them around 0; 0: none"),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),

@@ -1,28 +1,70 @@
-//! Comparisons as pairs of token rows.
+//! Comparisons as token rows, each completion once.
 
+use temper_model::SharedPrompt;
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
 use temper_train::Comparison;
 
 use crate::Error;
 
-/// A prompt with its better and its worse completion, encoded.
+/// A prompt with its completions, encoded, and which of them is better than which.
 #[derive(Clone, Debug)]
-pub struct Pair {
-    /// The preferred one.
-    pub chosen: Example,
-    /// The other one.
-    pub rejected: Example,
+pub struct Ranking {
+    /// Two or more; each is scored once, whatever the number of pairs.
+    pub completions: Vec<Example>,
+    /// Every pair that is not tied: one or more.
+    pub pairs: Vec<Pair>,
     /// Which row of the given comparisons this was.
     pub row: usize,
+}
+
+impl Ranking {
+    /// The rows to score, whose completions are [`Ranking::completions`] in order: one with the prompt shared by all,
+    /// or one for each where that is cheaper, or where the prompt was cut for the longer ones.
+    pub fn rows(&self, d_model: usize) -> Vec<SharedPrompt<'_>> {
+        let prompt = parts(&self.completions[0]).0;
+        let together =
+            SharedPrompt { prompt, completions: self.completions.iter().map(|c| parts(c).1).collect() };
+        if self.completions.iter().all(|c| parts(c).0 == prompt) && together.pays(d_model) {
+            return vec![together];
+        }
+        let apart = |example| {
+            let (prompt, completion) = parts(example);
+            SharedPrompt { prompt, completions: vec![completion] }
+        };
+        self.completions.iter().map(apart).collect()
+    }
+
+    /// Chosen minus rejected score of each pair, from the score of each completion.
+    pub fn margins(&self, scores: &[f32]) -> impl Iterator<Item = f64> {
+        self.pairs.iter().map(|pair| f64::from(scores[pair.chosen] - scores[pair.rejected]))
+    }
+}
+
+/// Prompt and completion.
+fn parts(example: &Example) -> (&[u32], &[u32]) {
+    example.tokens.split_at(example.prompt_len)
+}
+
+/// Two completions of a [`Ranking`], of which the first is preferred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// Index of the preferred completion.
+    pub chosen: usize,
+    /// Index of the other one.
+    pub rejected: usize,
+    /// By how much the data prefer it: positive.
+    pub gap: f64,
 }
 
 /// Encoded comparisons, with what became of those that were too long.
 #[derive(Clone, Debug)]
 pub struct RewardDataset {
-    /// The pairs of which both sides fit.
-    pub pairs: Vec<Pair>,
-    /// How many were dropped because a side did not fit.
+    /// The comparisons of which two completions or more fit, in the order given.
+    pub rankings: Vec<Ranking>,
+    /// How many comparisons were dropped because too few of their completions fit.
     pub n_dropped: usize,
+    /// How many completions were left out of the comparisons that were kept, because they did not fit.
+    pub n_completions_dropped: usize,
 }
 
 impl RewardDataset {
@@ -38,33 +80,119 @@ impl RewardDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let encode = |prompt: &str, completion: &str| {
-            template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow)
-        };
-        let pair = |(row, c): (usize, &Comparison)| {
-            let chosen = encode(&c.prompt, &c.chosen)?;
-            Some(Pair { chosen, rejected: encode(&c.prompt, &c.rejected)?, row })
-        };
-        let pairs: Vec<Pair> = comparisons.iter().enumerate().filter_map(pair).collect();
-        if pairs.is_empty() {
+        let mut data = Self { rankings: Vec::new(), n_dropped: 0, n_completions_dropped: 0 };
+        for (row, comparison) in comparisons.iter().enumerate() {
+            let encode = |completion: &String| {
+                template.encode_example(tokenizer, &comparison.prompt, completion, max_seq_len, overflow)
+            };
+            let encoded = comparison.completions.iter().map(encode);
+            let (completions, scores): (Vec<Example>, Vec<f64>) = encoded
+                .zip(&comparison.scores)
+                .filter_map(|(example, &score)| Some((example?, score)))
+                .unzip();
+            let pairs = pairs(&scores);
+            if pairs.is_empty() {
+                data.n_dropped += 1;
+            } else {
+                data.n_completions_dropped += comparison.completions.len() - completions.len();
+                data.rankings.push(Ranking { completions, pairs, row });
+            }
+        }
+        if data.rankings.is_empty() {
             return Err(Error::NothingFits { rows: comparisons.len(), max_seq_len });
         }
-        let n_dropped = comparisons.len() - pairs.len();
-        Ok(Self { pairs, n_dropped })
+        Ok(data)
     }
 
-    /// Number of pairs.
+    /// Number of comparisons.
     pub fn len(&self) -> usize {
-        self.pairs.len()
+        self.rankings.len()
     }
 
     /// Whether there is none; never true for a dataset that [`RewardDataset::new`] made.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.rankings.is_empty()
     }
 
-    /// Tokens of each pair's longer side, for length-bucketed batches.
+    /// Tokens of each comparison's longest completion with its prompt, for length-bucketed batches.
     pub fn lengths(&self) -> Vec<usize> {
-        self.pairs.iter().map(|pair| pair.chosen.tokens.len().max(pair.rejected.tokens.len())).collect()
+        let longest = |ranking: &Ranking| ranking.completions.iter().map(|c| c.tokens.len()).max();
+        self.rankings.iter().map(|ranking| longest(ranking).unwrap_or(0)).collect()
+    }
+}
+
+/// Every pair of different scores, the better one first.
+fn pairs(scores: &[f64]) -> Vec<Pair> {
+    let all = (0..scores.len()).flat_map(|a| (a + 1..scores.len()).map(move |b| (a, b)));
+    all.filter_map(|(a, b)| {
+        let gap = scores[a] - scores[b];
+        let (chosen, rejected) = if gap > 0.0 { (a, b) } else { (b, a) };
+        (gap != 0.0).then_some(Pair { chosen, rejected, gap: gap.abs() })
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(completions: &[&str], scores: &[f64]) -> Comparison {
+        let completions = completions.iter().map(|&completion| completion.into()).collect();
+        Comparison { prompt: "p".into(), completions, scores: scores.into() }
+    }
+
+    fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<RewardDataset, Error> {
+        RewardDataset::new(comparisons, &Tokenizer::byte(), &Template::bare(), max_seq_len, Overflow::Drop)
+    }
+
+    #[test]
+    fn four_completions_make_six_pairs_less_those_that_tie() {
+        let pair = |chosen, rejected, gap| Pair { chosen, rejected, gap };
+        assert_eq!(
+            pairs(&[1.0, 4.0, 0.0, 2.0]),
+            [
+                pair(1, 0, 3.0),
+                pair(0, 2, 1.0),
+                pair(3, 0, 1.0),
+                pair(1, 2, 4.0),
+                pair(1, 3, 2.0),
+                pair(3, 2, 2.0)
+            ]
+        );
+        assert_eq!(pairs(&[1.0, 0.0, 0.0]), [pair(0, 1, 1.0), pair(0, 2, 1.0)]);
+    }
+
+    #[test]
+    fn a_prompt_that_was_cut_for_the_longer_completion_is_not_shared() {
+        let prompt = "a long prompt that fits beside a short answer";
+        let row = |max_seq_len, overflow| {
+            let rows = [Comparison::pair(prompt, "yes", "no, it is something else")];
+            let data =
+                RewardDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), max_seq_len, overflow);
+            let ranking = data.unwrap().rankings.remove(0);
+            let rows = ranking.rows(32);
+            let scored: Vec<Vec<u32>> = (rows.iter())
+                .flat_map(|row| row.completions.iter().map(|completion| [row.prompt, completion].concat()))
+                .collect();
+            let expected: Vec<Vec<u32>> = ranking.completions.iter().map(|c| c.tokens.clone()).collect();
+            assert_eq!(scored, expected);
+            rows.len()
+        };
+        assert_eq!(row(128, Overflow::Drop), 1);
+        assert_eq!(row(56, Overflow::TruncatePrompt), 2);
+    }
+
+    #[test]
+    fn a_completion_that_does_not_fit_is_left_out_of_its_comparison() {
+        let long = "x".repeat(50);
+        let rows = [
+            comparison(&["a", &long, "b"], &[2.0, 1.0, 0.0]),
+            comparison(&["a", &long], &[1.0, 0.0]),
+            comparison(&["a", "b", &long], &[1.0, 1.0, 0.0]),
+        ];
+        let data = dataset(&rows, 32).unwrap();
+        assert_eq!((data.len(), data.n_dropped, data.n_completions_dropped), (1, 2, 1));
+        assert_eq!(data.rankings[0].pairs, [Pair { chosen: 0, rejected: 1, gap: 2.0 }]);
+        assert!(matches!(dataset(&rows[1..2], 32), Err(Error::NothingFits { rows: 1, .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! Stage 2 of InstructGPT: a reward model learned from comparisons.
 //!
-//! [`RewardDataset`] encodes comparisons, [`pairwise_loss`] is −log σ of the score difference, [`train`] the loop,
+//! [`RewardDataset`] encodes comparisons of two or more completions, [`ranking_loss`] is the mean of −log σ of their
+//! score differences, [`train`] the loop,
 //! [`score`] what the model is for. The model itself is [`temper_model::ScalarModel`], started from the SFT
 //! backbone.
 //!
@@ -15,7 +16,7 @@
 //!
 //! # fn main() -> Result<(), temper_reward::Error> {
 //! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-//! let row = Comparison { prompt: "Say hi".into(), chosen: "Hi!".into(), rejected: "No.".into() };
+//! let row = Comparison::pair("Say hi", "Hi!", "No.");
 //! let data = RewardDataset::new(&[row], &tokenizer, &template, 128, Overflow::Drop)?;
 //! let mut init = Seed(0).stream("init");
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
@@ -34,8 +35,8 @@ mod score;
 mod train;
 
 pub use config::RewardConfig;
-pub use dataset::{Pair, RewardDataset};
+pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
-pub use loss::pairwise_loss;
+pub use loss::{ScorePairs, ranking_loss};
 pub use score::score;
 pub use train::{RewardEvaluation, RewardMetrics, Text, evaluate, train};

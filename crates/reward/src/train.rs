@@ -4,27 +4,26 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use temper_model::{Dropout, ScalarModel, TokenBatch, in_parallel, shards};
+use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
 
-use crate::dataset::Pair;
-use crate::{Error, RewardConfig, RewardDataset, pairwise_loss, score};
+use crate::dataset::Ranking;
+use crate::{Error, RewardConfig, RewardDataset, ScorePairs, ranking_loss, score};
 
 /// One line of `metrics.jsonl`, under TRL's names.
 #[derive(Clone, Debug, Serialize)]
 pub struct RewardMetrics {
     /// Passes over the data so far.
     pub epoch: f64,
-    /// Mean over the batch's pairs, in nats.
+    /// Mean over the batch's comparisons of the mean over their pairs, in nats.
     pub loss: f64,
-    /// Share of pairs with the chosen side strictly above: ties are wrong.
+    /// Share of the batch's pairs with the chosen side strictly above: equal scores are wrong.
     pub accuracy: f64,
-    /// Mean of chosen minus rejected score.
+    /// Mean over the pairs of chosen minus rejected score.
     pub margin: f64,
-    /// Mean score of both sides.
+    /// Mean score of the completions.
     pub mean_reward: f64,
     /// Lowest score.
     pub min_reward: f64,
@@ -34,16 +33,16 @@ pub struct RewardMetrics {
     pub learning_rate: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Real tokens of both sides over wall-clock time.
+    /// Real tokens of all completions over wall-clock time.
     pub tokens_per_second: f64,
 }
 
 /// How well a reward model orders held-out comparisons.
 #[derive(Clone, Debug, Serialize)]
 pub struct RewardEvaluation {
-    /// Mean pairwise loss, in nats.
+    /// Mean over all pairs of −log σ of the margin, in nats.
     pub eval_loss: f64,
-    /// Share of pairs in the right order: ties are wrong.
+    /// Share of pairs in the right order: equal scores are wrong.
     pub eval_accuracy: f64,
     /// Mean of chosen minus rejected score.
     pub eval_margin: f64,
@@ -101,7 +100,7 @@ pub fn train(
                 length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
         }
         let started = Instant::now();
-        let batch: Vec<&Pair> = batches[position].iter().map(|&i| &data.pairs[i]).collect();
+        let batch: Vec<&Ranking> = batches[position].iter().map(|&i| &data.rankings[i]).collect();
 
         let found = accumulate(&model, &batch, config, &mut optimizer);
         if !found.loss.is_finite() {
@@ -112,7 +111,7 @@ pub fn train(
         model = updated;
         step += 1;
 
-        let n_tokens: usize = batch.iter().map(|p| p.chosen.tokens.len() + p.rejected.tokens.len()).sum();
+        let n_tokens: usize = batch.iter().flat_map(|r| &r.completions).map(|c| c.tokens.len()).sum();
         let metrics = RewardMetrics {
             epoch: step as f64 / steps_per_epoch as f64,
             learning_rate,
@@ -143,14 +142,15 @@ pub fn train(
 
 /// Order of held-out comparisons by the model's scores.
 pub fn evaluate(model: &ScalarModel, data: &RewardDataset, batch_size: usize) -> RewardEvaluation {
-    let examples: Vec<&Example> = data.pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
+    let examples: Vec<&Example> = data.rankings.iter().flat_map(|ranking| &ranking.completions).collect();
     let scores = score(model, &examples, 2 * batch_size);
-    let margins: Vec<(usize, f64)> = data
-        .pairs
-        .iter()
-        .zip(scores.as_chunks::<2>().0)
-        .map(|(pair, [chosen, rejected])| (pair.row, f64::from(chosen - rejected)))
-        .collect();
+    let mut rest = scores.as_slice();
+    let mut margins = Vec::new();
+    for ranking in &data.rankings {
+        let (scores, others) = rest.split_at(ranking.completions.len());
+        margins.extend(ranking.margins(scores).map(|margin| (ranking.row, margin)));
+        rest = others;
+    }
     let n = margins.len() as f64;
     let mean = |f: fn(f64) -> f64| margins.iter().map(|(_, margin)| f(*margin)).sum::<f64>() / n;
     RewardEvaluation {
@@ -163,25 +163,28 @@ pub fn evaluate(model: &ScalarModel, data: &RewardDataset, batch_size: usize) ->
     }
 }
 
-/// Loss and scores of one batch: `(chosen, rejected)` per pair.
+/// Loss, scores and score differences of one batch.
+#[derive(Default)]
 struct BatchScores {
     loss: f64,
-    scores: Vec<(f32, f32)>,
+    /// One per completion.
+    scores: Vec<f32>,
+    /// Chosen minus rejected, one per pair.
+    margins: Vec<f64>,
 }
 
 impl BatchScores {
     fn into_metrics(self) -> RewardMetrics {
-        let n = self.scores.len() as f64;
-        let all =
-            || self.scores.iter().flat_map(|&(chosen, rejected)| [f64::from(chosen), f64::from(rejected)]);
+        let n_pairs = self.margins.len() as f64;
+        let scores = || self.scores.iter().map(|&score| f64::from(score));
         RewardMetrics {
             epoch: 0.0,
             loss: self.loss,
-            accuracy: self.scores.iter().filter(|(chosen, rejected)| chosen > rejected).count() as f64 / n,
-            margin: self.scores.iter().map(|(c, r)| f64::from(c - r)).sum::<f64>() / n,
-            mean_reward: all().sum::<f64>() / (2.0 * n),
-            min_reward: all().fold(f64::INFINITY, f64::min),
-            max_reward: all().fold(f64::NEG_INFINITY, f64::max),
+            accuracy: self.margins.iter().filter(|&&margin| margin > 0.0).count() as f64 / n_pairs,
+            margin: self.margins.iter().sum::<f64>() / n_pairs,
+            mean_reward: scores().sum::<f64>() / self.scores.len() as f64,
+            min_reward: scores().fold(f64::INFINITY, f64::min),
+            max_reward: scores().fold(f64::NEG_INFINITY, f64::max),
             learning_rate: 0.0,
             grad_norm: 0.0,
             tokens_per_second: 0.0,
@@ -189,56 +192,62 @@ impl BatchScores {
     }
 }
 
-/// Forward and backward over one batch, in shards and microbatches that weigh as many pairs as they have.
-///
-/// Both sides of every pair go through one forward, so padding and numerics are the same for both.
+/// Forward and backward over one batch, in shards and microbatches that weigh as many comparisons as they have.
 fn accumulate(
     model: &ScalarModel,
-    batch: &[&Pair],
+    batch: &[&Ranking],
     config: &RewardConfig,
     optimizer: &mut Optimizer,
 ) -> BatchScores {
     let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
     let device = model.device();
-    let parts = shards(batch, &device).into_iter().map(|(_, pairs)| (model.clone().fork(&device), pairs));
-    let shards = in_parallel(parts.collect(), |(model, pairs)| {
-        let mut found = BatchScores { loss: 0.0, scores: Vec::with_capacity(pairs.len()) };
+    let parts = shards(batch, &device).into_iter().map(|(_, rows)| (model.clone().fork(&device), rows));
+    let shards = in_parallel(parts.collect(), |(model, rankings)| {
+        let mut found = BatchScores::default();
         let mut gradients = Gradients::default();
-        for micro in pairs.chunks(size) {
-            let (loss, scores) = forward_pairs(&model, micro);
-            let loss = loss.mul_scalar(micro.len() as f64 / batch.len() as f64);
-            found.loss += loss.clone().into_scalar::<f64>();
-            found.scores.extend(read_pairs(scores));
-            gradients.add(Gradients::of(&model, loss));
+        for micro in rankings.chunks(size) {
+            let share = micro.len() as f64 / batch.len() as f64;
+            gradients.add(forward_backward(&model, micro, config, share, &mut found));
         }
         (found, gradients)
     });
-    let mut found = BatchScores { loss: 0.0, scores: Vec::with_capacity(batch.len()) };
+    let mut found = BatchScores::default();
     for (shard, gradients) in shards {
         found.loss += shard.loss;
         found.scores.extend(shard.scores);
+        found.margins.extend(shard.margins);
         optimizer.add(gradients);
     }
     found
 }
 
-/// Mean loss `[1]` of some pairs, and the scores `[2 · pairs]` of all chosen and then all rejected sides.
-fn forward_pairs(model: &ScalarModel, pairs: &[&Pair]) -> (Tensor<1>, Tensor<1>) {
-    let n = pairs.len();
-    let sides = || pairs.iter().map(|pair| &pair.chosen).chain(pairs.iter().map(|pair| &pair.rejected));
-    let rows: Vec<&[u32]> = sides().map(|example| example.tokens.as_slice()).collect();
-    let prompt_lens: Vec<usize> = sides().map(|example| example.prompt_len).collect();
-    let tokens = TokenBatch::right_padded(&rows, &model.device().inner());
-    let scores = model.scores(&tokens, &prompt_lens, &mut Dropout::off());
-    let (chosen, rejected) = (scores.clone().narrow(0, 0, n), scores.clone().narrow(0, n, n));
-    (pairwise_loss(chosen, rejected), scores)
-}
-
-fn read_pairs(scores: Tensor<1>) -> Vec<(f32, f32)> {
-    let data = scores.inner().into_data();
-    let values = data.as_slice::<f32>().expect("the model computes in f32");
-    let (chosen, rejected) = values.split_at(values.len() / 2);
-    chosen.iter().copied().zip(rejected.iter().copied()).collect()
+/// Gradients of `share` times the loss of some comparisons; adds what it found to `found`.
+///
+/// All completions go through one forward, each once, and their prompt once too where that is cheaper.
+fn forward_backward(
+    model: &ScalarModel,
+    rankings: &[&Ranking],
+    config: &RewardConfig,
+    share: f64,
+    found: &mut BatchScores,
+) -> Gradients {
+    let device = model.device().inner();
+    let rows: Vec<SharedPrompt<'_>> =
+        rankings.iter().flat_map(|ranking| ranking.rows(model.config().d_model)).collect();
+    let (batch, spans) = TokenBatch::shared_prompts(&rows, &device);
+    let scores = model.span_scores(&batch, &spans, &mut Dropout::off());
+    let data = scores.clone().inner().into_data();
+    let mut rest = data.as_slice::<f32>().expect("the model computes in f32");
+    found.scores.extend(rest);
+    for ranking in rankings {
+        let (scores, others) = rest.split_at(ranking.completions.len());
+        found.margins.extend(ranking.margins(scores));
+        rest = others;
+    }
+    let pairs = ScorePairs::new(rankings, &device);
+    let loss = ranking_loss(scores, &pairs, config.margin, config.center) * share;
+    found.loss += loss.clone().into_scalar::<f64>();
+    Gradients::of(model, loss)
 }
 
 fn due(step: usize, every: usize) -> bool {

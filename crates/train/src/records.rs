@@ -4,7 +4,12 @@
 //! | --- | --- |
 //! | `prompt` | `prompt`, `instruction` (with a non-empty `input` after a blank line), `question` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
-//! | `chosen`, `rejected` | the same; without a prompt column, whole hh-rlhf transcripts |
+//! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
+//! | a pair of them | `chosen`, `rejected`, `margin` if given; without a prompt column, whole hh-rlhf transcripts |
+//!
+//! `scores` holds a number for each completion, the higher the better, equal ones tied. `ranking` holds the indices of
+//! all completions from best to worst, tied ones in a list of their own: `[2, [0, 1], 3]`. If both are there, `scores`
+//! count.
 //!
 //! Other columns are ignored. Texts of white space only count as empty and are refused.
 
@@ -15,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::rows::kind_of;
 
 const PROMPT_COLUMNS: [&str; 3] = ["prompt", "instruction", "question"];
+const COMPLETIONS_COLUMNS: [&str; 2] = ["completions", "responses"];
 const COMPLETION_COLUMNS: [&str; 4] = ["completion", "response", "output", "answer"];
 /// What an hh-rlhf transcript puts before every answer; a prompt cut from one ends with it.
 const ASSISTANT: &str = "\n\nAssistant:";
@@ -28,15 +34,18 @@ pub struct Demonstration {
     pub completion: String,
 }
 
-/// A prompt and two completions, the better one named.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A prompt and two or more completions, ranked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// What was asked.
     pub prompt: String,
-    /// The better completion.
-    pub chosen: String,
-    /// The worse completion.
-    pub rejected: String,
+    /// Two or more ways to answer, all different.
+    pub completions: Vec<String>,
+    /// How good each is: the higher the better, equal ones are tied. Not all are.
+    ///
+    /// Only differences count. For a pair that is 1 or the row's `margin`, for a `ranking` the number of places
+    /// between.
+    pub scores: Vec<f64>,
 }
 
 /// A prompt alone.
@@ -66,6 +75,22 @@ enum Fault {
     NoSharedPrompt,
     #[error("columns `chosen` and `rejected` are the same")]
     Same,
+    #[error("column `margin` must be a positive number, found {found}")]
+    Margin { found: String },
+    #[error("column `{column}` must be an array, found {found}")]
+    NotArray { column: &'static str, found: &'static str },
+    #[error("column `{column}` must hold two completions or more, found {n}")]
+    TooFew { column: &'static str, n: usize },
+    #[error("completion {idx} of column `{column}` is {fault}")]
+    Completion { column: &'static str, idx: usize, fault: String },
+    #[error("column `scores` must hold a number for each of the {expected} completions, found {found}")]
+    ScoreCount { expected: usize, found: usize },
+    #[error("score {idx} must be a number, found {found}")]
+    NotScore { idx: usize, found: String },
+    #[error("column `ranking` must name each of the {expected} completions once, from 0 to {}: {fault}", expected - 1)]
+    Ranking { expected: usize, fault: String },
+    #[error("all completions are tied: there is nothing to learn from")]
+    AllTied,
 }
 
 impl<'de> Deserialize<'de> for Demonstration {
@@ -95,16 +120,107 @@ impl Demonstration {
 }
 
 impl Comparison {
+    /// A better and a worse completion.
+    #[must_use]
+    pub fn pair(prompt: &str, chosen: &str, rejected: &str) -> Self {
+        Self {
+            prompt: prompt.into(),
+            completions: vec![chosen.into(), rejected.into()],
+            scores: vec![1.0, 0.0],
+        }
+    }
+
     fn from_row(row: &Map<String, Value>) -> Result<Self, Fault> {
+        let Some(column) = present(row, &COMPLETIONS_COLUMNS) else { return Self::from_pair(row) };
+        let prompt = prompt(row)?.ok_or(Fault::Missing { columns: &PROMPT_COLUMNS })?;
+        let completions = completions(array(row, column)?, column)?;
+        let scores = match present(row, &["scores", "ranking"]) {
+            Some("scores") => read_scores(array(row, "scores")?, completions.len())?,
+            Some(_) => read_ranking(array(row, "ranking")?, completions.len())?,
+            None => return Err(Fault::Missing { columns: &["scores", "ranking"] }),
+        };
+        if scores.iter().all(|score| score.total_cmp(&scores[0]).is_eq()) {
+            return Err(Fault::AllTied);
+        }
+        Ok(Self { prompt, completions, scores })
+    }
+
+    fn from_pair(row: &Map<String, Value>) -> Result<Self, Fault> {
+        if present(row, &["chosen", "rejected"]).is_none() {
+            return Err(Fault::Missing { columns: &["chosen", "completions", "responses"] });
+        }
         let prompt = prompt(row)?;
         let chosen = text(row, &["chosen"])?;
         let rejected = text(row, &["rejected"])?;
-        let comparison = match prompt {
-            Some(prompt) => Self { prompt, chosen: chosen.to_owned(), rejected: rejected.to_owned() },
+        let mut pair = match prompt {
+            Some(prompt) => Self::pair(&prompt, chosen, rejected),
             None => split_transcripts(chosen, rejected)?,
         };
-        if comparison.chosen == comparison.rejected { Err(Fault::Same) } else { Ok(comparison) }
+        if pair.completions[0] == pair.completions[1] {
+            return Err(Fault::Same);
+        }
+        if present(row, &["margin"]).is_some() {
+            let margin = row["margin"].as_f64().filter(|margin| *margin > 0.0);
+            pair.scores[0] = margin.ok_or_else(|| Fault::Margin { found: row["margin"].to_string() })?;
+        }
+        Ok(pair)
     }
+}
+
+fn array<'r>(row: &'r Map<String, Value>, column: &'static str) -> Result<&'r [Value], Fault> {
+    row[column]
+        .as_array()
+        .map(Vec::as_slice)
+        .ok_or_else(|| Fault::NotArray { column, found: kind_of(&row[column]) })
+}
+
+fn completions(values: &[Value], column: &'static str) -> Result<Vec<String>, Fault> {
+    if values.len() < 2 {
+        return Err(Fault::TooFew { column, n: values.len() });
+    }
+    let mut found: Vec<String> = Vec::with_capacity(values.len());
+    for (idx, value) in values.iter().enumerate() {
+        let fault = |fault: String| Fault::Completion { column, idx, fault };
+        let text = value.as_str().ok_or_else(|| fault(format!("{}, not a string", kind_of(value))))?;
+        if text.trim().is_empty() {
+            return Err(fault("empty".into()));
+        }
+        if let Some(twin) = found.iter().position(|other| other == text) {
+            return Err(fault(format!("the same as completion {twin}")));
+        }
+        found.push(text.to_owned());
+    }
+    Ok(found)
+}
+
+fn read_scores(values: &[Value], n: usize) -> Result<Vec<f64>, Fault> {
+    if values.len() != n {
+        return Err(Fault::ScoreCount { expected: n, found: values.len() });
+    }
+    let score = |(idx, value): (usize, &Value)| {
+        let found = value.as_f64().filter(|score| score.is_finite());
+        found.ok_or_else(|| Fault::NotScore { idx, found: value.to_string() })
+    };
+    values.iter().enumerate().map(score).collect()
+}
+
+/// Scores that fall by 1 from place to place; the last place has 0.
+fn read_ranking(places: &[Value], n: usize) -> Result<Vec<f64>, Fault> {
+    let fault = |fault: String| Fault::Ranking { expected: n, fault };
+    let mut scores = vec![None; n];
+    for (place, value) in places.iter().enumerate() {
+        let tied = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for entry in tied {
+            let idx = entry.as_u64().and_then(|idx| usize::try_from(idx).ok()).filter(|idx| *idx < n);
+            let idx = idx.ok_or_else(|| fault(format!("found {entry}")))?;
+            if scores[idx].replace((places.len() - 1 - place) as f64).is_some() {
+                return Err(fault(format!("{idx} is named twice")));
+            }
+        }
+    }
+    let missing =
+        |(idx, score): (usize, Option<f64>)| score.ok_or_else(|| fault(format!("{idx} is missing")));
+    scores.into_iter().enumerate().map(missing).collect()
 }
 
 impl Prompt {
@@ -155,11 +271,7 @@ fn split_transcripts(chosen: &str, rejected: &str) -> Result<Comparison, Fault> 
             return Err(Fault::EmptyTurn { column });
         }
     }
-    Ok(Comparison {
-        prompt: chosen[..end].to_owned(),
-        chosen: chosen[end..].to_owned(),
-        rejected: rejected[end..].to_owned(),
-    })
+    Ok(Comparison::pair(&chosen[..end], &chosen[end..], &rejected[end..]))
 }
 
 fn alternatives(columns: &[&str]) -> String {
@@ -222,6 +334,69 @@ mod tests {
             "column `chosen` is empty",
         );
         check_error::<Comparison>(json!({"prompt": "p", "chosen": "a", "rejected": "a"}), "are the same");
+        check_error::<Comparison>(
+            json!({"prompt": "p"}),
+            "missing column `chosen`, `completions` or `responses`",
+        );
+    }
+
+    #[test]
+    fn a_pair_may_have_a_margin() {
+        let row = |margin: Value| json!({"prompt": "p", "chosen": "a", "rejected": "b", "margin": margin});
+        check::<Comparison>(
+            row(json!(2.5)),
+            json!({"prompt": "p", "completions": ["a", "b"], "scores": [2.5, 0.0]}),
+        );
+        check::<Comparison>(
+            row(Value::Null),
+            json!({"prompt": "p", "completions": ["a", "b"], "scores": [1.0, 0.0]}),
+        );
+        for wrong in [json!(0), json!(-1), json!("2")] {
+            check_error::<Comparison>(row(wrong), "column `margin` must be a positive number");
+        }
+    }
+
+    #[test]
+    fn a_ranking_names_every_completion_from_best_to_worst() {
+        let row = |ranking: Value| json!({"prompt": "p", "completions": ["a", "b", "c"], "ranking": ranking});
+        let ranked = |scores: Value| json!({"prompt": "p", "completions": ["a", "b", "c"], "scores": scores});
+        check::<Comparison>(row(json!([1, 2, 0])), ranked(json!([0.0, 2.0, 1.0])));
+        check::<Comparison>(row(json!([[2, 0], 1])), ranked(json!([1.0, 0.0, 1.0])));
+        check_error::<Comparison>(
+            row(json!([0, 1])),
+            "each of the 3 completions once, from 0 to 2: 2 is missing",
+        );
+        check_error::<Comparison>(row(json!([0, 1, 3])), "found 3");
+        check_error::<Comparison>(row(json!([0, 1, -1])), "found -1");
+        check_error::<Comparison>(row(json!([0, 1, 1])), "1 is named twice");
+        check_error::<Comparison>(row(json!([[0, 1, 2]])), "all completions are tied");
+        check_error::<Comparison>(row(json!("012")), "column `ranking` must be an array, found a string");
+    }
+
+    #[test]
+    fn scores_rank_and_may_tie() {
+        let row = |scores: Value| json!({"question": "p", "responses": ["a", "b", "c"], "scores": scores, "ranking": [2, 1, 0]});
+        let ranked = |scores: Value| json!({"prompt": "p", "completions": ["a", "b", "c"], "scores": scores});
+        check::<Comparison>(row(json!([1, 3, 1])), ranked(json!([1.0, 3.0, 1.0])));
+        check_error::<Comparison>(row(json!([1, 3])), "a number for each of the 3 completions, found 2");
+        check_error::<Comparison>(row(json!([1, "x", 2])), "score 1 must be a number, found \"x\"");
+        check_error::<Comparison>(row(json!([2, 2, 2])), "all completions are tied");
+    }
+
+    #[test]
+    fn completions_are_texts_and_differ() {
+        let row = |completions: Value| json!({"prompt": "p", "completions": completions, "scores": [1, 2]});
+        check_error::<Comparison>(row(json!(["a"])), "two completions or more, found 1");
+        check_error::<Comparison>(row(json!(["a", " "])), "completion 1 of column `completions` is empty");
+        check_error::<Comparison>(
+            row(json!(["a", 4])),
+            "completion 1 of column `completions` is a number, not a string",
+        );
+        check_error::<Comparison>(row(json!(["a", "a"])), "is the same as completion 0");
+        check_error::<Comparison>(
+            json!({"prompt": "p", "completions": ["a", "b"]}),
+            "missing column `scores` or `ranking`",
+        );
     }
 
     #[test]
@@ -230,7 +405,7 @@ mod tests {
         let prompt = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:";
         check::<Comparison>(
             pair(&format!("{prompt} Yes, é"), &format!("{prompt} Yes, è")),
-            json!({"prompt": prompt, "chosen": " Yes, é", "rejected": " Yes, è"}),
+            json!({"prompt": prompt, "completions": [" Yes, é", " Yes, è"], "scores": [1.0, 0.0]}),
         );
         check_error::<Comparison>(pair("a b", "a c"), "share a beginning");
         check_error::<Comparison>(pair("\n\nAssistant: x", "\n\nHuman: x"), "share a beginning");
@@ -244,8 +419,8 @@ mod tests {
             let [chosen, rejected] = [a, b].map(|turn| format!("{prompt}{ASSISTANT}{turn}"));
             if let Ok(split) = split_transcripts(&chosen, &rejected) {
                 prop_assert_eq!(&split.prompt, &format!("{prompt}{ASSISTANT}"));
-                prop_assert_eq!(format!("{}{}", split.prompt, split.chosen), chosen);
-                prop_assert_eq!(format!("{}{}", split.prompt, split.rejected), rejected);
+                prop_assert_eq!(format!("{}{}", split.prompt, split.completions[0]), chosen);
+                prop_assert_eq!(format!("{}{}", split.prompt, split.completions[1]), rejected);
             }
         }
     }

@@ -51,5 +51,9 @@ pub fn dataset(
         data.n_dropped,
         &format!("comparisons do not fit into {max_seq_len} tokens and were dropped"),
     );
+    session.note_count(
+        data.n_completions_dropped,
+        &format!("completions of other comparisons do not fit into {max_seq_len} tokens and were left out"),
+    );
     Ok(data)
 }
