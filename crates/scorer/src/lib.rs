@@ -1,0 +1,34 @@
+//! Scores of answers from outside of Temper: a program that speaks JSON lines, or an HTTP endpoint.
+//!
+//! # A program
+//!
+//! [`Program`] is started once and asked as often as there are rollouts. For every answer it reads one line
+//!
+//! ```json
+//! {"prompt": "Capital of France?", "completion": "Paris.", "ended": true}
+//! ```
+//!
+//! and writes one line, in the same order: a number, or an object with a `score`. Whatever it writes to standard error
+//! is passed on. In Python, for example:
+//!
+//! ```python
+//! import json, sys
+//! for line in sys.stdin:
+//!     row = json.loads(line)
+//!     print(-len(row["completion"]), flush=True)
+//! ```
+//!
+//! # An endpoint
+//!
+//! [`Endpoint`] posts all answers of a rollout at once, and tries again where that may help.
+//!
+//! **Invariant:** whatever the other side does, a call ends within its time limit, with as many finite scores as there
+//! were answers or with one error, and memory stays bounded.
+
+mod endpoint;
+mod error;
+mod program;
+
+pub use endpoint::{Endpoint, Retries};
+pub use error::{Error, Status};
+pub use program::{Answer, Program};
