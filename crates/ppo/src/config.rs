@@ -59,6 +59,9 @@ pub struct RolloutConfig {
     pub missing_eos: MissingEos,
     /// The penalty or the score for it.
     pub missing_eos_value: f64,
+    /// Scores are cut to ± this, after the rule for missing ends; 0 for never, as InstructGPT and TRL (5 in
+    /// DeepSpeed-Chat, 10 in trlx).
+    pub score_clip: f64,
 }
 
 /// What happens to the score of an answer that does not end.
@@ -97,6 +100,10 @@ pub struct UpdateConfig {
     pub microbatch_size: usize,
     /// ε of the clipped ratio.
     pub clip_range: f64,
+    /// c: a token with a negative advantage costs at most −c A, however large its ratio; 0 for never (3 in verl).
+    pub dual_clip: f64,
+    /// No more updates from a rollout after a minibatch whose `approxkl` is above this; 0 for never.
+    pub max_approx_kl: f64,
     /// How far a value may move from the rollout's, in score units.
     pub value_clip_range: f64,
     /// Weight of the value loss where policy and critic share a network.
@@ -162,6 +169,7 @@ impl Default for RolloutConfig {
             temperature: 1.0,
             missing_eos: MissingEos::Subtract,
             missing_eos_value: 1.0,
+            score_clip: 0.0,
         }
     }
 }
@@ -179,6 +187,8 @@ impl Default for UpdateConfig {
             minibatch_size: 0,
             microbatch_size: 0,
             clip_range: 0.2,
+            dual_clip: 0.0,
+            max_approx_kl: 0.0,
             value_clip_range: 0.2,
             vf_coef: 0.1,
             entropy_coef: 0.0,
@@ -217,6 +227,12 @@ impl PpoConfig {
         require_positive("kl.horizon", self.kl.horizon)?;
         require_count("ppo.ppo_epochs", self.ppo.ppo_epochs)?;
         require_positive("ppo.clip_range", self.ppo.clip_range)?;
+        let off_or = |key, x: f64, least: f64, expected| {
+            require(x == 0.0 || x.is_finite() && x > least, key, x, expected)
+        };
+        off_or("rollout.score_clip", self.rollout.score_clip, 0.0, "0 or above")?;
+        off_or("ppo.dual_clip", self.ppo.dual_clip, 1.0, "0 or above 1")?;
+        off_or("ppo.max_approx_kl", self.ppo.max_approx_kl, 0.0, "0 or above")?;
         require_positive("ppo.value_clip_range", self.ppo.value_clip_range)?;
         require_fraction("ppo.gamma", self.ppo.gamma)?;
         require_fraction("ppo.gae_lambda", self.ppo.gae_lambda)?;
@@ -243,6 +259,7 @@ impl Documented for PpoConfig {
             ("rollout.temperature", "sampling temperature; enters every log-probability"),
             ("rollout.missing_eos", "score of an answer that does not end: keep | subtract | replace"),
             ("rollout.missing_eos_value", "what is subtracted, or the score in its place"),
+            ("rollout.score_clip", "scores are cut to plus or minus this; 0: never"),
             ("kl.coef", "weight of the per-token KL in the reward"),
             ("kl.target", "KL per answer in nats that an adaptive coefficient aims at; 0: fixed"),
             ("kl.horizon", "episodes over which an adaptive coefficient reacts"),
@@ -250,6 +267,8 @@ impl Documented for PpoConfig {
             ("ppo.minibatch_size", "episodes in one update; 0: the whole rollout"),
             ("ppo.microbatch_size", "episodes in one forward pass, to save memory; 0: the whole minibatch"),
             ("ppo.clip_range", "the ratio is clipped to 1 ± this"),
+            ("ppo.dual_clip", "a token with a negative advantage costs at most this times it; 0: never"),
+            ("ppo.max_approx_kl", "no more updates from a rollout after a minibatch above this; 0: never"),
             ("ppo.value_clip_range", "values are clipped to the rollout's ± this, in score units"),
             ("ppo.vf_coef", "weight of the value loss where policy and critic share a network"),
             ("ppo.entropy_coef", "weight of the entropy bonus"),

@@ -53,7 +53,7 @@ impl Learner {
         Actors { policy: &self.policy, ref_policy, critic: self.critic.as_ref(), tokenizer }
     }
 
-    /// PPO epochs over shuffled minibatches of one rollout.
+    /// PPO epochs over shuffled minibatches of one rollout, until the policy is too far from the one that sampled.
     pub(crate) fn update(
         &mut self,
         config: &PpoConfig,
@@ -66,11 +66,15 @@ impl Learner {
         let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
         let mut stats = UpdateStats::default();
         let recorded = Recorded { rollout, targets };
+        let limit = if config.ppo.max_approx_kl > 0.0 { config.ppo.max_approx_kl } else { f64::INFINITY };
         for epoch in 0..config.ppo.ppo_epochs {
             let index = (step * config.ppo.ppo_epochs + epoch) as u64;
             let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
             for minibatch in order.chunks(size) {
                 self.ppo_step(config, &recorded, minibatch, learning_rates, step, &mut stats)?;
+                if stats.last_approx_kl > limit {
+                    return Ok(stats);
+                }
             }
         }
         Ok(stats)
@@ -202,8 +206,14 @@ fn micro_step(
     let old_logprobs = pick(&rollout.old_logprobs);
     let ratio_error = greatest_ratio_error(&output.logprobs, &old_logprobs, &mask);
     let advantages = pick(&recorded.targets.advantages);
-    let policy_part =
-        policy_loss(output.logprobs, old_logprobs, advantages, mask.clone(), settings.clip_range);
+    let policy_part = policy_loss(
+        output.logprobs,
+        old_logprobs,
+        advantages,
+        mask.clone(),
+        settings.clip_range,
+        settings.dual_clip,
+    );
     let entropy = masked_mean(output.entropy, mask.clone());
 
     let values = match critic {
@@ -258,6 +268,7 @@ pub(crate) struct UpdateStats {
     ratio_squares: f64,
     grad_norm: f64,
     first_ratio_error: f64,
+    last_approx_kl: f64,
 }
 
 impl UpdateStats {
@@ -266,12 +277,14 @@ impl UpdateStats {
         self.sums.iter_mut().zip(read).for_each(|(sum, x)| *sum += x);
         self.ratio_squares += read[4] * read[4];
         self.grad_norm += grad_norm;
+        self.last_approx_kl = read[3];
     }
 
     pub(crate) fn fill(&self, metrics: &mut PpoMetrics) {
         let n = self.minibatches as f64;
         let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy] =
             self.sums.map(|sum| sum / n);
+        metrics.updates = self.minibatches;
         metrics.policy_loss = policy_loss;
         metrics.value_loss = value_loss;
         metrics.policy_clip_frac = clip_frac;

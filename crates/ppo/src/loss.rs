@@ -19,6 +19,9 @@ pub struct PolicyLoss {
 /// max(−A ρ, −A clip(ρ, 1 ± ε)) with ρ = exp(log π − log π_old), averaged over completion tokens
 /// (Schulman et al. 2017, Eq. (7)).
 ///
+/// With `dual_clip` c above 0, a token with A < 0 costs at most −c A (Ye et al. 2020, arXiv 1912.09729, Eq. (5)): the
+/// clip alone does not bound it from above, and one token that became far more likely could rule the update.
+///
 /// Gradients flow into `logprobs` alone; a token whose ratio is clipped to effect has none.
 ///
 /// # Shapes
@@ -29,16 +32,25 @@ pub fn policy_loss(
     advantages: Tensor<2>,
     completion_mask: Tensor<2>,
     clip_range: f64,
+    dual_clip: f64,
 ) -> PolicyLoss {
     // Masked before the exponential: a pad must not overflow what counts.
     let log_ratio = (logprobs - old_logprobs) * completion_mask.clone();
     let ratio = log_ratio.clone().exp();
     let plain = -advantages.clone() * ratio.clone();
-    let clipped = -advantages * ratio.clone().clamp(1.0 - clip_range, 1.0 + clip_range);
+    let clipped = -advantages.clone() * ratio.clone().clamp(1.0 - clip_range, 1.0 + clip_range);
     let was_clipped = clipped.clone().inner().greater(plain.clone().inner()).float();
+    let loss = plain.max_pair(clipped);
+    let loss = if dual_clip > 0.0 {
+        let is_bad = advantages.clone().lower_elem(0.0);
+        let bounded = loss.clone().min_pair(-advantages * dual_clip);
+        loss.mask_where(is_bad, bounded)
+    } else {
+        loss
+    };
     let mask = completion_mask.clone();
     PolicyLoss {
-        loss: masked_mean(plain.max_pair(clipped), completion_mask),
+        loss: masked_mean(loss, completion_mask),
         clip_frac: masked_mean(was_clipped, mask.clone()),
         approx_kl: masked_mean(log_ratio.inner().square().mul_scalar(0.5), mask.clone()),
         ratio: masked_mean(ratio.inner(), mask),
@@ -97,7 +109,7 @@ mod tests {
         let logprobs = tensor([2f32.ln() - 1.0, 0.5f32.ln() - 2.0, 1.1f32.ln(), 50.0]);
         let old = tensor([-1.0, -2.0, 0.0, -50.0]);
         let mask = tensor([1.0, 1.0, 1.0, 0.0]);
-        let found = policy_loss(logprobs, old, tensor([1.0, -1.0, 3.0, 7.0]), mask, 0.2);
+        let found = policy_loss(logprobs, old, tensor([1.0, -1.0, 3.0, 7.0]), mask, 0.2, 0.0);
         assert!((scalar(found.loss) - (-1.2 + 0.8 - 3.3) / 3.0).abs() < 1e-5);
         assert!((scalar(found.clip_frac) - 2.0 / 3.0).abs() < 1e-6);
         assert!((scalar(found.ratio) - 3.6 / 3.0).abs() < 1e-5);
@@ -109,8 +121,14 @@ mod tests {
     fn where_every_ratio_is_clipped_no_gradient_is_left() {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[1.0f32, -1.0]], &device).require_grad();
-        let found =
-            policy_loss(logprobs.clone(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), tensor([1.0, 1.0]), 0.2);
+        let found = policy_loss(
+            logprobs.clone(),
+            tensor([0.0, 0.0]),
+            tensor([1.0, -1.0]),
+            tensor([1.0, 1.0]),
+            0.2,
+            0.0,
+        );
         let gradient = logprobs.grad(&found.loss.backward()).unwrap();
         assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
     }
@@ -120,10 +138,41 @@ mod tests {
     fn the_policy_gets_a_gradient_at_ratio_1() {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[-1.0f32, -2.0]], &device).require_grad();
-        let found =
-            policy_loss(logprobs.clone(), tensor([-1.0, -2.0]), tensor([1.0, -3.0]), tensor([1.0, 1.0]), 0.2);
+        let found = policy_loss(
+            logprobs.clone(),
+            tensor([-1.0, -2.0]),
+            tensor([1.0, -3.0]),
+            tensor([1.0, 1.0]),
+            0.2,
+            0.0,
+        );
         let gradient = logprobs.grad(&found.loss.backward()).unwrap();
         assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [-0.5, 1.5]);
+    }
+
+    /// Ratios 5, 2, 5 with advantages −1, −1, 2: at c = 3 the first costs 3 and not 5, the second stays at 2, the third
+    /// is clipped at 1.2. The first is left without a gradient.
+    #[test]
+    fn a_bad_token_costs_no_more_than_the_dual_clip() {
+        let device = Device::flex().autodiff();
+        let logprobs = Tensor::<2>::from_data([[5f32.ln(), 2f32.ln(), 5f32.ln()]], &device).require_grad();
+        let (zero, one) = (tensor([0.0; 3]), tensor([1.0; 3]));
+        let found = |dual_clip| {
+            policy_loss(
+                logprobs.clone(),
+                zero.clone(),
+                tensor([-1.0, -1.0, 2.0]),
+                one.clone(),
+                0.2,
+                dual_clip,
+            )
+        };
+        assert!((scalar(found(0.0).loss.inner()) - (5.0 + 2.0 - 2.4) / 3.0).abs() < 1e-6);
+        let bounded = found(3.0).loss;
+        assert!((scalar(bounded.clone().inner()) - (3.0 + 2.0 - 2.4) / 3.0).abs() < 1e-6);
+        let gradient = logprobs.grad(&bounded.backward()).unwrap().into_data();
+        let expected = [0.0, 2.0 / 3.0, 0.0];
+        assert!(gradient.as_slice::<f32>().unwrap().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6));
     }
 
     /// Values 1, 5 and returns 2, 2 from old values 0.9, 0: the second is clipped to 0.2, whose error is smaller.

@@ -35,6 +35,9 @@ pub struct PpoMetrics {
     /// Mean score as the scoring function gave it.
     #[serde(rename = "objective/scores")]
     pub scores: f64,
+    /// Updates from this rollout.
+    #[serde(rename = "policy/updates")]
+    pub updates: usize,
     /// ½ (log π − log π_old)² per token, over all minibatches.
     #[serde(rename = "policy/approxkl_avg")]
     pub approx_kl: f64,

@@ -86,7 +86,7 @@ pub(crate) fn collect_rollout(
 
     let raw_scores = score_completions(actors.tokenizer, prompts, &completions, step, score)?;
     let ended: Vec<bool> = completions.iter().map(|c| c.finish == Finish::Stop).collect();
-    let scores = apply_missing_eos(&raw_scores, &ended, &config.rollout);
+    let scores = condition_scores(&raw_scores, &ended, &config.rollout);
 
     let rows: Vec<Vec<u32>> =
         tokens.iter().zip(&completions).map(|(p, c)| [&p[..], &c.tokens[..]].concat()).collect();
@@ -182,7 +182,8 @@ pub(crate) fn score_completions(
     Ok(scores)
 }
 
-fn apply_missing_eos(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
+/// The rule for missing ends, then the cut.
+fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
     let value = config.missing_eos_value as f32;
     let rule = |(score, ended): (&f32, &bool)| match config.missing_eos {
         _ if *ended => *score,
@@ -190,7 +191,8 @@ fn apply_missing_eos(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> 
         MissingEos::Subtract => score - value,
         MissingEos::Replace => value,
     };
-    scores.iter().zip(ended).map(rule).collect()
+    let limit = if config.score_clip > 0.0 { config.score_clip as f32 } else { f32::INFINITY };
+    scores.iter().zip(ended).map(rule).map(|score| score.clamp(-limit, limit)).collect()
 }
 
 fn sampler_error(completions: &[Completion], old_logprobs: &Tensor<2>, completion_len: usize) -> f64 {
@@ -236,9 +238,21 @@ mod tests {
     fn only_answers_without_an_end_are_penalised() {
         let config =
             |missing_eos| RolloutConfig { missing_eos, missing_eos_value: 1.5, ..RolloutConfig::default() };
-        let scores = |rule| apply_missing_eos(&[2.0, 2.0], &[true, false], &config(rule));
+        let scores = |rule| condition_scores(&[2.0, 2.0], &[true, false], &config(rule));
         assert_eq!(scores(MissingEos::Keep), [2.0, 2.0]);
         assert_eq!(scores(MissingEos::Subtract), [2.0, 0.5]);
         assert_eq!(scores(MissingEos::Replace), [2.0, 1.5]);
+    }
+
+    #[test]
+    fn scores_are_cut_behind_the_rule_for_missing_ends() {
+        let config = RolloutConfig {
+            missing_eos: MissingEos::Subtract,
+            missing_eos_value: 4.0,
+            score_clip: 2.5,
+            ..RolloutConfig::default()
+        };
+        let found = condition_scores(&[3.0, 1.0, 6.0, -7.0], &[true, true, false, false], &config);
+        assert_eq!(found, [2.5, 1.0, 2.0, -2.5]);
     }
 }
