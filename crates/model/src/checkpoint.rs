@@ -120,7 +120,9 @@ fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce(
         reason: format!("not a whole safetensors file: {e}"),
     })?;
     // An absurd config.json must not allocate first and be compared later; a merely wrong one is told by its shapes.
-    if config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16)) {
+    // Layers are counted apart: a million tiny ones are few numbers and many objects.
+    let too_large = config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16));
+    if too_large || config.n_layers > file.len() {
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
@@ -328,6 +330,20 @@ mod tests {
         std::fs::write(dir.join("model.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
         assert!(error.to_string().contains("model.safetensors"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_config_of_a_million_tiny_layers_is_refused_before_they_are_made() {
+        let dir = scratch("layers");
+        let config = ModelConfig { d_model: 1, n_heads: 1, d_ff: 1, ..ModelConfig::preset("tiny").unwrap() };
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
+        let deep = ModelConfig { n_layers: 10_000, ..config };
+        let bytes = std::fs::metadata(dir.join("model.safetensors")).unwrap().len() as usize;
+        assert!(deep.n_matrix_params().unwrap() < 16 * bytes, "the numbers alone would be believed");
+        std::fs::write(dir.join("config.json"), deep.to_hugging_face().to_string()).unwrap();
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("config.json describes a larger model"), "{error}");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

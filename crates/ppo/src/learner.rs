@@ -162,7 +162,12 @@ impl Learner {
             self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
             self.critic = Some(critic);
         }
-        let state: State = load_json(&training.join("state.json"))?;
+        let path = training.join("state.json");
+        let state: State = load_json(&path)?;
+        if !state.kl_coef.is_finite() || state.kl_coef < 0.0 {
+            let message = format!("`kl_coef` is {}, it must be 0 or above", state.kl_coef);
+            return Err(temper_train::Error::BadState { path, message }.into());
+        }
         self.kl.coef = state.kl_coef;
         Ok(state.step)
     }

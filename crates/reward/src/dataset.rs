@@ -21,7 +21,7 @@ pub struct Pair {
 pub struct RewardDataset {
     /// The pairs of which both sides fit.
     pub pairs: Vec<Pair>,
-    /// How many were dropped because a side did not fit.
+    /// How many were dropped because a side did not fit, or has no token to score.
     pub n_dropped: usize,
 }
 
@@ -39,7 +39,10 @@ impl RewardDataset {
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
         let encode = |prompt: &str, completion: &str| {
-            template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow)
+            // A tokenizer may have no id for a text.
+            template
+                .encode_example(tokenizer, prompt, completion, max_seq_len, overflow)
+                .filter(|example| !example.tokens.is_empty())
         };
         let pair = |(row, c): (usize, &Comparison)| {
             let chosen = encode(&c.prompt, &c.chosen)?;
