@@ -1,8 +1,9 @@
 //! Damaged files: bits turned, parts lost or doubled, numbers gone out of hand. That is where panics hide: any bytes
 //! at all rarely get past a first check.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
@@ -81,17 +82,30 @@ impl Damage {
     }
 }
 
-/// A copy of the files of a directory and of those below it.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            drop(fs::copy(entry.path(), target).unwrap())
+/// What lies in a directory and below it, by the path from there.
+pub type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+pub fn files_of(dir: &Path) -> Files {
+    fn walk(dir: &Path, below: &Path, files: &mut Files) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let (path, name) = entry.map(|entry| (entry.path(), below.join(entry.file_name()))).unwrap();
+            if path.is_dir() {
+                walk(&path, &name, files);
+            } else {
+                files.insert(name, fs::read(path).unwrap());
+            }
         }
+    }
+    let mut files = Files::new();
+    walk(dir, Path::new(""), &mut files);
+    files
+}
+
+pub fn put(files: &Files, dir: &Path) {
+    for (name, bytes) in files {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
     }
 }
 

@@ -13,7 +13,7 @@ use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{MetricsWriter, Run, latest, load_json, read_metrics, verify, write_atomic};
 use tempfile::TempDir;
 
-use crate::damage::{copy, damaged, damages, within_memory};
+use crate::damage::{Files, damaged, damages, files_of, put, within_memory};
 use crate::tiny::{CONTEXT, VOCAB, cases, example, language_model, weights};
 
 const CHECKPOINT: &str = "checkpoints/step-000001";
@@ -27,6 +27,8 @@ fn model() -> CausalLm {
         n_layers: 1,
         n_heads: 1,
         d_ff: 4,
+        // Nothing but the config says how long a sequence may be.
+        positions: temper_model::Positions::None,
         ..temper_model::ModelConfig::preset("gpt2-tiny").unwrap()
     };
     language_model(&config, 1)
@@ -54,16 +56,15 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
 }
 
 /// Runs of SFT and of PPO, each with one checkpoint after its first step of two.
-static RUNS: LazyLock<[TempDir; 2]> = LazyLock::new(|| {
-    let dirs = std::array::from_fn(|_| tempfile::tempdir().unwrap());
-    let [first, second]: &[TempDir; 2] = &dirs;
-    sft(&mut Run::open(first.path(), "sft", SETTINGS, false).unwrap()).unwrap();
-    ppo(&mut Run::open(second.path(), "ppo", SETTINGS, false).unwrap()).unwrap();
-    for dir in &dirs {
+static RUNS: LazyLock<[Files; 2]> = LazyLock::new(|| {
+    std::array::from_fn(|which| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = Run::open(dir.path(), ["sft", "ppo"][which], SETTINGS, false).unwrap();
+        drop(if which == 0 { sft(&mut run).unwrap() } else { ppo(&mut run).unwrap() });
         verify(&dir.path().join(CHECKPOINT)).unwrap();
         fs::remove_dir_all(dir.path().join("final")).unwrap();
-    }
-    dirs
+        files_of(dir.path())
+    })
 });
 
 const FILES: [[&str; 8]; 2] = [
@@ -92,10 +93,10 @@ const FILES: [[&str; 8]; 2] = [
 /// A copy of a run whose checkpoint has another content in one file, sealed again: only its checksums are right.
 fn resealed(which: usize, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    copy(RUNS[which].path(), dir.path());
+    put(&RUNS[which], dir.path());
     let checkpoint = dir.path().join(CHECKPOINT);
     let fill = |temp: &Path| {
-        copy(&checkpoint, temp);
+        put(&files_of(&checkpoint), temp);
         fs::remove_file(temp.join("training/manifest.json")).unwrap();
         fs::write(temp.join(name), change(fs::read(temp.join(name)).unwrap())).unwrap();
         Ok::<(), temper_train::Error>(())
@@ -141,7 +142,7 @@ proptest! {
         damages in damages(),
     ) {
         let dir = tempfile::tempdir().unwrap();
-        copy(RUNS[0].path(), dir.path());
+        put(&RUNS[0], dir.path());
         fs::write(dir.path().join("checkpoints/best.json"), "{\"step\": 1}").unwrap();
         let path = dir.path().join(name);
         fs::write(&path, damaged(&fs::read(&path).unwrap(), &damages)).unwrap();
@@ -187,11 +188,24 @@ fn an_impossible_state_is_an_error() {
     }
 }
 
+#[test]
+fn a_checkpoint_of_a_shorter_context_is_an_error() {
+    for which in [0, 1] {
+        let shorten = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text.contains("\"max_seq_len\": 32"), "{text}");
+            text.replace("\"max_seq_len\": 32", "\"max_seq_len\": 3").into_bytes()
+        };
+        let message = resume(resealed(which, "config.json", shorten).path(), which).unwrap_err();
+        assert!(message.contains("`max_seq_len`: 3 in the checkpoint, 32 when the run started"), "{message}");
+    }
+}
+
 /// Where the file was changed without being sealed again, its checksum tells, and an older checkpoint is taken or none.
 #[test]
 fn a_checkpoint_that_does_not_fit_its_checksums_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
-    copy(RUNS[0].path(), dir.path());
+    put(&RUNS[0], dir.path());
     let path = dir.path().join(CHECKPOINT).join("training/state.json");
     fs::write(&path, fs::read_to_string(&path).unwrap().replace('1', "2")).unwrap();
     let run = Run::open(dir.path(), "sft", SETTINGS, true).unwrap();

@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use temper_tokenizer::{Overflow, Piece, Template, Tokenizer, encode_dialog};
-use tempfile::TempDir;
 
 use crate::tiny::cases;
 
@@ -43,7 +42,6 @@ fn templates() -> impl Strategy<Value = Template> {
 
 /// Ours as it is saved, and once more so that the `tokenizers` crate must read it: with a normalizer that does nothing.
 struct Saved {
-    _dir: TempDir,
     byte: Tokenizer,
     by_crate: Tokenizer,
 }
@@ -57,7 +55,7 @@ static SAVED: LazyLock<Saved> = LazyLock::new(|| {
     });
     let by_crate = Tokenizer::from_dir(dir.path()).unwrap();
     assert!(matches!(byte, Tokenizer::Byte(_)) && matches!(by_crate, Tokenizer::Pretrained(_)));
-    Saved { _dir: dir, byte, by_crate }
+    Saved { byte, by_crate }
 });
 
 fn edit(path: &Path, change: impl Fn(&mut Value)) {

@@ -227,6 +227,18 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Checks that sequences of another model's context fit: what was encoded for it may be run through this one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for `max_seq_len`.
+    pub fn check_context(&self, needed: usize) -> Result<(), Error> {
+        if self.max_seq_len < needed {
+            let reason = format!("{} in the checkpoint, {needed} when the run started", self.max_seq_len);
+            return Err(Error::Config { field: "max_seq_len", reason });
+        }
+        Ok(())
+    }
+
     /// The same decoder without dropout, as the reward-model and PPO stages use it (InstructGPT trains both without).
     pub fn without_dropout(&self) -> Self {
         Self { dropout: 0.0, attention_dropout: 0.0, ff_dropout: 0.0, ..self.clone() }

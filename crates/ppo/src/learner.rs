@@ -153,6 +153,9 @@ impl Learner {
         let device = self.policy.lm.device().inner();
         let lm = CausalLm::load(dir, &device)?;
         let critic = ScalarModel::load(&dir.join("critic"), &device)?;
+        for config in [lm.config(), critic.config()] {
+            config.check_context(self.policy.lm.config().max_seq_len)?;
+        }
         let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
         self.policy = Policy { lm, value_head }.train();
         let training = dir.join(TRAINING_DIR);
