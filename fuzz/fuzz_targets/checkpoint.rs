@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     for bytes in [data, &with_header] {
         fs::write(DIR.path().join("model.safetensors"), bytes).expect("there is room for a file");
         if let Ok(model) = CausalLm::load(DIR.path(), &Device::flex()) {
-            let batch = TokenBatch::right_padded(&[[0, 1]], &Device::flex());
+            let batch = TokenBatch::right_padded(&[[0u32, 1]], &Device::flex());
             model.forward(&batch, &mut Dropout::off());
         }
     }

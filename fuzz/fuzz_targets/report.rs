@@ -18,7 +18,8 @@ static DIR: LazyLock<TempDir> = LazyLock::new(|| {
     dir
 });
 
-const FILES: [&str; 5] = ["ppo/metrics.jsonl", "sft/metrics.jsonl", "samples.jsonl", "summary.json", "machine.json"];
+const FILES: [&str; 5] =
+    ["ppo/metrics.jsonl", "sft/metrics.jsonl", "samples.jsonl", "summary.json", "machine.json"];
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.split(|&byte| byte == 0xff);

@@ -23,7 +23,8 @@ fuzz_target!(|data: &[u8]| {
     match choice >> 1 & 3 {
         0 => {
             if let Ok(found) = read_rows::<Demonstration>(&path, policy) {
-                let fine = |row: &Demonstration| !row.prompt.trim().is_empty() && !row.completion.trim().is_empty();
+                let fine =
+                    |row: &Demonstration| !row.prompt.trim().is_empty() && !row.completion.trim().is_empty();
                 assert!(found.rows.iter().all(|(line, row)| *line > 0 && fine(row)));
             }
         }

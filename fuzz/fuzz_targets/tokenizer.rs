@@ -27,7 +27,8 @@ fuzz_target!(|data: &[u8]| {
     if matches!(tokenizer, Tokenizer::Byte(_)) {
         assert_eq!(back, prompt);
     }
-    let any_ids: Vec<u32> = data.chunks(3).map(|part| part.iter().fold(0, |id, &byte| id << 9 | u32::from(byte))).collect();
+    let any_ids: Vec<u32> =
+        data.chunks(3).map(|part| part.iter().fold(0, |id, &byte| id << 9 | u32::from(byte))).collect();
     tokenizer.decode(&any_ids);
 
     let max_len = prompt.len() % 64;

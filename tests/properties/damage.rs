@@ -39,11 +39,11 @@ pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     let place = any::<usize>;
     let one = prop_oneof![
         2 => (place(), 0u8..8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
-        2 => (place(), prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+        2 => (place(), prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, new)| Damage::Insert(at, new)),
         1 => (place(), 1usize..40).prop_map(|(at, len)| Damage::Remove(at, len)),
         1 => (place(), 1usize..40).prop_map(|(at, len)| Damage::Repeat(at, len)),
         1 => place().prop_map(Damage::Truncate),
-        4 => (place(), prop::sample::select(NUMBERS.to_vec())).prop_map(|(at, number)| Damage::Number(at, number)),
+        4 => (place(), prop::sample::select(NUMBERS.to_vec())).prop_map(|(at, new)| Damage::Number(at, new)),
     ];
     prop::collection::vec(one, 1..4)
 }

@@ -129,7 +129,8 @@ proptest! {
         config in configs(), examples in examples(8..=8), seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed).train();
-        let n_targets = |part: &[&Example]| part.iter().map(|e| e.tokens.len() - e.prompt_len).sum::<usize>() as f64;
+        let n_targets =
+            |part: &[&Example]| part.iter().map(|e| e.completion().len()).sum::<usize>() as f64;
         let all: Vec<&Example> = examples.iter().collect();
         let step = |parts: &[usize]| {
             let mut optimizer = Optimizer::new(&smooth());
@@ -178,7 +179,11 @@ proptest! {
 
     #[test]
     fn order_and_microbatches_change_no_update_of_the_reward_model(
-        model in scalar_models(), better in examples(2..=7), worse in examples(7..=7), keys: [u32; 7], size in 1usize..5,
+        model in scalar_models(),
+        better in examples(2..=7),
+        worse in examples(7..=7),
+        keys: [u32; 7],
+        size in 1usize..5,
     ) {
         let (config, pooling, seed) = model;
         let model = scalar_model(&config, pooling, seed);
@@ -192,7 +197,11 @@ proptest! {
 
     #[test]
     fn order_and_batch_size_change_no_evaluation_of_the_reward_model(
-        model in scalar_models(), better in examples(1..=6), worse in examples(6..=6), keys: [u32; 6], size in 1usize..9,
+        model in scalar_models(),
+        better in examples(1..=6),
+        worse in examples(6..=6),
+        keys: [u32; 6],
+        size in 1usize..9,
     ) {
         let (config, pooling, seed) = model;
         let model = scalar_model(&config, pooling, seed);
@@ -201,7 +210,8 @@ proptest! {
         let margins: Vec<f32> = pairs.iter().map(|pair| alone(&pair.chosen) - alone(&pair.rejected)).collect();
         let losses: Vec<f32> = margins.iter().map(|margin| (-margin).exp().ln_1p()).collect();
         let found = temper_reward::evaluate(&model, &RewardDataset { pairs, n_dropped: 0 }, size);
-        check_close(&found.margins.iter().map(|(_, margin)| *margin as f32).collect::<Vec<_>>(), &margins, "margins");
+        let found_margins: Vec<f32> = found.margins.iter().map(|(_, margin)| *margin as f32).collect();
+        check_close(&found_margins, &margins, "margins");
         check_close(&[found.eval_loss as f32], &[mean(&losses)], "the loss");
     }
 }

@@ -62,7 +62,7 @@ static DIRS: LazyLock<[Files; 3]> = LazyLock::new(|| {
 /// Loads everything that is in a directory, and uses what loads.
 fn use_all(dir: &Path) {
     within_memory(|| {
-        let batch = || TokenBatch::right_padded(&[[0]], &Device::flex());
+        let batch = || TokenBatch::right_padded(&[[0u32]], &Device::flex());
         if let Ok(model) = CausalLm::load(dir, &Device::flex()) {
             model.forward(&batch(), &mut Dropout::off());
         }
@@ -89,7 +89,7 @@ fn with_file(which: usize, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) 
     use_all(dir.path());
 }
 
-/// The header of a safetensors file damaged, and its length put right again: the length alone guards all the rest.
+/// The header of a safetensors file damaged, and its length put right: a wrong length hides all the rest.
 fn damaged_header(bytes: &[u8], damages: &[Damage]) -> Vec<u8> {
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header = damaged(&bytes[8..8 + len], damages);

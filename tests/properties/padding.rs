@@ -107,7 +107,8 @@ proptest! {
         let mut other = row.clone();
         other[at] = (row[at] + 1) % VOCAB;
         let width = config.vocab_size;
-        let [before, after] = [&row, &other].map(|row| logits(&model, &Side::Right.batch(std::slice::from_ref(row))));
+        let alone = |row| logits(&model, &Side::Right.batch(std::slice::from_ref(row)));
+        let [before, after] = [&row, &other].map(alone);
         check_close(&after[..at * width], &before[..at * width], "before the token");
         let moved = |column: usize| {
             let columns = column * width..(column + 1) * width;

@@ -20,16 +20,19 @@ const FILES: [(&str, &str); 6] = [
     ),
     (
         "samples.jsonl",
-        "{\"prompt\":\"2 + 2?\",\"sft\":\"5\",\"ppo\":\"4\",\"score_sft\":-0.5,\"score_ppo\":1.5,\"gold_sft\":0,\"gold_ppo\":1}\n",
+        "{\"prompt\":\"2 + 2?\",\"sft\":\"5\",\"ppo\":\"4\",\
+         \"score_sft\":-0.5,\"score_ppo\":1.5,\"gold_sft\":0,\"gold_ppo\":1}\n",
     ),
     ("machine.json", r#"{"cpu":"fast","threads":2}"#),
     (
         "sft/metrics.jsonl",
-        "{\"step\":1,\"loss\":4.5,\"mean_token_accuracy\":0.1,\"learning_rate\":1e-3}\n{\"step\":2,\"loss\":3.25,\"eval_loss\":3.5}\n{\"step\":3,\"loss\":2.5}\n",
+        "{\"step\":1,\"loss\":4.5,\"mean_token_accuracy\":0.1,\"learning_rate\":1e-3}\n\
+         {\"step\":2,\"loss\":3.25,\"eval_loss\":3.5}\n{\"step\":3,\"loss\":2.5}\n",
     ),
     (
         "ppo/metrics.jsonl",
-        "{\"step\":1,\"objective/scores\":0.5,\"objective/kl\":0.0,\"val/explained_var\":-3.5}\n{\"step\":2,\"objective/scores\":0.75,\"objective/kl\":0.25,\"val/explained_var\":0.5}\n",
+        "{\"step\":1,\"objective/scores\":0.5,\"objective/kl\":0.0,\"val/explained_var\":-3.5}\n\
+         {\"step\":2,\"objective/scores\":0.75,\"objective/kl\":0.25,\"val/explained_var\":0.5}\n",
     ),
     ("sft/config.toml", "epochs = 3\n[schedule]\nkind = \"cosine\"\n"),
 ];
@@ -89,7 +92,8 @@ proptest! {
     fn any_numbers_are_drawn(rows in prop::collection::vec((numbers(), numbers(), numbers()), 1..40)) {
         let dir = tempfile::tempdir().unwrap();
         let line = |(step, loss, share): &(f64, f64, f64)| {
-            format!("{{\"step\":{step:e},\"loss\":{loss:e},\"mean_token_accuracy\":{share:e},\"eval_loss\":{loss:e}}}\n")
+            let row = json!({"step": step, "loss": loss, "mean_token_accuracy": share, "eval_loss": loss});
+            format!("{row}\n")
         };
         let text: String = rows.iter().map(line).collect();
         lay_out(dir.path(), "sft/metrics.jsonl", |_| text.into_bytes());

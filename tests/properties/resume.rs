@@ -60,7 +60,7 @@ static RUNS: LazyLock<[Files; 2]> = LazyLock::new(|| {
     std::array::from_fn(|which| {
         let dir = tempfile::tempdir().unwrap();
         let mut run = Run::open(dir.path(), ["sft", "ppo"][which], SETTINGS, false).unwrap();
-        drop(if which == 0 { sft(&mut run).unwrap() } else { ppo(&mut run).unwrap() });
+        let _trained = if which == 0 { sft(&mut run).unwrap() } else { ppo(&mut run).unwrap() };
         verify(&dir.path().join(CHECKPOINT)).unwrap();
         fs::remove_dir_all(dir.path().join("final")).unwrap();
         files_of(dir.path())
@@ -90,7 +90,14 @@ const FILES: [[&str; 8]; 2] = [
     ],
 ];
 
-/// A copy of a run whose checkpoint has another content in one file, sealed again: only its checksums are right.
+const RUN_FILES: [&str; 4] = [
+    "config.toml",
+    "metrics.jsonl",
+    "checkpoints/best.json",
+    "checkpoints/step-000001/training/manifest.json",
+];
+
+/// A copy of a run whose checkpoint has another content in one file, and checksums that fit.
 fn resealed(which: usize, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     put(&RUNS[which], dir.path());
@@ -125,7 +132,9 @@ proptest! {
     #![proptest_config(cases(40))]
 
     #[test]
-    fn a_damaged_checkpoint_is_an_error_or_goes_on(which in 0usize..2, file in 0usize..8, damages in damages()) {
+    fn a_damaged_checkpoint_is_an_error_or_goes_on(
+        which in 0usize..2, file in 0usize..8, damages in damages(),
+    ) {
         let dir = resealed(which, FILES[which][file], |bytes| damaged(&bytes, &damages));
         let _ = resume(dir.path(), which);
     }
@@ -138,8 +147,7 @@ proptest! {
 
     #[test]
     fn a_damaged_run_directory_is_an_error_or_goes_on(
-        name in prop::sample::select(vec!["config.toml", "metrics.jsonl", "checkpoints/best.json", "checkpoints/step-000001/training/manifest.json"]),
-        damages in damages(),
+        name in prop::sample::select(RUN_FILES.to_vec()), damages in damages(),
     ) {
         let dir = tempfile::tempdir().unwrap();
         put(&RUNS[0], dir.path());
@@ -201,7 +209,7 @@ fn a_checkpoint_of_a_shorter_context_is_an_error() {
     }
 }
 
-/// Where the file was changed without being sealed again, its checksum tells, and an older checkpoint is taken or none.
+/// A file that was changed without being sealed again is told by its checksum.
 #[test]
 fn a_checkpoint_that_does_not_fit_its_checksums_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();

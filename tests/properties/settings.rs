@@ -53,9 +53,12 @@ fn read_data(bytes: &[u8], spoil: impl Fn(&[u8]) -> Vec<u8>) {
 }
 
 const ROWS: [&str; 3] = [
-    "{\"prompt\":\"2 + 2?\",\"completion\":\"4\"}\n{\"instruction\":\"Add\",\"input\":\"1, 2\",\"output\":\"3 \\u4f60\"}\n",
-    "[{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"},\n {\"question\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}]",
-    "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: 你好\",\"rejected\":\"\\n\\nHuman: hi\\n\\nAssistant: 您好\"}\n",
+    "{\"prompt\":\"2 + 2?\",\"completion\":\"4\"}\n\
+     {\"instruction\":\"Add\",\"input\":\"1, 2\",\"output\":\"3 \\u4f60\"}\n",
+    "[{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"},\n\
+     {\"question\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}]",
+    "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: 你好\",\
+     \"rejected\":\"\\n\\nHuman: hi\\n\\nAssistant: 您好\"}\n",
 ];
 
 fn defaults() -> [String; 3] {
@@ -70,7 +73,9 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn any_bytes_are_settings_or_an_error(bytes: Vec<u8>, text in "([a-z_.\\[\\]\"'=\n# 0-9-]|nan|inf|\\{|\\}){0,60}") {
+    fn any_bytes_are_settings_or_an_error(
+        bytes: Vec<u8>, text in "([a-z_.\\[\\]\"'=\n# 0-9-]|nan|inf|\\{|\\}){0,60}",
+    ) {
         read_settings(&bytes);
         read_settings(text.as_bytes());
     }
