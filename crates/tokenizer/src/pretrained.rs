@@ -140,7 +140,8 @@ fn merge_without_prefix(raw: &str) -> Option<String> {
     if serde_json::from_str::<File>(raw).is_ok_and(|file| file.model.continuing_subword_prefix.is_none()) {
         return None;
     }
-    let model = serde_json::from_str::<Value>(raw).ok()?["model"].take();
+    let file = serde_json::from_str::<Value>(raw).ok()?;
+    let model = &file["model"];
     let prefix = model["continuing_subword_prefix"].as_str()?;
     let lacks_it = |merge: &&Value| match merge {
         Value::String(pair) => !pair.split(' ').nth(1).unwrap_or_default().starts_with(prefix),

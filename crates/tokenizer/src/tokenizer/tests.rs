@@ -219,6 +219,8 @@ fn a_bad_directory_is_an_error_with_its_path() {
     for (text, expected) in [
         ("{\"version\": ", "is not valid: EOF while parsing a value at line 1"),
         ("[]", "is not a tokenizer"),
+        ("6", "is not a tokenizer"),
+        ("{\"model\": 6}", "is not a tokenizer"),
         ("{\"model\": {\"type\": \"Magic\"}}", "is not a tokenizer"),
         (bpe_without_eos.as_str(), "has no end token: set `eos_token_id` in `config.json`"),
     ] {
