@@ -6,7 +6,11 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use temper_ppo::PromptDataset;
+use temper_reward::RewardDataset;
+use temper_sft::SftDataset;
 use temper_tokenizer::{Overflow, Piece, Template, Tokenizer, encode_dialog};
+use temper_train::{Comparison, Demonstration, Prompt};
 
 use crate::tiny::cases;
 
@@ -136,5 +140,40 @@ proptest! {
         prop_assert_eq!(dialog.input_ids.len(), max_len);
         prop_assert_eq!(dialog.attention_mask.len(), max_len);
         prop_assert_eq!(dialog.labels.len(), max_len);
+    }
+}
+
+/// A word tokenizer has no id for what it does not know; such a row would be a mean over nothing, or no row at all.
+#[test]
+fn texts_without_tokens_are_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = json!({"added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {"hi": 0, "yes": 1, "no": 2, "</s>": 3}, "unk_token": "<unk>"}});
+    fs::write(dir.path().join("tokenizer.json"), words.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let [known, unknown] = ["hi", "zzz"].map(str::to_owned);
+    for overflow in [Overflow::Drop, Overflow::TruncatePrompt] {
+        for (template, kept) in [(Template::plain(), 1), (Template::plain_eos(), 2)] {
+            let row = |prompt: &String, completion: &str| Demonstration {
+                prompt: prompt.clone(),
+                completion: completion.into(),
+            };
+            // With an end token, the end of an unknown answer to a known prompt is something to learn.
+            let rows = [row(&known, "yes"), row(&known, "zzz"), row(&unknown, "zzz")];
+            let found = SftDataset::new(&rows, &tokenizer, &template, 8, overflow).unwrap();
+            assert_eq!((found.len(), found.n_dropped), (kept, 3 - kept), "{}", template.name());
+
+            let prompts = [&known, &unknown].map(|prompt| Prompt { prompt: prompt.clone() });
+            let found = PromptDataset::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
+            assert_eq!((found.prompts.len(), found.n_dropped), (1, 1), "{}", template.name());
+        }
+        let row = |prompt: &String| Comparison {
+            prompt: prompt.clone(),
+            chosen: "yes".into(),
+            rejected: "zzz".into(),
+        };
+        let rows = [row(&known), row(&unknown)];
+        let found = RewardDataset::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();
+        assert_eq!((found.len(), found.n_dropped), (1, 1), "an empty side has no last token");
     }
 }
