@@ -68,7 +68,7 @@ fn arrows(file: &File) -> Vec<String> {
         return vec![];
     };
     let allowed: &[&str] = match package {
-        "" | "tests" | "crates/cli" => return vec![],
+        "" | "tests" | "fuzz" | "crates/cli" => return vec![],
         "crates/sft" | "crates/reward" | "crates/ppo" => {
             &["temper-tokenizer", "temper-model", "temper-train"]
         }

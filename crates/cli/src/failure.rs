@@ -115,6 +115,7 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             "config.json is damaged, or of a kind of model that Temper does not know".into()
         }
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
+        Error::NonFiniteWeight { .. } => return diverged(),
         _ => return None,
     })
 }

@@ -35,7 +35,7 @@ impl CausalLm {
     /// `eos` goes into `config.json`, so that other tools know where to stop.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::NonFiniteWeight`] for a model that could not be loaded again.
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
         let mut json = self.config().to_hugging_face();
         json["architectures"] =
@@ -68,7 +68,7 @@ impl ScalarModel {
     /// Writes `config.json` and `model.safetensors` into an existing directory.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`CausalLm::save`].
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
         let mut json = self.config().to_hugging_face();
         json["architectures"] = Value::from(vec!["GPT2ForSequenceClassification"]);
@@ -120,7 +120,9 @@ fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce(
         reason: format!("not a whole safetensors file: {e}"),
     })?;
     // An absurd config.json must not allocate first and be compared later; a merely wrong one is told by its shapes.
-    if config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16)) {
+    // Layers are counted apart: a million tiny ones are few numbers and many objects.
+    let too_large = config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16));
+    if too_large || config.n_layers > file.len() {
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
@@ -213,6 +215,9 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 fn save_weights<M: Module>(module: &M, dir: &Path) -> Result<(), Error> {
     let mut collector = Collector::default();
     module.visit(&mut collector);
+    if let Some((name, value)) = collector.not_finite {
+        return Err(Error::NonFiniteWeight { name, value });
+    }
     let views = collector.tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("bytes match the shape");
         (name, view)
@@ -227,6 +232,7 @@ fn save_weights<M: Module>(module: &M, dir: &Path) -> Result<(), Error> {
 struct Collector {
     path: Vec<String>,
     tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    not_finite: Option<(String, f32)>,
 }
 
 impl ModuleVisitor for Collector {
@@ -247,6 +253,9 @@ impl ModuleVisitor for Collector {
         if is_transposed(&name) {
             values = transpose(&values, shape[0], shape[1]);
             shape.reverse();
+        }
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            self.not_finite.get_or_insert((name.clone(), *value));
         }
         self.tensors.push((name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
     }
@@ -328,6 +337,33 @@ mod tests {
         std::fs::write(dir.join("model.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
         assert!(error.to_string().contains("model.safetensors"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_config_of_a_million_tiny_layers_is_refused_before_they_are_made() {
+        let dir = scratch("layers");
+        let config = ModelConfig { d_model: 1, n_heads: 1, d_ff: 1, ..ModelConfig::preset("tiny").unwrap() };
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
+        let deep = ModelConfig { n_layers: 10_000, ..config };
+        let bytes = std::fs::metadata(dir.join("model.safetensors")).unwrap().len() as usize;
+        assert!(deep.n_matrix_params().unwrap() < 16 * bytes, "the numbers alone would be believed");
+        std::fs::write(dir.join("config.json"), deep.to_hugging_face().to_string()).unwrap();
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("config.json describes a larger model"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_model_that_could_not_be_loaded_again_is_not_saved() {
+        let dir = scratch("infinite");
+        let config = ModelConfig::preset("tiny").unwrap();
+        let mut model = CausalLm::new(&config, &mut rng(), &Device::flex());
+        model.transformer.wte.weight =
+            model.transformer.wte.weight.map(|weight| weight.mul_scalar(f32::INFINITY));
+        let error = model.save(&dir, 3).unwrap_err().to_string();
+        assert!(error.contains("`transformer.wte.weight`"), "{error}");
+        assert!(!dir.join("model.safetensors").exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -10,6 +10,9 @@ use crate::Error;
 /// Standard deviation of the normal initialisation of GPT-2 (Radford et al. 2019) and of the notebook's embeddings.
 pub const INIT_STD: f64 = 0.02;
 
+/// Token ids and positions are 32-bit integers on every backend; nothing else of a model comes near this.
+const MOST: usize = i32::MAX as usize;
+
 /// Non-linearity of the feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -202,6 +205,9 @@ impl ModelConfig {
             if value == 0 {
                 return refuse(field, "must be at least 1".into());
             }
+            if value > MOST {
+                return refuse(field, format!("{value} is more than {MOST}"));
+            }
         }
         if !self.d_model.is_multiple_of(self.n_heads) {
             return refuse("n_heads", format!("{} does not divide d_model = {}", self.n_heads, self.d_model));
@@ -217,6 +223,18 @@ impl ModelConfig {
         }
         if self.norm_eps.is_nan() || self.norm_eps <= 0.0 {
             return refuse("norm_eps", format!("{} is not above 0", self.norm_eps));
+        }
+        Ok(())
+    }
+
+    /// Checks that sequences of another model's context fit: what was encoded for it may be run through this one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for `max_seq_len`.
+    pub fn check_context(&self, needed: usize) -> Result<(), Error> {
+        if self.max_seq_len < needed {
+            let reason = format!("{} in the checkpoint, {needed} when the run started", self.max_seq_len);
+            return Err(Error::Config { field: "max_seq_len", reason });
         }
         Ok(())
     }
@@ -302,7 +320,7 @@ impl ModelConfig {
             d_model,
             n_layers: number("n_layer")?,
             n_heads: number("n_head")?,
-            d_ff: if config["n_inner"].is_null() { 4 * d_model } else { number("n_inner")? },
+            d_ff: if config["n_inner"].is_null() { d_model.saturating_mul(4) } else { number("n_inner")? },
             activation: match config["activation_function"].as_str().unwrap_or("gelu_new") {
                 "relu" => Activation::Relu,
                 "gelu" => Activation::Gelu,
@@ -343,6 +361,16 @@ mod tests {
     fn heads_that_do_not_divide_the_width_are_refused() {
         let config = ModelConfig { n_heads: 3, ..ModelConfig::preset("tiny").unwrap() };
         assert!(config.validate().unwrap_err().to_string().contains("n_heads"));
+    }
+
+    #[test]
+    fn a_count_beyond_32_bits_is_refused() {
+        for n in [1 << 31, usize::MAX / 4 + 1, usize::MAX] {
+            let json = json!({"model_type": "gpt2", "vocab_size": 4, "n_positions": 4, "n_embd": n, "n_layer": 1,
+                              "n_head": 1});
+            let error = ModelConfig::from_hugging_face(&json, Path::new("config.json")).unwrap_err();
+            assert!(error.to_string().contains("`d_model`"), "{error}");
+        }
     }
 
     #[test]

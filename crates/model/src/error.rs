@@ -64,6 +64,14 @@ pub enum Error {
         /// Shape from the configuration.
         expected: Vec<usize>,
     },
+    /// A weight is NaN or infinite; such a model is not saved.
+    #[error("the weight `{name}` is {value}")]
+    NonFiniteWeight {
+        /// The weight's name in the file.
+        name: String,
+        /// What it has become.
+        value: f32,
+    },
     /// A checkpoint holds another kind of model than the one asked for.
     #[error("{}: this is a {found}, a {expected} is needed", path.display())]
     WrongHead {

@@ -223,6 +223,7 @@ impl PpoConfig {
         finite("ppo.entropy_coef", self.ppo.entropy_coef)?;
         finite("kl.coef", self.kl.coef)?;
         require(self.kl.coef >= 0.0, "kl.coef", self.kl.coef, "0 or above")?;
+        finite("kl.target", self.kl.target)?;
         require(self.kl.target >= 0.0, "kl.target", self.kl.target, "0 or above")?;
         require_positive("kl.horizon", self.kl.horizon)?;
         require_count("ppo.ppo_epochs", self.ppo.ppo_epochs)?;

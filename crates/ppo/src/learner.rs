@@ -157,6 +157,9 @@ impl Learner {
         let device = self.policy.lm.device().inner();
         let lm = CausalLm::load(dir, &device)?;
         let critic = ScalarModel::load(&dir.join("critic"), &device)?;
+        for config in [lm.config(), critic.config()] {
+            config.check_context(self.policy.lm.config().max_seq_len)?;
+        }
         let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
         self.policy = Policy { lm, value_head }.train();
         let training = dir.join(TRAINING_DIR);
@@ -166,7 +169,12 @@ impl Learner {
             self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
             self.critic = Some(critic);
         }
-        let state: State = load_json(&training.join("state.json"))?;
+        let path = training.join("state.json");
+        let state: State = load_json(&path)?;
+        if !state.kl_coef.is_finite() || state.kl_coef < 0.0 {
+            let message = format!("`kl_coef` is {}, it must be 0 or above", state.kl_coef);
+            return Err(temper_train::Error::BadState { path, message }.into());
+        }
         self.kl.coef = state.kl_coef;
         Ok(state.step)
     }

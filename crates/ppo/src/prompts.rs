@@ -19,7 +19,7 @@ pub struct EncodedPrompt {
 pub struct PromptDataset {
     /// The prompts that leave room for an answer.
     pub prompts: Vec<EncodedPrompt>,
-    /// How many were dropped.
+    /// How many were dropped: they leave no room, or have no token to start from.
     pub n_dropped: usize,
 }
 
@@ -40,7 +40,9 @@ impl PromptDataset {
             let text = prompt.prompt.clone();
             let tokens = template.encode_prompt(tokenizer, &text);
             let tokens = match overflow {
-                _ if (1..=max_prompt_len).contains(&tokens.len()) => Some(tokens),
+                // A tokenizer may have no id for a text; cutting would not give it one.
+                _ if tokens.is_empty() => None,
+                _ if tokens.len() <= max_prompt_len => Some(tokens),
                 Overflow::Drop => None,
                 Overflow::TruncatePrompt => {
                     template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok()

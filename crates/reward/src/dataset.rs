@@ -61,7 +61,8 @@ pub struct Pair {
 pub struct RewardDataset {
     /// The comparisons of which two completions or more fit, in the order given.
     pub rankings: Vec<Ranking>,
-    /// How many comparisons were dropped because too few of their completions fit.
+    /// How many comparisons were dropped because too few of their completions fit,
+    /// or have a token to score.
     pub n_dropped: usize,
     /// How many completions were left out of the comparisons that were kept, because they did not fit.
     pub n_completions_dropped: usize,
@@ -83,7 +84,10 @@ impl RewardDataset {
         let mut data = Self { rankings: Vec::new(), n_dropped: 0, n_completions_dropped: 0 };
         for (row, comparison) in comparisons.iter().enumerate() {
             let encode = |completion: &String| {
-                template.encode_example(tokenizer, &comparison.prompt, completion, max_seq_len, overflow)
+                // A tokenizer may have no id for a text.
+                template
+                    .encode_example(tokenizer, &comparison.prompt, completion, max_seq_len, overflow)
+                    .filter(|example| !example.tokens.is_empty())
             };
             let encoded = comparison.completions.iter().map(encode);
             let (completions, scores): (Vec<Example>, Vec<f64>) = encoded

@@ -4,13 +4,14 @@ use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
 use temper_train::Demonstration;
 
 use crate::Error;
+use crate::loss::n_targets;
 
 /// Encoded demonstrations, with what became of those that were too long.
 #[derive(Clone, Debug)]
 pub struct SftDataset {
     /// The examples that fit.
     pub examples: Vec<Example>,
-    /// How many were dropped because they did not fit.
+    /// How many were dropped: they did not fit, or have no token to learn.
     pub n_dropped: usize,
     /// How many lost a part of their prompt to fit.
     pub n_truncated: usize,
@@ -33,7 +34,10 @@ impl SftDataset {
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
         let encode = |d: &Demonstration| {
-            template.encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
+            // A tokenizer may have no id for a text, and the mean over no token is not a number.
+            template
+                .encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
+                .filter(|example| n_targets(example) > 0)
         };
         let examples: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
         if examples.is_empty() {

@@ -65,7 +65,7 @@ impl CompletionLogits {
 
 /// Number of target tokens of an example: what its loss is the mean over.
 pub(crate) fn n_targets(example: &Example) -> usize {
-    example.tokens.len() - example.prompt_len.max(1)
+    example.tokens.len().saturating_sub(example.prompt_len.max(1))
 }
 
 #[cfg(test)]

@@ -230,7 +230,9 @@ fn save(
 }
 
 fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(CausalLm, usize), Error> {
+    let context = model.config().max_seq_len;
     let model = CausalLm::load(dir, &model.device().inner())?.train();
+    model.config().check_context(context)?;
     let dir = dir.join(TRAINING_DIR);
     optimizer.load(&dir.join("optimizer.safetensors"), &model)?;
     let state: State = load_json(&dir.join("state.json"))?;

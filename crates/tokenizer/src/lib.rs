@@ -24,6 +24,7 @@ mod byte;
 mod dialog;
 mod error;
 mod example;
+mod guard;
 mod hash;
 mod pretrained;
 mod special;

@@ -38,8 +38,9 @@ impl AdamWConfig {
         require((0.0..1.0).contains(&self.beta_1), "optimizer.beta_1", self.beta_1, "in [0, 1)")?;
         require((0.0..1.0).contains(&self.beta_2), "optimizer.beta_2", self.beta_2, "in [0, 1)")?;
         require_positive("optimizer.epsilon", self.epsilon)?;
-        require(self.weight_decay >= 0.0, "optimizer.weight_decay", self.weight_decay, "0 or above")?;
-        require(self.max_grad_norm >= 0.0, "optimizer.max_grad_norm", self.max_grad_norm, "0 or above")
+        let bounded = |key, x: f64| require(x >= 0.0 && x.is_finite(), key, x, "a finite number, 0 or above");
+        bounded("optimizer.weight_decay", self.weight_decay)?;
+        bounded("optimizer.max_grad_norm", self.max_grad_norm)
     }
 }
 
@@ -49,6 +50,9 @@ impl Default for AdamWConfig {
         Self { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
     }
 }
+
+/// Bias correction counts updates in f64, which is exact up to here; no run comes near.
+const MOST_UPDATES: u64 = 1 << 53;
 
 /// AdamW for one module, its moments kept under the parameters' dotted paths.
 ///
@@ -168,13 +172,14 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::BadState`] if the file is damaged, or if a parameter of `module` has no state in
-    /// it, one of another size, or one that belongs to no parameter: never a silent fresh start.
+    /// it, one of another size or of impossible numbers, or one that belongs to no parameter: never a silent fresh
+    /// start.
     pub fn load<M: Module>(&mut self, path: &Path, module: &M) -> Result<(), Error> {
         let bad = |message: String| Error::BadState { path: path.to_owned(), message };
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let updates = header.metadata().as_ref().and_then(|m| m.get("updates")?.parse().ok());
+        let updates: Option<u64> = header.metadata().as_ref().and_then(|m| m.get("updates")?.parse().ok());
         let mut sizes = Sizes::default();
         module.visit(&mut sizes);
         let mut moments = BTreeMap::new();
@@ -182,10 +187,18 @@ impl Optimizer {
             let read = |kind: &str| {
                 let view = file.tensor(&format!("{name}/{kind}"));
                 let view = view.map_err(|_| bad(format!("no optimizer state for `{name}`")))?;
+                if view.dtype() != Dtype::F32 {
+                    return Err(bad(format!("`{name}/{kind}` has the type {:?}, not F32", view.dtype())));
+                }
                 let values: Vec<f32> =
                     view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
                 if values.len() != *size {
                     return Err(bad(format!("`{name}` has {} numbers, the model {size}", values.len())));
+                }
+                // The next step would carry them into the weights: a root of the second, a quotient of both.
+                let impossible = |v: &&f32| !v.is_finite() || (kind == "second" && **v < 0.0);
+                if let Some(value) = values.iter().find(impossible) {
+                    return Err(bad(format!("`{name}/{kind}` holds {value}")));
                 }
                 Ok(Tensor::from_data(TensorData::new(values, [*size]), device))
             };
@@ -194,6 +207,7 @@ impl Optimizer {
         if file.len() != 2 * moments.len() {
             return Err(bad("it holds state of parameters that the model does not have".into()));
         }
+        let updates = updates.filter(|&updates| updates < MOST_UPDATES);
         self.updates = updates.ok_or_else(|| bad("it does not say how many updates were made".into()))?;
         self.moments = moments;
         Ok(())
@@ -512,6 +526,44 @@ mod tests {
         Optimizer::new(&CONFIG).save(&path).unwrap();
         let error = Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err();
         assert!(error.to_string().contains("no optimizer state for `a`"), "{error}");
+    }
+
+    #[test]
+    fn impossible_numbers_in_a_state_are_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        let module = two();
+        let mut optimizer = Optimizer::new(&CONFIG);
+        let total = loss(&module, [1.0, 0.3], [-2.0, 0.1]);
+        optimizer.accumulate(&module, total);
+        optimizer.step(module, 0.01).unwrap();
+        optimizer.save(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&whole).unwrap();
+        let check = |updates: &str, name: &str, dtype: Dtype, value: f32, says: &str| {
+            let spoil = |(other, view): (String, TensorView)| {
+                let mut bytes = view.data().to_vec();
+                let (mut kind, mut shape) = (view.dtype(), view.shape().to_vec());
+                if other == name {
+                    bytes[..4].copy_from_slice(&value.to_le_bytes());
+                    (kind, shape) = (dtype, vec![bytes.len() / (dtype.bitsize() / 8)]);
+                }
+                (other, kind, shape, bytes)
+            };
+            let tensors: Vec<_> = file.tensors().into_iter().map(spoil).collect();
+            let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+                (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+            });
+            let metadata = [("updates".to_owned(), updates.to_owned())].into();
+            std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+            let error = Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        check("1", "a/first", Dtype::F32, f32::NAN, "`a/first` holds NaN");
+        check("1", "b/second", Dtype::F32, f32::INFINITY, "`b/second` holds inf");
+        check("1", "a/second", Dtype::F32, -0.5, "`a/second` holds -0.5");
+        check("1", "a/first", Dtype::I32, 0.0, "`a/first` has the type I32, not F32");
+        check(&u64::MAX.to_string(), "", Dtype::F32, 0.0, "how many updates were made");
     }
 
     #[test]

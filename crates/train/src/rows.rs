@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,6 +54,12 @@ impl fmt::Display for Place {
     }
 }
 
+/// A gzipped file may unpack to this many bytes, whatever its size: …
+const UNPACKED_AT_LEAST: u64 = 1 << 30;
+/// … or to this many times its own, which no text of people reaches. More is a trap or an accident, and would
+/// only fill the memory.
+const MOST_PACKED: u64 = 100;
+
 /// Reads one file. A first byte `[` makes it an array, anything else JSON lines; gzip is recognised by its
 /// content. Blank lines, a byte order mark and CRLF are fine.
 ///
@@ -66,12 +72,22 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path, policy: BadRows) -> Result<Ro
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut bytes = fs::read(path).map_err(Error::io("read", path))?;
     if bytes.starts_with(&GZIP_MAGIC) {
-        let mut unpacked = Vec::new();
-        let mut decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice());
-        decoder.read_to_end(&mut unpacked).map_err(Error::io("unpack", path))?;
-        bytes = unpacked;
+        let limit = UNPACKED_AT_LEAST.max(MOST_PACKED.saturating_mul(bytes.len() as u64));
+        bytes = unpack(&bytes, limit).map_err(Error::io("unpack", path))?;
     }
     parse_rows(path, &bytes, policy)
+}
+
+/// Unpacks gzip, up to `limit` bytes.
+fn unpack(packed: &[u8], limit: u64) -> io::Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    let decoder = flate2::read::MultiGzDecoder::new(packed);
+    decoder.take(limit.saturating_add(1)).read_to_end(&mut unpacked)?;
+    if unpacked.len() as u64 > limit {
+        let message = format!("its {} bytes unpack to more than {limit}", packed.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(unpacked)
 }
 
 /// Reads several files, one after the other.
@@ -281,6 +297,16 @@ mod tests {
         fs::write(&path, &packed[..packed.len() / 2]).unwrap();
         let cut = read_rows::<Row>(&path, BadRows::Skip).unwrap_err();
         assert!(matches!(cut, Error::Io { action: "unpack", .. }), "{cut}");
+    }
+
+    #[test]
+    fn gzip_that_unpacks_without_end_is_an_error() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![b' '; 100_000]).unwrap();
+        let packed = encoder.finish().unwrap();
+        assert_eq!(unpack(&packed, 100_000).unwrap().len(), 100_000);
+        let error = unpack(&packed, 99_999).unwrap_err().to_string();
+        assert!(error.ends_with("unpack to more than 99999"), "{error}");
     }
 
     #[test]

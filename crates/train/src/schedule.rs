@@ -45,7 +45,7 @@ impl Schedule {
     /// `warmup_steps`. It reaches the final rate at `total_steps` and keeps it beyond.
     pub fn learning_rate(&self, base: f64, step: usize, total_steps: usize) -> f64 {
         if step < self.warmup_steps {
-            return base * (step + 1) as f64 / (self.warmup_steps + 1) as f64;
+            return base * (step as f64 + 1.0) / (self.warmup_steps as f64 + 1.0);
         }
         let decay_steps = total_steps.saturating_sub(self.warmup_steps);
         let done =

@@ -45,12 +45,19 @@ pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
             let Demonstration { prompt, completion } = &row.demonstration;
             let example: Option<Example> =
                 template.encode_example(&text.tokenizer, prompt, completion, context, Overflow::Drop);
-            examples.push(example.ok_or_else(|| {
+            let example = example.ok_or_else(|| {
                 hinted(
                     format!("{place}: longer than the model's context of {context} tokens"),
                     "shorten the row, or use a model with a longer context",
                 )
-            })?);
+            })?;
+            if example.tokens.is_empty() {
+                return Err(hinted(
+                    format!("{place}: the tokenizer has no token for this row"),
+                    "a score is read at the last token",
+                ));
+            }
+            examples.push(example);
         }
         let scores = temper_reward::score(&model, &examples.iter().collect::<Vec<_>>(), BATCH_SIZE);
         for ((_, row), score) in part.iter().zip(scores) {

@@ -46,7 +46,7 @@ pub fn dataset(
     let data = SftDataset::new(&demonstrations, &text.tokenizer, &text.template, max_seq_len, overflow)?;
     session.note_count(
         data.n_dropped,
-        &format!("examples do not fit into {max_seq_len} tokens and were dropped"),
+        &format!("examples do not fit into {max_seq_len} tokens, or have none to learn, and were dropped"),
     );
     session.note_count(data.n_truncated, "prompts were cut on the left to fit");
     Ok(data)

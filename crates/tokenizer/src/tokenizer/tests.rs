@@ -109,6 +109,31 @@ fn a_word_model_cannot_be_made_to_say_special_tokens_or_to_fail() {
     assert_eq!(tokenizer.decode(&[0, 7, 2, 99]), "hi a");
 }
 
+/// Each makes `tokenizers` 0.23 panic: while reading, at the first text, or at some ids only.
+#[test]
+fn a_file_on_which_the_tokenizers_crate_panics_is_an_error_or_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let words = json!({"type": "WordLevel", "vocab": {"hi": 0, "</s>": 7, "": 2}, "unk_token": "hi"});
+    let read = |json: Value| {
+        fs::write(&path, json.to_string()).unwrap();
+        Tokenizer::from_dir(dir.path())
+    };
+    let bpe = json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "</s>": 3}, "merges": [["a", "b"]],
+                     "continuing_subword_prefix": "##"});
+    let error = read(json!({"added_tokens": [], "model": bpe})).unwrap_err().to_string();
+    assert!(error.contains(r#"["a","b"] does not begin with `continuing_subword_prefix`"#), "{error}");
+
+    let chunks = json!({"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 0}]});
+    let error =
+        read(json!({"added_tokens": [], "pre_tokenizer": chunks, "model": words.clone()})).unwrap_err();
+    assert!(error.to_string().contains("the `tokenizers` crate panics on it"), "{error}");
+
+    let strip = json!({"type": "Strip", "content": "i", "start": 0, "stop": 1});
+    let tokenizer = read(json!({"added_tokens": [], "decoder": strip, "model": words})).unwrap();
+    assert_eq!(tokenizer.decode(&[0, 2, 0]), "hh", "id 2 has no character to strip");
+}
+
 #[test]
 fn padding_truncation_and_dropout_of_the_file_are_left_out() {
     let dir = bpe_dir();
@@ -194,6 +219,8 @@ fn a_bad_directory_is_an_error_with_its_path() {
     for (text, expected) in [
         ("{\"version\": ", "is not valid: EOF while parsing a value at line 1"),
         ("[]", "is not a tokenizer"),
+        ("6", "is not a tokenizer"),
+        ("{\"model\": 6}", "is not a tokenizer"),
         ("{\"model\": {\"type\": \"Magic\"}}", "is not a tokenizer"),
         (bpe_without_eos.as_str(), "has no end token: set `eos_token_id` in `config.json`"),
     ] {
