@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod checks;
 mod config;
 mod critic;
 mod error;
@@ -55,3 +56,6 @@ pub use prompts::{EncodedPrompt, PromptDataset};
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, Sample, ScoreFn};
 pub use train::{Models, PpoEvaluation, Text, evaluate, train};
+
+#[cfg(test)]
+mod tests;
