@@ -1,1 +1,1 @@
-//! Holds no code: the tests are in `parity` and `e2e`.
+//! Holds no code: the tests are in `parity`, `oracles` and `e2e`.

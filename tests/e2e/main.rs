@@ -6,5 +6,6 @@ mod bad_data;
 mod bad_models;
 mod bad_runs;
 mod cli;
+mod defects;
 mod stages;
 mod util;

@@ -214,6 +214,32 @@ mod tests {
         }
     }
 
+    /// D14: the notebook reads the whole sequence again for every token. Here the past comes from the cache, which
+    /// holds as many rows as there are prompts, and one new column per step gives what all of them would.
+    #[test]
+    fn d14_one_new_column_gives_what_the_whole_sequence_would() {
+        let (model, prompts) = (model("tiny"), prompts());
+        let batch = TokenBatch::left_padded(&prompts, &Device::flex());
+        let [_, seq] = batch.dims();
+        let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
+        let mut cache = KvCache::new(model.config(), &pads, seq + 2, &Device::flex());
+        model.prefill(&batch, &mut cache);
+        for (step, new) in [[40, 41, 42, 43], [50, 51, 52, 53]].iter().enumerate() {
+            let positions: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + step).collect();
+            let logits = model.decode(new, &positions, &mut cache);
+            let so_far = [[40, 41, 42, 43], [50, 51, 52, 53]];
+            for (i, prompt) in prompts.iter().enumerate() {
+                let whole: Vec<u32> =
+                    prompt.iter().copied().chain(so_far[..=step].iter().map(|new| new[i])).collect();
+                let n = whole.len();
+                let batch = TokenBatch::right_padded(&[whole], &Device::flex());
+                let full = model.forward(&batch, &mut Dropout::off()).narrow(1, n - 1, 1).squeeze_dim::<2>(1);
+                let difference: f32 = (logits.clone().narrow(0, i, 1) - full).abs().max().into_scalar();
+                assert!(difference < 1e-4, "step {step}, row {i}: {difference}");
+            }
+        }
+    }
+
     #[test]
     fn neighbours_do_not_change_a_row() {
         let model = model("tiny");

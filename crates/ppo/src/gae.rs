@@ -80,4 +80,61 @@ mod tests {
             close(&returns, &[3.7, 4.0, 0.0], 1e-6);
         }
     }
+
+    /// The backward recursion δₜ = rₜ + γ Vₜ₊₁ − Vₜ, Aₜ = δₜ + γλ Aₜ₊₁ over the tokens of one answer, in f64.
+    fn recursion(rewards: &[f64], values: &[f64], gamma: f64, lambda: f64) -> Vec<f64> {
+        let (mut advantage, mut next_value) = (0.0, 0.0);
+        let mut found: Vec<f64> = rewards
+            .iter()
+            .zip(values)
+            .rev()
+            .map(|(reward, value)| {
+                advantage = reward + gamma * next_value - value + gamma * lambda * advantage;
+                next_value = *value;
+                advantage
+            })
+            .collect();
+        found.reverse();
+        found
+    }
+
+    /// Oracle 4. Answers of 7, 4 and 1 tokens; behind the end stands rubbish.
+    #[test]
+    fn it_equals_the_backward_recursion() {
+        let wave = |phase: f64| {
+            let at = |row: usize, t: usize| (0.9 * (7 * row + t) as f64 + phase).sin() as f32;
+            std::array::from_fn::<_, 3, _>(|row| std::array::from_fn::<_, 7, _>(|t| at(row, t)))
+        };
+        let lens = [7, 4, 1];
+        let mask = lens.map(|len| std::array::from_fn(|t| if t < len { 1.0 } else { 0.0 }));
+        let (rewards, values) = (wave(0.0), wave(2.0));
+        for (gamma, lambda) in [(1.0, 0.95), (0.99, 0.95), (0.9, 0.0), (1.0, 1.0), (0.5, 0.7)] {
+            let (advantages, returns) = run(rewards, values, mask, gamma, lambda);
+            for (row, len) in lens.into_iter().enumerate() {
+                let [r, v] = [rewards, values].map(|x| x[row][..len].iter().map(|&x| f64::from(x)).collect());
+                let (r, v): (Vec<f64>, Vec<f64>) = (r, v);
+                let mut expected = recursion(&r, &v, gamma, lambda);
+                expected.resize(7, 0.0);
+                let found = &advantages[row * 7..][..7];
+                // Seven additions of numbers near 1.
+                close(found, &expected.iter().map(|&x| x as f32).collect::<Vec<_>>(), 2e-6);
+                let expected: Vec<f32> =
+                    (0..7).map(|t| (expected[t] + v.get(t).unwrap_or(&0.0)) as f32).collect();
+                close(&returns[row * 7..][..7], &expected, 2e-6);
+            }
+        }
+    }
+
+    /// N9: the notebook's worked example, to the digits that it prints.
+    #[test]
+    fn the_notebooks_example_comes_out_as_printed() {
+        let rewards = [[0.0, -0.01, -0.02, -0.03, 1.2], [0.0, -0.005, -0.015, -0.025, 0.8]];
+        let values = [[0.0, 0.8, 0.6, 0.4, 0.2], [0.0, 0.7, 0.5, 0.3, 0.1]];
+        // It masks both inputs before it starts, and then counts every column.
+        let (advantages, returns) = run(rewards, values, [[1.0; 5]; 2], 0.99, 0.95);
+        let printed = [0.9801, 0.2000, 0.4423, 0.7085, 1.0000, 0.6623, -0.0326, 0.1886, 0.4323, 0.7000];
+        close(&advantages, &printed, 5.1e-5);
+        let printed = [0.9801, 1.0000, 1.0423, 1.1085, 1.2000, 0.6623, 0.6674, 0.6886, 0.7323, 0.8000];
+        close(&returns, &printed, 5.1e-5);
+    }
 }

@@ -12,7 +12,7 @@ use temper_train::{Gradients, Optimizer, Seed, TRAINING_DIR, load_json, save_jso
 use crate::critic::{Critic, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
 use crate::kl::KlController;
-use crate::loss::{policy_loss, value_loss};
+use crate::loss::{PolicyClip, policy_loss, value_loss};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::rollout::{Actors, Rollout, select_rows};
 use crate::train::Text;
@@ -219,8 +219,7 @@ fn micro_step(
         old_logprobs,
         advantages,
         mask.clone(),
-        settings.clip_range,
-        settings.dual_clip,
+        PolicyClip { range: settings.clip_range, dual: settings.dual_clip },
     );
     let entropy = masked_mean(output.entropy, mask.clone());
 

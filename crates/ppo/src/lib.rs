@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod checks;
 mod config;
 mod critic;
 mod error;
@@ -49,9 +50,12 @@ pub use critic::{Critic, Policy};
 pub use error::Error;
 pub use gae::{Advantages, estimate_advantages};
 pub use kl::KlController;
-pub use loss::{PolicyLoss, ValueLoss, policy_loss, value_loss};
+pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use prompts::{EncodedPrompt, PromptDataset};
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, Sample, ScoreFn};
 pub use train::{Models, PpoEvaluation, Text, evaluate, train};
+
+#[cfg(test)]
+mod tests;

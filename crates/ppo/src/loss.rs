@@ -16,11 +16,28 @@ pub struct PolicyLoss {
     pub ratio: Tensor<1>,
 }
 
+/// How far the ratio may go before its gradient ends.
+///
+/// A number alone is ε; there is no dual clip then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicyClip {
+    /// ε: the ratio counts from 1 − ε to 1 + ε where more would gain.
+    pub range: f64,
+    /// c, above 1: a token with A < 0 costs at most −c A; 0 for no such bound.
+    pub dual: f64,
+}
+
+impl From<f64> for PolicyClip {
+    fn from(range: f64) -> Self {
+        Self { range, dual: 0.0 }
+    }
+}
+
 /// max(−A ρ, −A clip(ρ, 1 ± ε)) with ρ = exp(log π − log π_old), averaged over completion tokens
 /// (Schulman et al. 2017, Eq. (7)).
 ///
-/// With `dual_clip` c above 0, a token with A < 0 costs at most −c A (Ye et al. 2020, arXiv 1912.09729, Eq. (5)): the
-/// clip alone does not bound it from above, and one token that became far more likely could rule the update.
+/// With a dual clip c, a token with A < 0 costs at most −c A (Ye et al. 2020, arXiv 1912.09729, Eq. (5)): the clip
+/// alone does not bound it, and one token that became far more likely could rule the update.
 ///
 /// Gradients flow into `logprobs` alone; a token whose ratio is clipped to effect has none.
 ///
@@ -31,19 +48,19 @@ pub fn policy_loss(
     old_logprobs: Tensor<2>,
     advantages: Tensor<2>,
     completion_mask: Tensor<2>,
-    clip_range: f64,
-    dual_clip: f64,
+    clip: impl Into<PolicyClip>,
 ) -> PolicyLoss {
+    let clip = clip.into();
     // Masked before the exponential: a pad must not overflow what counts.
     let log_ratio = (logprobs - old_logprobs) * completion_mask.clone();
     let ratio = log_ratio.clone().exp();
     let plain = -advantages.clone() * ratio.clone();
-    let clipped = -advantages.clone() * ratio.clone().clamp(1.0 - clip_range, 1.0 + clip_range);
+    let clipped = -advantages.clone() * ratio.clone().clamp(1.0 - clip.range, 1.0 + clip.range);
     let was_clipped = clipped.clone().inner().greater(plain.clone().inner()).float();
     let loss = plain.max_pair(clipped);
-    let loss = if dual_clip > 0.0 {
+    let loss = if clip.dual > 0.0 {
         let is_bad = advantages.clone().lower_elem(0.0);
-        let bounded = loss.clone().min_pair(-advantages * dual_clip);
+        let bounded = loss.clone().min_pair(-advantages * clip.dual);
         loss.mask_where(is_bad, bounded)
     } else {
         loss
@@ -109,7 +126,7 @@ mod tests {
         let logprobs = tensor([2f32.ln() - 1.0, 0.5f32.ln() - 2.0, 1.1f32.ln(), 50.0]);
         let old = tensor([-1.0, -2.0, 0.0, -50.0]);
         let mask = tensor([1.0, 1.0, 1.0, 0.0]);
-        let found = policy_loss(logprobs, old, tensor([1.0, -1.0, 3.0, 7.0]), mask, 0.2, 0.0);
+        let found = policy_loss(logprobs, old, tensor([1.0, -1.0, 3.0, 7.0]), mask, 0.2);
         assert!((scalar(found.loss) - (-1.2 + 0.8 - 3.3) / 3.0).abs() < 1e-5);
         assert!((scalar(found.clip_frac) - 2.0 / 3.0).abs() < 1e-6);
         assert!((scalar(found.ratio) - 3.6 / 3.0).abs() < 1e-5);
@@ -121,14 +138,8 @@ mod tests {
     fn where_every_ratio_is_clipped_no_gradient_is_left() {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[1.0f32, -1.0]], &device).require_grad();
-        let found = policy_loss(
-            logprobs.clone(),
-            tensor([0.0, 0.0]),
-            tensor([1.0, -1.0]),
-            tensor([1.0, 1.0]),
-            0.2,
-            0.0,
-        );
+        let found =
+            policy_loss(logprobs.clone(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), tensor([1.0, 1.0]), 0.2);
         let gradient = logprobs.grad(&found.loss.backward()).unwrap();
         assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
     }
@@ -138,14 +149,8 @@ mod tests {
     fn the_policy_gets_a_gradient_at_ratio_1() {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[-1.0f32, -2.0]], &device).require_grad();
-        let found = policy_loss(
-            logprobs.clone(),
-            tensor([-1.0, -2.0]),
-            tensor([1.0, -3.0]),
-            tensor([1.0, 1.0]),
-            0.2,
-            0.0,
-        );
+        let found =
+            policy_loss(logprobs.clone(), tensor([-1.0, -2.0]), tensor([1.0, -3.0]), tensor([1.0, 1.0]), 0.2);
         let gradient = logprobs.grad(&found.loss.backward()).unwrap();
         assert_eq!(gradient.into_data().as_slice::<f32>().unwrap(), [-0.5, 1.5]);
     }
@@ -157,7 +162,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let logprobs = Tensor::<2>::from_data([[5f32.ln(), 2f32.ln(), 5f32.ln()]], &device).require_grad();
         let (zero, one) = (tensor([0.0; 3]), tensor([1.0; 3]));
-        let found = |dual_clip| {
+        let found = |dual| {
             policy_loss(
                 logprobs.clone(),
                 zero.clone(),

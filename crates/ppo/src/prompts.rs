@@ -58,3 +58,32 @@ impl PromptDataset {
         Ok(Self { prompts: encoded, n_dropped })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(prompts: &[&str], max_prompt_len: usize, overflow: Overflow) -> Result<PromptDataset, Error> {
+        let prompts: Vec<Prompt> = prompts.iter().map(|&prompt| Prompt { prompt: prompt.into() }).collect();
+        PromptDataset::new(&prompts, &Tokenizer::byte(), &Template::bare(), max_prompt_len, overflow)
+    }
+
+    /// D7: the notebook's prompts end with `[EOS]`, behind which nothing is left to say.
+    #[test]
+    fn d7_a_prompt_ends_where_the_answer_starts() {
+        let data = dataset(&["hi"], 64, Overflow::Drop).unwrap();
+        assert_eq!(data.prompts[0].tokens, [1, 104 + 4, 105 + 4, 2]);
+    }
+
+    /// D9.
+    #[test]
+    fn d9_a_long_prompt_is_dropped_and_counted_or_loses_its_left() {
+        let dropped = dataset(&["hi", "too long"], 4, Overflow::Drop).unwrap();
+        assert_eq!((dropped.prompts.len(), dropped.n_dropped), (1, 1));
+        let cut = dataset(&["hi", "too long"], 4, Overflow::TruncatePrompt).unwrap();
+        assert_eq!((cut.prompts.len(), cut.n_dropped), (2, 0));
+        assert_eq!(cut.prompts[1].tokens, [1, 110 + 4, 103 + 4, 2], "`ng` between the template's tokens");
+        let error = dataset(&["too long"], 4, Overflow::Drop).unwrap_err();
+        assert_eq!(error.to_string(), "none of the 1 prompts leaves room for an answer in 5 tokens");
+    }
+}

@@ -93,4 +93,14 @@ mod tests {
         let (rewards, _) = shaped(0.0);
         assert_eq!([rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()], [10.0, -4.0]);
     }
+
+    /// Oracle 3: Σ d is 0 in the first row, and 2 in the second, whose last two tokens do not count.
+    #[test]
+    fn with_a_penalty_they_add_up_to_the_score_less_the_penalty_on_the_kl() {
+        for kl_coef in [0.25, 2.0] {
+            let (rewards, _) = shaped(kl_coef);
+            let sums = [rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()];
+            assert_eq!(sums, [10.0, -4.0 - 2.0 * kl_coef as f32]);
+        }
+    }
 }

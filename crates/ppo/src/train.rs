@@ -9,17 +9,15 @@ use temper_model::{CausalLm, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Run, Seed, shuffled};
 
+use crate::checks::Checks;
 use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
 use crate::learner::Learner;
-use crate::metrics::PpoMetrics;
+use crate::metrics::{PpoMetrics, read_all};
 use crate::prompts::{EncodedPrompt, PromptDataset};
-use crate::rewards::shape_rewards;
+use crate::rewards::{ShapedRewards, shape_rewards};
 use crate::rollout::{Rollout, ScoreFn, collect_rollout, generate_options, score_completions};
 use crate::{Error, PpoConfig};
-
-/// First-minibatch ratios further from 1 than this are no rounding.
-const RATIO_TOLERANCE: f64 = 1e-3;
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1).
 #[derive(Debug)]
@@ -65,6 +63,7 @@ pub fn train(
 
     let ref_policy = models.ref_policy.valid();
     let mut learner = Learner::new(config, models.policy, models.critic);
+    let mut checks = Checks::default();
     let mut step = 0;
     if let Some((_, dir)) = run.resume_from() {
         step = learner.resume(dir)?;
@@ -84,23 +83,8 @@ pub fn train(
             score,
         )?;
 
-        let mask = rollout.completion_mask.clone();
-        let kl_coef = learner.kl.coef;
-        let mut shaped = shape_rewards(
-            rollout.old_logprobs.clone(),
-            rollout.ref_logprobs.clone(),
-            rollout.scores.clone(),
-            mask.clone(),
-            kl_coef,
-        );
-        if config.ppo.whiten_rewards {
-            shaped.rewards = scale_to_unit_variance(shaped.rewards, mask.clone());
-        }
-        let values = rollout.values.clone();
-        let (gamma, gae_lambda) = (config.ppo.gamma, config.ppo.gae_lambda);
-        let found = estimate_advantages(shaped.rewards.clone(), values, mask.clone(), gamma, gae_lambda);
-        let mut metrics = PpoMetrics::of_rollout(&rollout, &shaped, &found, kl_coef);
-        let advantages = Advantages { advantages: whiten(found.advantages, mask), returns: found.returns };
+        let Targets { shaped, advantages } = targets(config, &rollout, learner.kl.coef);
+        let mut metrics = PpoMetrics::of_rollout(&rollout, &shaped, &advantages, learner.kl.coef);
         let rollout_seconds = started.elapsed().as_secs_f64();
 
         let lr = config.schedule.learning_rate(config.learning_rate, step, total_steps);
@@ -120,7 +104,7 @@ pub fn train(
         metrics.episode = step * config.batch_size;
         metrics.lr = lr;
         fill_times(&mut metrics, &rollout, rollout_seconds, started.elapsed().as_secs_f64());
-        warn_about(&metrics, step, run);
+        checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
         run.log(step, total_steps, &metrics)?;
 
         let last = step == total_steps;
@@ -140,6 +124,29 @@ pub fn train(
     }
     run.save_final(|dir| learner.save(dir, text, None))?;
     Ok(learner.policy.lm.valid())
+}
+
+/// What a rollout teaches.
+pub(crate) struct Targets {
+    /// Rewards per token, scaled where the configuration says so.
+    pub(crate) shaped: ShapedRewards,
+    /// Whitened advantages, and returns of the plain ones.
+    pub(crate) advantages: Advantages,
+}
+
+/// From what was recorded to what the update learns from.
+pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout, kl_coef: f64) -> Targets {
+    let mask = rollout.completion_mask.clone();
+    let (old_logprobs, ref_logprobs) = (rollout.old_logprobs.clone(), rollout.ref_logprobs.clone());
+    let mut shaped = shape_rewards(old_logprobs, ref_logprobs, rollout.scores.clone(), mask.clone(), kl_coef);
+    if config.ppo.whiten_rewards {
+        shaped.rewards = scale_to_unit_variance(shaped.rewards, mask.clone());
+    }
+    let (rewards, values) = (shaped.rewards.clone(), rollout.values.clone());
+    let (gamma, gae_lambda) = (config.ppo.gamma, config.ppo.gae_lambda);
+    let found = estimate_advantages(rewards, values, mask.clone(), gamma, gae_lambda);
+    let advantages = Advantages { advantages: whiten(found.advantages, mask), returns: found.returns };
+    Targets { shaped, advantages }
 }
 
 /// Score and form of answers to held-out prompts.
@@ -201,16 +208,6 @@ fn fill_times(metrics: &mut PpoMetrics, rollout: &Rollout, rollout_seconds: f64,
     metrics.update_seconds = seconds - rollout_seconds;
     metrics.rollout_tokens_per_second = tokens / rollout_seconds;
     metrics.tokens_per_second = tokens / seconds;
-}
-
-fn warn_about(metrics: &PpoMetrics, step: usize, run: &mut Run) {
-    if metrics.first_ratio_error > RATIO_TOLERANCE {
-        run.warn(&format!(
-            "step {step}: before the first update the ratio is off 1 by {:.1e}: sampling and update disagree \
-             (dropout on, another temperature, or a changed policy)",
-            metrics.first_ratio_error
-        ));
-    }
 }
 
 fn due(step: usize, every: usize) -> bool {

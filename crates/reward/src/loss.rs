@@ -3,7 +3,7 @@
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::dataset::Ranking;
+use crate::dataset::Pair;
 
 /// Which of many scores are compared, and how much each comparison counts.
 #[derive(Clone, Debug)]
@@ -15,21 +15,22 @@ pub struct ScorePairs {
 }
 
 impl ScorePairs {
-    /// The pairs of some comparisons, whose completions are scored one comparison after the other.
+    /// The pairs of some comparisons, each with its number of completions, which are scored one comparison after the
+    /// other.
     ///
     /// Every comparison counts the same, and its pairs share its weight: with `n` comparisons, one with `k` pairs
     /// that are not tied gives each of them `1 / (n k)`.
-    pub fn new(rankings: &[&Ranking], device: &Device) -> Self {
+    pub fn new(rankings: &[(usize, &[Pair])], device: &Device) -> Self {
         let (mut chosen, mut rejected, mut weights, mut gaps) = (vec![], vec![], vec![], vec![]);
         let mut first = 0;
-        for ranking in rankings {
-            for pair in &ranking.pairs {
+        for &(n_completions, pairs) in rankings {
+            for pair in pairs {
                 chosen.push((first + pair.chosen) as i32);
                 rejected.push((first + pair.rejected) as i32);
-                weights.push((1.0 / (rankings.len() * ranking.pairs.len()) as f64) as f32);
+                weights.push((1.0 / (rankings.len() * pairs.len()) as f64) as f32);
                 gaps.push(pair.gap as f32);
             }
-            first += ranking.completions.len();
+            first += n_completions;
         }
         Self {
             chosen: Tensor::from_data(chosen.as_slice(), device),
@@ -64,23 +65,18 @@ pub fn ranking_loss(scores: Tensor<1>, pairs: &ScorePairs, margin: f64, center: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Pair;
-    use temper_tokenizer::{Template, Tokenizer};
-
-    /// One comparison of as many completions as there are scores in it; equal scores tie.
-    fn ranking(scores: &[f64]) -> Ranking {
-        let example = Template::bare()
-            .encode_example(&Tokenizer::byte(), "p", "c", 16, temper_tokenizer::Overflow::Drop)
-            .unwrap();
+    /// All pairs of completions ranked by `scores`; equal ones tie.
+    fn pairs(scores: &[f64]) -> Vec<Pair> {
         let n = scores.len();
-        let pairs = (0..n).flat_map(|a| (0..n).map(move |b| (a, b))).filter(|&(a, b)| scores[a] > scores[b]);
-        let pairs = pairs.map(|(a, b)| Pair { chosen: a, rejected: b, gap: scores[a] - scores[b] });
-        Ranking { completions: vec![example; n], pairs: pairs.collect(), row: 0 }
+        let all = (0..n).flat_map(|a| (0..n).map(move |b| (a, b))).filter(|&(a, b)| scores[a] > scores[b]);
+        all.map(|(a, b)| Pair { chosen: a, rejected: b, gap: scores[a] - scores[b] }).collect()
     }
 
     fn loss_with(scores: &[f32], rankings: &[&[f64]], margin: f64, center: f64) -> f64 {
-        let rankings: Vec<Ranking> = rankings.iter().map(|scores| ranking(scores)).collect();
-        let pairs = ScorePairs::new(&rankings.iter().collect::<Vec<_>>(), &Device::flex());
+        let found: Vec<Vec<Pair>> = rankings.iter().map(|scores| pairs(scores)).collect();
+        let rankings: Vec<_> =
+            rankings.iter().zip(&found).map(|(r, pairs)| (r.len(), pairs.as_slice())).collect();
+        let pairs = ScorePairs::new(&rankings, &Device::flex());
         ranking_loss(Tensor::from_data(scores, &Device::flex()), &pairs, margin, center).into_scalar::<f64>()
     }
 
@@ -147,11 +143,11 @@ mod tests {
     #[test]
     fn the_gradient_is_the_mean_of_the_pairs_gradients() {
         let scores = [0.5f32, -1.0, 2.0, 0.25];
-        let ranking = ranking(&[4.0, 3.0, 2.0, 1.0]);
+        let pairs = pairs(&[4.0, 3.0, 2.0, 1.0]);
         let device = Device::flex();
         let leaf = Tensor::<1>::from_data(scores, &device.clone().autodiff()).require_grad();
         let gradients =
-            ranking_loss(leaf.clone(), &ScorePairs::new(&[&ranking], &device), 0.0, 0.0).backward();
+            ranking_loss(leaf.clone(), &ScorePairs::new(&[(4, &pairs)], &device), 0.0, 0.0).backward();
         let found = leaf.grad(&gradients).unwrap().into_data();
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
         for (i, &found) in found.as_slice::<f32>().unwrap().iter().enumerate() {

@@ -244,7 +244,8 @@ fn forward_backward(
         found.margins.extend(ranking.margins(scores));
         rest = others;
     }
-    let pairs = ScorePairs::new(rankings, &device);
+    let pairs: Vec<_> = rankings.iter().map(|r| (r.completions.len(), r.pairs.as_slice())).collect();
+    let pairs = ScorePairs::new(&pairs, &device);
     let loss = ranking_loss(scores, &pairs, config.margin, config.center) * share;
     found.loss += loss.clone().into_scalar::<f64>();
     Gradients::of(model, loss)

@@ -1,0 +1,76 @@
+//! Each stage learns what can be learned: SFT by heart, the reward model a separable difference.
+
+use burn::tensor::Device;
+use temper_model::{CausalLm, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate};
+use temper_reward::{RewardConfig, RewardDataset};
+use temper_sft::{SftConfig, SftDataset};
+use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_train::{Comparison, Demonstration, Run, Seed};
+
+use crate::setup::byte_model;
+
+/// Answers that say the same in part, to prompts that do: none can be told from its first letters.
+const LINES: [(&str, &str); 8] = [
+    ("Capital of France?", "It is Paris."),
+    ("Capital of Italy?", "It is Rome."),
+    ("Capital of Spain?", "It is Madrid."),
+    ("Opposite of hot?", "Cold."),
+    ("Opposite of big?", "Small."),
+    ("What is 1+1?", "1+1 is 2."),
+    ("What is 2+2?", "2+2 is 4."),
+    ("Say hello", "Hello, nice to meet you!"),
+];
+
+#[test]
+fn sft_learns_eight_lines_by_heart() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let rows = LINES
+        .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
+    let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+    let config = SftConfig { epochs: 120, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default() };
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let model =
+        temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut Run::ephemeral().unwrap())
+            .unwrap();
+
+    let prompts: Vec<Vec<u32>> =
+        LINES.iter().map(|(prompt, _)| template.encode_prompt(&tokenizer, prompt)).collect();
+    let options = GenerateOptions { max_new_tokens: 40, sampler: Sampler::Greedy, eos: 3, seed: 0 };
+    let said = generate(&model, &prompts, &options).unwrap();
+    for ((prompt, expected), said) in LINES.iter().zip(said) {
+        assert_eq!(tokenizer.decode(&said.tokens), *expected, "{prompt}");
+        assert_eq!(said.tokens.last(), Some(&3), "{prompt}");
+    }
+}
+
+/// Words in another order in front of the same difference; the held-out words occur in no training row.
+#[test]
+fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let pair =
+        |answer: String| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}."));
+    let rows = |days: [&str; 8]| {
+        let pairs = days
+            .into_iter()
+            .flat_map(|day| ["", "On ", "Not on "].map(|before| pair(format!("{before}{day}"))));
+        let pairs: Vec<Comparison> = pairs.collect();
+        RewardDataset::new(&pairs, &tokenizer, &template, 64, Overflow::Drop).unwrap()
+    };
+    let data = rows(["Monday", "Tuesday", "Friday", "May 1", "June 3", "July 4", "day 1", "day 2"]);
+    let held_out =
+        rows(["Sunday", "Thursday", "Saturday", "March 2", "August 9", "April 7", "day 8", "night 3"]);
+
+    let backbone = CausalLm::new(
+        &ModelConfig::preset("gpt2-tiny").unwrap(),
+        &mut Seed(3).stream("init"),
+        &Device::flex(),
+    );
+    let model = ScalarModel::new(backbone.transformer, Pooling::Last, &mut Seed(3).stream("head"));
+    let config = RewardConfig { epochs: 15, batch_size: 8, learning_rate: 2e-3, ..RewardConfig::default() };
+    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let before = temper_reward::evaluate(&model, &held_out, 8).eval_accuracy;
+    let model =
+        temper_reward::train(&config, model, text, &data, None, &mut Run::ephemeral().unwrap()).unwrap();
+    let found = temper_reward::evaluate(&model, &held_out, 8);
+    assert!(found.eval_accuracy >= 0.95, "{before} before, {found:?}");
+}

@@ -1,0 +1,121 @@
+//! Oracle 16: a run that goes on from a checkpoint ends with the same bytes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use temper_model::Pooling;
+use temper_ppo::{Critic, Models, Sample};
+use temper_reward::RewardConfig;
+use temper_sft::SftConfig;
+use temper_tokenizer::{Template, Tokenizer};
+use temper_train::{Run, Schedule, ScheduleKind};
+
+use crate::setup::{
+    Log, byte_model, comparisons, demonstrations, prompts, reward_model, toy_config, toy_model,
+};
+
+/// A schedule that differs from step to step.
+const LINEAR: Schedule = Schedule { kind: ScheduleKind::Linear, warmup_steps: 2, final_fraction: 0.1 };
+
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+fn lines(log: &Log) -> Vec<String> {
+    let clock = |key: &str| key.starts_with("time/") || key.starts_with("tokens_per_second") || key == "eps";
+    let line = |row: &serde_json::Map<String, serde_json::Value>| {
+        row.iter().filter(|(key, _)| !clock(key)).map(|(key, value)| format!("{key} {value} ")).collect()
+    };
+    log.rows.lock().unwrap().iter().map(line).collect()
+}
+
+/// Seven steps with a checkpoint every second; then again from the one of step 4, as after a crash in step 6.
+fn assert_resumes(train: impl Fn(&mut Run)) {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = Log::default();
+    train(&mut whole.watch(Run::open(dir.path(), "test", "", false).unwrap()));
+    let last = dir.path().join("final");
+    let expected = files(&last);
+    assert!(expected.len() > 3, "{expected:?}");
+    std::fs::remove_dir_all(&last).unwrap();
+    std::fs::remove_dir_all(dir.path().join("checkpoints/step-000006")).unwrap();
+
+    let rest = Log::default();
+    let mut run = rest.watch(Run::open(dir.path(), "test", "", true).unwrap());
+    assert_eq!(run.resume_from().map(|(step, _)| step), Some(4));
+    train(&mut run);
+    let (whole, rest) = (lines(&whole), lines(&rest));
+    assert_eq!(rest, whole[4..]);
+    assert_ne!(whole[4], whole[5]);
+    for (path, expected) in expected {
+        assert!(std::fs::read(&path).unwrap() == expected, "{} differs", path.display());
+    }
+}
+
+#[test]
+fn sft_with_dropout_resumes_to_the_same_bytes() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let mut config =
+        SftConfig { epochs: 3, max_steps: 7, batch_size: 3, checkpoint_every: 2, ..SftConfig::default() };
+    config.schedule = LINEAR;
+    assert_resumes(|run| {
+        let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+        temper_sft::train(&config, byte_model(0.2), text, &demonstrations(), None, run).unwrap();
+    });
+}
+
+#[test]
+fn the_reward_model_resumes_to_the_same_bytes() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let mut config = RewardConfig {
+        epochs: 4,
+        max_steps: 7,
+        batch_size: 2,
+        checkpoint_every: 2,
+        ..RewardConfig::default()
+    };
+    config.schedule = LINEAR;
+    assert_resumes(|run| {
+        let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+        let model = reward_model(Pooling::Mean, 0.2);
+        temper_reward::train(&config, model, text, &comparisons(), None, run).unwrap();
+    });
+}
+
+/// Weights, both optimizers, the adaptive coefficient, the place among the prompts, the schedule, every stream.
+#[test]
+fn ppo_resumes_to_the_same_bytes_with_either_critic() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
+    let mut config = toy_config(4, 6);
+    (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
+    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 3);
+    (config.kl.coef, config.kl.target, config.kl.horizon) = (0.1, 0.05, 50.0);
+    config.schedule = LINEAR;
+    for separate in [false, true] {
+        assert_resumes(|run| {
+            let critic = || {
+                let model = toy_model(2);
+                let backbone = model.transformer;
+                let head = &mut temper_train::Seed(1).stream("head");
+                Critic::Separate(Box::new(temper_model::ScalarModel::new(backbone, Pooling::Last, head)))
+            };
+            let critic = if separate { critic() } else { Critic::ValueHead };
+            let models = Models { policy: toy_model(1), ref_policy: toy_model(1), critic };
+            let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+            let mut score = |samples: &[Sample<'_>]| {
+                Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
+            };
+            temper_ppo::train(&config, models, text, &data, None, &mut score, run).unwrap();
+        });
+    }
+}

@@ -1,0 +1,102 @@
+//! What a stage does with its model: where dropout is on, and which weights learn.
+
+use temper_model::{ModelConfig, Pooling, Positions};
+use temper_reward::RewardConfig;
+use temper_sft::SftConfig;
+use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_train::{Comparison, Demonstration, Run};
+
+use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
+
+/// D6: the notebook's reward model drops a tenth of its units while it scores, and while it learns.
+#[test]
+fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
+    let data = comparisons();
+    let [plain, dropping] = [0.0, 0.5].map(|dropout| reward_model(Pooling::Last, dropout));
+    assert_eq!(dropping.config().dropout, 0.5);
+    let examples: Vec<_> = data.rankings.iter().map(|ranking| &ranking.completions[0]).collect();
+    let [expected, found] = [&plain, &dropping].map(|model| temper_reward::score(model, &examples, 5));
+    assert_eq!(found, expected);
+
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let config = RewardConfig { max_steps: 1, batch_size: 5, ..RewardConfig::default() };
+    let log = Log::default();
+    let expected = temper_reward::evaluate(&plain, &data, 5).eval_loss;
+    temper_reward::train(&config, dropping, text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
+        .unwrap();
+    assert!((log.column("loss")[0] - expected).abs() < 1e-5, "{:?} {expected}", log.column("loss"));
+}
+
+/// SFT alone uses it, where the setting says so, and not while it evaluates.
+#[test]
+fn sft_learns_with_dropout_and_evaluates_without() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let data = demonstrations();
+    let expected = temper_sft::evaluate(&byte_model(0.0), &data, 7).eval_loss;
+    assert_eq!(temper_sft::evaluate(&byte_model(0.5), &data, 7).eval_loss, expected);
+    let first_loss = |dropout| {
+        let config = SftConfig { max_steps: 1, batch_size: 7, dropout, ..SftConfig::default() };
+        let log = Log::default();
+        temper_sft::train(
+            &config,
+            byte_model(0.5),
+            text,
+            &data,
+            None,
+            &mut log.watch(Run::ephemeral().unwrap()),
+        )
+        .unwrap();
+        log.column("loss")[0]
+    };
+    assert!((first_loss(false) - expected).abs() < 1e-5, "{} {expected}", first_loss(false));
+    assert!((first_loss(true) - expected).abs() > 1e-3, "{} {expected}", first_loss(true));
+}
+
+/// D13: the notebook's text says sinusoids, its code has a table that learns. So has Temper, and says so.
+#[test]
+fn d13_positions_are_learned() {
+    assert_eq!(ModelConfig::preset("notebook").unwrap().positions, Positions::Learned);
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let data = demonstrations();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("start")).unwrap();
+    byte_model(0.0).save(&dir.path().join("start"), 3).unwrap();
+    let mut run = Run::open(&dir.path().join("run"), "sft", "", false).unwrap();
+    let config = SftConfig { max_steps: 1, ..SftConfig::default() };
+    temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut run).unwrap();
+    let [before, after] = ["start", "run/final"].map(|name| {
+        let weights = weights(&dir.path().join(name));
+        let (_, table) = weights.into_iter().find(|(name, _)| name.ends_with("wpe.weight")).unwrap();
+        table
+    });
+    let longest = data.examples.iter().map(|example| example.tokens.len()).max().unwrap();
+    // Adam moves whatever has a gradient; the last token is read by nobody, nor is any place behind it.
+    let moved: Vec<bool> = before.chunks(32).zip(after.chunks(32)).map(|(a, b)| a != b).collect();
+    let expected: Vec<bool> = (0..128).map(|position| position + 1 < longest).collect();
+    assert_eq!(moved, expected);
+}
+
+/// D9: what does not fit is counted by every stage, and no answer is cut.
+#[test]
+fn d9_what_does_not_fit_is_counted() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let rows = [("hi", "yes"), ("too long a prompt", "yes"), ("hi", "an answer that is too long")]
+        .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
+    for (overflow, kept, dropped, truncated) in
+        [(Overflow::Drop, 1, 2, 0), (Overflow::TruncatePrompt, 2, 1, 1)]
+    {
+        let data = temper_sft::SftDataset::new(&rows, &tokenizer, &template, 16, overflow).unwrap();
+        assert_eq!((data.len(), data.n_dropped, data.n_truncated), (kept, dropped, truncated));
+        for example in &data.examples {
+            assert_eq!(tokenizer.decode(example.completion()), "yes");
+            assert_eq!(example.tokens.last(), Some(&3));
+        }
+    }
+    let pair = |chosen: &str, rejected: &str| Comparison::pair("hi", chosen, rejected);
+    let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
+    let data = temper_reward::RewardDataset::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
+    assert_eq!((data.len(), data.n_dropped), (1, 1));
+}
