@@ -6,5 +6,7 @@ mod bad_data;
 mod bad_models;
 mod bad_runs;
 mod cli;
+mod kills;
+mod resume;
 mod stages;
 mod util;

@@ -1,7 +1,7 @@
 //! Comparisons as pairs of token rows.
 
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
-use temper_train::Comparison;
+use temper_train::{Comparison, fingerprint_rows};
 
 use crate::Error;
 
@@ -51,6 +51,12 @@ impl RewardDataset {
         }
         let n_dropped = comparisons.len() - pairs.len();
         Ok(Self { pairs, n_dropped })
+    }
+
+    /// What a resumed run compares: that these are the same pairs.
+    pub fn fingerprint(&self) -> String {
+        let sides = self.pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]);
+        fingerprint_rows(self.len(), sides.flat_map(|e| [e.prompt(), e.completion()]))
     }
 
     /// Number of pairs.
