@@ -48,11 +48,13 @@ struct Deaths {
     lines_to_cut: usize,
 }
 
-/// Runs `command` into `out` and kills it `kills` times, then lets it come to its end.
-fn kill_again_and_again(temper: &Temper, command: &str, out: &str, kills: usize, seed: u64) -> Deaths {
-    let (mut dice, mut deaths) = (Dice(seed), Deaths::default());
+/// Runs `command` into `out` and kills it `kills` times, all along the way that `whole` shows, then lets it come to
+/// its end.
+fn kill_again_and_again(temper: &Temper, command: &str, whole: &str, out: &str, kills: usize) -> Deaths {
+    let (mut dice, mut deaths) = (Dice(5), Deaths::default());
     let dir = temper.path(out);
-    for _ in 0..kills {
+    let apart = n_lines(&temper.path(whole)) / (kills + 2);
+    for kill in 0..kills {
         let resume = if dir.exists() { " --resume" } else { "" };
         let mut child = temper
             .command(&format!("{command} --out {out}{resume}"))
@@ -60,7 +62,7 @@ fn kill_again_and_again(temper: &Temper, command: &str, out: &str, kills: usize,
             .stderr(Stdio::null())
             .spawn()
             .expect("temper starts");
-        let goal = n_lines(&dir) + 1 + dice.below(5) as usize;
+        let goal = (kill * apart + dice.below(apart as u64) as usize).max(n_lines(&dir)) + 1;
         let moment = match dice.below(6) {
             0 => Moment::After(Duration::from_millis(dice.below(60))),
             1 | 2 => Moment::InStep(goal, Duration::from_micros(dice.below(8000))),
@@ -179,7 +181,7 @@ fn every_stage_that_is_killed_and_resumed_ends_as_if_it_never_was() {
     let temper = with_dropout();
     let sft = format!(
         "sft --data demonstrations.jsonl --model start --eval-data demonstrations.jsonl --set batch_size=2 \
-         --set checkpoint_every=4 --set epochs=60 {SCHEDULE}"
+         --set checkpoint_every=4 --set epochs=60 --set learning_rate=0.03 {SCHEDULE}"
     );
     let reward = format!(
         "reward --data comparisons.jsonl --model sft/final --eval-data comparisons.jsonl --set batch_size=2 \
@@ -194,7 +196,7 @@ fn every_stage_that_is_killed_and_resumed_ends_as_if_it_never_was() {
         temper.run(&format!("{command} --out {run}")).ok();
         let cut = format!("{run}-cut");
         let began = Instant::now();
-        let deaths = kill_again_and_again(&temper, &command, &cut, kills, 5);
+        let deaths = kill_again_and_again(&temper, &command, run, &cut, kills);
         println!("{run}: {deaths:?} in {:.1} s", began.elapsed().as_secs_f64());
         assert_same_files(&temper, run, &cut);
         for model in ["final", "best"] {

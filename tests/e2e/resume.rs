@@ -52,9 +52,8 @@ fn other_data_and_models_are_refused_by_flag() {
         &format!("{elsewhere} --resume --eval-data elsewhere.jsonl"),
         &["`--eval-data` was not given"],
     );
-    temper.edit_json("start/config.json", |config| config["resid_pdrop"] = 0.5.into());
+    temper.edit_json("start/config.json", |config| config["layer_norm_epsilon"] = 1e-6.into());
     temper.refuses(&format!("{elsewhere} --resume"), &["`--model` was files with checksum"]);
-    temper.edit_json("start/config.json", |config| config["resid_pdrop"] = 0.0.into());
     temper.copy("base/final", "start");
     let said = temper.run(&format!("{elsewhere} --resume")).ok();
     assert!(said.stderr.contains("going on from step 20"), "{said:?}");
@@ -68,7 +67,7 @@ fn another_reference_or_reward_model_is_refused() {
     temper.run(&format!("{ppo} --policy sft/final --reward reward/final")).ok();
     fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
     temper.run("sft --data demonstrations.jsonl --model sft/final --out sft2 --set max_steps=1").ok();
-    temper.run("reward --data comparisons.jsonl --model sft/final --out reward2 --set max_steps=3").ok();
+    temper.run("reward --data comparisons.jsonl --model sft/final --out reward2 --seed 2").ok();
     temper.refuses(&format!("{ppo} --policy sft2/final --reward reward/final --resume"), &["`--policy` was"]);
     temper.refuses(&format!("{ppo} --policy sft/final --reward reward2/final --resume"), &["`--reward` was"]);
     temper.write(
@@ -174,6 +173,22 @@ fn the_last_checkpoints_and_the_best_model_are_kept() {
     assert!(!temper.path("b/best").exists() && !temper.path("c/best").exists(), "nothing asks for it");
     assert_eq!(kept("b"), ["step-000012", "step-000015"]);
     temper.refuses(&format!("{sft} --out d --set keep_last=0"), &["`keep_last` is 0, it must be at least 1"]);
+}
+
+/// The best policy is judged by the rollouts since the last checkpoint that was due, those before the break included.
+#[test]
+fn an_interrupt_between_two_checkpoints_changes_nothing_about_the_best() {
+    let temper = Temper::with_reward_model();
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=3 \
+               --set rollout.max_new_tokens=3 --set epochs=60 --set checkpoint_every=1000";
+    temper.run(&format!("{ppo} --out whole")).ok();
+    let said = temper.interrupt(ppo, "cut", "cut/metrics.jsonl", 5);
+    assert_eq!(said.code, Some(130), "{said:?}");
+    temper.run(&format!("{ppo} --out cut --resume")).ok();
+    let best = |run: &str| temper.json(&format!("{run}/best/training/best.json"));
+    assert_eq!(best("whole")["metric"], "objective/scores");
+    assert_eq!(best("whole"), best("cut"));
+    assert!(temper.snapshot("whole/best") == temper.snapshot("cut/best"));
 }
 
 #[test]
