@@ -7,5 +7,7 @@ mod bad_models;
 mod bad_runs;
 mod cli;
 mod defects;
+mod kills;
+mod resume;
 mod stages;
 mod util;

@@ -155,6 +155,13 @@ impl Temper {
         Said::of(script, command.output())
     }
 
+    /// [`Temper::shell`] for what may end by a signal.
+    pub fn shell_output(&self, script: &str) -> Output {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.env("TEMPER", binary()).output().expect("a shell")
+    }
+
     /// A command that must fail with exit code 1 and one line, and must not write anything anywhere.
     pub fn refuses(&self, arguments: &str, says: &[&str]) -> Said {
         self.refuses_of(&arguments.split_whitespace().collect::<Vec<_>>(), says)

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod device;
 mod failure;
+mod inputs;
 mod judge;
 mod machine;
 mod progress;

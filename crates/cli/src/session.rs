@@ -1,6 +1,5 @@
 //! What every stage command does around its loop: settings, the run directory, Ctrl-C.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use temper_train::{BadRows, Documented, Run, resolve, to_commented_toml};
+use temper_train::{BadRows, Documented, Inputs, Run, resolve, to_commented_toml};
 
-use crate::args::{Common, Settings, Stage};
+use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::failure::hinted;
 use crate::{progress, recipe};
 
@@ -87,12 +86,18 @@ impl Session {
     /// Opens the run directory, with progress and Ctrl-C connected.
     pub fn run<T: Serialize + Documented>(
         &self,
-        dir: &Path,
+        args: &RunArgs,
         stage: &str,
         config: &T,
-        resume: bool,
+        inputs: &Inputs,
     ) -> Result<Run> {
-        let run = Run::open(dir, stage, &to_commented_toml(config)?, resume)?;
+        if args.resume && !args.out.exists() {
+            self.note(&format!("note: {} holds no run yet, this one starts it", args.out.display()));
+        }
+        let run = Run::open(&args.out, stage, &to_commented_toml(config)?, inputs, args.resume)?;
+        if run.finished().is_some() {
+            self.note(&format!("note: {} is finished, there is nothing left to do", args.out.display()));
+        }
         self.in_run.store(true, Ordering::SeqCst);
         Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
     }

@@ -27,6 +27,11 @@ pub struct PpoConfig {
     pub overflow: Overflow,
     /// Rollouts between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
+    /// Checkpoints that stay, the newest ones.
+    pub keep_last: usize,
+    /// Keep the policy of the highest mean score in `best/`: of an evaluation, or, without evaluation prompts, of the
+    /// last `checkpoint_every` rollouts, looked at whenever a checkpoint is due and at the end.
+    pub keep_best: bool,
     /// Rollouts between evaluations on the evaluation prompts; 0 for one at the end.
     pub eval_every: usize,
     /// Everything random comes from it.
@@ -149,6 +154,8 @@ impl Default for PpoConfig {
             max_seq_len: 0,
             overflow: Overflow::Drop,
             checkpoint_every: 100,
+            keep_last: 2,
+            keep_best: true,
             eval_every: 0,
             seed: 0,
             device: "auto".into(),
@@ -212,6 +219,7 @@ impl PpoConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
+        require_count("keep_last", self.keep_last)?;
         require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
@@ -253,6 +261,11 @@ impl Documented for PpoConfig {
             ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
             ("overflow", "what happens to a prompt that leaves no room: drop | truncate_prompt"),
             ("checkpoint_every", "rollouts between checkpoints; 0: none but the last"),
+            ("keep_last", "checkpoints that stay, the newest ones"),
+            (
+                "keep_best",
+                "keep the policy of the highest mean score in best/: of an evaluation, else of the rollouts of a checkpoint",
+            ),
             ("eval_every", "rollouts between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),

@@ -1,5 +1,6 @@
 //! What is trained: policy and critic with their optimizers, one update at a time, and what a checkpoint holds.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use burn::module::Module;
@@ -7,7 +8,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
 use temper_tokenizer::Tokenizer;
-use temper_train::{Gradients, Optimizer, Seed, TRAINING_DIR, load_json, save_json, shuffled};
+use temper_train::{Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, save_json, shuffled};
 
 use crate::critic::{Critic, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
@@ -18,19 +19,22 @@ use crate::rollout::{Actors, Rollout, select_rows};
 use crate::train::Text;
 use crate::{Error, PpoConfig};
 
-/// What is trained, with its optimizers and the KL coefficient: all that a checkpoint holds.
+/// What is trained, with its optimizers, the KL coefficient and the last scores: all that a checkpoint holds.
 pub(crate) struct Learner {
     pub(crate) policy: Policy,
     critic: Option<ScalarModel>,
     policy_optimizer: Optimizer,
     critic_optimizer: Optimizer,
     pub(crate) kl: KlController,
+    /// Mean scores of the last rollouts.
+    recent_scores: VecDeque<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     step: usize,
-    kl_coef: f64,
+    kl_coef: Exact,
+    recent_scores: Vec<Exact>,
 }
 
 impl Learner {
@@ -46,7 +50,21 @@ impl Learner {
             policy_optimizer: Optimizer::new(&config.optimizer),
             critic_optimizer: Optimizer::new(&config.optimizer),
             kl: KlController::new(&config.kl),
+            recent_scores: VecDeque::new(),
         }
+    }
+
+    /// Takes in the mean score of a rollout; only the last `n` count, or all for 0.
+    pub(crate) fn remember_score(&mut self, score: f64, n: usize) {
+        self.recent_scores.push_back(score);
+        if n > 0 && self.recent_scores.len() > n {
+            self.recent_scores.pop_front();
+        }
+    }
+
+    /// Mean of the scores that count.
+    pub(crate) fn mean_recent_score(&self) -> f64 {
+        self.recent_scores.iter().sum::<f64>() / self.recent_scores.len() as f64
     }
 
     pub(crate) fn actors<'a>(&'a self, ref_policy: &'a CausalLm, tokenizer: &'a Tokenizer) -> Actors<'a> {
@@ -147,7 +165,9 @@ impl Learner {
             if self.critic.is_some() {
                 self.critic_optimizer.save(&dir.join("critic_optimizer.safetensors"))?;
             }
-            save_json(&dir.join("state.json"), &State { step, kl_coef: self.kl.coef })?;
+            let recent_scores = self.recent_scores.iter().map(|&score| Exact(score)).collect();
+            let state = State { step, kl_coef: Exact(self.kl.coef), recent_scores };
+            save_json(&dir.join("state.json"), &state)?;
         }
         Ok(())
     }
@@ -171,11 +191,13 @@ impl Learner {
         }
         let path = training.join("state.json");
         let state: State = load_json(&path)?;
-        if !state.kl_coef.is_finite() || state.kl_coef < 0.0 {
-            let message = format!("`kl_coef` is {}, it must be 0 or above", state.kl_coef);
+        let kl_coef = state.kl_coef.0;
+        if !kl_coef.is_finite() || kl_coef < 0.0 {
+            let message = format!("`kl_coef` is {kl_coef}, it must be 0 or above");
             return Err(temper_train::Error::BadState { path, message }.into());
         }
-        self.kl.coef = state.kl_coef;
+        self.kl.coef = kl_coef;
+        self.recent_scores = state.recent_scores.iter().map(|score| score.0).collect();
         Ok(state.step)
     }
 }

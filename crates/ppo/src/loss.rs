@@ -168,8 +168,7 @@ mod tests {
                 zero.clone(),
                 tensor([-1.0, -1.0, 2.0]),
                 one.clone(),
-                0.2,
-                dual_clip,
+                PolicyClip { range: 0.2, dual },
             )
         };
         assert!((scalar(found(0.0).loss.inner()) - (5.0 + 2.0 - 2.4) / 3.0).abs() < 1e-6);

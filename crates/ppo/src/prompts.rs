@@ -1,7 +1,7 @@
 //! Prompts as token rows.
 
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::Prompt;
+use temper_train::{Prompt, fingerprint_rows};
 
 use crate::Error;
 
@@ -56,6 +56,11 @@ impl PromptDataset {
         }
         let n_dropped = prompts.len() - encoded.len();
         Ok(Self { prompts: encoded, n_dropped })
+    }
+
+    /// What a resumed run compares: that these are the same prompts.
+    pub fn fingerprint(&self) -> String {
+        fingerprint_rows(self.prompts.len(), self.prompts.iter().map(|prompt| prompt.tokens.as_slice()))
     }
 }
 

@@ -7,7 +7,7 @@ use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{Run, Seed, shuffled};
+use temper_train::{Candidate, Run, Seed, shuffled};
 
 use crate::checks::Checks;
 use crate::critic::Critic;
@@ -62,6 +62,9 @@ pub fn train(
     let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
 
     let ref_policy = models.ref_policy.valid();
+    if let Some(dir) = run.finished() {
+        return Ok(CausalLm::load(&dir, &ref_policy.device())?);
+    }
     let mut learner = Learner::new(config, models.policy, models.critic);
     let mut checks = Checks::default();
     let mut step = 0;
@@ -106,13 +109,23 @@ pub fn train(
         fill_times(&mut metrics, &rollout, rollout_seconds, started.elapsed().as_secs_f64());
         checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
         run.log(step, total_steps, &metrics)?;
+        learner.remember_score(metrics.scores, config.checkpoint_every);
 
         let last = step == total_steps;
+        let mut candidate = None;
         if let Some(eval_prompts) = eval_prompts
             && (last || due(step, config.eval_every))
         {
             let found = evaluate(config, &learner.policy.lm, text.tokenizer, eval_prompts, step, score)?;
             run.log_evaluation(step, &found)?;
+            candidate = Some(("eval/scores", found.scores));
+        }
+        if eval_prompts.is_none() && (last || due(step, config.checkpoint_every)) {
+            candidate = Some(("objective/scores", learner.mean_recent_score()));
+        }
+        if let Some((metric, value)) = candidate.filter(|_| config.keep_best) {
+            let candidate = Candidate { step, metric, value, lower_is_better: false };
+            run.save_best(&candidate, |dir| learner.save(dir, text, None))?;
         }
         let stop = run.interrupted();
         if !last && (stop || due(step, config.checkpoint_every)) {

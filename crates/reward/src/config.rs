@@ -36,6 +36,10 @@ pub struct RewardConfig {
     pub center: f64,
     /// Updates between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
+    /// Checkpoints that stay, the newest ones.
+    pub keep_last: usize,
+    /// Keep the model of the highest evaluation accuracy in `best/`.
+    pub keep_best: bool,
     /// Updates between evaluations on the evaluation data; 0 for one at the end.
     pub eval_every: usize,
     /// Everything random comes from it.
@@ -63,6 +67,8 @@ impl Default for RewardConfig {
             margin: 0.0,
             center: 0.0,
             checkpoint_every: 500,
+            keep_last: 2,
+            keep_best: true,
             eval_every: 0,
             seed: 0,
             device: "auto".into(),
@@ -79,6 +85,7 @@ impl RewardConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
+        require_count("keep_last", self.keep_last)?;
         require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
@@ -106,6 +113,8 @@ impl Documented for RewardConfig {
             ),
             ("center", "weight of the squared sum of a pair's scores, which keeps them around 0; 0: none"),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
+            ("keep_last", "checkpoints that stay, the newest ones"),
+            ("keep_best", "keep the model of the highest evaluation accuracy in best/"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),

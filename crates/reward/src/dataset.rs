@@ -2,7 +2,7 @@
 
 use temper_model::SharedPrompt;
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
-use temper_train::Comparison;
+use temper_train::{Comparison, fingerprint_rows};
 
 use crate::Error;
 
@@ -106,6 +106,18 @@ impl RewardDataset {
             return Err(Error::NothingFits { rows: comparisons.len(), max_seq_len });
         }
         Ok(data)
+    }
+
+    /// What a resumed run compares: that these are the same comparisons.
+    pub fn fingerprint(&self) -> String {
+        let texts = self
+            .rankings
+            .iter()
+            .flat_map(|r| r.completions.iter().flat_map(|c| [c.prompt(), c.completion()]));
+        let pairs: Vec<Vec<u32>> = (self.rankings.iter())
+            .map(|r| r.pairs.iter().flat_map(|pair| [pair.chosen as u32, pair.rejected as u32]).collect())
+            .collect();
+        fingerprint_rows(self.len(), texts.chain(pairs.iter().map(Vec::as_slice)))
     }
 
     /// Number of comparisons.

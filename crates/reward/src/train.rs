@@ -7,7 +7,9 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
+use temper_train::{
+    Candidate, Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json,
+};
 
 use crate::dataset::Ranking;
 use crate::{Error, RewardConfig, RewardDataset, ScorePairs, ranking_loss, score};
@@ -53,6 +55,13 @@ pub struct RewardEvaluation {
     pub margins: Vec<(usize, f64)>,
 }
 
+impl RewardEvaluation {
+    /// The best model is that of the highest accuracy.
+    fn candidate(&self, step: usize) -> Candidate<'static> {
+        Candidate { step, metric: "eval_accuracy", value: self.eval_accuracy, lower_is_better: false }
+    }
+}
+
 /// What the stage works on besides the model: its text side, stored with every checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
@@ -86,6 +95,9 @@ pub fn train(
     let mut optimizer = Optimizer::new(&config.optimizer);
     let mut model = model.train();
     let mut step = 0;
+    if let Some(dir) = run.finished() {
+        return Ok(ScalarModel::load(&dir, &model.device().inner())?);
+    }
     if let Some((_, dir)) = run.resume_from() {
         (model, step) = resume(dir, &mut optimizer, model)?;
     }
@@ -125,7 +137,11 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && (last || due(step, config.eval_every))
         {
-            run.log_evaluation(step, &evaluate(&model, eval_data, config.batch_size))?;
+            let found = evaluate(&model, eval_data, config.batch_size);
+            run.log_evaluation(step, &found)?;
+            if config.keep_best {
+                run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
+            }
         }
         let stop = run.interrupted();
         if !last && (stop || due(step, config.checkpoint_every)) {

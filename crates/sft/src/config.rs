@@ -32,6 +32,10 @@ pub struct SftConfig {
     pub dropout: bool,
     /// Updates between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
+    /// Checkpoints that stay, the newest ones.
+    pub keep_last: usize,
+    /// Keep the model of the lowest evaluation loss in `best/`.
+    pub keep_best: bool,
     /// Updates between evaluations on the evaluation data; 0 for one at the end.
     pub eval_every: usize,
     /// Everything random comes from it.
@@ -58,6 +62,8 @@ impl Default for SftConfig {
             template: "auto".into(),
             dropout: true,
             checkpoint_every: 500,
+            keep_last: 2,
+            keep_best: true,
             eval_every: 0,
             seed: 0,
             device: "auto".into(),
@@ -74,6 +80,7 @@ impl SftConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         require_count("epochs", self.epochs)?;
+        require_count("keep_last", self.keep_last)?;
         require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
@@ -98,6 +105,8 @@ impl Documented for SftConfig {
             ),
             ("dropout", "train with the dropout of the model's configuration"),
             ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
+            ("keep_last", "checkpoints that stay, the newest ones"),
+            ("keep_best", "keep the model of the lowest evaluation loss in best/"),
             ("eval_every", "updates between evaluations; 0: one at the end"),
             ("seed", "everything random comes from it"),
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),

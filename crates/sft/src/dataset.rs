@@ -1,7 +1,7 @@
 //! Demonstrations as token rows.
 
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
-use temper_train::Demonstration;
+use temper_train::{Demonstration, fingerprint_rows};
 
 use crate::Error;
 use crate::loss::n_targets;
@@ -46,6 +46,11 @@ impl SftDataset {
         let n_dropped = demonstrations.len() - examples.len();
         let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();
         Ok(Self { examples, n_dropped, n_truncated })
+    }
+
+    /// What a resumed run compares: that these are the same examples.
+    pub fn fingerprint(&self) -> String {
+        fingerprint_rows(self.len(), self.examples.iter().flat_map(|e| [e.prompt(), e.completion()]))
     }
 
     /// Number of examples.

@@ -8,7 +8,9 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json};
+use temper_train::{
+    Candidate, Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json,
+};
 
 use crate::loss::{CompletionLogits, n_targets, sft_loss};
 use crate::{Error, SftConfig, SftDataset};
@@ -45,6 +47,13 @@ pub struct SftEvaluation {
     pub eval_n_targets: usize,
 }
 
+impl SftEvaluation {
+    /// The best model is that of the lowest loss.
+    fn candidate(&self, step: usize) -> Candidate<'static> {
+        Candidate { step, metric: "eval_loss", value: self.eval_loss, lower_is_better: true }
+    }
+}
+
 /// What the stage works on besides the model: its text side, stored with every checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
@@ -78,6 +87,9 @@ pub fn train(
     let mut optimizer = Optimizer::new(&config.optimizer);
     let mut model = model.train();
     let mut step = 0;
+    if let Some(dir) = run.finished() {
+        return Ok(CausalLm::load(&dir, &model.device().inner())?);
+    }
     if let Some((_, dir)) = run.resume_from() {
         (model, step) = resume(dir, &mut optimizer, model)?;
     }
@@ -121,7 +133,11 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && (last || due(step, config.eval_every))
         {
-            run.log_evaluation(step, &evaluate(&model, eval_data, config.batch_size))?;
+            let found = evaluate(&model, eval_data, config.batch_size);
+            run.log_evaluation(step, &found)?;
+            if config.keep_best {
+                run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
+            }
         }
         let stop = run.interrupted();
         if !last && (stop || due(step, config.checkpoint_every)) {

@@ -12,7 +12,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use serde_json::json;
 use temper_train::{
-    AdamWConfig, Error, Event, Optimizer, Run, Schedule, ScheduleKind, Seed, TRAINING_DIR, length_buckets,
+    AdamWConfig, Error, Event, Inputs, Optimizer, Run, Schedule, ScheduleKind, Seed, TRAINING_DIR,
+    length_buckets,
 };
 
 const STEPS: usize = 200;
@@ -20,7 +21,7 @@ const STEPS: usize = 200;
 fn main() -> Result<(), Error> {
     let device = Device::flex();
     let run = match std::env::args().nth(1) {
-        Some(dir) => Run::open(Path::new(&dir), "fit", "slope = 2.0\n", false)?,
+        Some(dir) => Run::open(Path::new(&dir), "fit", "slope = 2.0\n", &Inputs::default(), false)?,
         None => Run::ephemeral()?,
     };
     let mut run = run.with_observer(|event| match event {

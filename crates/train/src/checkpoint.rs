@@ -3,8 +3,8 @@
 //! A checkpoint is filled under a temporary name beside its place. Then its files are flushed to disk, then
 //! `training/manifest.json` is written with the size and CRC-32 of each, then the directory is renamed.
 //! Whatever a crash leaves behind has a temporary name or no manifest that fits, and is ignored. (A crash
-//! between the two renames that replace an older checkpoint at the same place loses that one; a run has its
-//! step checkpoints beside.)
+//! between the two renames that replace an older directory at the same place loses that one. A run replaces
+//! `best/`, which it then finds again from the checkpoint before, and what is damaged.)
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault};
-use crate::files::{TEMP_PREFIX, load_json, save_json, sync_dir, temp_sibling};
+use crate::files::{create_dir, is_temp_name, load_json, save_json, sync_dir, temp_sibling};
 
 /// The directory of a checkpoint's own files beside the model: optimizer, state, manifest.
 pub const TRAINING_DIR: &str = "training";
@@ -48,7 +48,7 @@ struct Entry {
 pub fn write_atomic<E: From<Error>>(dest: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     refuse_foreign(dest)?;
     let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    create_dir(parent)?;
     let temp = TempDir::create(temp_sibling(dest))?;
     let training = temp.0.join(TRAINING_DIR);
     fs::create_dir(&training).map_err(Error::io("create", &training))?;
@@ -86,33 +86,46 @@ pub fn step_dir(run_dir: &Path, step: usize) -> PathBuf {
     run_dir.join(CHECKPOINTS_DIR).join(format!("{STEP_PREFIX}{step:06}"))
 }
 
-/// The newest checkpoint of a run that passes [`verify`], with its step. Others are passed over with a
-/// warning.
+/// The newest checkpoint of a run that passes [`verify`], with its step. Damaged ones that are newer are passed over
+/// with a warning; a run that has only damaged ones is an error and does not begin again by itself.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the run directory cannot be read; one that does not exist has no checkpoint.
+/// [`Error::NoWholeCheckpoint`]; [`Error::CheckpointFormat`] for a newest one of another version; [`Error::Io`] if
+/// the run directory cannot be read. One that does not exist has no checkpoint.
 pub fn latest(run_dir: &Path) -> Result<Option<(usize, PathBuf)>, Error> {
+    let mut damaged = Vec::new();
     for (step, path) in step_dirs(run_dir)?.into_iter().rev() {
         match verify(&path) {
-            Ok(()) => return Ok(Some((step, path))),
-            Err(error) => tracing::warn!("passing over {}: {error}", path.display()),
+            Ok(()) => {
+                damaged.iter().for_each(|error| tracing::warn!("passing over a checkpoint: {error}"));
+                return Ok(Some((step, path)));
+            }
+            Err(error @ (Error::DamagedCheckpoint { .. } | Error::BadState { .. })) => damaged.push(error),
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    match damaged.into_iter().next() {
+        None => Ok(None),
+        Some(newest) => Err(Error::NoWholeCheckpoint { dir: run_dir.to_owned(), newest: Box::new(newest) }),
+    }
 }
 
-/// Removes all complete step checkpoints of a run but the newest `keep_last` and `keep`.
+/// Removes the step checkpoints of a run up to step `newest`, but for the last `keep_last` whole ones.
+///
+/// Later ones are damaged, or the run would have gone on from them; it replaces them when it gets there.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] if one cannot be removed.
-pub fn prune(run_dir: &Path, keep_last: usize, keep: Option<&Path>) -> Result<(), Error> {
-    let mut complete: Vec<_> =
-        step_dirs(run_dir)?.into_iter().filter(|(_, path)| is_complete(path)).collect();
-    complete.truncate(complete.len().saturating_sub(keep_last));
-    for (_, path) in complete.into_iter().filter(|(_, path)| Some(path.as_path()) != keep) {
-        remove(&path)?;
+pub fn prune(run_dir: &Path, newest: usize, keep_last: usize) -> Result<(), Error> {
+    let mut kept = 0;
+    for (_, path) in step_dirs(run_dir)?.into_iter().rev().filter(|(step, _)| *step <= newest) {
+        if kept < keep_last && is_complete(&path) {
+            kept += 1;
+        } else {
+            remove(&path)?;
+        }
     }
     Ok(())
 }
@@ -121,9 +134,7 @@ pub fn prune(run_dir: &Path, keep_last: usize, keep: Option<&Path>) -> Result<()
 pub(crate) fn remove_leftovers(run_dir: &Path) {
     for dir in [run_dir.to_owned(), run_dir.join(CHECKPOINTS_DIR)] {
         let Ok(entries) = fs::read_dir(dir) else { continue };
-        for entry in
-            entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMP_PREFIX))
-        {
+        for entry in entries.flatten().filter(|entry| is_temp_name(&entry.file_name().to_string_lossy())) {
             // What stays does no harm.
             let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
@@ -370,15 +381,32 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_the_newest_and_the_named_one() {
+    fn a_run_of_damaged_checkpoints_or_of_another_format_is_an_error() {
         let run = tempfile::tempdir().unwrap();
-        for step in 1..=5 {
+        for step in [5, 20] {
+            write_atomic(&step_dir(run.path(), step), fill_with("x")).unwrap();
+            fs::remove_file(step_dir(run.path(), step).join("model")).unwrap();
+        }
+        let error = latest(run.path()).unwrap_err();
+        assert!(error.to_string().contains("no whole checkpoint"), "{error}");
+        assert!(error.to_string().contains("step-000020 is damaged: model is missing"), "{error}");
+        let newer = r#"{"format_version": 9, "files": []}"#;
+        fs::write(step_dir(run.path(), 20).join(MANIFEST), newer).unwrap();
+        assert!(matches!(latest(run.path()), Err(Error::CheckpointFormat { found: 9, .. })));
+    }
+
+    #[test]
+    fn pruning_keeps_the_last_whole_ones_up_to_a_step() {
+        let run = tempfile::tempdir().unwrap();
+        for step in 1..=7 {
             write_atomic(&step_dir(run.path(), step), fill_with("x")).unwrap();
         }
-        prune(run.path(), 2, Some(&step_dir(run.path(), 1))).unwrap();
-        assert_eq!(names(&run.path().join("checkpoints")), ["step-000001", "step-000004", "step-000005"]);
-        prune(run.path(), 9, None).unwrap();
-        prune(&run.path().join("none"), 2, None).unwrap();
-        assert_eq!(step_dirs(run.path()).unwrap().len(), 3);
+        fs::remove_file(step_dir(run.path(), 4).join("model")).unwrap();
+        prune(run.path(), 5, 2).unwrap();
+        let left = ["step-000003", "step-000005", "step-000006", "step-000007"];
+        assert_eq!(names(&run.path().join("checkpoints")), left);
+        prune(run.path(), 9, 9).unwrap();
+        prune(&run.path().join("none"), 9, 2).unwrap();
+        assert_eq!(step_dirs(run.path()).unwrap().len(), 4);
     }
 }

@@ -181,6 +181,42 @@ pub enum Error {
         /// The value now, as TOML, or `not set`.
         given: String,
     },
+    /// A run is resumed with other data or models than it was started with.
+    #[error("{}: `{flag}` was {stored} when the run started and is {given} now", dir.display())]
+    InputDiffers {
+        /// The run directory.
+        dir: PathBuf,
+        /// The flag that gives it.
+        flag: String,
+        /// Its fingerprint then, or `not given`.
+        stored: String,
+        /// Its fingerprint now, or `not given`.
+        given: String,
+    },
+    /// Another process has the run directory open.
+    #[error("{} is in use by another run", dir.display())]
+    RunInUse {
+        /// The run directory.
+        dir: PathBuf,
+    },
+    /// A run has step checkpoints, but none that is whole.
+    #[error("{} has no whole checkpoint; of the newest one: {newest}", dir.display())]
+    NoWholeCheckpoint {
+        /// The run directory.
+        dir: PathBuf,
+        /// What is wrong with the newest.
+        newest: Box<Error>,
+    },
+    /// A metrics file has lost lines that a checkpoint promises.
+    #[error("{} has {found} whole lines, its checkpoint was saved with {expected}", path.display())]
+    MetricsLost {
+        /// The metrics file.
+        path: PathBuf,
+        /// Whole lines at its start.
+        found: usize,
+        /// Lines when the checkpoint was saved.
+        expected: usize,
+    },
     /// A checkpoint directory lacks a file, or has it at another size or with other bytes.
     #[error("checkpoint {} is damaged: {file} {fault}", path.display())]
     DamagedCheckpoint {
@@ -268,7 +304,17 @@ impl Error {
             Error::ConfigDiffers { .. } => {
                 "resume with the stored settings, or start a new run in another `--out`"
             }
-            Error::DamagedCheckpoint { .. } => "use an older checkpoint, or save this one again",
+            Error::InputDiffers { .. } => {
+                "resume with the data and models of the start, or start a new run in another `--out`"
+            }
+            Error::RunInUse { .. } => "wait until it ends, or choose another `--out`",
+            Error::NoWholeCheckpoint { .. } => {
+                "copy a whole one back, or remove `checkpoints` to begin the run again"
+            }
+            Error::MetricsLost { .. } => {
+                "copy the file back, or remove that checkpoint to go on from an older one"
+            }
+            Error::DamagedCheckpoint { .. } => "remove it, or copy it back as it was",
             Error::NotACheckpoint { .. } => "move it away, or choose another directory",
             _ => return None,
         };

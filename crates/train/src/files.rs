@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, one_line};
 
 /// What the names of unfinished files and directories begin with; a reader ignores them.
-pub(crate) const TEMP_PREFIX: &str = ".tmp-";
+const TEMP_PREFIX: &str = ".tmp-";
 
 /// Writes `value` as indented JSON, atomically.
 ///
@@ -36,8 +36,12 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         .map_err(|error| Error::BadState { path: path.to_owned(), message: one_line(&error.to_string()) })
 }
 
-/// Writes a file beside `path`, then renames it to `path`.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file beside `path`, then renames it to `path`; after a power cut it is the old one or the new one.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it cannot be written; what was there is still there then.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temp = temp_sibling(path);
     let write = || -> io::Result<()> {
         let mut file = File::create(&temp)?;
@@ -48,7 +52,21 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write().map_err(|source| {
         let _ = fs::remove_file(&temp);
         Error::Io { action: "write", path: path.to_owned(), source }
-    })
+    })?;
+    sync_dir(parent_of(path))
+}
+
+/// Makes a directory with all that it lies in, so that a power cut does not take them away again.
+pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    // Outermost first: an entry is worth something only when the way to it is there.
+    missing.into_iter().rev().try_for_each(|dir| sync_dir(parent_of(dir)))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A name next to `path` that no other process or thread uses.
@@ -57,6 +75,13 @@ pub(crate) fn temp_sibling(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!("{TEMP_PREFIX}{}-{count}-{name}", std::process::id()))
+}
+
+/// Whether [`temp_sibling`] made this name: `.tmp-PROCESS-COUNT-…`. A user's own `.tmp-x` is not ours to remove.
+pub(crate) fn is_temp_name(name: &str) -> bool {
+    let mut parts = name.strip_prefix(TEMP_PREFIX).unwrap_or_default().splitn(3, '-');
+    let mut number = || parts.next().is_some_and(|part| part.parse::<u64>().is_ok());
+    number() && number() && parts.next().is_some_and(|rest| !rest.is_empty())
 }
 
 /// Makes a rename or a new name in `dir` durable, where the system can.
@@ -89,6 +114,15 @@ mod tests {
         fs::write(&path, "{").unwrap();
         let message = load_json::<u8>(&path).unwrap_err().to_string();
         assert!(message.contains("state.json: "), "{message}");
+    }
+
+    #[test]
+    fn only_our_own_temporary_names_are_known() {
+        let ours = temp_sibling(Path::new("run/step-000004"));
+        assert!(is_temp_name(&ours.file_name().unwrap().to_string_lossy()), "{}", ours.display());
+        for name in ["step-000004", ".tmp-", ".tmp-notes", ".tmp-1-", ".tmp-1-2", ".tmp-1-2-", ".tmp-a-2-x"] {
+            assert!(!is_temp_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -44,23 +44,29 @@ mod records;
 mod rows;
 
 // Out: what a run leaves on the disk.
+mod best;
 mod checkpoint;
+mod exact;
 mod files;
 mod metrics;
 mod run;
+mod same;
 
 pub use batches::{length_buckets, shuffled};
+pub use best::Candidate;
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, verify, write_atomic};
 pub use config::resolve;
 pub use documented::{Documented, to_commented_toml, undocumented_keys};
 pub use error::{Error, Fault, Origin};
 pub use event::Event;
-pub use files::{load_json, save_json};
-pub use metrics::{MetricsWriter, STEP_KEY, read_metrics};
+pub use exact::Exact;
+pub use files::{load_json, save_json, write_file};
+pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, Gradients, Optimizer};
 pub use range::{require, require_count, require_fraction, require_positive};
 pub use records::{Comparison, Demonstration, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
 pub use run::Run;
+pub use same::{Inputs, fingerprint_files, fingerprint_rows};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;

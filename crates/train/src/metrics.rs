@@ -12,12 +12,19 @@ use crate::rows::kind_of;
 /// The key that every line has: the number of updates that were finished when it was written.
 pub const STEP_KEY: &str = "step";
 
+/// Whether a key of a line holds what the clock says. These keys, and no others, differ between a run that was
+/// stopped and resumed and one that was not.
+pub fn is_timing(key: &str) -> bool {
+    key.starts_with("time/") || key == "tokens_per_second" || key == "eps"
+}
+
 /// Appends lines to a metrics file; each reaches the file in one write, so only the last one can ever be
 /// torn.
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
     file: File,
+    lines: usize,
 }
 
 impl MetricsWriter {
@@ -28,23 +35,28 @@ impl MetricsWriter {
     /// [`Error::Io`] if it cannot be created.
     pub fn create(path: &Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(Error::io("create", path))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, lines: 0 })
     }
 
-    /// Goes on with a file after a resume: cuts everything from the first line that is torn or of a later
-    /// step than
-    /// `step`, so that the file becomes that of a run without an interruption. A missing file starts empty.
+    /// Goes on with a file after a resume: keeps the first `lines` lines, which a checkpoint promises, and cuts what
+    /// was logged after it, so that the file becomes that of a run without an interruption.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be read or written.
-    pub fn append_after(path: &Path, step: usize) -> Result<Self, Error> {
+    /// [`Error::MetricsLost`] if there are not so many whole lines, and then nothing is cut; [`Error::Io`] if it
+    /// cannot be read or written.
+    pub fn append_after(path: &Path, lines: usize) -> Result<Self, Error> {
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             result => result.map_err(Error::io("read", path))?,
         };
-        let lines = bytes.split_inclusive(|&byte| byte == b'\n');
-        let kept: usize = lines.take_while(|line| is_at_most(line, step)).map(<[u8]>::len).sum();
+        let whole = bytes.split_inclusive(|&byte| byte == b'\n').take_while(|line| is_whole(line));
+        let whole: Vec<usize> = whole.take(lines).map(<[u8]>::len).collect();
+        if whole.len() < lines {
+            let path = path.to_owned();
+            return Err(Error::MetricsLost { path, found: whole.len(), expected: lines });
+        }
+        let kept: usize = whole.iter().sum();
         let mut file = OpenOptions::new()
             .create(true)
             .write(true)
@@ -53,7 +65,19 @@ impl MetricsWriter {
             .map_err(Error::io("open", path))?;
         file.set_len(kept as u64).map_err(Error::io("shorten", path))?;
         file.seek(io::SeekFrom::End(0)).map_err(Error::io("open", path))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, lines })
+    }
+
+    /// Leaves a file as it is, that of a run which is finished.
+    pub(crate) fn at_the_end(path: &Path) -> Result<Self, Error> {
+        let file =
+            OpenOptions::new().append(true).create(true).open(path).map_err(Error::io("open", path))?;
+        Ok(Self { path: path.to_owned(), file, lines: 0 })
+    }
+
+    /// Lines in the file, as far as a resume counted them.
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     /// Appends one line.
@@ -63,7 +87,9 @@ impl MetricsWriter {
     /// [`Error::Io`] if it cannot be written.
     pub fn append(&mut self, metrics: &Map<String, Value>) -> Result<(), Error> {
         let line = format!("{}\n", Value::Object(metrics.clone()));
-        self.file.write_all(line.as_bytes()).map_err(Error::io("append to", &self.path))
+        self.file.write_all(line.as_bytes()).map_err(Error::io("append to", &self.path))?;
+        self.lines += 1;
+        Ok(())
     }
 
     /// Waits until everything is on the disk.
@@ -98,11 +124,8 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, Error> {
     Ok(rows)
 }
 
-fn is_at_most(line: &[u8], step: usize) -> bool {
-    let row =
-        line.ends_with(b"\n").then(|| serde_json::from_slice::<Map<String, Value>>(line).ok()).flatten();
-    let found = row.and_then(|row| row.get(STEP_KEY)?.as_u64());
-    found.is_some_and(|found| found <= step as u64)
+fn is_whole(line: &[u8]) -> bool {
+    line.ends_with(b"\n") && serde_json::from_slice::<Map<String, Value>>(line).is_ok()
 }
 
 #[cfg(test)]
@@ -130,13 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_cut_even_where_its_step_would_stay() {
+    fn a_torn_line_is_cut_and_a_lost_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        fs::write(&path, "{\"step\":1}\n{\"step\":2}").unwrap();
+        let torn = "{\"step\":1}\n{\"step\":2}";
+        fs::write(&path, torn).unwrap();
         assert_eq!(read_metrics(&path).unwrap().len(), 1);
-        let mut writer = MetricsWriter::append_after(&path, 2).unwrap();
+        let error = MetricsWriter::append_after(&path, 2).unwrap_err();
+        assert!(matches!(error, Error::MetricsLost { found: 1, expected: 2, .. }), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), torn);
+        let mut writer = MetricsWriter::append_after(&path, 1).unwrap();
         writer.append(&row(2)).unwrap();
+        assert_eq!(writer.lines(), 2);
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2,\"loss\":0.5}\n");
         assert_eq!(read_metrics(&path).unwrap(), [json!({"step": 1}).as_object().unwrap().clone(), row(2)]);
     }
@@ -145,7 +173,7 @@ mod tests {
     fn a_missing_file_starts_empty_and_a_broken_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        MetricsWriter::append_after(&path, 3).unwrap();
+        MetricsWriter::append_after(&path, 0).unwrap();
         assert!(read_metrics(&path).unwrap().is_empty());
         fs::write(&path, "{\"step\":1}\n{]\n").unwrap();
         let message = read_metrics(&path).unwrap_err().to_string();

@@ -96,6 +96,8 @@ impl Gradients {
 /// Running means for one parameter, flattened: `[n]`.
 #[derive(Debug)]
 struct Moments {
+    /// The parameter's own.
+    dims: Vec<usize>,
     first: Tensor<1>,
     second: Tensor<1>,
 }
@@ -152,15 +154,16 @@ impl Optimizer {
             let data = tensor.to_data();
             data.as_slice::<f32>().expect("moments are f32").iter().flat_map(|v| v.to_le_bytes()).collect()
         };
-        let tensors: Vec<(String, Vec<u8>)> = self
+        let tensors: Vec<(String, &[usize], Vec<u8>)> = self
             .moments
             .iter()
             .flat_map(|(name, m)| {
-                [(format!("{name}/first"), bytes(&m.first)), (format!("{name}/second"), bytes(&m.second))]
+                let tensor = |kind, moment| (format!("{name}/{kind}"), m.dims.as_slice(), bytes(moment));
+                [tensor("first", &m.first), tensor("second", &m.second)]
             })
             .collect();
-        let views = tensors.iter().map(|(name, bytes)| {
-            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
+        let views = tensors.iter().map(|(name, dims, bytes)| {
+            let view = TensorView::new(Dtype::F32, dims.to_vec(), bytes);
             (name.as_str(), view.expect("bytes match the shape"))
         });
         let metadata = [("updates".to_owned(), self.updates.to_string())].into();
@@ -171,41 +174,47 @@ impl Optimizer {
     /// Reads back what [`Optimizer::save`] wrote for the same module.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::BadState`] if the file is damaged, or if a parameter of `module` has no state in
-    /// it, one of another size or of impossible numbers, or one that belongs to no parameter: never a silent fresh
-    /// start.
+    /// [`Error::Io`]; [`Error::BadState`] if the file is damaged, or with the name of a parameter that has no state in
+    /// it, or one of another shape or type or of impossible numbers, or that `module` does not have: never a silent
+    /// fresh start.
     pub fn load<M: Module>(&mut self, path: &Path, module: &M) -> Result<(), Error> {
         let bad = |message: String| Error::BadState { path: path.to_owned(), message };
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
         let updates: Option<u64> = header.metadata().as_ref().and_then(|m| m.get("updates")?.parse().ok());
-        let mut sizes = Sizes::default();
-        module.visit(&mut sizes);
+        let mut shapes = Shapes::default();
+        module.visit(&mut shapes);
         let mut moments = BTreeMap::new();
-        for (name, (size, device)) in &sizes.found {
+        for (name, (dims, device)) in &shapes.found {
             let read = |kind: &str| {
-                let view = file.tensor(&format!("{name}/{kind}"));
-                let view = view.map_err(|_| bad(format!("no optimizer state for `{name}`")))?;
+                let is_second = kind == "second";
+                let name = format!("{name}/{kind}");
+                let view = file.tensor(&name);
+                let view = view.map_err(|_| bad(format!("no optimizer state `{name}`")))?;
+                if view.shape() != dims {
+                    let shape = view.shape();
+                    return Err(bad(format!("`{name}` has the shape {shape:?}, the model {dims:?}")));
+                }
                 if view.dtype() != Dtype::F32 {
-                    return Err(bad(format!("`{name}/{kind}` has the type {:?}, not F32", view.dtype())));
+                    return Err(bad(format!("`{name}` has the type {:?}, not F32", view.dtype())));
                 }
                 let values: Vec<f32> =
                     view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-                if values.len() != *size {
-                    return Err(bad(format!("`{name}` has {} numbers, the model {size}", values.len())));
-                }
                 // The next step would carry them into the weights: a root of the second, a quotient of both.
-                let impossible = |v: &&f32| !v.is_finite() || (kind == "second" && **v < 0.0);
+                let impossible = |v: &&f32| !v.is_finite() || (is_second && **v < 0.0);
                 if let Some(value) = values.iter().find(impossible) {
-                    return Err(bad(format!("`{name}/{kind}` holds {value}")));
+                    return Err(bad(format!("`{name}` holds {value}")));
                 }
-                Ok(Tensor::from_data(TensorData::new(values, [*size]), device))
+                let n = values.len();
+                Ok(Tensor::from_data(TensorData::new(values, [n]), device))
             };
-            moments.insert(name.clone(), Moments { first: read("first")?, second: read("second")? });
+            let (first, second) = (read("first")?, read("second")?);
+            moments.insert(name.clone(), Moments { dims: dims.clone(), first, second });
         }
-        if file.len() != 2 * moments.len() {
-            return Err(bad("it holds state of parameters that the model does not have".into()));
+        let known = |name: &str| name.rsplit_once('/').is_some_and(|(path, _)| moments.contains_key(path));
+        if let Some(name) = file.names().into_iter().filter(|name| !known(name)).min() {
+            return Err(bad(format!("`{name}` belongs to no parameter of the model")));
         }
         let updates = updates.filter(|&updates| updates < MOST_UPDATES);
         self.updates = updates.ok_or_else(|| bad("it does not say how many updates were made".into()))?;
@@ -372,7 +381,11 @@ impl ModuleMapper for Updater<'_> {
             let p = value.inner().reshape([n]);
             let device = p.device();
             let zeros = || Tensor::zeros([n], &device);
-            let moments = moments.entry(path).or_insert_with(|| Moments { first: zeros(), second: zeros() });
+            let moments = moments.entry(path).or_insert_with(|| Moments {
+                dims: dims.to_vec(),
+                first: zeros(),
+                second: zeros(),
+            });
             let p = if is_host(&device) {
                 update.on_host(p, gradient, moments)
             } else {
@@ -383,14 +396,14 @@ impl ModuleMapper for Updater<'_> {
     }
 }
 
-/// Sizes and places of a module's parameters.
+/// Shapes and places of a module's parameters.
 #[derive(Default)]
-struct Sizes {
+struct Shapes {
     path: Vec<String>,
-    found: BTreeMap<String, (usize, Device)>,
+    found: BTreeMap<String, (Vec<usize>, Device)>,
 }
 
-impl ModuleVisitor for Sizes {
+impl ModuleVisitor for Shapes {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -401,7 +414,7 @@ impl ModuleVisitor for Sizes {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
-        self.found.insert(self.path.join("."), (value.shape().num_elements(), value.device().inner()));
+        self.found.insert(self.path.join("."), (value.dims().to_vec(), value.device().inner()));
     }
 }
 
@@ -492,7 +505,8 @@ mod tests {
     fn the_host_kernel_equals_tensor_operations() {
         let device = Device::flex();
         let tensor = |values: [f32; 3]| Tensor::<1>::from_data(values, &device);
-        let moments = || Moments { first: tensor([0.1, 0.2, -0.3]), second: tensor([0.01, 0.5, 0.2]) };
+        let moments =
+            || Moments { dims: vec![3], first: tensor([0.1, 0.2, -0.3]), second: tensor([0.01, 0.5, 0.2]) };
         let update = Update::new(&CONFIG, 3, 0.02, 0.7);
         let (p, g) = (tensor([1.0, -2.0, 0.5]), tensor([0.3, 9.0, -0.001]));
         let (mut a, mut b) = (moments(), moments());
@@ -523,9 +537,33 @@ mod tests {
     fn state_of_another_model_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("optimizer.safetensors");
+        let refused = || Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err().to_string();
         Optimizer::new(&CONFIG).save(&path).unwrap();
-        let error = Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err();
-        assert!(error.to_string().contains("no optimizer state for `a`"), "{error}");
+        assert!(refused().ends_with("no optimizer state `a/first`"), "{}", refused());
+
+        // Writes moments of `a`, and of `b` in a shape and type, and of one more.
+        let write = |b: &[usize], dtype: Dtype, more: Option<&str>| {
+            let zeros = [0; 8];
+            let view = |dims: &[usize]| TensorView::new(dtype, dims.to_vec(), &zeros).unwrap();
+            let mut views = vec![];
+            for kind in ["first", "second"] {
+                views.push((format!("a/{kind}"), view(&[2])));
+                views.push((format!("b/{kind}"), view(b)));
+            }
+            views.extend(more.map(|name| (name.to_owned(), view(&[2]))));
+            let metadata = [("updates".to_owned(), "7".to_owned())].into();
+            std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+        };
+        write(&[2, 1], Dtype::F32, None);
+        assert!(refused().ends_with("`b/first` has the shape [2, 1], the model [1, 2]"), "{}", refused());
+        write(&[1, 2], Dtype::I32, None);
+        assert!(refused().ends_with("`a/first` has the type I32, not F32"), "{}", refused());
+        write(&[1, 2], Dtype::F32, Some("c/first"));
+        assert!(refused().ends_with("`c/first` belongs to no parameter of the model"), "{}", refused());
+        write(&[1, 2], Dtype::F32, None);
+        let mut optimizer = Optimizer::new(&CONFIG);
+        optimizer.load(&path, &two()).unwrap();
+        assert_eq!(optimizer.updates(), 7);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A run directory: `config.toml`, `metrics.jsonl`, `checkpoints/step-000123/` and `final/`.
+//! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toml::Table;
 
+use crate::best::{BEST_FILE, Best, Candidate, best_dir};
 use crate::checkpoint::{
-    self, is_complete, latest, prune, remove_leftovers, step_dir, step_dirs, write_atomic,
+    self, TRAINING_DIR, is_complete, latest, prune, remove_leftovers, step_dir, step_dirs, verify,
+    write_atomic,
 };
-use crate::documented::flatten_until;
-use crate::error::{Error, Origin, one_line};
+use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
-use crate::files::{load_json, save_json, write_file};
+use crate::files::{create_dir, load_json, save_json, sync_dir, write_file};
 use crate::metrics::{MetricsWriter, STEP_KEY, read_metrics};
+use crate::same::{Inputs, compare_configs, parse_config};
 
 const CONFIG_FILE: &str = "config.toml";
+const INPUTS_FILE: &str = "inputs.json";
 const METRICS_FILE: &str = "metrics.jsonl";
-const BEST_FILE: &str = "checkpoints/best.json";
 const FINAL_DIR: &str = "final";
+/// What a step checkpoint says of its run.
+const MARK_FILE: &str = "training/run.json";
 const ELAPSED_KEY: &str = "time/elapsed_seconds";
-/// How many step checkpoints a run keeps beside the best one.
+/// How many step checkpoints a run keeps unless it is told otherwise.
 const KEEP_LAST: usize = 2;
 
 type Observer = Box<dyn FnMut(Event<'_>) + Send>;
@@ -33,14 +37,17 @@ type Observer = Box<dyn FnMut(Event<'_>) + Send>;
 ///
 /// Steps count finished updates: the line of step `s` tells of the update that led to it, a checkpoint of
 /// step `s` holds the state after it. So a resumed run goes on with `s + 1`, and lines up to `s` stay. Log
-/// what belongs to a step before its checkpoint is saved. Only `time/*` and `tokens_per_second` may then
-/// differ from a run without an interruption.
+/// what belongs to a step before its checkpoint is saved. Only the keys of [`crate::is_timing`] then differ from a run
+/// without an interruption.
+///
+/// On Unix the directory is locked while it is open, so that no second process writes into it.
 pub struct Run {
     dir: PathBuf,
     stage: String,
     metrics: MetricsWriter,
     resume_from: Option<(usize, PathBuf)>,
-    best: Option<PathBuf>,
+    best: Option<Best>,
+    finished: bool,
     keep_last: usize,
     observer: Option<Observer>,
     interrupt: Option<Arc<AtomicBool>>,
@@ -49,60 +56,111 @@ pub struct Run {
     elapsed_before: f64,
     /// Removes the directory of an ephemeral run.
     _temp: Option<tempfile::TempDir>,
+    /// Held until the end of the process, however it comes.
+    _lock: Option<File>,
 }
 
-/// The content of `checkpoints/best.json`.
+/// The content of a step checkpoint's `training/run.json`: that it is this run's, of this step, and how much of the
+/// metrics goes with it.
 #[derive(Serialize, Deserialize)]
-struct Best {
+struct Mark {
+    stage: String,
     step: usize,
+    metrics_lines: usize,
+}
+
+/// What a run that is resumed has left in its directory.
+#[derive(Default)]
+struct Found {
+    resume_from: Option<(usize, PathBuf)>,
+    best: Option<Best>,
+    finished: bool,
+}
+
+impl Found {
+    /// Reads it, and changes nothing.
+    fn of(dir: &Path, config: &Table, inputs: &Inputs) -> Result<Self, Error> {
+        let config_path = dir.join(CONFIG_FILE);
+        let stored = fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+        compare_configs(
+            &parse_config(&String::from_utf8_lossy(&stored), &config_path)?,
+            config,
+            &config_path,
+        )?;
+        let other_machine = inputs.compare(&load_json(&dir.join(INPUTS_FILE))?, dir)?;
+        if Run::is_finished(dir) {
+            return Ok(Self { finished: true, ..Self::default() });
+        }
+        let found = Self { resume_from: latest(dir)?, best: Best::load(dir)?, finished: false };
+        if found.resume_from.is_none() {
+            tracing::warn!("{} has no checkpoint yet and begins again", dir.display());
+        }
+        other_machine.iter().for_each(|difference| tracing::warn!("{difference}"));
+        Ok(found)
+    }
 }
 
 impl Run {
-    /// Opens `dir` for a new run and writes `config_toml` (the resolved settings) into it; or, with `resume`,
-    /// for the rest of the run that it holds. Resuming a run without a checkpoint, or none at all, starts
-    /// from step 0.
+    /// Opens `dir` for a new run and writes `config_toml` (the resolved settings) and `inputs` into it; or, with
+    /// `resume`, for the rest of the run that it holds. A run that was stopped before its first checkpoint, or none
+    /// at all, starts from step 0, the former with a warning; of a finished one nothing is left to do.
     ///
     /// # Errors
     ///
     /// [`Error::RunExists`] if there is a run already and `resume` is false (one that failed before its first
-    /// step does not count), [`Error::ConfigDiffers`] if it has other settings, [`Error::TomlSyntax`] if
-    /// either settings are not TOML, [`Error::Io`] if the directory cannot be read or written.
-    pub fn open(dir: &Path, stage: &str, config_toml: &str, resume: bool) -> Result<Run, Error> {
+    /// step does not count), [`Error::ConfigDiffers`] and [`Error::InputDiffers`] if it was started with something
+    /// else, [`Error::RunInUse`] if another process has it open, [`Error::NoWholeCheckpoint`] and others if what it
+    /// holds does not fit together, [`Error::TomlSyntax`] if either settings are not TOML, [`Error::Io`] if the
+    /// directory cannot be read or written. A run that is refused is left as it was.
+    pub fn open(
+        dir: &Path,
+        stage: &str,
+        config_toml: &str,
+        inputs: &Inputs,
+        resume: bool,
+    ) -> Result<Run, Error> {
         let config_path = dir.join(CONFIG_FILE);
         let metrics_path = dir.join(METRICS_FILE);
         let given = parse_config(config_toml, &config_path)?;
+        create_dir(dir)?;
+        let lock = lock(dir)?;
         let started = has_started(dir)?;
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let mut resume_from = None;
-        if started {
-            let stored = fs::read(&config_path).map_err(Error::io("read", &config_path))?;
-            let stored = parse_config(&String::from_utf8_lossy(&stored), &config_path)?;
-            compare_configs(&stored, &given, &config_path)?;
-            remove_leftovers(dir);
-            resume_from = latest(dir)?;
+        let found = if started {
+            Found::of(dir, &given, inputs)?
         } else {
-            fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
             write_file(&config_path, config_toml.as_bytes())?;
-        }
-        let metrics = match &resume_from {
-            Some((step, _)) => MetricsWriter::append_after(&metrics_path, *step)?,
-            None => MetricsWriter::create(&metrics_path)?,
+            save_json(&dir.join(INPUTS_FILE), inputs)?;
+            Found::default()
         };
-        let elapsed = read_metrics(&metrics_path)?.last().and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
+        let mut elapsed = None;
+        let metrics = if let Some((step, path)) = &found.resume_from {
+            let metrics = MetricsWriter::append_after(&metrics_path, lines_of(path, stage, *step)?)?;
+            elapsed = read_metrics(&metrics_path)?.last().and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
+            metrics
+        } else if found.finished {
+            MetricsWriter::at_the_end(&metrics_path)?
+        } else {
+            MetricsWriter::create(&metrics_path)?
+        };
+        sync_dir(dir)?;
+        remove_leftovers(dir);
         Ok(Run {
             dir: dir.to_owned(),
             stage: stage.to_owned(),
             metrics,
-            best: stored_best(dir),
-            resume_from,
+            resume_from: found.resume_from,
+            best: found.best,
+            finished: found.finished,
             keep_last: KEEP_LAST,
             observer: None,
             interrupt: None,
             opened: Instant::now(),
             elapsed_before: elapsed.unwrap_or(0.0),
             _temp: None,
+            _lock: lock,
         })
     }
 
@@ -113,7 +171,7 @@ impl Run {
     /// [`Error::Io`] if the temporary directory cannot be made.
     pub fn ephemeral() -> Result<Run, Error> {
         let temp = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
-        let run = Run::open(temp.path(), "ephemeral", "", false)?;
+        let run = Run::open(temp.path(), "ephemeral", "", &Inputs::default(), false)?;
         Ok(Run { _temp: Some(temp), ..run })
     }
 
@@ -127,7 +185,7 @@ impl Run {
         Run { interrupt: Some(flag), ..self }
     }
 
-    /// Keeps this many of the newest step checkpoints (2 unless said otherwise), beside the best one.
+    /// Keeps this many of the newest step checkpoints; 2 unless said otherwise.
     pub fn with_keep_last(self, keep_last: usize) -> Self {
         Run { keep_last: keep_last.max(1), ..self }
     }
@@ -142,9 +200,18 @@ impl Run {
         self.resume_from.as_ref().map(|(step, path)| (*step, path.as_path()))
     }
 
+    /// The final model's directory, if this run was finished when it was opened: load it and return.
+    pub fn finished(&self) -> Option<PathBuf> {
+        self.finished.then(|| self.dir.join(FINAL_DIR))
+    }
+
     /// Says that the loop begins.
     pub fn started(&mut self, total_steps: usize) {
         let first_step = self.resume_from.as_ref().map_or(0, |(step, _)| *step);
+        // A run that was killed between saving a checkpoint and removing an older one still has that.
+        if let Err(error) = prune(&self.dir, first_step, self.keep_last) {
+            self.warn(&error.to_string());
+        }
         let stage = self.stage.clone();
         self.notify(Event::Started { stage: &stage, first_step, total_steps });
     }
@@ -185,7 +252,7 @@ impl Run {
         self.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
-    /// Saves `checkpoints/step-…`, filled by `fill`, and removes older ones: the newest 2 and the best stay.
+    /// Saves `checkpoints/step-…`, filled by `fill`, and removes older ones but the newest.
     ///
     /// # Errors
     ///
@@ -202,27 +269,38 @@ impl Run {
         if path.exists() && !is_complete(&path) {
             checkpoint::remove(&path)?;
         }
-        write_atomic(&path, fill)?;
-        prune(&self.dir, self.keep_last, self.best.as_deref())?;
+        let mark = Mark { stage: self.stage.clone(), step, metrics_lines: self.metrics.lines() };
+        write_atomic(&path, |dir| {
+            fill(dir)?;
+            Ok::<(), E>(save_json(&dir.join(MARK_FILE), &mark)?)
+        })?;
+        prune(&self.dir, step, self.keep_last)?;
         self.notify(Event::Checkpoint { step, path: &path });
         Ok(path)
     }
 
-    /// Keeps the checkpoint of `step` from being removed, instead of the one that was the best so far. The
-    /// mark survives a resume.
+    /// Saves `best/`, filled by `fill`, if `candidate` is better than all before it; says whether it is.
+    ///
+    /// Do this before the checkpoint of the same step: a run that is resumed from there then has its best model.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the mark cannot be written: without any checkpoint there is no place for it.
-    pub fn mark_best(&mut self, step: usize) -> Result<(), Error> {
-        save_json(&self.dir.join(BEST_FILE), &Best { step })?;
-        self.best = Some(step_dir(&self.dir, step));
-        Ok(())
-    }
-
-    /// The checkpoint marked by [`Run::mark_best`], if it is there.
-    pub fn best(&self) -> Option<&Path> {
-        self.best.as_deref().filter(|path| is_complete(path))
+    /// What `fill` returns, and [`Error::Io`].
+    pub fn save_best<E: From<Error>>(
+        &mut self,
+        candidate: &Candidate<'_>,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        if !candidate.beats(self.best.as_ref()) {
+            return Ok(false);
+        }
+        let best = Best::of(candidate);
+        write_atomic(&best_dir(&self.dir), |dir| {
+            fill(dir)?;
+            Ok::<(), E>(save_json(&dir.join(TRAINING_DIR).join(BEST_FILE), &best)?)
+        })?;
+        self.best = Some(best);
+        Ok(true)
     }
 
     /// Saves `final/`, which makes the run finished.
@@ -240,9 +318,9 @@ impl Run {
         Ok(path)
     }
 
-    /// Whether the run in `dir` has a complete `final/`.
+    /// Whether the run in `dir` has a whole `final/`.
     pub fn is_finished(dir: &Path) -> bool {
-        is_complete(&dir.join(FINAL_DIR))
+        verify(&dir.join(FINAL_DIR)).is_ok()
     }
 
     fn append(&mut self, step: usize, metrics: &impl Serialize) -> Result<Map<String, Value>, Error> {
@@ -273,218 +351,33 @@ fn has_started(dir: &Path) -> Result<bool, Error> {
     Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
 }
 
-fn stored_best(dir: &Path) -> Option<PathBuf> {
-    let best: Best = load_json(&dir.join(BEST_FILE)).ok()?;
-    Some(step_dir(dir, best.step))
-}
-
-fn parse_config(text: &str, path: &Path) -> Result<Table, Error> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let start = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = 1 + text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count();
-        let origin = Origin::File { path: path.to_owned(), line };
-        Error::TomlSyntax { origin, message: one_line(error.message()) }
-    })
-}
-
-/// Fails with the first key, in the order of the settings given now, that differs.
-fn compare_configs(stored: &Table, given: &Table, path: &Path) -> Result<(), Error> {
-    let [stored, given] = [stored, given].map(|table| flatten_until(table, &|_| false));
-    let find = |values: &[(String, toml::Value)], key: &str| {
-        values
-            .iter()
-            .find(|(other, _)| other == key)
-            .map_or_else(|| "not set".to_owned(), |(_, value)| format!("`{value}`"))
-    };
-    for (key, _) in given.iter().chain(&stored) {
-        let (stored, given) = (find(&stored, key), find(&given, key));
-        if stored != given {
-            return Err(Error::ConfigDiffers { path: path.to_owned(), key: key.clone(), stored, given });
+/// The lock on a run directory, where the system has such locks. It ends with the process, however that ends.
+fn lock(dir: &Path) -> Result<Option<File>, Error> {
+    let Some(file) = cfg!(unix).then(|| File::open(dir).ok()).flatten() else { return Ok(None) };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::RunInUse { dir: dir.to_owned() }),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!("{} cannot be locked: {error}", dir.display());
+            Ok(None)
         }
     }
-    Ok(())
+}
+
+/// The lines of the metrics file that belong to a step checkpoint, after a look at whether it is what its place says.
+fn lines_of(checkpoint: &Path, stage: &str, step: usize) -> Result<usize, Error> {
+    let path = checkpoint.join(MARK_FILE);
+    if !path.exists() {
+        let (path, file) = (checkpoint.to_owned(), MARK_FILE.to_owned());
+        return Err(Error::DamagedCheckpoint { path, file, fault: Fault::Missing });
+    }
+    let mark: Mark = load_json(&path)?;
+    if mark.stage != stage || mark.step != step {
+        let message = format!("it is of {} step {}, not of {stage} step {step}", mark.stage, mark.step);
+        return Err(Error::BadState { path, message });
+    }
+    Ok(mark.metrics_lines)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::sync::Mutex;
-
-    const CONFIG: &str = "epochs = 3\n[kl]\ncoef = 0.1\n";
-
-    fn fill(dir: &Path) -> Result<(), Error> {
-        fs::write(dir.join("model"), "weights").map_err(Error::io("write", dir))
-    }
-
-    fn train(run: &mut Run, steps: std::ops::RangeInclusive<usize>) {
-        for step in steps {
-            run.log(step, 9, &json!({"loss": 1.0 / step as f64})).unwrap();
-            if step % 3 == 0 {
-                run.save_checkpoint(step, fill).unwrap();
-            }
-        }
-    }
-
-    fn lines_without_time(dir: &Path) -> Vec<Map<String, Value>> {
-        let mut rows = read_metrics(&dir.join(METRICS_FILE)).unwrap();
-        rows.iter_mut().for_each(|row| assert!(row.remove(ELAPSED_KEY).unwrap().is_f64()));
-        rows
-    }
-
-    #[test]
-    fn a_resumed_run_logs_what_an_uninterrupted_one_does() {
-        let temp = tempfile::tempdir().unwrap();
-        let [whole, cut] = ["whole", "cut"].map(|name| temp.path().join(name));
-        train(&mut Run::open(&whole, "sft", CONFIG, false).unwrap(), 1..=9);
-        train(&mut Run::open(&cut, "sft", CONFIG, false).unwrap(), 1..=8);
-        fs::create_dir(cut.join("checkpoints/.tmp-0-0-step-000009")).unwrap();
-        let mut resumed = Run::open(&cut, "sft", CONFIG, true).unwrap();
-        assert_eq!(resumed.resume_from(), Some((6, cut.join("checkpoints/step-000006").as_path())));
-        train(&mut resumed, 7..=9);
-        assert_eq!(lines_without_time(&whole), lines_without_time(&cut));
-        assert_eq!(lines_without_time(&cut).len(), 9);
-        let steps = |dir| step_dirs(dir).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
-        assert_eq!((steps(&whole), steps(&cut)), (vec![6, 9], vec![6, 9]));
-        assert_eq!(fs::read_dir(cut.join("checkpoints")).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn a_directory_with_a_run_is_refused_unless_resumed() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("a/run");
-        drop(Run::open(&dir, "sft", "epochs = 1", false).unwrap());
-        // Failed before its first step: other settings may try again.
-        let mut run = Run::open(&dir, "sft", CONFIG, false).unwrap();
-        assert_eq!(fs::read_to_string(dir.join(CONFIG_FILE)).unwrap(), CONFIG);
-        run.log(1, 9, &json!({})).unwrap();
-        let error = Run::open(&dir, "sft", CONFIG, false).err().unwrap();
-        assert!(error.to_string().ends_with("run holds a run already"), "{error}");
-        assert!(error.hint().unwrap().contains("--resume"));
-        let resumed = Run::open(&dir, "sft", CONFIG, true).unwrap();
-        assert_eq!(resumed.resume_from(), None);
-        assert!(lines_without_time(&dir).is_empty());
-    }
-
-    #[test]
-    fn a_resume_with_other_settings_names_the_first_that_differs() {
-        let temp = tempfile::tempdir().unwrap();
-        train(&mut Run::open(temp.path(), "sft", CONFIG, false).unwrap(), 1..=3);
-        let check = |config: &str, expected: &str| {
-            let message = Run::open(temp.path(), "sft", config, true).err().unwrap().to_string();
-            assert!(message.contains(expected), "{message:?}, expected {expected:?}");
-        };
-        check("epochs = 3\nkl.coef = 0.2", "`kl.coef` was `0.1` when the run started and is `0.2` now");
-        check("epochs = 3", "`kl.coef` was `0.1` when the run started and is not set now");
-        check("epochs = 3\nseed = 1\nkl.coef = 0.1", "`seed` was not set when");
-        check("epochs = = 3", "config.toml:1: not valid TOML");
-        assert!(Run::open(temp.path(), "sft", "# a comment\nepochs = 3\nkl.coef = 0.1", true).is_ok());
-        assert_eq!(lines_without_time(temp.path()).len(), 3);
-    }
-
-    #[test]
-    fn lines_hold_the_step_first_and_null_for_what_is_not_finite() {
-        #[derive(Serialize)]
-        struct Metrics {
-            loss: f32,
-            lr: f32,
-        }
-        let mut run = Run::ephemeral().unwrap();
-        run.log(1, 2, &Metrics { loss: f32::NAN, lr: 0.1 }).unwrap();
-        run.log_evaluation(1, &json!({"eval/loss": f64::INFINITY, "step": 7})).unwrap();
-        let text = fs::read_to_string(run.dir().join(METRICS_FILE)).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with(r#"{"step":1,"loss":null,"lr":0.1,"time/elapsed_seconds":"#), "{text}");
-        assert!(lines[1].starts_with(r#"{"step":1,"eval/loss":null,"time/elapsed_seconds":"#), "{text}");
-        assert!(matches!(run.log(2, 2, &[1, 2]), Err(Error::BadMetrics { step: 2, .. })));
-        let dir = run.dir().to_owned();
-        drop(run);
-        assert!(!dir.exists());
-    }
-
-    #[test]
-    fn the_observer_is_told_everything() {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let sink = seen.clone();
-        let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
-            sink.lock().unwrap().push(match event {
-                Event::Started { stage, first_step, total_steps } => {
-                    format!("{stage} {first_step}/{total_steps}")
-                }
-                Event::Step { step, total_steps, metrics } => {
-                    format!("{step}/{total_steps} {}", metrics["loss"])
-                }
-                Event::Evaluated { step, metrics } => format!("evaluated {step} {}", metrics["x"]),
-                Event::Checkpoint { step, path } => format!("saved {step} {}", path.ends_with("step-000001")),
-                Event::Warning { message } => message.to_owned(),
-            });
-        });
-        run.started(4);
-        run.log(1, 4, &json!({"loss": 0.5})).unwrap();
-        run.log_evaluation(1, &json!({"x": 2})).unwrap();
-        run.save_checkpoint(1, fill).unwrap();
-        run.warn("hot");
-        assert_eq!(
-            *seen.lock().unwrap(),
-            ["ephemeral 0/4", "1/4 0.5", "evaluated 1 2", "saved 1 true", "hot"]
-        );
-    }
-
-    #[test]
-    fn the_best_checkpoint_stays_across_a_resume() {
-        let temp = tempfile::tempdir().unwrap();
-        let mut run = Run::open(temp.path(), "sft", CONFIG, false).unwrap();
-        run.save_checkpoint(1, fill).unwrap();
-        run.mark_best(1).unwrap();
-        run.save_checkpoint(2, fill).unwrap();
-        let mut run = Run::open(temp.path(), "sft", CONFIG, true).unwrap().with_keep_last(1);
-        run.save_checkpoint(3, fill).unwrap();
-        assert_eq!(run.best(), Some(step_dir(temp.path(), 1).as_path()));
-        let steps: Vec<_> = step_dirs(temp.path()).unwrap().into_iter().map(|(step, _)| step).collect();
-        assert_eq!(steps, [1, 3]);
-    }
-
-    #[test]
-    fn a_failed_checkpoint_keeps_the_older_ones() {
-        let mut run = Run::ephemeral().unwrap();
-        run.save_checkpoint(1, fill).unwrap();
-        let failed = run.save_checkpoint(2, |_| Err(Error::BadSet { text: "any error".into() }));
-        assert!(failed.is_err());
-        assert_eq!(latest(run.dir()).unwrap().unwrap().0, 1);
-        fs::create_dir(step_dir(run.dir(), 3)).unwrap();
-        fs::write(step_dir(run.dir(), 3).join("half"), "x").unwrap();
-        run.save_checkpoint(3, fill).unwrap();
-        assert_eq!(latest(run.dir()).unwrap().unwrap().0, 3);
-    }
-
-    #[test]
-    fn a_run_is_finished_when_its_final_model_is_complete() {
-        let mut run = Run::ephemeral().unwrap();
-        assert!(!Run::is_finished(run.dir()));
-        let path = run.save_final(fill).unwrap();
-        assert!(Run::is_finished(run.dir()));
-        fs::write(path.join("model"), "w").unwrap();
-        assert!(!Run::is_finished(run.dir()));
-    }
-
-    #[test]
-    fn an_interrupt_is_seen() {
-        let flag = Arc::new(AtomicBool::new(false));
-        let run = Run::ephemeral().unwrap().with_interrupt(flag.clone());
-        assert!(!run.interrupted());
-        flag.store(true, Ordering::Relaxed);
-        assert!(run.interrupted());
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_named() {
-        let temp = tempfile::tempdir().unwrap();
-        let file = temp.path().join("file");
-        fs::write(&file, "").unwrap();
-        for dir in [file.clone(), file.join("run")] {
-            let error = Run::open(&dir, "sft", CONFIG, false).err().unwrap();
-            assert!(matches!(error, Error::Io { .. }), "{error}");
-            assert!(error.to_string().contains(&*file.to_string_lossy()), "{error}");
-        }
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use temper_ppo::{PpoConfig, RolloutConfig};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
-use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json};
+use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
 
 use crate::args::{
     PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs, Stage,
@@ -38,7 +38,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     recipe.write_data(&files.data, seed)?;
     save_json(&dir.join("machine.json"), &machine::describe(backend))?;
 
-    let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: true, skip_bad_rows: false };
+    let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: out.exists(), skip_bad_rows: false };
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
         let args = SftArgs {
@@ -245,8 +245,7 @@ fn judge(
         })
         .collect();
     let path = files.dir.join("samples.jsonl");
-    std::fs::write(&path, lines.join("\n") + "\n")
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    write_file(&path, (lines.join("\n") + "\n").as_bytes())?;
     Ok(judged)
 }
 

@@ -11,13 +11,14 @@ use temper_train::{Prompt, read_all};
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
+use crate::inputs::{inputs, model_fingerprint};
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
     config.validate()?;
-    let device = device::open(&config.device)?;
+    let (device, backend) = device::open_named(&config.device)?;
     let (policy, text) = load_policy(&args.policy, &device)?;
     let (reward_model, reward_text) = load_reward_model(&args.reward, &device)?;
     text.check_same(&args.policy, &reward_text, &args.reward)?;
@@ -35,7 +36,17 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
     let mut score = |samples: &[Sample<'_>]| Ok(score_samples(&reward_model, samples, config.batch_size));
-    let mut run = session.run(&args.run.out, "ppo", &config, args.run.resume)?;
+    let inputs = inputs(
+        backend,
+        [
+            ("--policy", Some(model_fingerprint(&args.policy)?)),
+            ("--reward", Some(model_fingerprint(&args.reward)?)),
+            ("--prompts", Some(data.fingerprint())),
+            ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
+        ],
+    );
+    let run = session.run(&args.run, "ppo", &config, &inputs)?;
+    let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_ppo::train(&config, models, side, &data, eval_data.as_ref(), &mut score, &mut run)?;
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })

@@ -11,13 +11,14 @@ use temper_train::{Comparison, Seed, read_all};
 use crate::args::{RewardArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
+use crate::inputs::{inputs, model_fingerprint};
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, load_policy};
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
     config.validate()?;
-    let device = device::open(&config.device)?;
+    let (device, backend) = device::open_named(&config.device)?;
     let (sft, text) = load_policy(&args.model, &device)?;
     let max_seq_len = context_len(config.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf]| {
@@ -28,7 +29,16 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
 
     let mut head = Seed(config.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
-    let mut run = session.run(&args.run.out, "reward", &config, args.run.resume)?;
+    let inputs = inputs(
+        backend,
+        [
+            ("--model", Some(model_fingerprint(&args.model)?)),
+            ("--data", Some(data.fingerprint())),
+            ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
+        ],
+    );
+    let run = session.run(&args.run, "reward", &config, &inputs)?;
+    let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_reward::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })

@@ -1,6 +1,6 @@
 //! `temper sft`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use temper_sft::{SftConfig, SftDataset, Text};
@@ -10,13 +10,14 @@ use temper_train::{Demonstration, read_all};
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
+use crate::inputs::{inputs, model_fingerprint};
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, start};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
     config.validate()?;
-    let device = device::open(&config.device)?;
+    let (device, backend) = device::open_named(&config.device)?;
     let (model, text) = start(&args.model, &config.template, config.seed, &device)?;
     let max_seq_len = context_len(config.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf]| {
@@ -25,7 +26,16 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let data = load(&args.data)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
-    let mut run = session.run(&args.run.out, "sft", &config, args.run.resume)?;
+    let inputs = inputs(
+        backend,
+        [
+            ("--model", Some(model_fingerprint(Path::new(&args.model))?)),
+            ("--data", Some(data.fingerprint())),
+            ("--eval-data", eval_data.as_ref().map(SftDataset::fingerprint)),
+        ],
+    );
+    let run = session.run(&args.run, "sft", &config, &inputs)?;
+    let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })

@@ -1,0 +1,255 @@
+use super::*;
+use serde_json::json;
+use std::sync::Mutex;
+
+const CONFIG: &str = "epochs = 3\n[kl]\ncoef = 0.1\n";
+
+fn fill(dir: &Path) -> Result<(), Error> {
+    fs::write(dir.join("model"), "weights").map_err(Error::io("write", dir))
+}
+
+fn train(run: &mut Run, steps: std::ops::RangeInclusive<usize>) {
+    for step in steps {
+        run.log(step, 9, &json!({"loss": 1.0 / step as f64})).unwrap();
+        if step % 3 == 0 {
+            run.save_checkpoint(step, fill).unwrap();
+        }
+    }
+}
+
+fn open(dir: &Path, config: &str, resume: bool) -> Result<Run, Error> {
+    Run::open(dir, "sft", config, &Inputs::default(), resume)
+}
+
+fn lines_without_time(dir: &Path) -> Vec<Map<String, Value>> {
+    let mut rows = read_metrics(&dir.join(METRICS_FILE)).unwrap();
+    rows.iter_mut().for_each(|row| assert!(row.remove(ELAPSED_KEY).unwrap().is_f64()));
+    rows
+}
+
+#[test]
+fn a_resumed_run_logs_what_an_uninterrupted_one_does() {
+    let temp = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| temp.path().join(name));
+    train(&mut open(&whole, CONFIG, false).unwrap(), 1..=9);
+    train(&mut open(&cut, CONFIG, false).unwrap(), 1..=8);
+    fs::create_dir(cut.join("checkpoints/.tmp-0-0-step-000009")).unwrap();
+    fs::create_dir(cut.join(".tmp-0-1-final")).unwrap();
+    fs::write(cut.join(".tmp-mine"), "a user's file").unwrap();
+    let mut resumed = open(&cut, CONFIG, true).unwrap();
+    assert_eq!(resumed.resume_from(), Some((6, cut.join("checkpoints/step-000006").as_path())));
+    train(&mut resumed, 7..=9);
+    assert_eq!(lines_without_time(&whole), lines_without_time(&cut));
+    assert_eq!(lines_without_time(&cut).len(), 9);
+    let steps = |dir| step_dirs(dir).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+    assert_eq!((steps(&whole), steps(&cut)), (vec![6, 9], vec![6, 9]));
+    assert_eq!(fs::read_dir(cut.join("checkpoints")).unwrap().count(), 2);
+    assert!(cut.join(".tmp-mine").exists() && !cut.join(".tmp-0-1-final").exists());
+}
+
+#[test]
+fn a_directory_with_a_run_is_refused_unless_resumed() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("a/run");
+    drop(open(&dir, "epochs = 1", false).unwrap());
+    // Failed before its first step: other settings may try again.
+    let mut run = open(&dir, CONFIG, false).unwrap();
+    assert_eq!(fs::read_to_string(dir.join(CONFIG_FILE)).unwrap(), CONFIG);
+    run.log(1, 9, &json!({})).unwrap();
+    drop(run);
+    let error = open(&dir, CONFIG, false).err().unwrap();
+    assert!(error.to_string().ends_with("run holds a run already"), "{error}");
+    assert!(error.hint().unwrap().contains("--resume"));
+    let resumed = open(&dir, CONFIG, true).unwrap();
+    assert_eq!(resumed.resume_from(), None);
+    assert!(lines_without_time(&dir).is_empty());
+}
+
+#[test]
+fn a_resume_with_other_settings_names_the_first_that_differs() {
+    let temp = tempfile::tempdir().unwrap();
+    train(&mut open(temp.path(), CONFIG, false).unwrap(), 1..=3);
+    let check = |config: &str, expected: &str| {
+        let message = open(temp.path(), config, true).err().unwrap().to_string();
+        assert!(message.contains(expected), "{message:?}, expected {expected:?}");
+    };
+    check("epochs = 3\nkl.coef = 0.2", "`kl.coef` was `0.1` when the run started and is `0.2` now");
+    check("epochs = 3", "`kl.coef` was `0.1` when the run started and is not set now");
+    check("epochs = 3\nseed = 1\nkl.coef = 0.1", "`seed` was not set when");
+    check("epochs = = 3", "config.toml:1: not valid TOML");
+    assert!(open(temp.path(), "# a comment\nepochs = 3\nkl.coef = 0.1", true).is_ok());
+    assert_eq!(lines_without_time(temp.path()).len(), 3);
+}
+
+#[test]
+fn lines_hold_the_step_first_and_null_for_what_is_not_finite() {
+    #[derive(Serialize)]
+    struct Metrics {
+        loss: f32,
+        lr: f32,
+    }
+    let mut run = Run::ephemeral().unwrap();
+    run.log(1, 2, &Metrics { loss: f32::NAN, lr: 0.1 }).unwrap();
+    run.log_evaluation(1, &json!({"eval/loss": f64::INFINITY, "step": 7})).unwrap();
+    let text = fs::read_to_string(run.dir().join(METRICS_FILE)).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with(r#"{"step":1,"loss":null,"lr":0.1,"time/elapsed_seconds":"#), "{text}");
+    assert!(lines[1].starts_with(r#"{"step":1,"eval/loss":null,"time/elapsed_seconds":"#), "{text}");
+    assert!(matches!(run.log(2, 2, &[1, 2]), Err(Error::BadMetrics { step: 2, .. })));
+    let dir = run.dir().to_owned();
+    drop(run);
+    assert!(!dir.exists());
+}
+
+#[test]
+fn the_observer_is_told_everything() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
+        sink.lock().unwrap().push(match event {
+            Event::Started { stage, first_step, total_steps } => {
+                format!("{stage} {first_step}/{total_steps}")
+            }
+            Event::Step { step, total_steps, metrics } => {
+                format!("{step}/{total_steps} {}", metrics["loss"])
+            }
+            Event::Evaluated { step, metrics } => format!("evaluated {step} {}", metrics["x"]),
+            Event::Checkpoint { step, path } => format!("saved {step} {}", path.ends_with("step-000001")),
+            Event::Warning { message } => message.to_owned(),
+        });
+    });
+    run.started(4);
+    run.log(1, 4, &json!({"loss": 0.5})).unwrap();
+    run.log_evaluation(1, &json!({"x": 2})).unwrap();
+    run.save_checkpoint(1, fill).unwrap();
+    run.warn("hot");
+    assert_eq!(*seen.lock().unwrap(), ["ephemeral 0/4", "1/4 0.5", "evaluated 1 2", "saved 1 true", "hot"]);
+}
+
+#[test]
+fn the_best_model_stays_across_a_resume() {
+    let temp = tempfile::tempdir().unwrap();
+    let loss = |step, value| Candidate { step, metric: "eval_loss", value, lower_is_better: true };
+    let model = |text: &'static str| {
+        move |dir: &Path| fs::write(dir.join("model"), text).map_err(Error::io("write", dir))
+    };
+    let mut run = open(temp.path(), CONFIG, false).unwrap();
+    assert!(run.save_best(&loss(1, 0.3), model("first")).unwrap());
+    assert!(!run.save_best(&loss(2, 0.4), model("worse")).unwrap());
+    run.save_checkpoint(2, fill).unwrap();
+    drop(run);
+    let mut run = open(temp.path(), CONFIG, true).unwrap();
+    assert!(!run.save_best(&loss(3, 0.3), model("as good")).unwrap());
+    let best = || fs::read_to_string(temp.path().join("best/model")).unwrap();
+    assert_eq!(best(), "first");
+    assert!(run.save_best(&loss(4, 0.2), model("better")).unwrap());
+    assert_eq!(best(), "better");
+    drop(run);
+    // A best model that is no longer whole is not forgotten in silence.
+    fs::write(temp.path().join("best/model"), "bitter").unwrap();
+    let error = open(temp.path(), CONFIG, true).err().unwrap();
+    assert!(matches!(error, Error::DamagedCheckpoint { .. }), "{error}");
+}
+
+#[test]
+fn what_a_kill_before_the_pruning_left_goes_when_the_loop_begins() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut run = open(temp.path(), CONFIG, false).unwrap().with_keep_last(9);
+    (1..=4).for_each(|step| drop(run.save_checkpoint(step, fill).unwrap()));
+    drop(run);
+    open(temp.path(), CONFIG, true).unwrap().started(9);
+    let steps: Vec<_> = step_dirs(temp.path()).unwrap().into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [3, 4]);
+}
+
+#[test]
+fn a_run_is_open_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let run = open(temp.path(), CONFIG, false).unwrap();
+    let error = open(temp.path(), CONFIG, false).err().unwrap();
+    assert!(matches!(error, Error::RunInUse { .. }) || cfg!(not(unix)), "{error}");
+    drop(run);
+    open(temp.path(), CONFIG, false).unwrap();
+}
+
+#[test]
+fn a_checkpoint_in_another_place_or_without_its_lines_is_an_error() {
+    let temp = tempfile::tempdir().unwrap();
+    train(&mut open(temp.path(), CONFIG, false).unwrap(), 1..=6);
+    let refused = || open(temp.path(), CONFIG, true).err().unwrap().to_string();
+    let metrics = temp.path().join(METRICS_FILE);
+    let whole = fs::read_to_string(&metrics).unwrap();
+    let lost = &whole[..whole.len() / 2];
+    fs::write(&metrics, lost).unwrap();
+    assert!(refused().contains("metrics.jsonl has 3 whole lines, its checkpoint was saved with 6"));
+    assert_eq!(fs::read_to_string(&metrics).unwrap(), lost, "nothing is cut by a run that is refused");
+    fs::write(&metrics, whole).unwrap();
+    fs::rename(step_dir(temp.path(), 6), step_dir(temp.path(), 60)).unwrap();
+    assert!(refused().contains("run.json: it is of sft step 6, not of sft step 60"), "{}", refused());
+    fs::rename(step_dir(temp.path(), 60), step_dir(temp.path(), 6)).unwrap();
+    let error = Run::open(temp.path(), "reward", CONFIG, &Inputs::default(), true).err().unwrap();
+    assert!(error.to_string().contains("not of reward step 6"), "{error}");
+    assert_eq!(open(temp.path(), CONFIG, true).unwrap().resume_from().unwrap().0, 6);
+}
+
+#[test]
+fn a_finished_run_stays_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut run = open(temp.path(), CONFIG, false).unwrap();
+    train(&mut run, 1..=4);
+    run.save_final(fill).unwrap();
+    drop(run);
+    let run = open(temp.path(), CONFIG, true).unwrap();
+    assert_eq!(run.finished(), Some(temp.path().join(FINAL_DIR)));
+    assert_eq!(run.resume_from(), None);
+    assert_eq!(lines_without_time(temp.path()).len(), 4);
+    drop(run);
+    // One byte of the final model flipped: then it is not finished, and goes on from its last checkpoint.
+    fs::write(temp.path().join("final/model"), "weightz").unwrap();
+    let run = open(temp.path(), CONFIG, true).unwrap();
+    assert_eq!((run.finished(), run.resume_from().unwrap().0), (None, 3));
+}
+
+#[test]
+fn a_failed_checkpoint_keeps_the_older_ones() {
+    let mut run = Run::ephemeral().unwrap();
+    run.save_checkpoint(1, fill).unwrap();
+    let failed = run.save_checkpoint(2, |_| Err(Error::BadSet { text: "any error".into() }));
+    assert!(failed.is_err());
+    assert_eq!(latest(run.dir()).unwrap().unwrap().0, 1);
+    fs::create_dir(step_dir(run.dir(), 3)).unwrap();
+    fs::write(step_dir(run.dir(), 3).join("half"), "x").unwrap();
+    run.save_checkpoint(3, fill).unwrap();
+    assert_eq!(latest(run.dir()).unwrap().unwrap().0, 3);
+}
+
+#[test]
+fn a_run_is_finished_when_its_final_model_is_complete() {
+    let mut run = Run::ephemeral().unwrap();
+    assert!(!Run::is_finished(run.dir()));
+    let path = run.save_final(fill).unwrap();
+    assert!(Run::is_finished(run.dir()));
+    fs::write(path.join("model"), "weightz").unwrap();
+    assert!(!Run::is_finished(run.dir()));
+}
+
+#[test]
+fn an_interrupt_is_seen() {
+    let flag = Arc::new(AtomicBool::new(false));
+    let run = Run::ephemeral().unwrap().with_interrupt(flag.clone());
+    assert!(!run.interrupted());
+    flag.store(true, Ordering::Relaxed);
+    assert!(run.interrupted());
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("file");
+    fs::write(&file, "").unwrap();
+    for dir in [file.clone(), file.join("run")] {
+        let error = open(&dir, CONFIG, false).err().unwrap();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(&*file.to_string_lossy()), "{error}");
+    }
+}

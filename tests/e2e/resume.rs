@@ -1,0 +1,203 @@
+//! What `--resume` goes on from, and what it refuses: whatever is not the run that was started.
+
+use std::fs;
+
+use crate::util::{Temper, without_times};
+
+const SFT: &str = "sft --data demonstrations.jsonl --model start --out run --set batch_size=2 --set epochs=8 \
+                   --set checkpoint_every=4";
+
+/// A model in `start`, and in `run` an SFT run as it looks that was killed after its last checkpoint, of step 20.
+fn killed() -> Temper {
+    let temper = Temper::new();
+    temper.run("sft --data demonstrations.jsonl --model gpt2-tiny --out base --set max_steps=1").ok();
+    temper.copy("base/final", "start");
+    temper.run(SFT).ok();
+    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
+    temper
+}
+
+#[test]
+fn other_settings_are_refused_by_name() {
+    let temper = killed();
+    for (set, key) in [
+        ("--set learning_rate=0.5", "`learning_rate`"),
+        ("--set batch_size=3", "`batch_size`"),
+        ("--set keep_last=5", "`keep_last`"),
+        ("--set schedule.kind=linear", "`schedule.kind`"),
+        ("--seed 7", "`seed`"),
+    ] {
+        let said = temper
+            .refuses(&format!("{SFT} --resume {set}"), &["run/config.toml", key, "when the run started"]);
+        assert!(said.hint().contains("stored settings"), "{said:?}");
+    }
+}
+
+#[test]
+fn other_data_and_models_are_refused_by_flag() {
+    let temper = killed();
+    let rows = temper.read("demonstrations.jsonl");
+    temper.write("demonstrations.jsonl", rows.replace("Madrid", "Lisbon"));
+    let said =
+        temper.refuses(&format!("{SFT} --resume"), &["run: `--data` was 5 rows", "when the run started"]);
+    assert!(said.hint().contains("data and models of the start"), "{said:?}");
+    let more = format!("{rows}{{\"prompt\": \"More?\", \"completion\": \"Yes.\"}}\n");
+    temper.write("demonstrations.jsonl", more);
+    temper.refuses(&format!("{SFT} --resume"), &["`--data` was 5 rows", "is 6 rows"]);
+    // The same rows from another file are the same data.
+    temper.write("demonstrations.jsonl", "");
+    temper.write("elsewhere.jsonl", rows.replace("}\n", "}\n\n"));
+    let elsewhere = SFT.replace("demonstrations", "elsewhere");
+    temper.refuses(
+        &format!("{elsewhere} --resume --eval-data elsewhere.jsonl"),
+        &["`--eval-data` was not given"],
+    );
+    temper.edit_json("start/config.json", |config| config["layer_norm_epsilon"] = 1e-6.into());
+    temper.refuses(&format!("{elsewhere} --resume"), &["`--model` was files with checksum"]);
+    temper.copy("base/final", "start");
+    let said = temper.run(&format!("{elsewhere} --resume")).ok();
+    assert!(said.stderr.contains("going on from step 20"), "{said:?}");
+}
+
+#[test]
+fn another_reference_or_reward_model_is_refused() {
+    let temper = Temper::with_reward_model();
+    let ppo = "ppo --prompts prompts.jsonl --out run --set batch_size=2 --set rollout.max_new_tokens=3 \
+               --set checkpoint_every=1 --set epochs=4";
+    temper.run(&format!("{ppo} --policy sft/final --reward reward/final")).ok();
+    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
+    temper.run("sft --data demonstrations.jsonl --model sft/final --out sft2 --set max_steps=1").ok();
+    temper.run("reward --data comparisons.jsonl --model sft/final --out reward2 --seed 2").ok();
+    temper.refuses(&format!("{ppo} --policy sft2/final --reward reward/final --resume"), &["`--policy` was"]);
+    temper.refuses(&format!("{ppo} --policy sft/final --reward reward2/final --resume"), &["`--reward` was"]);
+    temper.write(
+        "prompts.jsonl",
+        "{\"prompt\": \"What is AI?\"}\n{\"prompt\": \"Hello\"}\n{\"prompt\": \"a\"}\n",
+    );
+    temper.refuses(
+        &format!("{ppo} --policy sft/final --reward reward/final --resume"),
+        &["`--prompts` was 3 rows"],
+    );
+}
+
+#[test]
+fn another_number_of_threads_is_told() {
+    let temper = killed();
+    let script = format!("RAYON_NUM_THREADS=1 exec \"$TEMPER\" {SFT} --resume");
+    temper.write(
+        "run/inputs.json",
+        temper.read("run/inputs.json").replace("\"threads\": \"", "\"threads\": \"9"),
+    );
+    let said = temper.shell(&script).ok();
+    assert!(said.stderr.contains("threads was 9") && said.stderr.contains("is 1 now"), "{said:?}");
+}
+
+#[test]
+fn a_run_without_a_whole_checkpoint_does_not_begin_again_by_itself() {
+    let temper = killed();
+    for step in [16, 20] {
+        let file = format!("run/checkpoints/step-0000{step}/training/optimizer.safetensors");
+        let bytes = temper.bytes(&file);
+        temper.write(&file, &bytes[..bytes.len() - 1]);
+    }
+    let says = ["run has no whole checkpoint", "step-000020 is damaged: training/optimizer.safetensors has"];
+    let said = temper.refuses(&format!("{SFT} --resume"), &says);
+    assert!(said.hint().contains("remove `checkpoints`"), "{said:?}");
+    let metrics = temper.read("run/metrics.jsonl");
+    fs::remove_dir_all(temper.path("run/checkpoints")).expect("checkpoints");
+    let said = temper.run(&format!("{SFT} --resume")).ok();
+    assert!(said.stderr.contains("run has no checkpoint yet and begins again"), "{said:?}");
+    assert_eq!(without_times(&metrics), without_times(&temper.read("run/metrics.jsonl")));
+}
+
+#[test]
+fn a_checkpoint_of_another_step_or_without_its_metrics_is_refused() {
+    let temper = killed();
+    let metrics = temper.read("run/metrics.jsonl");
+    let lines: Vec<&str> = metrics.lines().collect();
+    temper.write("run/metrics.jsonl", lines[..7].join("\n") + "\n");
+    let said =
+        temper.refuses(&format!("{SFT} --resume"), &["run/metrics.jsonl has 7 whole lines", "with 20"]);
+    assert!(said.hint().contains("older one"), "{said:?}");
+    temper.write("run/metrics.jsonl", metrics);
+    fs::rename(temper.path("run/checkpoints/step-000020"), temper.path("run/checkpoints/step-000023"))
+        .expect("a name");
+    temper.refuses(&format!("{SFT} --resume"), &["step-000023", "it is of sft step 20, not of sft step 23"]);
+}
+
+#[test]
+fn a_finished_run_is_left_as_it_is() {
+    let temper = Temper::new();
+    let run =
+        "sft --data demonstrations.jsonl --model gpt2-tiny --out run --set epochs=4 --set checkpoint_every=2";
+    let said = temper.run(&format!("{run} --resume")).ok();
+    assert!(said.stderr.contains("run holds no run yet"), "{said:?}");
+    let before = temper.snapshot("run");
+    let said = temper.run(&format!("{run} --resume")).ok();
+    assert!(said.stderr.contains("run is finished"), "{said:?}");
+    assert!(temper.snapshot("run") == before);
+    temper.refuses(&format!("{run} --resume --seed 4"), &["`seed`"]);
+}
+
+#[test]
+fn the_last_checkpoints_and_the_best_model_are_kept() {
+    let temper = Temper::with_sft();
+    let kept = |run: &str| {
+        let files = temper.snapshot(&format!("{run}/checkpoints")).into_keys();
+        files
+            .filter(|path| path.components().count() == 1)
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+    };
+    // So high a rate that the last model is not the best one.
+    let sft = "sft --data demonstrations.jsonl --model sft/final --set batch_size=2 --set epochs=6 \
+               --set checkpoint_every=3 --set eval_every=2 --set learning_rate=0.1";
+    temper.run(&format!("{sft} --out a --eval-data demonstrations.jsonl --set keep_last=3")).ok();
+    assert_eq!(kept("a"), ["step-000009", "step-000012", "step-000015"]);
+    let losses: Vec<(u64, f64)> = without_times(&temper.read("a/metrics.jsonl"))
+        .iter()
+        .filter_map(|row| Some((row["step"].as_u64()?, row.get("eval_loss")?.as_f64()?)))
+        .collect();
+    let lowest = losses.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).expect("evaluations");
+    assert!(losses.len() == 9 && lowest.0 < 18, "the best model is an earlier one: {losses:?}");
+    let best = temper.json("a/best/training/best.json");
+    assert_eq!((best["step"].as_u64(), best["metric"].as_str()), (Some(lowest.0), Some("eval_loss")));
+    let eval =
+        |model: &str| temper.run(&format!("eval --model {model} --data demonstrations.jsonl")).ok().rows();
+    let loss = |model: &str| eval(model)[0]["eval_loss"].as_f64().expect("a number");
+    assert!((loss("a/best") - lowest.1).abs() < 1e-5, "best/ is the model of step {}", lowest.0);
+    assert!(loss("a/final") > loss("a/best"));
+
+    temper.run(&format!("{sft} --out b --eval-data demonstrations.jsonl --set keep_best=false")).ok();
+    temper.run(&format!("{sft} --out c")).ok();
+    assert!(!temper.path("b/best").exists() && !temper.path("c/best").exists(), "nothing asks for it");
+    assert_eq!(kept("b"), ["step-000012", "step-000015"]);
+    temper.refuses(&format!("{sft} --out d --set keep_last=0"), &["`keep_last` is 0, it must be at least 1"]);
+}
+
+/// The best policy is judged by the rollouts since the last checkpoint that was due, those before the break included.
+#[test]
+fn an_interrupt_between_two_checkpoints_changes_nothing_about_the_best() {
+    let temper = Temper::with_reward_model();
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=3 \
+               --set rollout.max_new_tokens=3 --set epochs=60 --set checkpoint_every=1000";
+    temper.run(&format!("{ppo} --out whole")).ok();
+    let said = temper.interrupt(ppo, "cut", "cut/metrics.jsonl", 5);
+    assert_eq!(said.code, Some(130), "{said:?}");
+    temper.run(&format!("{ppo} --out cut --resume")).ok();
+    let best = |run: &str| temper.json(&format!("{run}/best/training/best.json"));
+    assert_eq!(best("whole")["metric"], "objective/scores");
+    assert_eq!(best("whole"), best("cut"));
+    assert!(temper.snapshot("whole/best") == temper.snapshot("cut/best"));
+}
+
+#[test]
+fn two_runs_do_not_write_into_one_directory() {
+    let temper = killed();
+    let lock = fs::File::open(temper.path("run")).expect("the run directory");
+    lock.lock().expect("what a running process holds");
+    let said = temper.refuses(&format!("{SFT} --resume"), &["run is in use by another run"]);
+    assert!(said.hint().contains("another `--out`"), "{said:?}");
+    drop(lock);
+    temper.run(&format!("{SFT} --resume")).ok();
+}
