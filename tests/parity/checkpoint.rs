@@ -6,7 +6,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch};
 
-use crate::golden::{Golden, LANGUAGE_MODELS, SCALAR_MODELS, Stored, devices, path, read, values};
+use crate::backends::backends;
+use crate::golden::{Golden, LANGUAGE_MODELS, SCALAR_MODELS, Stored, path, read, values};
 
 fn write(file: &Path, tensors: &BTreeMap<String, Stored>) {
     let bytes: BTreeMap<&String, Vec<u8>> = tensors
@@ -20,7 +21,7 @@ fn write(file: &Path, tensors: &BTreeMap<String, Stored>) {
 }
 
 fn logits(dir: &Path) -> Vec<f64> {
-    let (_, device) = &devices()[0];
+    let device = &backends()[0].device;
     let batch = TokenBatch::right_padded(&Golden::read("gpt2").rows, device);
     values(CausalLm::load(dir, device).unwrap().forward(&batch, &mut Dropout::off()))
 }
@@ -28,7 +29,7 @@ fn logits(dir: &Path) -> Vec<f64> {
 /// `GPT2LMHeadModel.save_pretrained` wrote `gpt2` and `gpt2-untied`: names, shapes, layouts and numbers come back.
 #[test]
 fn a_loaded_model_is_saved_as_it_was() {
-    let (_, device) = &devices()[0];
+    let device = &backends()[0].device;
     let saved = tempfile::tempdir().unwrap();
     for name in LANGUAGE_MODELS {
         CausalLm::load(&path(name), device).unwrap().save(saved.path(), 3).unwrap();
@@ -48,7 +49,7 @@ fn a_loaded_model_is_saved_as_it_was() {
 /// What `GPT2Config` needs to build the same model says the same in our `config.json`.
 #[test]
 fn a_saved_config_says_what_hugging_faces_says() {
-    let (_, device) = &devices()[0];
+    let device = &backends()[0].device;
     let saved = tempfile::tempdir().unwrap();
     let config = |dir: &Path| -> serde_json::Value {
         serde_json::from_str(&std::fs::read_to_string(dir.join("config.json")).unwrap()).unwrap()

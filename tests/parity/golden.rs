@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use crate::backends::Backend;
 
 /// Models with a head over the vocabulary, as directories of `assets/goldens`.
 pub const LANGUAGE_MODELS: [&str; 3] = ["notebook", "gpt2", "gpt2-untied"];
 /// Models with a scalar head.
 pub const SCALAR_MODELS: [&str; 2] = ["notebook-reward", "gpt2-reward"];
-
-/// Where the tests run. Backends share one front end, so one of them shows what the crates compute.
-pub fn devices() -> [(&'static str, Device); 1] {
-    [("flex", Device::flex())]
-}
 
 /// A file or directory of `assets/goldens`.
 pub fn path(name: &str) -> PathBuf {
@@ -54,39 +52,74 @@ pub struct Golden {
     pub rows: Vec<Vec<u32>>,
     /// Where the completion of each row starts.
     pub prompt_lens: Vec<usize>,
-    /// `logits` or `scores`, and `loss`.
+    /// `logits` or `scores` and `values`; `losses` and `norms` of three steps.
     pub outputs: BTreeMap<String, Stored>,
-    /// By the parameter's name in the file, in the file's layout.
+    /// Of the first step, by the parameter's name in the file, in the file's layout.
     pub gradients: BTreeMap<String, Stored>,
+    /// Weights after three steps, likewise.
+    pub after: BTreeMap<String, Stored>,
 }
 
 impl Golden {
     pub fn read(model: &str) -> Self {
-        let (gradients, outputs): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            read(&path(model).join("golden.safetensors"))
+        let mut outputs = read(&path(model).join("golden.safetensors"));
+        let mut take = |prefix: &str| -> BTreeMap<String, Stored> {
+            let (taken, rest) = std::mem::take(&mut outputs)
                 .into_iter()
-                .partition(|(name, _)| name.starts_with("grad."));
+                .partition::<BTreeMap<_, _>, _>(|(name, _)| name.starts_with(prefix));
+            outputs = rest;
+            taken.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
+        };
+        let (gradients, after) = (take("grad."), take("after."));
         let whole = |name: &str| outputs.get(name).map(|stored| stored.values.iter().map(|&v| v as usize));
         let rows = (0..).map_while(|i| whole(&format!("row.{i}")));
         Self {
             rows: rows.map(|row| row.map(|id| id as u32).collect()).collect(),
             prompt_lens: whole("prompt_lens").unwrap().collect(),
-            gradients: gradients.into_iter().map(|(name, g)| (name["grad.".len()..].to_owned(), g)).collect(),
+            gradients,
+            after,
             outputs,
         }
     }
 }
 
-/// Panics unless every number is within `tolerance` of the expected one.
-pub fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}: count");
-    let worst = found
-        .iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |worst: f64, d| if d.is_nan() { f64::INFINITY } else { worst.max(d) });
-    println!("{what}: differs by {worst:.1e}, tolerance {tolerance:.0e}");
-    assert!(worst <= tolerance, "{what}: differs by {worst:.1e}, more than {tolerance:.0e}");
+/// A section of one of the goldens in JSON.
+pub fn section(file: &str, name: &str) -> Value {
+    let text = std::fs::read_to_string(path(file)).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[name].take()
+}
+
+/// The numbers of a list of any depth, or one number.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(inner) => inner.iter().flat_map(numbers).collect(),
+        number => vec![number.as_f64().unwrap_or_else(|| panic!("{number} is no number"))],
+    }
+}
+
+/// One number.
+pub fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// A list as a tensor: `[n]`.
+pub fn vector(value: &Value, device: &Device) -> Tensor<1> {
+    let data: Vec<f32> = numbers(value).iter().map(|&v| v as f32).collect();
+    Tensor::from_data(data.as_slice(), device)
+}
+
+/// A list of rows as a tensor: `[rows, columns]`.
+pub fn matrix(value: &Value, device: &Device) -> Tensor<2> {
+    let rows = value.as_array().unwrap().len();
+    let all = vector(value, device);
+    let columns = all.dims()[0] / rows;
+    all.reshape([rows, columns])
+}
+
+/// A list of ids as a tensor: `[n]`.
+pub fn ids(value: &Value, device: &Device) -> Tensor<1, Int> {
+    let data: Vec<i32> = numbers(value).iter().map(|&v| v as i32).collect();
+    Tensor::from_data(data.as_slice(), device)
 }
 
 /// A tensor's numbers.
@@ -96,20 +129,30 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
 
 /// Backpropagates `loss` and compares the gradient of every parameter of `module`: no more of them, no fewer.
 pub fn assert_gradients<M: Module>(
-    model: &str,
+    backend: &Backend,
     module: &M,
     loss: Tensor<1>,
-    golden: &Golden,
+    expected: &BTreeMap<String, Stored>,
     tolerance: f64,
 ) {
     let gradients = GradientsParams::from_grads(loss.backward(), module);
     let mut collector = Collector { path: Vec::new(), gradients, found: BTreeMap::new() };
     module.visit(&mut collector);
-    let found = collector.found;
-    assert_eq!(found.keys().collect::<Vec<_>>(), golden.gradients.keys().collect::<Vec<_>>(), "{model}");
-    for (name, expected) in &golden.gradients {
-        assert_eq!(found[name].shape, expected.shape, "{model}: {name}");
-        assert_close(&format!("{model}: {name}"), &found[name].values, &expected.values, tolerance);
+    assert_weights(backend, "gradient", &collector.found, expected, tolerance);
+}
+
+/// The same names, the same shapes, and numbers within `tolerance`.
+pub fn assert_weights(
+    backend: &Backend,
+    what: &str,
+    found: &BTreeMap<String, Stored>,
+    expected: &BTreeMap<String, Stored>,
+    tolerance: f64,
+) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
+    for (name, expected) in expected {
+        assert_eq!(found[name].shape, expected.shape, "{what}: {name}");
+        backend.assert_close(&format!("{what}: {name}"), &found[name].values, &expected.values, tolerance);
     }
 }
 

@@ -1,7 +1,11 @@
 //! Parity with PyTorch: the numbers in `assets/goldens` against what the crates compute from the same inputs.
 //!
-//! `assets/goldens/generate.py` made them, in float64; these tests need no Python. Expectations never call the
-//! code under test.
+//! The scripts beside the numbers made them, in float64; these tests need no Python. Expectations never call the code
+//! under test. Everything runs on flex, and on each backend that a feature of this package adds:
+//!
+//! ```text
+//! cargo test --release -p temper-cli -p temper-tests --test parity --features ndarray,wgpu
+//! ```
 
 #![allow(
     clippy::unwrap_used,
@@ -9,8 +13,13 @@
     reason = "clippy.toml allows both in tests; helpers are no less"
 )]
 
+mod backends;
 mod checkpoint;
+mod curves;
 mod golden;
 mod maths;
 mod model;
+mod optimizer;
+mod ppo;
 mod scalar;
+mod stages;

@@ -1,92 +1,113 @@
-//! Language models: logits, the loss on completions, and its gradient.
+//! Language models: logits, the loss on completions, its gradient, and three steps down it.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
+use burn::tensor::Tensor;
+use temper_model::{CausalLm, Dropout, TokenBatch, select_positions};
+use temper_sft::{CompletionLogits, sft_loss};
+use temper_tokenizer::Example;
+use temper_train::Optimizer;
 
-use crate::golden::{Golden, LANGUAGE_MODELS, assert_close, assert_gradients, devices, path, values};
+use crate::backends::{Backend, backends};
+use crate::golden::{Golden, LANGUAGE_MODELS, assert_gradients, assert_weights, path, read, section, values};
+use crate::optimizer::settings;
 
 /// Sums of 16 to 24 float32 products through two blocks, onto logits up to 3: rounding leaves 1e-6.
 const LOGIT_TOLERANCE: f64 = 1e-5;
 /// A float32 of size 5 has steps of 5e-7.
-const LOSS_TOLERANCE: f64 = 3e-6;
+pub const LOSS_TOLERANCE: f64 = 3e-6;
 /// Gradients here are below 1; rounding leaves 3e-7.
-const GRADIENT_TOLERANCE: f64 = 3e-6;
-
-/// Where each token of the completions is predicted, as (row, column), and the token itself.
-fn predictions(golden: &Golden) -> (Vec<(usize, usize)>, Vec<i32>) {
-    let targets = |(row, tokens): (usize, &Vec<u32>)| {
-        let first = golden.prompt_lens[row];
-        (first..tokens.len()).map(|i| ((row, i - 1), tokens[i] as i32)).collect::<Vec<_>>()
-    };
-    golden.rows.iter().enumerate().flat_map(targets).unzip()
-}
+pub const GRADIENT_TOLERANCE: f64 = 3e-6;
+/// AdamW divides each gradient by its own size, so the rounding of a small one counts as much as that of a large one: a
+/// gradient of 0 that is 1e-8 moves its weight by 1e-6 at this learning rate and epsilon.
+pub const WEIGHT_TOLERANCE: f64 = 1e-5;
 
 /// Mean of −log p over the tokens of the completions.
-fn completion_loss(model: &CausalLm, golden: &Golden, device: &Device) -> Tensor<1> {
-    let (positions, targets) = predictions(golden);
-    let batch = TokenBatch::right_padded(&golden.rows, device);
-    let hidden = model.transformer.forward(&batch, &mut Dropout::off());
-    let log_probs = log_probs(model.logits(select_positions(hidden, &positions)), 1.0);
-    let count = targets.len();
-    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [count]), device);
-    -token_logprobs(log_probs, targets).mean()
+fn completion_loss(model: &CausalLm, golden: &Golden, backend: &Backend) -> Tensor<1> {
+    let example =
+        |(tokens, &prompt_len): (&Vec<u32>, _)| Example { tokens: tokens.clone(), prompt_len, n_cut: 0 };
+    let examples: Vec<Example> = golden.rows.iter().zip(&golden.prompt_lens).map(example).collect();
+    let examples: Vec<&Example> = examples.iter().collect();
+    let found = CompletionLogits::new(model, &examples, &backend.device, &mut Dropout::off());
+    sft_loss(found.logits, found.targets)
+}
+
+/// Compares the logits of real tokens; nothing is expected of pads.
+fn assert_logits(
+    backend: &Backend,
+    pad: impl Fn(&[Vec<u32>]) -> TokenBatch,
+    starts_at: impl Fn(usize, usize) -> usize,
+) {
+    for name in LANGUAGE_MODELS {
+        let golden = Golden::read(name);
+        let model = CausalLm::load(&path(name), &backend.device).unwrap();
+        let batch = pad(&golden.rows);
+        let [_, seq] = batch.dims();
+        let logits = model.forward(&batch, &mut Dropout::off());
+        let real = golden.rows.iter().enumerate().flat_map(|(row, tokens)| {
+            let first = starts_at(seq, tokens.len());
+            (first..first + tokens.len()).map(move |column| (row, column))
+        });
+        let found = values(select_positions(logits, &real.collect::<Vec<_>>()));
+        let expected = &golden.outputs["logits"].values;
+        backend.assert_close(&format!("{name}: logits"), &found, expected, LOGIT_TOLERANCE);
+    }
 }
 
 #[test]
 fn logits_equal_pytorchs() {
-    for (device_name, device) in devices() {
-        for name in LANGUAGE_MODELS {
-            let golden = Golden::read(name);
-            let model = CausalLm::load(&path(name), &device).unwrap();
-            let batch = TokenBatch::right_padded(&golden.rows, &device);
-            let logits = model.forward(&batch, &mut Dropout::off());
-            // Nothing is expected of pads.
-            let real = golden
-                .rows
-                .iter()
-                .enumerate()
-                .flat_map(|(row, tokens)| (0..tokens.len()).map(move |column| (row, column)));
-            let found = values(select_positions(logits, &real.collect::<Vec<_>>()));
-            let expected = &golden.outputs["logits"].values;
-            assert_close(&format!("{device_name}, {name}: logits"), &found, expected, LOGIT_TOLERANCE);
-        }
+    for backend in backends() {
+        assert_logits(&backend, |rows| TokenBatch::right_padded(rows, &backend.device), |_, _| 0);
     }
 }
 
 /// Left padding shifts columns, not positions: the same logits come out.
 #[test]
 fn logits_of_left_padded_rows_equal_pytorchs() {
-    for (device_name, device) in devices() {
-        for name in LANGUAGE_MODELS {
-            let golden = Golden::read(name);
-            let model = CausalLm::load(&path(name), &device).unwrap();
-            let batch = TokenBatch::left_padded(&golden.rows, &device);
-            let [_, seq] = batch.dims();
-            let logits = model.forward(&batch, &mut Dropout::off());
-            let real = golden
-                .rows
-                .iter()
-                .enumerate()
-                .flat_map(|(row, tokens)| (seq - tokens.len()..seq).map(move |column| (row, column)));
-            let found = values(select_positions(logits, &real.collect::<Vec<_>>()));
-            let expected = &golden.outputs["logits"].values;
-            assert_close(&format!("{device_name}, {name}: logits"), &found, expected, LOGIT_TOLERANCE);
-        }
+    for backend in backends() {
+        assert_logits(&backend, |rows| TokenBatch::left_padded(rows, &backend.device), |seq, len| seq - len);
     }
 }
 
 #[test]
 fn loss_and_every_gradient_equal_pytorchs() {
-    for (device_name, device) in devices() {
+    for backend in backends() {
         for name in LANGUAGE_MODELS {
+            println!("{name}");
             let golden = Golden::read(name);
-            let model = CausalLm::load(&path(name), &device).unwrap().train();
-            let loss = completion_loss(&model, &golden, &device);
-            let what = format!("{device_name}, {name}");
-            let found = values(loss.clone().inner());
-            assert_close(&format!("{what}: loss"), &found, &golden.outputs["loss"].values, LOSS_TOLERANCE);
-            assert_gradients(&what, &model, loss, &golden, GRADIENT_TOLERANCE);
+            let model = CausalLm::load(&path(name), &backend.device).unwrap().train();
+            let loss = completion_loss(&model, &golden, &backend);
+            let (found, expected) = (values(loss.clone().inner()), golden.outputs["losses"].values[0]);
+            backend.assert_close("loss", &found, &[expected], LOSS_TOLERANCE);
+            assert_gradients(&backend, &model, loss, &golden.gradients, GRADIENT_TOLERANCE);
+        }
+    }
+}
+
+/// AdamW with the clip at work in each step, on the weights as they are saved.
+#[test]
+fn weights_after_three_steps_equal_pytorchs() {
+    let (config, learning_rate) = settings(&section("maths.json", "three_steps"));
+    let saved = tempfile::tempdir().unwrap();
+    for backend in backends() {
+        for name in LANGUAGE_MODELS {
+            println!("{name}");
+            let golden = Golden::read(name);
+            let mut model = CausalLm::load(&path(name), &backend.device).unwrap().train();
+            let mut optimizer = Optimizer::new(&config);
+            let (mut losses, mut norms) = (vec![], vec![]);
+            for _ in 0..3 {
+                let loss = completion_loss(&model, &golden, &backend);
+                losses.extend(values(loss.clone().inner()));
+                optimizer.accumulate(&model, loss);
+                let norm;
+                (model, norm) = optimizer.step(model, learning_rate).unwrap();
+                norms.push(norm);
+            }
+            backend.assert_close("losses", &losses, &golden.outputs["losses"].values, WEIGHT_TOLERANCE);
+            backend.assert_close("norms", &norms, &golden.outputs["norms"].values, WEIGHT_TOLERANCE);
+            model.valid().save(saved.path(), 3).unwrap();
+            let found = read(&saved.path().join("model.safetensors"));
+            assert_weights(&backend, "after three steps", &found, &golden.after, WEIGHT_TOLERANCE);
         }
     }
 }

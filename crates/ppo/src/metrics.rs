@@ -118,7 +118,7 @@ impl PpoMetrics {
         let read = read_all(vec![
             shaped.kl.clone().mean(),
             -rollout.old_logprobs.clone().sum() / n,
-            shaped.rewards.clone().sum() / n,
+            rollout.scores.clone().mean(),
             residual / spread,
         ]);
         let lengths = rollout.rows.iter().zip(&rollout.prompt_lens).map(|(row, prompt)| row.len() - prompt);
@@ -128,7 +128,8 @@ impl PpoMetrics {
             kl_coef,
             sampled_entropy: read[1],
             non_score_reward: -kl_coef * read[0],
-            rlhf_reward: read[2],
+            // From the parts, as TRL does: the rewards themselves may have been scaled.
+            rlhf_reward: read[2] - kl_coef * read[0],
             scores: rollout.raw_scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n,
             explained_var: 1.0 - read[3],
             sampler_error: rollout.sampler_error,

@@ -1,0 +1,188 @@
+//! Tests of the optimizer.
+
+use super::*;
+
+#[derive(Module, Debug)]
+struct Two {
+    a: Param<Tensor<1>>,
+    b: Param<Tensor<2>>,
+}
+
+fn two() -> Two {
+    let device = Device::flex();
+    Two {
+        a: Param::from_tensor(Tensor::from_data([1.0f32, -2.0], &device)),
+        b: Param::from_tensor(Tensor::from_data([[0.5f32, 3.0]], &device)),
+    }
+    .train()
+}
+
+/// A loss whose gradients are the given numbers.
+fn loss(module: &Two, a: [f32; 2], b: [f32; 2]) -> Tensor<1> {
+    let device = Device::flex();
+    (module.a.val() * Tensor::from_data(a, &device)).sum()
+        + (module.b.val() * Tensor::from_data([b], &device)).sum()
+}
+
+fn values(module: &Two) -> Vec<f32> {
+    let (a, b) = (module.a.val().into_data(), module.b.val().into_data());
+    [a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap()].concat()
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 2e-6;
+    assert!(found.len() == expected.len() && found.iter().zip(expected).all(near), "{found:?} {expected:?}");
+}
+
+const CONFIG: AdamWConfig =
+    AdamWConfig { beta_1: 0.9, beta_2: 0.95, epsilon: 1e-5, weight_decay: 0.1, max_grad_norm: 0.0 };
+
+/// Expected numbers by hand: the first step of Adam moves each weight by lr · g / (|g| + ε), after the decay.
+#[test]
+fn the_first_step_moves_by_the_learning_rate() {
+    let mut optimizer = Optimizer::new(&CONFIG);
+    let module = two();
+    let total = loss(&module, [3.0, -4.0], [0.0, 12.0]);
+    optimizer.accumulate(&module, total);
+    let (module, norm) = optimizer.step(module, 0.01).unwrap();
+    assert!((norm - 13.0).abs() < 1e-5);
+    close(&values(&module), &[0.999 - 0.01, -1.998 + 0.01, 0.4995, 2.997 - 0.01]);
+}
+
+#[test]
+fn the_norm_is_taken_over_all_parameters_together() {
+    let config = AdamWConfig { max_grad_norm: 1.0, beta_1: 0.0, ..CONFIG };
+    let mut optimizer = Optimizer::new(&config);
+    let module = two();
+    let total = loss(&module, [3.0, -4.0], [0.0, 12.0]);
+    optimizer.accumulate(&module, total);
+    optimizer.step(module, 0.01).unwrap();
+    let first = optimizer.moments["a"].first.to_data();
+    close(first.as_slice().unwrap(), &[3.0 / 13.0, -4.0 / 13.0]);
+}
+
+#[test]
+fn two_microbatches_add_up_to_one_batch() {
+    let run = |parts: &[([f32; 2], [f32; 2])]| {
+        let mut optimizer = Optimizer::new(&CONFIG);
+        let module = two();
+        for (a, b) in parts {
+            let part = loss(&module, *a, *b);
+            optimizer.accumulate(&module, part);
+        }
+        values(&optimizer.step(module, 0.01).unwrap().0)
+    };
+    close(&run(&[([1.0, 2.0], [3.0, 0.5]), ([2.0, -5.0], [1.0, 0.5])]), &run(&[([3.0, -3.0], [4.0, 1.0])]));
+}
+
+#[test]
+fn the_host_kernel_equals_tensor_operations() {
+    let device = Device::flex();
+    let tensor = |values: [f32; 3]| Tensor::<1>::from_data(values, &device);
+    let moments =
+        || Moments { dims: vec![3], first: tensor([0.1, 0.2, -0.3]), second: tensor([0.01, 0.5, 0.2]) };
+    let update = Update::new(&CONFIG, 3, 0.02, 0.7);
+    let (p, g) = (tensor([1.0, -2.0, 0.5]), tensor([0.3, 9.0, -0.001]));
+    let (mut a, mut b) = (moments(), moments());
+    let host = update.on_host(p.clone(), g.clone(), &mut a).into_data();
+    let on_device = update.on_device(p, g, &mut b).into_data();
+    close(host.as_slice().unwrap(), on_device.as_slice().unwrap());
+    close(a.second.into_data().as_slice().unwrap(), b.second.into_data().as_slice().unwrap());
+}
+
+#[test]
+fn saved_state_gives_the_same_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let next = |optimizer: &mut Optimizer, module: Two| {
+        let total = loss(&module, [1.0, 0.3], [-2.0, 0.1]);
+        optimizer.accumulate(&module, total);
+        optimizer.step(module, 0.01).unwrap().0
+    };
+    let mut optimizer = Optimizer::new(&CONFIG);
+    let module = next(&mut optimizer, two());
+    optimizer.save(&path).unwrap();
+    let mut restored = Optimizer::new(&CONFIG);
+    restored.load(&path, &module).unwrap();
+    assert_eq!(values(&next(&mut restored, module.clone())), values(&next(&mut optimizer, module)));
+}
+
+#[test]
+fn state_of_another_model_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let refused = || Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err().to_string();
+    Optimizer::new(&CONFIG).save(&path).unwrap();
+    assert!(refused().ends_with("no optimizer state `a/first`"), "{}", refused());
+
+    // Writes moments of `a`, and of `b` in a shape and type, and of one more.
+    let write = |b: &[usize], dtype: Dtype, more: Option<&str>| {
+        let zeros = [0; 8];
+        let view = |dims: &[usize]| TensorView::new(dtype, dims.to_vec(), &zeros).unwrap();
+        let mut views = vec![];
+        for kind in ["first", "second"] {
+            views.push((format!("a/{kind}"), view(&[2])));
+            views.push((format!("b/{kind}"), view(b)));
+        }
+        views.extend(more.map(|name| (name.to_owned(), view(&[2]))));
+        let metadata = [("updates".to_owned(), "7".to_owned())].into();
+        std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+    };
+    write(&[2, 1], Dtype::F32, None);
+    assert!(refused().ends_with("`b/first` has the shape [2, 1], the model [1, 2]"), "{}", refused());
+    write(&[1, 2], Dtype::I32, None);
+    assert!(refused().ends_with("`a/first` has the type I32, not F32"), "{}", refused());
+    write(&[1, 2], Dtype::F32, Some("c/first"));
+    assert!(refused().ends_with("`c/first` belongs to no parameter of the model"), "{}", refused());
+    write(&[1, 2], Dtype::F32, None);
+    let mut optimizer = Optimizer::new(&CONFIG);
+    optimizer.load(&path, &two()).unwrap();
+    assert_eq!(optimizer.updates(), 7);
+}
+
+#[test]
+fn impossible_numbers_in_a_state_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let module = two();
+    let mut optimizer = Optimizer::new(&CONFIG);
+    let total = loss(&module, [1.0, 0.3], [-2.0, 0.1]);
+    optimizer.accumulate(&module, total);
+    optimizer.step(module, 0.01).unwrap();
+    optimizer.save(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&whole).unwrap();
+    let check = |updates: &str, name: &str, dtype: Dtype, value: f32, says: &str| {
+        let spoil = |(other, view): (String, TensorView)| {
+            let mut bytes = view.data().to_vec();
+            let (mut kind, mut shape) = (view.dtype(), view.shape().to_vec());
+            if other == name {
+                bytes[..4].copy_from_slice(&value.to_le_bytes());
+                (kind, shape) = (dtype, vec![bytes.len() / (dtype.bitsize() / 8)]);
+            }
+            (other, kind, shape, bytes)
+        };
+        let tensors: Vec<_> = file.tensors().into_iter().map(spoil).collect();
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
+        let metadata = [("updates".to_owned(), updates.to_owned())].into();
+        std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+        let error = Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    check("1", "a/first", Dtype::F32, f32::NAN, "`a/first` holds NaN");
+    check("1", "b/second", Dtype::F32, f32::INFINITY, "`b/second` holds inf");
+    check("1", "a/second", Dtype::F32, -0.5, "`a/second` holds -0.5");
+    check("1", "a/first", Dtype::I32, 0.0, "`a/first` has the type I32, not F32");
+    check(&u64::MAX.to_string(), "", Dtype::F32, 0.0, "how many updates were made");
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() {
+    let mut optimizer = Optimizer::new(&CONFIG);
+    let module = two();
+    let total = loss(&module, [f32::NAN, 0.0], [0.0, 0.0]);
+    optimizer.accumulate(&module, total);
+    assert!(matches!(optimizer.step(module, 0.01), Err(Error::NonFinite { .. })));
+}

@@ -1,0 +1,94 @@
+//! The notebook's own training (N4, N7): Temper's curves among those of five PyTorch seeds.
+//!
+//! `assets/goldens/notebook_curves.py` trains the same model on the same rows with the same settings. Weights, shuffling
+//! and dropout are other draws of the same distributions, so curves are compared as draws and not as numbers.
+
+use std::path::Path;
+
+use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
+use temper_reward::{RewardConfig, RewardDataset};
+use temper_sft::{SftConfig, SftDataset};
+use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, read_all, read_metrics};
+
+use crate::backends::backends;
+use crate::golden::{numbers, section};
+
+const SEEDS: [u64; 3] = [0, 1, 2];
+
+struct Curves {
+    /// Mean of the batches' losses in each epoch.
+    sft: Vec<f64>,
+    /// Loss in each epoch.
+    reward: Vec<f64>,
+}
+
+fn losses(run: &Run) -> Vec<f64> {
+    let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();
+    lines.iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+}
+
+/// The notebook's settings, literally: 30 epochs in batches of 2 at 1e-3, then 50 epochs of all comparisons at 1e-4.
+fn train(seed: u64) -> Curves {
+    let device = &backends()[0].device;
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/recipes/notebook");
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let shape = ModelConfig::preset("notebook").unwrap();
+    let context = shape.max_seq_len;
+
+    let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse).unwrap().rows;
+    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
+    let rows = SftDataset::new(&rows, &tokenizer, &template, context, Overflow::Drop).unwrap();
+    let config = SftConfig { epochs: 30, batch_size: 2, learning_rate: 1e-3, seed, ..SftConfig::default() };
+    let model = CausalLm::new(&shape, &mut Seed(seed).stream("init"), device);
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let mut run = Run::ephemeral().unwrap();
+    let sft = temper_sft::train(&config, model, text, &rows, None, &mut run).unwrap();
+    let batches = losses(&run);
+    assert_eq!(batches.len(), 3 * 30, "batches of 2, 2 and 1");
+
+    let rows = read_all::<Comparison>(&[data.join("comparisons.jsonl")], BadRows::Refuse).unwrap().rows;
+    let rows: Vec<Comparison> = rows.into_iter().map(|(_, row)| row).collect();
+    let rows = RewardDataset::new(&rows, &tokenizer, &template, context, Overflow::TruncatePrompt).unwrap();
+    let config =
+        RewardConfig { epochs: 50, batch_size: 4, learning_rate: 1e-4, seed, ..RewardConfig::default() };
+    let model = ScalarModel::new(sft.transformer, Pooling::Mean, &mut Seed(seed).stream("reward_head"));
+    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let mut run = Run::ephemeral().unwrap();
+    temper_reward::train(&config, model, text, &rows, None, &mut run).unwrap();
+
+    Curves {
+        sft: batches.chunks(3).map(|epoch| epoch.iter().sum::<f64>() / 3.0).collect(),
+        reward: losses(&run),
+    }
+}
+
+/// The range of PyTorch's seeds in each epoch, half as wide again on either side: another draw leaves the range of five
+/// in one epoch out of three.
+fn band(curves: &[Vec<f64>], epoch: usize) -> (f64, f64) {
+    let losses = || curves.iter().map(|curve| curve[epoch]);
+    let (lowest, highest) = (losses().fold(f64::INFINITY, f64::min), losses().fold(0.0, f64::max));
+    let margin = (highest - lowest) / 2.0;
+    (lowest - margin, highest + margin)
+}
+
+#[test]
+fn the_notebooks_curves_lie_among_pytorchs() {
+    let golden = |name: &str| -> Vec<Vec<f64>> {
+        section("notebook_curves.json", name).as_array().unwrap().iter().map(numbers).collect()
+    };
+    let (sft, reward) = (golden("sft"), golden("reward"));
+    let highest_reward_loss = reward.iter().map(|curve| curve[49]).fold(0.0, f64::max);
+    for seed in SEEDS {
+        let found = train(seed);
+        for (epoch, &loss) in found.sft.iter().enumerate() {
+            let (low, high) = band(&sft, epoch);
+            println!("seed {seed}, epoch {epoch}: {loss:.3}, band {low:.3} to {high:.3}");
+            assert!((low..=high).contains(&loss), "seed {seed}, epoch {epoch}: {loss}, not {low} to {high}");
+        }
+        // Chance decides how far apart the scores start; where four comparisons end is the same for all: learned.
+        let last = found.reward[49];
+        println!("seed {seed}: reward loss {last:.5}, PyTorch's highest {highest_reward_loss:.5}");
+        assert!(last <= highest_reward_loss, "seed {seed}: {last}, PyTorch's highest {highest_reward_loss}");
+    }
+}

@@ -1,0 +1,113 @@
+//! One whole PPO step: reward shaping, advantages, epochs over minibatches, both networks, and what is logged.
+//!
+//! [`temper_ppo::train`] samples the rollout itself; `assets/goldens/ppo.py` was given the rows that it samples at the
+//! case's seed, and does all the rest by itself.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use temper_model::{CausalLm, ScalarModel};
+use temper_ppo::{Critic, CriticKind, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, Text, train};
+use temper_tokenizer::{Template, Tokenizer};
+use temper_train::{Run, Seed, read_metrics, shuffled};
+
+use crate::backends::{Backend, backends};
+use crate::golden::{Stored, assert_weights, number, numbers, path, read, section};
+
+/// As in `model`: nine steps of 2e-3 and 3e-3 with an epsilon of 1e-5. Rounding leaves 1e-6.
+const WEIGHT_TOLERANCE: f64 = 1e-5;
+/// Sums over 12 tokens of log-probabilities of up to 10, in float32.
+const METRIC_TOLERANCE: f64 = 2e-5;
+
+fn rows(value: &Value) -> Vec<Vec<u32>> {
+    let row = |row: &Value| numbers(row).iter().map(|&id| id as u32).collect();
+    value.as_array().unwrap().iter().map(row).collect()
+}
+
+fn models(case: &str, backend: &Backend) -> Models {
+    let lm = |name: &str| CausalLm::load(&path(name), &backend.device).unwrap();
+    let critic = || ScalarModel::load(&path("gpt2-reward"), &backend.device).unwrap();
+    match case {
+        "separate" => Models {
+            policy: lm("gpt2"),
+            ref_policy: lm("gpt2-untied"),
+            critic: Critic::Separate(Box::new(critic())),
+        },
+        _ => Models { policy: lm("notebook"), ref_policy: lm("gpt2"), critic: Critic::ValueHead },
+    }
+}
+
+/// What the golden was told about chance must be what the seed gives; else `ppo.py` needs the new rows.
+fn assert_minibatches(config: &PpoConfig, expected: &Value) {
+    let size = if config.ppo.minibatch_size == 0 { config.batch_size } else { config.ppo.minibatch_size };
+    for (epoch, expected) in expected.as_array().unwrap().iter().enumerate() {
+        let mut stream = Seed(config.seed).stream_at("minibatches", epoch as u64);
+        let mut order = shuffled(config.batch_size, &mut stream);
+        let mut expected = rows(expected);
+        if expected.len() == 1 {
+            // The whole rollout: a sum, in whatever order.
+            order.sort_unstable();
+            expected[0].sort_unstable();
+        }
+        let found: Vec<Vec<u32>> =
+            order.chunks(size).map(|part| part.iter().map(|&i| i as u32).collect()).collect();
+        assert_eq!(found, expected, "minibatches of epoch {epoch}");
+    }
+}
+
+/// Weights of a file whose names start with `network.`, and without it.
+fn of(network: &str, all: &BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
+    let prefix = format!("{network}.");
+    let named =
+        |(name, tensor): (&String, &Stored)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor.clone()));
+    all.iter().filter_map(named).collect()
+}
+
+fn assert_step_equals_pytorchs(name: &str) {
+    let file = format!("ppo/{name}.json");
+    let golden = |key: &str| section(&file, key);
+    let config: PpoConfig = serde_json::from_value(golden("config")).unwrap();
+    assert_eq!(config.critic.kind == CriticKind::RewardModel, name == "separate");
+    let prompts = rows(&golden("prompts"));
+    let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { text: String::new(), tokens });
+    let prompts = PromptDataset { prompts: prompts.collect(), n_dropped: 0 };
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let scores: Vec<f32> = numbers(&golden("scores")).iter().map(|&s| s as f32).collect();
+    assert_minibatches(&config, &golden("minibatches"));
+    let weights = read(&path(&format!("ppo/{name}.safetensors")));
+
+    for backend in backends() {
+        let mut sampled = vec![];
+        let mut score = |samples: &[Sample<'_>]| {
+            sampled = samples.iter().map(|s| [s.prompt_tokens, s.completion_tokens].concat()).collect();
+            Ok(scores.clone())
+        };
+        let mut run = Run::ephemeral().unwrap();
+        let text = Text { tokenizer: &tokenizer, template: &template };
+        train(&config, models(name, &backend), text, &prompts, None, &mut score, &mut run).unwrap();
+        assert_eq!(sampled, rows(&golden("rows")), "{}: the rollout", backend.name);
+
+        let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();
+        for (key, expected) in golden("metrics").as_object().unwrap() {
+            let found = number(&lines[0][key]);
+            backend.assert_close(key, &[found], &[number(expected)], METRIC_TOLERANCE);
+        }
+        for (network, dir) in [("policy", "final"), ("critic", "final/critic")] {
+            let found = read(&run.dir().join(dir).join("model.safetensors"));
+            assert_weights(&backend, network, &found, &of(network, &weights), WEIGHT_TOLERANCE);
+        }
+    }
+}
+
+/// InstructGPT's arrangement: two networks, two optimizers, clips of their own; minibatches of 4 and 2 episodes, one at a
+/// time through the networks.
+#[test]
+fn a_ppo_step_with_a_critic_of_its_own_equals_pytorchs() {
+    assert_step_equals_pytorchs("separate");
+}
+
+/// The notebook's arrangement: one network with a value head, one optimizer for the weighted sum of the losses.
+#[test]
+fn a_ppo_step_with_a_value_head_equals_pytorchs() {
+    assert_step_equals_pytorchs("shared");
+}
