@@ -14,7 +14,7 @@ use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch};
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{Run, resolve};
+use temper_train::{Inputs, Run, resolve};
 use tempfile::TempDir;
 
 static DIR: LazyLock<TempDir> = LazyLock::new(|| {
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
             let _ = resolve::<PpoConfig>(None, None, &sets).map(|config| config.validate());
         }
         4 => {
-            let _ = Run::open(&DIR.path().join("run"), "sft", &String::from_utf8_lossy(bytes), false);
+            let _ = Run::open(&DIR.path().join("run"), "sft", &String::from_utf8_lossy(bytes), &Inputs::default(), false);
         }
         _ => model(bytes),
     }

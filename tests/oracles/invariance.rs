@@ -78,7 +78,7 @@ fn assert_same_steps(start: &Path, step: impl Fn(usize, &mut Run)) {
         .into_iter()
         .map(|size| {
             let dir = tempfile::tempdir().unwrap();
-            step(size, &mut Run::open(dir.path(), "test", "", false).unwrap());
+            step(size, &mut Run::open(dir.path(), "test", "", &Inputs::default(), false).unwrap());
             weights(&dir.path().join("final"))
         })
         .collect();

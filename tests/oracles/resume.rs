@@ -42,7 +42,7 @@ fn lines(log: &Log) -> Vec<String> {
 fn assert_resumes(train: impl Fn(&mut Run)) {
     let dir = tempfile::tempdir().unwrap();
     let whole = Log::default();
-    train(&mut whole.watch(Run::open(dir.path(), "test", "", false).unwrap()));
+    train(&mut whole.watch(Run::open(dir.path(), "test", "", &Inputs::default(), false).unwrap()));
     let last = dir.path().join("final");
     let expected = files(&last);
     assert!(expected.len() > 3, "{expected:?}");
@@ -50,7 +50,7 @@ fn assert_resumes(train: impl Fn(&mut Run)) {
     std::fs::remove_dir_all(dir.path().join("checkpoints/step-000006")).unwrap();
 
     let rest = Log::default();
-    let mut run = rest.watch(Run::open(dir.path(), "test", "", true).unwrap());
+    let mut run = rest.watch(Run::open(dir.path(), "test", "", &Inputs::default(), true).unwrap());
     assert_eq!(run.resume_from().map(|(step, _)| step), Some(4));
     train(&mut run);
     let (whole, rest) = (lines(&whole), lines(&rest));

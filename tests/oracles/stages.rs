@@ -64,7 +64,7 @@ fn d13_positions_are_learned() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("start")).unwrap();
     byte_model(0.0).save(&dir.path().join("start"), 3).unwrap();
-    let mut run = Run::open(&dir.path().join("run"), "sft", "", false).unwrap();
+    let mut run = Run::open(&dir.path().join("run"), "sft", "", &Inputs::default(), false).unwrap();
     let config = SftConfig { max_steps: 1, ..SftConfig::default() };
     temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut run).unwrap();
     let [before, after] = ["start", "run/final"].map(|name| {

@@ -8,6 +8,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use temper_reward::{Pair, ScorePairs, ranking_loss};
 
 use crate::backends::Backend;
 
@@ -120,6 +121,14 @@ pub fn matrix(value: &Value, device: &Device) -> Tensor<2> {
 pub fn ids(value: &Value, device: &Device) -> Tensor<1, Int> {
     let data: Vec<i32> = numbers(value).iter().map(|&v| v as i32).collect();
     Tensor::from_data(data.as_slice(), device)
+}
+
+/// The reward model's loss on rankings of two: each chosen score with the rejected one in its place.
+pub fn pairwise_loss(chosen: Tensor<1>, rejected: Tensor<1>) -> Tensor<1> {
+    let n = chosen.dims()[0];
+    let pairs: Vec<Pair> = (0..n).map(|i| Pair { chosen: i, rejected: n + i, gap: 1.0 }).collect();
+    let pairs = ScorePairs::new(&[(2 * n, &pairs)], &chosen.device().inner());
+    ranking_loss(Tensor::cat(vec![chosen, rejected], 0), &pairs, 0.0, 0.0)
 }
 
 /// A tensor's numbers.

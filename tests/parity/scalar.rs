@@ -3,11 +3,12 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_model::{Dropout, Pooling, ScalarModel, TokenBatch};
-use temper_reward::pairwise_loss;
 use temper_train::Optimizer;
 
 use crate::backends::{Backend, backends};
-use crate::golden::{Golden, SCALAR_MODELS, assert_gradients, assert_weights, path, read, section, values};
+use crate::golden::{
+    Golden, SCALAR_MODELS, assert_gradients, assert_weights, pairwise_loss, path, read, section, values,
+};
 use crate::model::{GRADIENT_TOLERANCE, WEIGHT_TOLERANCE};
 use crate::optimizer::settings;
 

@@ -2,10 +2,9 @@
 
 use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
 use temper_ppo::{estimate_advantages, policy_loss, shape_rewards, value_loss};
-use temper_reward::pairwise_loss;
 
 use crate::backends::backends;
-use crate::golden::{ids, matrix, number, numbers, section, values, vector};
+use crate::golden::{ids, matrix, number, numbers, pairwise_loss, section, values, vector};
 
 /// A handful of float32 operations on numbers of size 1 to 10.
 const TOLERANCE: f64 = 2e-6;

@@ -10,7 +10,7 @@ use temper_model::CausalLm;
 use temper_ppo::{Critic, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample};
 use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{MetricsWriter, Run, latest, load_json, read_metrics, verify, write_atomic};
+use temper_train::{Inputs, MetricsWriter, Run, latest, load_json, read_metrics, verify, write_atomic};
 use tempfile::TempDir;
 
 use crate::damage::{Files, damaged, damages, files_of, put, within_memory};
@@ -59,7 +59,8 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
 static RUNS: LazyLock<[Files; 2]> = LazyLock::new(|| {
     std::array::from_fn(|which| {
         let dir = tempfile::tempdir().unwrap();
-        let mut run = Run::open(dir.path(), ["sft", "ppo"][which], SETTINGS, false).unwrap();
+        let mut run =
+            Run::open(dir.path(), ["sft", "ppo"][which], SETTINGS, &Inputs::default(), false).unwrap();
         let _trained = if which == 0 { sft(&mut run).unwrap() } else { ppo(&mut run).unwrap() };
         verify(&dir.path().join(CHECKPOINT)).unwrap();
         fs::remove_dir_all(dir.path().join("final")).unwrap();
@@ -116,8 +117,8 @@ fn resealed(which: usize, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -
 /// Resumes, and checks that what comes out is a model.
 fn resume(dir: &Path, which: usize) -> Result<(), String> {
     within_memory(|| {
-        let mut run =
-            Run::open(dir, ["sft", "ppo"][which], SETTINGS, true).map_err(|error| error.to_string())?;
+        let mut run = Run::open(dir, ["sft", "ppo"][which], SETTINGS, &Inputs::default(), true)
+            .map_err(|error| error.to_string())?;
         let trained = match which {
             0 => sft(&mut run).map_err(|error| error.to_string()),
             _ => ppo(&mut run).map_err(|error| error.to_string()),
@@ -216,7 +217,7 @@ fn a_checkpoint_that_does_not_fit_its_checksums_is_passed_over() {
     put(&RUNS[0], dir.path());
     let path = dir.path().join(CHECKPOINT).join("training/state.json");
     fs::write(&path, fs::read_to_string(&path).unwrap().replace('1', "2")).unwrap();
-    let run = Run::open(dir.path(), "sft", SETTINGS, true).unwrap();
+    let run = Run::open(dir.path(), "sft", SETTINGS, &Inputs::default(), true).unwrap();
     assert_eq!(run.resume_from(), None);
     drop(run);
     assert_eq!(resume(dir.path(), 0), Ok(()));

@@ -12,7 +12,8 @@ use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_train::{
-    BadRows, Comparison, Demonstration, Documented, Error, Prompt, Run, read_rows, resolve, to_commented_toml,
+    BadRows, Comparison, Demonstration, Documented, Error, Inputs, Prompt, Run, read_rows, resolve,
+    to_commented_toml,
 };
 
 use crate::damage::{damaged, damages, within_memory};
@@ -26,7 +27,8 @@ fn read_settings(bytes: &[u8]) {
     let _ = resolve::<SftConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
     let _ = resolve::<RewardConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
     let _ = resolve::<PpoConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
-    let _ = Run::open(&dir.path().join("run"), "sft", &String::from_utf8_lossy(bytes), false);
+    let _ =
+        Run::open(&dir.path().join("run"), "sft", &String::from_utf8_lossy(bytes), &Inputs::default(), false);
 }
 
 fn read_all_rows(path: &Path) {

@@ -110,14 +110,15 @@ impl RewardDataset {
 
     /// What a resumed run compares: that these are the same comparisons.
     pub fn fingerprint(&self) -> String {
-        let texts = self
-            .rankings
-            .iter()
-            .flat_map(|r| r.completions.iter().flat_map(|c| [c.prompt(), c.completion()]));
-        let pairs: Vec<Vec<u32>> = (self.rankings.iter())
-            .map(|r| r.pairs.iter().flat_map(|pair| [pair.chosen as u32, pair.rejected as u32]).collect())
-            .collect();
-        fingerprint_rows(self.len(), texts.chain(pairs.iter().map(Vec::as_slice)))
+        let pairs = |r: &Ranking| -> Vec<u32> {
+            r.pairs.iter().flat_map(|pair| [pair.chosen as u32, pair.rejected as u32]).collect()
+        };
+        let pairs: Vec<Vec<u32>> = self.rankings.iter().map(pairs).collect();
+        let mut parts: Vec<&[u32]> = pairs.iter().map(Vec::as_slice).collect();
+        for completion in self.rankings.iter().flat_map(|r| &r.completions) {
+            parts.extend([completion.prompt(), completion.completion()]);
+        }
+        fingerprint_rows(self.len(), parts)
     }
 
     /// Number of comparisons.
