@@ -16,7 +16,7 @@ fn d1_policy_and_reference_start_as_the_sft_model() {
     let rows = without_times(&temper.read("ppo/metrics.jsonl"));
     assert_eq!(rows[0]["objective/kl"].as_f64(), Some(0.0), "and so is the reference: {:?}", rows[0]);
     // A step that does move something leaves the reference behind.
-    temper.run(&format!("{PPO} --out moved --set epochs=2 --set max_steps=2 --set learning_rate=1e-2")).ok();
+    temper.run(&format!("{PPO} --out moved --set epochs=2 --set learning_rate=1e-2")).ok();
     let rows = without_times(&temper.read("moved/metrics.jsonl"));
     assert_eq!(rows[0]["objective/kl"].as_f64(), Some(0.0));
     assert!(rows[1]["objective/kl"].as_f64().is_some_and(|kl| kl != 0.0), "{:?}", rows[1]);
@@ -28,6 +28,11 @@ fn the_critic_starts_as_the_reward_model() {
     let temper = Temper::with_reward_model();
     let still = "--set max_steps=1 --set learning_rate=1e-30 --set critic.learning_rate=1e-30";
     temper.run(&format!("{PPO} --out ppo {still}")).ok();
-    let model = |dir: &str| temper.bytes(&format!("{dir}/model.safetensors"));
-    assert!(model("ppo/final/critic") == model("reward/final"));
+    temper.copy("reward/final", "critic");
+    temper.write("critic/model.safetensors", temper.bytes("ppo/final/critic/model.safetensors"));
+    let scores = |model: &str| {
+        let rows = temper.run(&format!("score --model {model} --data demonstrations.jsonl")).ok().rows();
+        rows.iter().map(|row| row["score"].as_f64().expect("a score")).collect::<Vec<_>>()
+    };
+    assert_eq!(scores("critic"), scores("reward/final"));
 }
