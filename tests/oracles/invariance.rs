@@ -9,7 +9,7 @@ use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{AdamWConfig, Run};
+use temper_train::{AdamWConfig, Inputs, Run};
 
 use crate::setup::{
     byte_model, comparisons, demonstrations, numbers, prompts, reward_model, toy_config, toy_model, weights,

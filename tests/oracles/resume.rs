@@ -8,7 +8,7 @@ use temper_ppo::{Critic, Models, Sample};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{Run, Schedule, ScheduleKind};
+use temper_train::{Inputs, Run, Schedule, ScheduleKind};
 
 use crate::setup::{
     Log, byte_model, comparisons, demonstrations, prompts, reward_model, toy_config, toy_model,

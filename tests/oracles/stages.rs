@@ -4,7 +4,7 @@ use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, Run};
+use temper_train::{Comparison, Demonstration, Inputs, Run};
 
 use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
 
