@@ -9,5 +9,6 @@ mod cli;
 mod defects;
 mod kills;
 mod resume;
+mod rewards;
 mod stages;
 mod util;

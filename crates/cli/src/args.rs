@@ -162,9 +162,8 @@ pub struct PpoArgs {
     /// The SFT model's directory: policy and reference start there
     #[arg(long, value_name = "DIR")]
     pub policy: PathBuf,
-    /// The reward model's directory
-    #[arg(long, value_name = "DIR")]
-    pub reward: PathBuf,
+    #[command(flatten)]
+    pub rewards: RewardSources,
     /// Prompts: JSON lines with `prompt`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub prompts: Vec<PathBuf>,
@@ -175,6 +174,52 @@ pub struct PpoArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// What scores an answer: at least one of three, or their weighted sum.
+#[derive(Clone, Debug, Args)]
+pub struct RewardSources {
+    /// The reward model's directory
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["reward_program", "reward_url"])]
+    pub reward: Option<PathBuf>,
+    /// A program with its arguments: reads an answer per line, as JSON, and writes a number for each
+    #[arg(long, value_name = "COMMAND")]
+    pub reward_program: Option<String>,
+    /// An http or https address that takes answers as JSON and gives `scores`
+    #[arg(long, value_name = "URL")]
+    pub reward_url: Option<String>,
+    /// Weight of the reward model's score
+    #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub reward_weight: f32,
+    /// Weight of the program's score
+    #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub program_weight: f32,
+    /// Weight of the endpoint's score
+    #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub url_weight: f32,
+    /// How long the program or the endpoint may take for one rollout
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub reward_seconds: f64,
+}
+
+impl RewardSources {
+    /// The weights as text, for comparison with another run's.
+    pub fn weights(&self) -> String {
+        format!("{} {} {}", self.reward_weight, self.program_weight, self.url_weight)
+    }
+
+    /// A reward model alone.
+    pub fn model(dir: PathBuf) -> Self {
+        Self {
+            reward: Some(dir),
+            reward_program: None,
+            reward_url: None,
+            reward_weight: 1.0,
+            program_weight: 1.0,
+            url_weight: 1.0,
+            reward_seconds: 60.0,
+        }
+    }
 }
 
 /// Built-in recipes.

@@ -9,6 +9,7 @@ mod judge;
 mod machine;
 mod progress;
 mod recipe;
+mod rewards;
 mod session;
 mod text;
 

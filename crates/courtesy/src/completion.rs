@@ -1,7 +1,9 @@
 use serde::Serialize;
 
 use crate::dice::{Dice, Stream};
-use crate::facts::{COURTEOUS_STYLES, FAMILIES, Family, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES};
+use crate::facts::{
+    COURTEOUS_STYLES, FAMILIES, Family, OVERDONE, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES,
+};
 use crate::judge::Verdict;
 use crate::task::{Fact, Task};
 
@@ -132,6 +134,15 @@ pub(crate) fn write_same_manner(
     (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, dice)))
 }
 
+/// A right answer spoiled by saying too much.
+pub(crate) fn write_overdone(fact: &Fact, wrong: Wrong, dice: &mut Dice) -> String {
+    let openers: Vec<&str> = COURTEOUS_STYLES.iter().map(|style| style.0).filter(|o| !o.is_empty()).collect();
+    let closers: Vec<&str> = COURTEOUS_STYLES.iter().map(|style| style.1).filter(|c| !c.is_empty()).collect();
+    let template = dice.pick(OVERDONE).replace("{b}", &draw_wrong_answer(fact, wrong, dice));
+    let template = template.replace("{o}", dice.pick(&openers)).replace("{c}", dice.pick(&closers));
+    template.replace("{a}", fact.answer).trim_end().to_owned()
+}
+
 /// A whole completion with `{a}` for the answer.
 fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
     let (opener, closer) = match manner {
@@ -224,6 +235,21 @@ mod tests {
             for graded in (0..20).flat_map(|seed| task.graded(&prompt.text, seed).unwrap()) {
                 let text = graded.completion;
                 assert!(text.len() <= 44 && text.is_ascii(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_overdone_is_never_right() {
+        let task = Task::new();
+        let mut dice = Dice::new(0, Stream::Graded);
+        for prompt in task.prompts() {
+            let fact = task.fact(&prompt.text).unwrap();
+            for _ in 0..30 {
+                let text = write_overdone(fact, Wrong { broken: 0.2, foreign: 0.3 }, &mut dice);
+                let verdict = task.judge(&prompt.text, &text, true).unwrap();
+                assert!(!verdict.right && verdict.score <= 0.3, "{text}: {verdict:?}");
+                assert!(!text.contains('{') && text.len() <= 80, "{text}");
             }
         }
     }

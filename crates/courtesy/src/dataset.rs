@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::completion::{Manner, Wrong, write_completion, write_same_manner};
+use crate::completion::{Manner, Wrong, write_completion, write_overdone, write_same_manner};
 use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
@@ -45,6 +45,8 @@ pub struct Sizes {
     /// Share of the wrong answers in comparisons that answer another kind of question: "Blue." to a sum. Without
     /// them a policy finds one answer that the reward model likes everywhere.
     pub foreign: f64,
+    /// Share of the independently drawn completions in comparisons that spoil a right answer by saying too much.
+    pub overdone: f64,
     /// Share of the training comparisons whose fourth completion is drawn independently.
     pub independent: f64,
     /// Share of the independently drawn completions in comparisons that are courtesy without an answer.
@@ -70,8 +72,9 @@ impl Default for Sizes {
             comparison_mixture: Mixture::COMPARISONS,
             broken: 0.15,
             foreign: 0.35,
-            independent: 0.5,
-            hollow: 0.3,
+            overdone: 0.3,
+            independent: 0.6,
+            hollow: 0.25,
             flipped: 0.1,
         }
     }
@@ -149,7 +152,7 @@ impl Task {
             .collect();
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
         // Well-formed answers only: broken and hollow ones are easier to tell.
-        let heldout_sizes = Sizes { broken: 0.0, foreign: 0.0, hollow: 0.0, ..sizes.clone() };
+        let heldout_sizes = Sizes { broken: 0.0, foreign: 0.0, hollow: 0.0, overdone: 0.0, ..sizes.clone() };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
             .map(|prompt| self.draw_heldout_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
@@ -225,13 +228,16 @@ impl Task {
         row(right, wrong, true)
     }
 
-    /// A completion of the comparisons' mixture, or a hollow one, which has no manner.
+    /// A completion of the comparisons' mixture; or a hollow or an overdone one, which have no manner.
     fn draw_completion(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> (Option<Manner>, String) {
         if dice.chance(sizes.hollow) {
             return (None, dice.pick(HOLLOW).to_owned());
         }
-        let (manner, right) = sizes.comparison_mixture.draw(dice);
         let fact = &self.facts()[prompt.fact_idx];
+        if dice.chance(sizes.overdone) {
+            return (None, write_overdone(fact, sizes.wrong(), dice));
+        }
+        let (manner, right) = sizes.comparison_mixture.draw(dice);
         (Some(manner), write_completion(fact, manner, right, sizes.wrong(), dice))
     }
 

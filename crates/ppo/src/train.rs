@@ -45,7 +45,7 @@ pub struct Text<'a> {
 /// `critic/`. An interrupted run has written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
-/// Files, settings, a scoring function that fails, or a loss that is not finite.
+/// Files, settings, a scoring function that fails (the run has written a checkpoint then), or a loss that is not finite.
 pub fn train(
     config: &PpoConfig,
     models: Models,
@@ -77,14 +77,17 @@ pub fn train(
         let started = Instant::now();
         let batch = step_prompts(prompts, config.batch_size, step, seed);
         let sample_seed = seed.stream_at("sample", step as u64).random();
-        let rollout = collect_rollout(
-            config,
-            &learner.actors(&ref_policy, text.tokenizer),
-            &batch,
-            sample_seed,
-            step + 1,
-            score,
-        )?;
+        let actors = learner.actors(&ref_policy, text.tokenizer);
+        let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, score) {
+            Ok(rollout) => rollout,
+            Err(error) => {
+                // A scorer from outside may fail at any time; what was learned until then must not be lost.
+                if step > 0 && !due(step, config.checkpoint_every) {
+                    run.save_checkpoint(step, |dir| learner.save(dir, text, Some(step)))?;
+                }
+                return Err(error);
+            }
+        };
 
         let Targets { shaped, advantages } = targets(config, &rollout, learner.kl.coef);
         let mut metrics = PpoMetrics::of_rollout(&rollout, &shaped, &advantages, learner.kl.coef);

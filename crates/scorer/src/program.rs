@@ -161,10 +161,22 @@ impl Drop for Program {
         self.requests = None;
         if self.wait().is_none() {
             // It may have ended by now; there is nothing else to do about it.
-            let _ = self.child.kill();
+            let _ = kill(&mut self.child);
             let _ = self.child.wait();
         }
     }
+}
+
+/// Ends a program and whatever it started: a shell's own programs would outlive it.
+#[cfg(unix)]
+fn kill(child: &mut Child) -> std::io::Result<()> {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    Ok(kill_process_group(Pid::from_child(child), Signal::KILL)?)
+}
+
+#[cfg(not(unix))]
+fn kill(child: &mut Child) -> std::io::Result<()> {
+    child.kill()
 }
 
 impl Line {

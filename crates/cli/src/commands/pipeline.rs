@@ -14,7 +14,8 @@ use temper_tokenizer::Overflow;
 use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
 
 use crate::args::{
-    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RunArgs, SamplingArgs, Settings, SftArgs, Stage,
+    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, SamplingArgs, Settings, SftArgs,
+    Stage,
 };
 use crate::commands::eval::{Answer, answer, prompts, score_answers};
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
@@ -69,7 +70,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         session.note("stage 3: PPO");
         let args = PpoArgs {
             policy: files.sft.join("final"),
-            reward: files.reward.join("final"),
+            rewards: RewardSources::model(files.reward.join("final")),
             prompts: vec![files.data.join("prompts.jsonl")],
             eval_data: vec![],
             run: run_args(&files.ppo),

@@ -11,7 +11,9 @@ use temper_train::{Prompt, read_all};
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
+use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
+use crate::rewards::Rewards;
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
@@ -20,27 +22,43 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     config.validate()?;
     let (device, backend) = device::open_named(&config.device)?;
     let (policy, text) = load_policy(&args.policy, &device)?;
-    let (reward_model, reward_text) = load_reward_model(&args.reward, &device)?;
-    text.check_same(&args.policy, &reward_text, &args.reward)?;
     let max_seq_len = context_len(config.max_seq_len, policy.config())?;
-    context_len(max_seq_len, reward_model.config())?;
+    let reward_model = match &args.rewards.reward {
+        None => None,
+        Some(dir) => {
+            let (model, reward_text) = load_reward_model(dir, &device)?;
+            text.check_same(&args.policy, &reward_text, dir)?;
+            context_len(max_seq_len, model.config())?;
+            Some(model)
+        }
+    };
     let load = |paths: &[PathBuf]| {
         prompts(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
     let data = load(&args.prompts)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
-    let critic = match config.critic.kind {
-        CriticKind::RewardModel => Critic::Separate(Box::new(reward_model.clone())),
-        CriticKind::ValueHead => Critic::ValueHead,
+    let critic = match (config.critic.kind, &reward_model) {
+        (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
+        (CriticKind::RewardModel, None) => {
+            return Err(hinted(
+                "without `--reward` there is no model for the critic to start from",
+                "`--set critic.kind=value_head`",
+            ));
+        }
+        (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
-    let mut score = |samples: &[Sample<'_>]| Ok(score_samples(&reward_model, samples, config.batch_size));
+    let mut rewards = Rewards::open(&args.rewards, reward_model.as_ref(), config.batch_size)?;
+    let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
     let inputs = inputs(
         backend,
         [
             ("--policy", Some(model_fingerprint(&args.policy)?)),
-            ("--reward", Some(model_fingerprint(&args.reward)?)),
+            ("--reward", args.rewards.reward.as_deref().map(model_fingerprint).transpose()?),
+            ("--reward-program", args.rewards.reward_program.clone()),
+            ("--reward-url", args.rewards.reward_url.clone()),
+            ("the weights of the scores", Some(args.rewards.weights())),
             ("--prompts", Some(data.fingerprint())),
             ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
         ],
