@@ -322,6 +322,18 @@ fn a_value_head_learns_at_its_weight() {
     assert!(one.iter().zip(&three).all(|(a, b)| (3.0 * a - b).abs() < 1e-6), "{one:?} {three:?}");
 }
 
+/// A critic of its own comes nearer to the returns of the same rollout with every update.
+#[test]
+fn a_separate_critic_learns_the_returns() {
+    let mut config = config();
+    (config.critic.learning_rate, config.ppo.ppo_epochs, config.ppo.value_clip_range) = (1e-2, 8, 100.0);
+    let learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
+    let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
+    let (first, learner) = updated(&config, learner, &rollout);
+    let (second, _) = updated(&config, learner, &rollout);
+    assert!(second.value_loss < 0.7 * first.value_loss, "{} {}", first.value_loss, second.value_loss);
+}
+
 /// The bonus is for entropy, not against it: with nothing to gain the policy becomes flatter.
 #[test]
 fn an_entropy_bonus_raises_the_entropy() {
