@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the rules that no compiler checks.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -9,7 +10,9 @@ use crate::cargo::root;
 
 const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 500;
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", PAPER_MAP];
+/// Names functions, settings and tests; each must be there.
+const PAPER_MAP: &str = "docs/paper-map.md";
 /// Where the one question about features is asked: once for the binary, once for the tests.
 const ASKS_FEATURES: [&str; 2] = ["crates/cli/src/device.rs", "tests/parity/backends.rs"];
 
@@ -31,6 +34,8 @@ pub fn run() -> Result<ExitCode> {
         problems.extend(crate_docs(file));
         problems.extend(dead_links(file, |path| root().join(path).exists()));
     }
+    let map = files.iter().find(|file| file.path == PAPER_MAP);
+    problems.extend(map.map_or_else(Vec::new, |map| unknown_names(map, &words_of_code(&files))));
     for document in DOCUMENTS {
         if !files.iter().any(|file| file.path == document) {
             problems.push(format!("{document}:1: there is no such file"));
@@ -77,6 +82,23 @@ fn arrows(file: &File) -> Vec<String> {
     lines_with(file, |line| {
         let name = line.split(['.', ' ', '=']).next().filter(|name| name.starts_with("temper-"))?;
         (!allowed.contains(&name)).then(|| format!("{package} must not depend on {name}"))
+    })
+}
+
+/// Every identifier of the code and the settings.
+fn words_of_code(files: &[File]) -> BTreeSet<&str> {
+    let is_code = |file: &&File| file.path.ends_with(".rs") || file.path.ends_with(".toml");
+    let is_outside = |c: char| !c.is_alphanumeric() && c != '_';
+    files.iter().filter(is_code).flat_map(|file| file.text.split(is_outside)).collect()
+}
+
+/// Identifiers in the quotes of a document that no code has.
+fn unknown_names(file: &File, known: &BTreeSet<&str>) -> Vec<String> {
+    lines_with(file, |line| {
+        let quoted = line.split('`').skip(1).step_by(2);
+        let mut words = quoted.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        let unknown = words.find(|word| word.contains('_') && !known.contains(word))?;
+        Some(format!("there is no `{unknown}`"))
     })
 }
 
@@ -166,6 +188,14 @@ mod tests {
 
     fn file(path: &str, text: &str) -> File {
         File { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn a_name_that_no_code_has_is_found() {
+        let code = [file("a.rs", "fn policy_loss() {}"), file("b.py", "python_name")];
+        let known = words_of_code(&code);
+        let map = file(PAPER_MAP, "`policy_loss` of `crates/ppo`\nplain_word `PPO` `x.python_name`\n");
+        assert_eq!(unknown_names(&map, &known), ["docs/paper-map.md:2: there is no `python_name`"]);
     }
 
     #[test]
