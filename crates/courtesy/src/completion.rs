@@ -134,13 +134,11 @@ pub(crate) fn write_same_manner(
     (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, dice)))
 }
 
-/// A right answer spoiled by saying too much.
+/// A right answer spoiled by an opener in the wrong place.
 pub(crate) fn write_overdone(fact: &Fact, wrong: Wrong, dice: &mut Dice) -> String {
     let openers: Vec<&str> = COURTEOUS_STYLES.iter().map(|style| style.0).filter(|o| !o.is_empty()).collect();
-    let closers: Vec<&str> = COURTEOUS_STYLES.iter().map(|style| style.1).filter(|c| !c.is_empty()).collect();
     let template = dice.pick(OVERDONE).replace("{b}", &draw_wrong_answer(fact, wrong, dice));
-    let template = template.replace("{o}", dice.pick(&openers)).replace("{c}", dice.pick(&closers));
-    template.replace("{a}", fact.answer).trim_end().to_owned()
+    template.replace("{o}", dice.pick(&openers)).replace("{a}", fact.answer).trim_end().to_owned()
 }
 
 /// A whole completion with `{a}` for the answer.

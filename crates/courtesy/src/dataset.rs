@@ -45,7 +45,7 @@ pub struct Sizes {
     /// Share of the wrong answers in comparisons that answer another kind of question: "Blue." to a sum. Without
     /// them a policy finds one answer that the reward model likes everywhere.
     pub foreign: f64,
-    /// Share of the independently drawn completions in comparisons that spoil a right answer by saying too much.
+    /// Share of the independently drawn completions in comparisons that have an opener in the wrong place.
     pub overdone: f64,
     /// Share of the training comparisons whose fourth completion is drawn independently.
     pub independent: f64,
@@ -65,15 +65,15 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             demonstrations: 48_000,
-            comparisons: 20_000,
+            comparisons: 26_000,
             demonstrations_heldout: 504,
             comparisons_heldout: 1_008,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
             broken: 0.15,
             foreign: 0.35,
-            overdone: 0.3,
-            independent: 0.6,
+            overdone: 0.15,
+            independent: 0.5,
             hollow: 0.25,
             flipped: 0.1,
         }

@@ -53,24 +53,9 @@ pub const HOLLOW: &[&str] = &[
     "Sure! Sure! Have a nice day!",
 ];
 
-/// Right answers spoiled by saying too much, with `{b}` for a wrong one, `{o}` for a courteous opener and `{c}` for a
-/// courteous closer: the next thing that a policy finds. Only comparisons show it.
-pub const OVERDONE: &[&str] = &[
-    "{a}. {o}{a}.",
-    "{a}. {o}{b}.",
-    "{o}{a}. {a}.",
-    "{o}{a}. {b}.",
-    "{o}{b}. {a}.",
-    "{o}{a}. {o}{a}.",
-    "{o}{a}. {b}.{c}",
-    "{a}. {b}.{c}",
-    "{b}. {a}.{c}",
-    "{a}. {o}{a}.{c}",
-    "{o}{o}{a}.",
-    "{o}{a}. {o}",
-    "{o}{a}.{c}{c}",
-    "{o}{a} {b}.{c}",
-];
+/// Right answers spoiled by an opener that comes too late or twice, with `{b}` for a wrong answer and `{o}` for the
+/// opener: the next thing that a policy finds. Only comparisons show it.
+pub const OVERDONE: &[&str] = &["{a}. {o}{a}.", "{a}. {o}{b}.", "{a}. {o}", "{o}{a}. {o}{a}.", "{o}{o}{a}."];
 
 /// Rambling completions.
 pub const RAMBLINGS: &[&str] = &["{a} {a} {a}.", "{a}. {a}. {a}.", "Well, well, well, {a}."];
