@@ -1,31 +1,22 @@
-//! Where the tests run, and how close is close there.
+//! Where the tests run, and whether numbers are close.
 
 use burn::tensor::Device;
 
-/// How much wider every tolerance is on a graphics card: WebGPU and CUDA let exp, tanh, division and square root be off
-/// by several units in the last place, where a CPU is off by one, and reduce in other orders.
-const CARD_SLACK: f64 = 8.0;
-
-/// A place where the tests run: flex always, others by this package's features.
+/// A place where the tests run: flex always, others by this package's features. Tolerances are the same everywhere: software
+/// Vulkan needs no wider ones than a CPU.
 pub struct Backend {
     pub name: &'static str,
     pub device: Device,
-    slack: f64,
 }
 
 impl Backend {
-    fn host(name: &'static str, device: Device) -> Self {
-        Self { name, device, slack: 1.0 }
-    }
-
-    #[allow(dead_code, reason = "no card is compiled in by default")]
-    fn card(name: &'static str, device: Device) -> Self {
-        Self { name, device, slack: CARD_SLACK }
+    fn new(name: &'static str, device: Device) -> Self {
+        Self { name, device }
     }
 
     /// Panics unless every number is within `tolerance` of the expected one.
     pub fn assert_close(&self, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
-        let (what, tolerance) = (format!("{}, {what}", self.name), self.slack * tolerance);
+        let what = format!("{}, {what}", self.name);
         assert_eq!(found.len(), expected.len(), "{what}: count");
         let worst = found
             .iter()
@@ -40,19 +31,19 @@ impl Backend {
 /// Every backend that is compiled in.
 pub fn backends() -> Vec<Backend> {
     Vec::from([
-        Backend::host("flex", Device::flex()),
+        Backend::new("flex", Device::flex()),
         #[cfg(feature = "ndarray")]
         #[allow(deprecated, reason = "burn will drop it; until then it must agree")]
-        Backend::host("ndarray", Device::ndarray()),
+        Backend::new("ndarray", Device::ndarray()),
         #[cfg(feature = "wgpu")]
-        Backend::card("wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        Backend::new("wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "vulkan")]
-        Backend::card("vulkan", Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        Backend::new("vulkan", Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "metal")]
-        Backend::card("metal", Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
+        Backend::new("metal", Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "cuda")]
-        Backend::card("cuda", Device::cuda(0)),
+        Backend::new("cuda", Device::cuda(0)),
         #[cfg(feature = "rocm")]
-        Backend::card("rocm", Device::rocm(0)),
+        Backend::new("rocm", Device::rocm(0)),
     ])
 }
