@@ -22,11 +22,11 @@ fn run(temper: &Temper, program: &str, more: &str) -> Said {
 
 fn scores(temper: &Temper, out: &str) -> Vec<f64> {
     let rows = temper.read(&format!("{out}/metrics.jsonl"));
-    rows.lines()
-        .map(|row| {
-            serde_json::from_str::<serde_json::Value>(row).unwrap()["objective/scores"].as_f64().unwrap()
-        })
-        .collect()
+    let score = |row| {
+        let row: serde_json::Value = serde_json::from_str(row).expect("a row of metrics");
+        row["objective/scores"].as_f64().expect("a score")
+    };
+    rows.lines().map(score).collect()
 }
 
 #[test]

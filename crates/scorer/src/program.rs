@@ -230,7 +230,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn start(script: &str, time_limit: Duration) -> Program {
-        Program::start(&format!("sh -c '{script}'"), time_limit).unwrap()
+        Program::start(&format!("sh -c '{script}'"), time_limit).expect("sh is there")
     }
 
     fn answers(n: usize) -> Vec<Answer<'static>> {
@@ -241,9 +241,9 @@ mod tests {
     fn failure(script: &str, time_limit: Duration, n_calls: usize) -> String {
         let mut program = start(script, time_limit);
         for _ in 1..n_calls {
-            program.score(&answers(2)).unwrap();
+            program.score(&answers(2)).expect("it answers");
         }
-        program.score(&answers(2)).unwrap_err().to_string()
+        program.score(&answers(2)).expect_err("it fails").to_string()
     }
 
     #[test]
