@@ -117,7 +117,7 @@ fn later_settings_win() {
     // The defaults.
     assert_eq!((value("", "epochs"), value("", "batch_size")), ("1".into(), "64".into()));
     // A preset over the defaults.
-    assert_eq!(value("--preset notebook", "epochs"), "8");
+    assert_eq!(value("--preset notebook", "epochs"), "7");
     assert_eq!(value("--preset notebook", "seed"), "0");
     // A file over the preset.
     assert_eq!(value("--preset notebook --config file.toml", "epochs"), "7");
