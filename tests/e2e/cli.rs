@@ -107,7 +107,7 @@ fn every_stage_has_the_common_keys() {
 fn later_settings_win() {
     let temper = Temper::new();
     temper
-        .write("file.toml", "epochs = 7\nbatch_size = 3\nseed = 5\ndevice = \"ndarray\"\n[kl]\ncoef = 0.5\n");
+        .write("file.toml", "epochs = 6\nbatch_size = 3\nseed = 5\ndevice = \"ndarray\"\n[kl]\ncoef = 0.5\n");
     let value = |arguments: &str, key: &str| {
         let printed = temper.run(&format!("config ppo {arguments}")).ok().stdout;
         let line =
@@ -120,9 +120,9 @@ fn later_settings_win() {
     assert_eq!(value("--preset notebook", "epochs"), "7");
     assert_eq!(value("--preset notebook", "seed"), "0");
     // A file over the preset.
-    assert_eq!(value("--preset notebook --config file.toml", "epochs"), "7");
+    assert_eq!(value("--preset notebook --config file.toml", "epochs"), "6");
     assert_eq!(value("--preset notebook --config file.toml", "coef"), "0.5");
-    assert_eq!(value("--preset notebook --config file.toml", "ppo_epochs"), "4");
+    assert_eq!(value("--preset notebook --config file.toml", "ppo_epochs"), "3");
     // `--set` over the file, the last one over the others.
     assert_eq!(value("--config file.toml --set epochs=8 --set epochs=9 --set kl.coef=1", "epochs"), "9");
     assert_eq!(value("--config file.toml --set epochs=8 --set epochs=9 --set kl.coef=1", "coef"), "1.0");
