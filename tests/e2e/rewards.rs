@@ -96,6 +96,22 @@ fn a_program_that_dies_ends_the_run_with_a_checkpoint() {
     assert!(model("out") == model("whole"));
 }
 
+/// The first update starts at the policy that sampled, so it is the second that is found to be too far from it.
+#[test]
+fn a_policy_that_has_moved_too_far_gets_no_more_updates_from_a_rollout() {
+    let temper = Temper::with_sft();
+    let program = "sh -c 'n=0; while read -r line; do n=$((n+1)); echo $n; done'";
+    let updates = |limit: &str, out: &str| {
+        let settings = "--set ppo.ppo_epochs=4 --set ppo.minibatch_size=0 --set learning_rate=1e-3";
+        run(&temper, program, &format!("{settings} --set ppo.max_approx_kl={limit} --out {out}")).ok();
+        let rows = temper.read(&format!("{out}/metrics.jsonl"));
+        let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+        row["policy/updates"].as_u64().unwrap()
+    };
+    assert_eq!(updates("0", "free"), 4);
+    assert_eq!(updates("1e-12", "held"), 2);
+}
+
 #[test]
 fn a_program_that_hangs_is_given_up() {
     let temper = Temper::with_sft();
