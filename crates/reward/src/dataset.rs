@@ -108,11 +108,10 @@ impl RewardDataset {
         Ok(data)
     }
 
-    /// What a resumed run compares: that these are the same comparisons.
+    /// What a resumed run compares: that these are the same comparisons, by the same margins.
     pub fn fingerprint(&self) -> String {
-        let pairs = |r: &Ranking| -> Vec<u32> {
-            r.pairs.iter().flat_map(|pair| [pair.chosen as u32, pair.rejected as u32]).collect()
-        };
+        let pair = |p: &Pair| [p.chosen as u32, p.rejected as u32, (p.gap as f32).to_bits()];
+        let pairs = |r: &Ranking| -> Vec<u32> { r.pairs.iter().flat_map(pair).collect() };
         let pairs: Vec<Vec<u32>> = self.rankings.iter().map(pairs).collect();
         let mut parts: Vec<&[u32]> = pairs.iter().map(Vec::as_slice).collect();
         for completion in self.rankings.iter().flat_map(|r| &r.completions) {
@@ -177,6 +176,14 @@ mod tests {
             ]
         );
         assert_eq!(pairs(&[1.0, 0.0, 0.0]), [pair(0, 1, 1.0), pair(0, 2, 1.0)]);
+    }
+
+    #[test]
+    fn other_margins_are_other_data() {
+        let rows = |scores: &[f64]| [comparison(&["a", "b"], scores)];
+        let [one, same, other] =
+            [[1.0, 0.0], [3.0, 2.0], [2.0, 0.0]].map(|s| dataset(&rows(&s), 32).unwrap().fingerprint());
+        assert!(one == same && one != other, "{one}, {same}, {other}");
     }
 
     #[test]
