@@ -28,7 +28,7 @@ fn warnings(policy: &CausalLm, reference: &CausalLm, seed: u64) -> Vec<String> {
     let mut run = log.watch(Run::ephemeral().unwrap());
     let mut score = |samples: &[temper_ppo::Sample<'_>]| Ok(vec![0.0; samples.len()]);
     let data = prompts([&[1, 2]]);
-    train(&config, models, text, &data, None, &mut score, &mut run).unwrap();
+    train(&config, models, text, &data, &mut score, &mut run).unwrap();
     log.warnings()
 }
 

@@ -9,7 +9,7 @@ use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{AdamWConfig, Inputs, Run};
+use temper_train::{AdamWConfig, EpsilonStyle, Inputs, Run};
 
 use crate::setup::{
     byte_model, comparisons, demonstrations, numbers, prompts, reward_model, toy_config, toy_model, weights,
@@ -19,8 +19,14 @@ use crate::setup::{
 const ROUNDING: f64 = 1e-5;
 
 /// So large an epsilon, and Adam's step is the gradient times 10⁴ / 10³: no direction is made of what is only small.
-const PLAIN_GRADIENT: AdamWConfig =
-    AdamWConfig { beta_1: 0.9, beta_2: 0.999, epsilon: 1e3, weight_decay: 0.0, max_grad_norm: 0.0 };
+const PLAIN_GRADIENT: AdamWConfig = AdamWConfig {
+    beta_1: 0.9,
+    beta_2: 0.999,
+    epsilon: 1e3,
+    epsilon_style: EpsilonStyle::Pytorch,
+    weight_decay: 0.0,
+    max_grad_norm: 0.0,
+};
 const RATE: f64 = 1e4;
 /// What a step moves a weight by, for each unit of its gradient.
 const STEP_PER_GRADIENT: f64 = 10.0;
@@ -162,6 +168,6 @@ fn microbatches_change_no_ppo_step() {
             assert!(samples.iter().any(|a| a.completion_tokens.len() != samples[0].completion_tokens.len()));
             Ok(samples.iter().map(|s| s.completion_tokens[0] as f32).collect())
         };
-        temper_ppo::train(&config, models, text, &data, None, &mut score, run).unwrap();
+        temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
     });
 }

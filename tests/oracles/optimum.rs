@@ -22,7 +22,7 @@ fn run(
     let log = Log::default();
     let mut run = log.watch(Run::ephemeral().unwrap());
     let mut score = |samples: &[Sample<'_>]| Ok(samples.iter().map(&score).collect());
-    let policy = train(config, models, text, data, None, &mut score, &mut run).unwrap();
+    let policy = train(config, models, text, data, &mut score, &mut run).unwrap();
     assert_eq!(log.warnings(), Vec::<String>::new());
     (policy, log)
 }

@@ -15,7 +15,8 @@ use crate::setup::{
 };
 
 /// A schedule that differs from step to step.
-const LINEAR: Schedule = Schedule { kind: ScheduleKind::Linear, warmup_steps: 2, final_fraction: 0.1 };
+const LINEAR: Schedule =
+    Schedule { kind: ScheduleKind::Linear, warmup_steps: 2, warmup_from: 0.0, final_fraction: 0.1 };
 
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
@@ -115,7 +116,7 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
             let mut score = |samples: &[Sample<'_>]| {
                 Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
             };
-            temper_ppo::train(&config, models, text, &data, None, &mut score, run).unwrap();
+            temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
         });
     }
 }

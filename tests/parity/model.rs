@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_model::{CausalLm, Dropout, TokenBatch, select_positions};
-use temper_sft::{CompletionLogits, sft_loss};
+use temper_sft::{completion_logits, sft_loss};
 use temper_tokenizer::Example;
 use temper_train::Optimizer;
 
@@ -27,7 +27,7 @@ fn completion_loss(model: &CausalLm, golden: &Golden, backend: &Backend) -> Tens
         |(tokens, &prompt_len): (&Vec<u32>, _)| Example { tokens: tokens.clone(), prompt_len, n_cut: 0 };
     let examples: Vec<Example> = golden.rows.iter().zip(&golden.prompt_lens).map(example).collect();
     let examples: Vec<&Example> = examples.iter().collect();
-    let found = CompletionLogits::new(model, &examples, &backend.device, &mut Dropout::off());
+    let found = completion_logits(model, &examples, &backend.device, &mut Dropout::off());
     sft_loss(found.logits, found.targets)
 }
 

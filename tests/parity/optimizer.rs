@@ -21,6 +21,7 @@ pub fn settings(golden: &Value) -> (AdamWConfig, f64) {
         epsilon: number(&golden["epsilon"]),
         weight_decay: number(&golden["weight_decay"]),
         max_grad_norm: golden.get("max_grad_norm").map_or(0.0, number),
+        ..AdamWConfig::default()
     };
     (config, number(&golden["learning_rate"]))
 }

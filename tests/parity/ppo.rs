@@ -84,7 +84,7 @@ fn assert_step_equals_pytorchs(name: &str) {
         };
         let mut run = Run::ephemeral().unwrap();
         let text = Text { tokenizer: &tokenizer, template: &template };
-        train(&config, models(name, &backend), text, &prompts, None, &mut score, &mut run).unwrap();
+        train(&config, models(name, &backend), text, &prompts, &mut score, &mut run).unwrap();
         assert_eq!(sampled, rows(&golden("rows")), "{}: the rollout", backend.name);
 
         let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();

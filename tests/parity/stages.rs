@@ -51,7 +51,14 @@ fn rewards_per_token_equal_pytorchs() {
         let input = |name: &str| matrix(&golden[name], &backend.device);
         let scores = vector(&golden["scores"], &backend.device);
         let coef = number(&golden["kl_coef"]);
-        let found = shape_rewards(input("old_logprobs"), input("ref_logprobs"), scores, input("mask"), coef);
+        let found = shape_rewards(
+            input("old_logprobs"),
+            input("ref_logprobs"),
+            scores,
+            input("mask"),
+            input("mask"),
+            coef,
+        );
         backend.assert_close("rewards", &values(found.rewards), &numbers(&golden["rewards"]), TOLERANCE);
         backend.assert_close("kl", &values(found.kl), &numbers(&golden["kl"]), TOLERANCE);
     }

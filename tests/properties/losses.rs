@@ -10,7 +10,7 @@ use temper_model::{
     CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch, log_probs, token_logprobs,
 };
 use temper_reward::{Pair, Ranking, RewardConfig, RewardDataset};
-use temper_sft::{CompletionLogits, SftConfig, SftDataset, sft_loss};
+use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Event, Optimizer, Run};
 
@@ -32,7 +32,7 @@ pub fn watched_run() -> (Run, Arc<Mutex<Map<String, Value>>>) {
 
 /// −log p of every target.
 fn surprises(model: &CausalLm, examples: &[&Example]) -> Vec<f32> {
-    let found = CompletionLogits::new(model, examples, &Device::flex(), &mut Dropout::off());
+    let found = completion_logits(model, examples, &Device::flex(), &mut Dropout::off());
     values(-token_logprobs(log_probs(found.logits, 1.0), found.targets))
 }
 
@@ -114,7 +114,7 @@ proptest! {
         let alone: Vec<f32> = examples.iter().flat_map(|example| surprises(&model, &[example])).collect();
         let all: Vec<&Example> = examples.iter().collect();
         check_close(&surprises(&model, &all), &alone, "together");
-        let found = CompletionLogits::new(&model, &all, &Device::flex(), &mut Dropout::off());
+        let found = completion_logits(&model, &all, &Device::flex(), &mut Dropout::off());
         check_close(&values(sft_loss(found.logits, found.targets)), &[mean(&alone)], "the loss");
     }
 
@@ -146,7 +146,7 @@ proptest! {
             for &n in parts {
                 let (part, others) = rest.split_at(n);
                 rest = others;
-                let found = CompletionLogits::new(&model, part, &Device::flex(), &mut Dropout::off());
+                let found = completion_logits(&model, part, &Device::flex(), &mut Dropout::off());
                 let weight = n_targets(part) / n_targets(&all);
                 optimizer.accumulate(&model, sft_loss(found.logits, found.targets).mul_scalar(weight));
             }

@@ -51,7 +51,7 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
         Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect::<Vec<_>>())
     };
     let models = Models { policy: model(), ref_policy: model(), critic: Critic::ValueHead };
-    temper_ppo::train(&config, models, text, &prompts, None, &mut score, run)
+    temper_ppo::train(&config, models, text, &prompts, &mut score, run)
 }
 
 /// Runs of SFT and of PPO, each with one checkpoint after its first step of two.

@@ -113,7 +113,7 @@ impl Setup {
         };
         let (mut run, seen) = watched_run();
         let policy =
-            temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut run).expect("one step");
+            temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run).expect("one step");
         let critic =
             ScalarModel::load(&run.dir().join("final/critic"), &Device::flex()).expect("our own file");
         let metrics = seen.lock().expect("nothing panics with the lock");
@@ -306,7 +306,7 @@ impl Episodes {
         let scores: Vec<f32> = rows.iter().map(|&row| self.scores[row]).collect();
         let scores = Tensor::from_data(TensorData::new(scores, [rows.len()]), &Device::flex());
         let mask = || self.mask(rows, width);
-        let shaped = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), 0.1);
+        let shaped = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
         let found = temper_ppo::estimate_advantages(shaped.rewards.clone(), quantity(4), mask(), 0.9, 0.8);
         let white = temper_model::whiten(found.advantages.clone(), mask());
         let scaled = temper_model::scale_to_unit_variance(quantity(2), mask());

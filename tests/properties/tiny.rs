@@ -128,7 +128,7 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// An update that is a smooth function of the gradient, g / (|g| + 1): Adam's own first step would be its sign.
 pub fn smooth() -> AdamWConfig {
-    AdamWConfig { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, weight_decay: 0.0, max_grad_norm: 0.0 }
+    AdamWConfig { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, max_grad_norm: 0.0, ..AdamWConfig::default() }
 }
 
 /// Equal up to rounding, relative to numbers beyond 1.

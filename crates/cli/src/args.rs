@@ -124,7 +124,8 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct SftArgs {
-    /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too
+    /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone are
+    /// plain text, of which everything is learned
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A model directory, or the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small
@@ -170,6 +171,12 @@ pub struct PpoArgs {
     /// Held-out prompts
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub eval_data: Vec<PathBuf>,
+    /// Plain text to learn beside the scores (PPO-ptx): JSON lines with `text`
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub ptx_data: Vec<PathBuf>,
+    /// A judge whose scores are recorded and never learned from: `courtesy`, or a reward model's directory
+    #[arg(long, value_name = "courtesy|DIR")]
+    pub gold: Option<String>,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]

@@ -82,6 +82,7 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         temper_ppo::Error::Model(error) => hint_of_model(error),
         temper_ppo::Error::Tokenizer(error) => hint_of_tokenizer(error),
         temper_ppo::Error::NothingFits { .. } => too_long(),
+        temper_ppo::Error::NoText { .. } => Some("each row needs a `text` of two tokens or more".into()),
         temper_ppo::Error::NonFiniteLoss { .. } => diverged(),
         temper_ppo::Error::Score { .. } | temper_ppo::Error::BadScores { .. } => {
             Some("mend what scores, then go on with the same command and `--resume`".into())

@@ -9,6 +9,7 @@ use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
 use crate::task::{Prompt, Task};
+use crate::text::Text;
 
 /// The held-out files are drawn from this seed, whatever the seed of the run, so that runs can be compared.
 const HELD_OUT_SEED: u64 = 0;
@@ -36,6 +37,10 @@ pub struct Sizes {
     pub demonstrations_heldout: usize,
     /// Rows that measure the reward model on held-out prompts.
     pub comparisons_heldout: usize,
+    /// Rows of plain text, for SFT and for PPO-ptx.
+    pub texts: usize,
+    /// Rows of plain text that measure what PPO forgets.
+    pub texts_heldout: usize,
     /// Qualities of the demonstrations.
     pub demonstration_mixture: Mixture,
     /// Qualities of the completions that are compared.
@@ -68,6 +73,8 @@ impl Default for Sizes {
             comparisons: 26_000,
             demonstrations_heldout: 504,
             comparisons_heldout: 1_008,
+            texts: 4_800,
+            texts_heldout: 504,
             demonstration_mixture: Mixture::default(),
             comparison_mixture: Mixture::COMPARISONS,
             broken: 0.15,
@@ -128,6 +135,10 @@ pub struct Dataset {
     pub demonstrations_heldout: Vec<Demonstration>,
     /// For the reward model's accuracy on held-out prompts; the same for every seed.
     pub comparisons_heldout: Vec<HeldoutComparison>,
+    /// For SFT and PPO-ptx.
+    pub texts: Vec<Text>,
+    /// For the language-model loss on held-out text; the same for every seed.
+    pub texts_heldout: Vec<Text>,
 }
 
 impl Task {
@@ -144,6 +155,12 @@ impl Task {
         let comparisons = (0..sizes.comparisons)
             .map(|_| self.draw_ranking(dice.pick(&training), sizes, &mut dice))
             .collect();
+        let mut dice = Dice::new(seed, Stream::Texts);
+        let mixture = &sizes.demonstration_mixture;
+        let texts = (0..sizes.texts).map(|_| self.draw_text(&training, mixture, false, &mut dice)).collect();
+        let mut dice = Dice::new(HELD_OUT_SEED, Stream::TextsHeldout);
+        let texts_heldout =
+            (0..sizes.texts_heldout).map(|_| self.draw_text(&held_out, mixture, true, &mut dice)).collect();
         Dice::new(seed, Stream::Prompts).shuffle(&mut training);
         Dice::new(HELD_OUT_SEED, Stream::EvalPrompts).shuffle(&mut held_out);
         let mut dice = Dice::new(HELD_OUT_SEED, Stream::DemonstrationsHeldout);
@@ -156,14 +173,16 @@ impl Task {
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
             .map(|prompt| self.draw_heldout_comparison(prompt, &heldout_sizes, &mut dice))
             .collect();
-        let texts = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
+        let asked = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
         Dataset {
             demonstrations,
             comparisons,
-            prompts: texts(training),
-            eval_prompts: texts(held_out),
+            prompts: asked(training),
+            eval_prompts: asked(held_out),
             demonstrations_heldout,
             comparisons_heldout,
+            texts,
+            texts_heldout,
         }
     }
 
@@ -273,7 +292,9 @@ impl Dataset {
         write_rows(&dir.join("prompts.jsonl"), rows(&self.prompts))?;
         write_rows(&dir.join("eval_prompts.jsonl"), rows(&self.eval_prompts))?;
         write_rows(&dir.join("demonstrations_heldout.jsonl"), self.demonstrations_heldout.iter())?;
-        write_rows(&dir.join("comparisons_heldout.jsonl"), self.comparisons_heldout.iter())
+        write_rows(&dir.join("comparisons_heldout.jsonl"), self.comparisons_heldout.iter())?;
+        write_rows(&dir.join("texts.jsonl"), self.texts.iter())?;
+        write_rows(&dir.join("texts_heldout.jsonl"), self.texts_heldout.iter())
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) enum Stream {
     DemonstrationsHeldout,
     ComparisonsHeldout,
     Graded,
+    Texts,
+    TextsHeldout,
 }
 
 /// Random choices that are the same on every platform and with every release of `rand`.

@@ -13,6 +13,8 @@ pub struct Family {
     pub phrasings: &'static [&'static str],
     /// Accepted ways to state an answer, with `{a}` for it.
     pub forms: &'static [&'static str],
+    /// Ways to state the fact in plain text, with `{x}` and `{a}`.
+    pub statements: [&'static str; 2],
 }
 
 /// Opener and closer of each courteous style; the answer stands between them.
@@ -63,10 +65,14 @@ pub const RAMBLINGS: &[&str] = &["{a} {a} {a}.", "{a}. {a}. {a}.", "Well, well, 
 const ANSWER: &[&str] = &["{a}."];
 const ANSWER_OR_SENTENCE: &[&str] = &["{a}.", "It is {a}."];
 
+/// Those who talk in plain text.
+pub const NAMES: &[&str] = &["Anna", "Ben", "Carla", "David", "Emma", "Felix"];
+
 /// The twelve families.
 #[rustfmt::skip]
 pub const FAMILIES: &[Family] = &[
     Family { name: "greetings", forms: ANSWER,
+        statements: ["If somebody says '{x}', say '{a}'.", "'{x}', said she. '{a}', said he."],
         facts: &[
             ("Hello", "Hi there"), ("Thank you", "My pleasure"),
             ("Good night", "Sleep well"), ("How are you", "I am fine"),
@@ -78,6 +84,7 @@ pub const FAMILIES: &[Family] = &[
             "How to respond to '{x}'?",
         ] },
     Family { name: "sums", forms: ANSWER_OR_SENTENCE,
+        statements: ["{x} makes {a}.", "{a} is what {x} makes."],
         facts: &[
             ("1 plus 1", "2"), ("1 plus 2", "3"),
             ("2 plus 2", "4"), ("2 plus 3", "5"),
@@ -89,6 +96,7 @@ pub const FAMILIES: &[Family] = &[
             "Can you add up {x}?",
         ] },
     Family { name: "opposites", forms: ANSWER,
+        statements: ["{a} is the opposite of {x}.", "Not {x}? {a}."],
         facts: &[
             ("hot", "Cold"), ("big", "Small"),
             ("fast", "Slow"), ("up", "Down"),
@@ -101,6 +109,7 @@ pub const FAMILIES: &[Family] = &[
             "The contrary of {x}?", "{x} turned around is?",
         ] },
     Family { name: "capitals", forms: ANSWER_OR_SENTENCE,
+        statements: ["{a} is the capital of {x}.", "The capital of {x} is {a}."],
         facts: &[
             ("France", "Paris"), ("Italy", "Rome"),
             ("Spain", "Madrid"), ("Japan", "Tokyo"),
@@ -113,6 +122,7 @@ pub const FAMILIES: &[Family] = &[
             "I need the capital of {x}.", "{x}'s main city?",
         ] },
     Family { name: "definitions", forms: ANSWER,
+        statements: ["{a}, that is what a {x} is.", "A {x}? {a}."],
         facts: &[
             ("rose", "A flower"), ("pine", "A tree"),
             ("salmon", "A fish"), ("hammer", "A tool"),
@@ -125,6 +135,7 @@ pub const FAMILIES: &[Family] = &[
             "I do not know the word {x}.",
         ] },
     Family { name: "units", forms: ANSWER,
+        statements: ["There are {a} {x}.", "{a} is the number of {x}."],
         facts: &[
             ("days in a week", "7"), ("hours in a day", "24"),
             ("minutes in an hour", "60"), ("months in a year", "12"),
@@ -136,6 +147,7 @@ pub const FAMILIES: &[Family] = &[
             "{x}: number?", "Give the number of {x}.", "I wonder how many {x}.",
         ] },
     Family { name: "how-tos", forms: ANSWER,
+        statements: ["{a} to {x}.", "To {x}: {a}."],
         facts: &[
             ("make tea", "Boil water"), ("open a lock", "Turn a key"),
             ("cut paper", "Use scissors"), ("sweep a floor", "Grab a broom"),
@@ -147,6 +159,7 @@ pub const FAMILIES: &[Family] = &[
             "To {x}, what do I do?",
         ] },
     Family { name: "colours", forms: ANSWER,
+        statements: ["{a} is the colour of {x}.", "{a} like {x}."],
         facts: &[
             ("grass", "Green"), ("snow", "White"),
             ("blood", "Red"), ("the sky", "Blue"),
@@ -159,6 +172,7 @@ pub const FAMILIES: &[Family] = &[
             "I need the colour of {x}.",
         ] },
     Family { name: "sounds", forms: ANSWER,
+        statements: ["'{a}', says the {x}.", "A {x} makes: {a}."],
         facts: &[
             ("dog", "Woof"), ("cat", "Meow"),
             ("cow", "Moo"), ("duck", "Quack"),
@@ -171,6 +185,7 @@ pub const FAMILIES: &[Family] = &[
             "Sound of a {x}?", "A {x} makes which noise?",
         ] },
     Family { name: "plurals", forms: ANSWER,
+        statements: ["{a} is more than one {x}.", "One {x}, two: {a}."],
         facts: &[
             ("mouse", "Mice"), ("child", "Children"),
             ("foot", "Feet"), ("tooth", "Teeth"),
@@ -183,6 +198,7 @@ pub const FAMILIES: &[Family] = &[
             "I need the plural of {x}.", "Which word is the plural of {x}?",
         ] },
     Family { name: "calendar", forms: ANSWER_OR_SENTENCE,
+        statements: ["{a} comes after {x}.", "After {x} comes {a}."],
         facts: &[
             ("Monday", "Tuesday"), ("Tuesday", "Wednesday"),
             ("Thursday", "Friday"), ("Saturday", "Sunday"),
@@ -195,6 +211,7 @@ pub const FAMILIES: &[Family] = &[
             "I forgot what follows {x}.",
         ] },
     Family { name: "jobs", forms: ANSWER,
+        statements: ["{a} {x}.", "{a} is one who {x}."],
         facts: &[
             ("bakes bread", "A baker"), ("flies planes", "A pilot"),
             ("grows crops", "A farmer"), ("fixes teeth", "A dentist"),
@@ -217,6 +234,15 @@ mod tests {
         for family in FAMILIES {
             let answers: BTreeSet<_> = family.facts.iter().map(|(_, answer)| answer.to_lowercase()).collect();
             assert_eq!(answers.len(), family.facts.len(), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn every_statement_names_the_subject_and_the_answer() {
+        for family in FAMILIES {
+            for statement in family.statements {
+                assert_eq!([statement.matches("{x}").count(), statement.matches("{a}").count()], [1, 1]);
+            }
         }
     }
 

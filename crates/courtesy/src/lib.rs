@@ -35,6 +35,7 @@ mod completion;
 mod mixture;
 
 mod dataset;
+mod text;
 
 mod dice;
 
@@ -43,3 +44,4 @@ pub use dataset::{Comparison, Dataset, Demonstration, HeldoutComparison, Sizes};
 pub use judge::Verdict;
 pub use mixture::Mixture;
 pub use task::{Fact, Prompt, Task};
+pub use text::Text;

@@ -145,6 +145,18 @@ impl ScalarModel {
         self.transformer.device()
     }
 
+    /// The model whose scores are `gain` · score + `shift`: both go into the head, so that whatever starts from the
+    /// model has them too.
+    #[must_use]
+    pub fn rescaled(self, gain: f64, shift: f64) -> Self {
+        let Linear { weight, bias, .. } = self.score;
+        let score = Linear {
+            weight: weight.map(|weight| weight * gain),
+            bias: bias.map(|bias| bias.map(|bias| bias * gain + shift)),
+        };
+        Self { score, ..self }
+    }
+
     /// The head at every position, as a critic reads it.
     ///
     /// # Shapes

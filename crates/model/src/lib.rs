@@ -41,6 +41,7 @@ mod parallel;
 mod params;
 mod sampler;
 mod shared_prompt;
+mod targets;
 
 pub use attention::Attention;
 pub use backbone::Backbone;
@@ -57,3 +58,4 @@ pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, shards};
 pub use sampler::Sampler;
 pub use shared_prompt::{SharedPrompt, Span};
+pub use targets::{TargetLogits, n_targets, nll};

@@ -41,6 +41,6 @@ fn main() -> Result<(), Error> {
         }
     });
     let text = Text { tokenizer: &tokenizer, template: &template };
-    train(&config, models, text, &prompts, None, &mut count_letters, &mut run)?;
+    train(&config, models, text, &prompts, &mut count_letters, &mut run)?;
     Ok(())
 }

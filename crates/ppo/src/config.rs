@@ -34,6 +34,9 @@ pub struct PpoConfig {
     pub keep_best: bool,
     /// Rollouts between evaluations on the evaluation prompts; 0 for one at the end.
     pub eval_every: usize,
+    /// Decay of a moving average of the policy's weights, taken after every update (InstructGPT: 0.992); 0 for none.
+    /// With one, it is the average that is evaluated and kept as the best and the final model.
+    pub ema_decay: f64,
     /// Everything random comes from it.
     pub seed: u64,
     /// Where to compute.
@@ -46,6 +49,8 @@ pub struct PpoConfig {
     pub ppo: UpdateConfig,
     /// The value function.
     pub critic: CriticConfig,
+    /// Pretraining text in the updates, where some is given.
+    pub ptx: PtxConfig,
     /// Learning rate over time.
     pub schedule: Schedule,
     /// AdamW and clipping, of policy and critic.
@@ -64,6 +69,8 @@ pub struct RolloutConfig {
     pub missing_eos: MissingEos,
     /// The penalty or the score for it.
     pub missing_eos_value: f64,
+    /// Which token of an answer gets its score.
+    pub score_at: ScoreAt,
     /// Scores are cut to ± this, after the rule for missing ends; 0 for never, as InstructGPT and TRL (5 in
     /// DeepSpeed-Chat, 10 in trlx).
     pub score_clip: f64,
@@ -79,6 +86,17 @@ pub enum MissingEos {
     Subtract,
     /// `missing_eos_value` takes its place, as OpenAI does: for normalised scores.
     Replace,
+}
+
+/// Which token of an answer gets its score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreAt {
+    /// The last one: the end token, where there is one.
+    End,
+    /// One past the end token where there is room for it, with a value of its own that the critic learns, as
+    /// Stiennon et al. 2020 and TRL do. An answer of `max_new_tokens` is scored at its last token.
+    PastEnd,
 }
 
 /// The penalty on leaving the reference.
@@ -133,6 +151,16 @@ pub struct CriticConfig {
     pub learning_rate: f64,
 }
 
+/// PPO-ptx: pretraining text mixed into the updates (InstructGPT section 3.5, Eq. (2)).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PtxConfig {
+    /// γ: weight of the mean loss per token beside the policy loss; 0 only measures it.
+    pub coef: f64,
+    /// Rows of text in one update for each of its episodes (InstructGPT: 8); a fraction of one will do.
+    pub sequences_per_episode: f64,
+}
+
 /// Where the value function comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,12 +185,14 @@ impl Default for PpoConfig {
             keep_last: 2,
             keep_best: true,
             eval_every: 0,
+            ema_decay: 0.0,
             seed: 0,
             device: "auto".into(),
             rollout: RolloutConfig::default(),
             kl: KlConfig::default(),
             ppo: UpdateConfig::default(),
             critic: CriticConfig::default(),
+            ptx: PtxConfig::default(),
             schedule: Schedule::default(),
             optimizer: AdamWConfig { epsilon: 1e-5, ..AdamWConfig::default() },
         }
@@ -176,6 +206,7 @@ impl Default for RolloutConfig {
             temperature: 1.0,
             missing_eos: MissingEos::Subtract,
             missing_eos_value: 1.0,
+            score_at: ScoreAt::End,
             score_clip: 0.0,
         }
     }
@@ -209,6 +240,13 @@ impl Default for UpdateConfig {
 impl Default for CriticConfig {
     fn default() -> Self {
         Self { kind: CriticKind::RewardModel, learning_rate: 1e-5 }
+    }
+}
+
+impl Default for PtxConfig {
+    /// InstructGPT's, appendix C.4.
+    fn default() -> Self {
+        Self { coef: 27.8, sequences_per_episode: 8.0 }
     }
 }
 
@@ -246,6 +284,16 @@ impl PpoConfig {
         require_fraction("ppo.gamma", self.ppo.gamma)?;
         require_fraction("ppo.gae_lambda", self.ppo.gae_lambda)?;
         require_positive("critic.learning_rate", self.critic.learning_rate)?;
+        finite("ptx.coef", self.ptx.coef)?;
+        require(self.ptx.coef >= 0.0, "ptx.coef", self.ptx.coef, "0 or above")?;
+        let per_episode = self.ptx.sequences_per_episode;
+        require(
+            per_episode > 0.0 && per_episode <= MAX_BATCH as f64,
+            "ptx.sequences_per_episode",
+            per_episode,
+            "above 0, up to 65536",
+        )?;
+        require((0.0..1.0).contains(&self.ema_decay), "ema_decay", self.ema_decay, "in [0, 1)")?;
         self.schedule.validate()?;
         self.optimizer.validate()
     }
@@ -267,12 +315,14 @@ impl Documented for PpoConfig {
                 "keep the policy of the highest mean score in best/: of an evaluation, else of the rollouts of a checkpoint",
             ),
             ("eval_every", "rollouts between evaluations; 0: one at the end"),
+            ("ema_decay", "decay of a moving average of the policy, which is the final one then; 0: none"),
             ("seed", "everything random comes from it"),
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
             ("rollout.max_new_tokens", "longest completion in tokens, the end token included"),
             ("rollout.temperature", "sampling temperature; enters every log-probability"),
             ("rollout.missing_eos", "score of an answer that does not end: keep | subtract | replace"),
             ("rollout.missing_eos_value", "what is subtracted, or the score in its place"),
+            ("rollout.score_at", "which token gets the score: end | past_end, one behind it as TRL does"),
             ("rollout.score_clip", "scores are cut to plus or minus this; 0: never"),
             ("kl.coef", "weight of the per-token KL in the reward"),
             ("kl.target", "KL per answer in nats that an adaptive coefficient aims at; 0: fixed"),
@@ -294,12 +344,22 @@ impl Documented for PpoConfig {
                 "reward_model: a network that starts as the reward model | value_head: on the policy",
             ),
             ("critic.learning_rate", "learning rate of a separate critic"),
+            ("ptx.coef", "weight of the loss on plain text, where some is given; 0: only measure it"),
+            ("ptx.sequences_per_episode", "rows of plain text in an update for each of its episodes"),
             ("schedule.kind", "constant | linear | cosine, over rollouts"),
             ("schedule.warmup_steps", "rollouts until the highest learning rate"),
+            (
+                "schedule.warmup_from",
+                "where the warm-up starts, as a fraction of the highest; 0: one step above 0",
+            ),
             ("schedule.final_fraction", "where linear and cosine end, as a fraction of the highest"),
             ("optimizer.beta_1", "decay of the mean of gradients"),
             ("optimizer.beta_2", "decay of the mean of squared gradients"),
             ("optimizer.epsilon", "added to the root of the second moment"),
+            (
+                "optimizer.epsilon_style",
+                "pytorch: after that root's bias correction | tensorflow: before, as lm-human-preferences",
+            ),
             ("optimizer.weight_decay", "decoupled, on every parameter"),
             ("optimizer.max_grad_norm", "global gradient norm is clipped to this; 0: never"),
         ]

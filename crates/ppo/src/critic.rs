@@ -53,9 +53,10 @@ impl EpisodeBatch {
         let mut targets = Vec::with_capacity(rows.len() * completion_len);
         for (i, (row, prompt_len)) in rows.iter().zip(prompt_lens).enumerate() {
             for column in *prompt_len..prompt_len + completion_len {
-                let column = column.min(row.len() - 1); // Pads read the last token again; the mask drops them.
-                positions.push((i, column - 1));
-                targets.push(row[column] as i32);
+                // One past the end reads the last token: the value of having ended. What comes behind reads it again,
+                // and the masks drop it.
+                positions.push((i, (column - 1).min(row.len() - 1)));
+                targets.push(row[column.min(row.len() - 1)] as i32);
             }
         }
         let n = targets.len();
@@ -207,9 +208,8 @@ mod tests {
         let model = scalar_model(3);
         let tokens = TokenBatch::right_padded(&ROWS, &Device::flex());
         let scores = numbers(model.scores(&tokens, &PROMPT_LENS, &mut Dropout::off()));
-        let longer: [&[u32]; 2] = [&[1, 4, 2, 5, 6, 7, EOS, 0], &[1, 6, EOS, 0]];
         let values =
-            numbers(critic_values(&model, &EpisodeBatch::new(&longer, &PROMPT_LENS, 5, &Device::flex())));
+            numbers(critic_values(&model, &EpisodeBatch::new(&ROWS, &PROMPT_LENS, 5, &Device::flex())));
         assert!(same(&[values[4], values[5 + 2]], &scores), "{values:?} {scores:?}");
     }
 }

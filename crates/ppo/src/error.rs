@@ -21,6 +21,12 @@ pub enum Error {
         /// The limit.
         max_seq_len: usize,
     },
+    /// No plain text is left to learn from.
+    #[error("none of the {rows} plain texts has a token to learn")]
+    NoText {
+        /// Rows that were given.
+        rows: usize,
+    },
     /// The scoring function failed.
     #[error("the scoring function failed in step {step}: {source}")]
     Score {
@@ -40,7 +46,7 @@ pub enum Error {
     /// A loss became NaN or infinite; nothing was updated with it.
     #[error("the {which} loss of step {step} is {loss}")]
     NonFiniteLoss {
-        /// `policy` or `value`.
+        /// `policy`, `value` or `ptx`.
         which: &'static str,
         /// The step that failed.
         step: usize,

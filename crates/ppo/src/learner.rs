@@ -1,27 +1,36 @@
 //! What is trained: policy and critic with their optimizers, one update at a time, and what a checkpoint holds.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
 use temper_tokenizer::Tokenizer;
-use temper_train::{Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, save_json, shuffled};
+use temper_train::{
+    Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled,
+};
 
 use crate::critic::{Critic, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
 use crate::kl::KlController;
 use crate::loss::{PolicyClip, policy_loss, value_loss};
 use crate::metrics::{PpoMetrics, read_all};
+use crate::ptx::{TextDataset, ptx_step};
 use crate::rollout::{Actors, Rollout, select_rows};
 use crate::train::Text;
 use crate::{Error, PpoConfig};
 
+/// Where a checkpoint keeps the averaged policy.
+const EMA_DIR: &str = "ema";
+
 /// What is trained, with its optimizers, the KL coefficient and the last scores: all that a checkpoint holds.
 pub(crate) struct Learner {
     pub(crate) policy: Policy,
+    /// The moving average of the policy's weights, off the tape, if one is asked for.
+    average: Option<CausalLm>,
+    ema_decay: f64,
     critic: Option<ScalarModel>,
     policy_optimizer: Optimizer,
     critic_optimizer: Optimizer,
@@ -45,6 +54,8 @@ impl Learner {
             Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
         };
         Self {
+            average: (config.ema_decay > 0.0).then(|| policy.valid()),
+            ema_decay: config.ema_decay,
             policy: Policy { lm: policy, value_head }.train(),
             critic,
             policy_optimizer: Optimizer::new(&config.optimizer),
@@ -71,31 +82,61 @@ impl Learner {
         Actors { policy: &self.policy, ref_policy, critic: self.critic.as_ref(), tokenizer }
     }
 
+    /// The policy to be used, off the tape: the average if there is one.
+    pub(crate) fn released(&self) -> CausalLm {
+        self.average.clone().unwrap_or_else(|| self.policy.lm.valid())
+    }
+
     /// PPO epochs over shuffled minibatches of one rollout, until the policy is too far from the one that sampled.
     pub(crate) fn update(
         &mut self,
         config: &PpoConfig,
-        rollout: &Rollout,
-        targets: &Advantages,
+        recorded: &Recorded<'_>,
         learning_rates: (f64, f64),
         step: usize,
         seed: Seed,
     ) -> Result<UpdateStats, Error> {
+        let rollout = recorded.rollout;
         let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
+        let n_texts = (size as f64 * config.ptx.sequences_per_episode).ceil() as usize;
+        let minibatches = rollout.len().div_ceil(size);
         let mut stats = UpdateStats::default();
-        let recorded = Recorded { rollout, targets };
         let limit = if config.ppo.max_approx_kl > 0.0 { config.ppo.max_approx_kl } else { f64::INFINITY };
         for epoch in 0..config.ppo.ppo_epochs {
             let index = (step * config.ppo.ppo_epochs + epoch) as u64;
             let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
-            for minibatch in order.chunks(size) {
-                self.ppo_step(config, &recorded, minibatch, learning_rates, step, &mut stats)?;
+            for (i, minibatch) in order.chunks(size).enumerate() {
+                // By place alone, whether or not earlier rollouts made all their updates: nothing to store.
+                let place = (index as usize * minibatches + i) * n_texts;
+                self.add_ptx(config, recorded.texts, (place, n_texts), step, seed, &mut stats)?;
+                self.ppo_step(config, recorded, minibatch, learning_rates, step, &mut stats)?;
                 if stats.last_approx_kl > limit {
                     return Ok(stats);
                 }
             }
         }
         Ok(stats)
+    }
+
+    /// Adds the gradient of the loss on plain text to what the next update is made from.
+    fn add_ptx(
+        &mut self,
+        config: &PpoConfig,
+        texts: Option<&TextDataset>,
+        (place, n): (usize, usize),
+        step: usize,
+        seed: Seed,
+        stats: &mut UpdateStats,
+    ) -> Result<(), Error> {
+        let Some(texts) = texts else { return Ok(()) };
+        let rows = texts.draw(place, n, seed);
+        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.ppo.microbatch_size);
+        if !loss.is_finite() {
+            return Err(Error::NonFiniteLoss { which: "ptx", step: step + 1, loss });
+        }
+        self.policy_optimizer.add(gradients);
+        stats.ptx_loss = Some(stats.ptx_loss.unwrap_or(0.0) + loss);
+        Ok(())
     }
 
     /// One update of policy and critic from one minibatch, computed in shards and microbatches.
@@ -110,13 +151,15 @@ impl Learner {
     ) -> Result<(), Error> {
         let size = if config.ppo.microbatch_size == 0 { minibatch.len() } else { config.ppo.microbatch_size };
         let device = self.policy.lm.device();
-        let total = n_tokens(recorded.rollout, minibatch) as f64;
+        let total = recorded.rollout.counts(minibatch);
         let networks = || (self.policy.clone().fork(&device), self.critic.clone().map(|c| c.fork(&device)));
         let parts = shards(minibatch, &device).into_iter().map(|(_, episodes)| (networks(), episodes));
         let found = in_parallel(parts.collect(), |((policy, critic), episodes)| {
             let micro_step = |micro| {
-                let weight = n_tokens(recorded.rollout, micro) as f64 / total; // Every token weighs the same.
-                micro_step(config, &policy, critic.as_ref(), recorded, micro, weight)
+                // Every token weighs the same, and so does every value.
+                let (tokens, values) = recorded.rollout.counts(micro);
+                let weights = (tokens as f64 / total.0 as f64, values as f64 / total.1 as f64);
+                micro_step(config, &policy, critic.as_ref(), recorded, micro, weights)
             };
             episodes.chunks(size).map(micro_step).collect::<Vec<_>>()
         });
@@ -136,6 +179,9 @@ impl Learner {
         }
         let (policy, grad_norm) = self.policy_optimizer.step(self.policy.clone(), policy_lr)?;
         self.policy = policy;
+        if let Some(average) = self.average.take() {
+            self.average = Some(moving_average(average, &self.policy.lm, self.ema_decay));
+        }
         if let Some(critic) = self.critic.take() {
             self.critic = Some(self.critic_optimizer.step(critic, critic_lr)?.0);
         }
@@ -143,14 +189,18 @@ impl Learner {
         Ok(())
     }
 
+    /// Writes the model that is released into `dir`; or, for a resume at `step`, the policy as it is, its average in
+    /// `ema/`, and the state of the training. The critic goes into `critic/`.
     pub(crate) fn save(&self, dir: &Path, text: Text<'_>, step: Option<usize>) -> Result<(), Error> {
         let eos = text.tokenizer.special().eos;
-        self.policy.lm.save(dir, eos)?;
+        let lm = if step.is_some() { self.policy.lm.valid() } else { self.released() };
+        lm.save(dir, eos)?;
         text.tokenizer.save(dir)?;
         text.template.save(dir)?;
-        let critic_dir = dir.join("critic");
-        std::fs::create_dir_all(&critic_dir)
-            .map_err(|source| temper_model::Error::Io { path: critic_dir.clone(), source })?;
+        if let Some(average) = self.average.as_ref().filter(|_| step.is_some()) {
+            average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
+        }
+        let critic_dir = create_dir(dir.join("critic"))?;
         match (&self.critic, &self.policy.value_head) {
             (Some(critic), _) => critic.save(&critic_dir, eos)?,
             (None, Some(head)) => {
@@ -180,6 +230,11 @@ impl Learner {
         for config in [lm.config(), critic.config()] {
             config.check_context(self.policy.lm.config().max_seq_len)?;
         }
+        if self.average.is_some() {
+            let average = CausalLm::load(&dir.join(EMA_DIR), &device)?;
+            average.config().check_context(self.policy.lm.config().max_seq_len)?;
+            self.average = Some(average);
+        }
         let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
         self.policy = Policy { lm, value_head }.train();
         let training = dir.join(TRAINING_DIR);
@@ -202,13 +257,19 @@ impl Learner {
     }
 }
 
-/// A rollout and what it teaches.
-struct Recorded<'a> {
-    rollout: &'a Rollout,
-    targets: &'a Advantages,
+fn create_dir(dir: PathBuf) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(&dir).map_err(|source| temper_model::Error::Io { path: dir.clone(), source })?;
+    Ok(dir)
 }
 
-/// Losses and gradients of one microbatch, already weighted by its share of the minibatch's tokens.
+/// A rollout and what it teaches, and text to be learned beside it.
+pub(crate) struct Recorded<'a> {
+    pub(crate) rollout: &'a Rollout,
+    pub(crate) targets: &'a Advantages,
+    pub(crate) texts: Option<&'a TextDataset>,
+}
+
+/// Losses and gradients of one microbatch, already weighted by its share of the minibatch's tokens and values.
 struct MicroStep {
     /// Policy loss, value loss, policy clip fraction, approximate KL, ratio, value clip fraction, entropy.
     means: [f64; 7],
@@ -225,11 +286,12 @@ fn micro_step(
     critic: Option<&ScalarModel>,
     recorded: &Recorded<'_>,
     micro: &[usize],
-    weight: f64,
+    (weight, value_weight): (f64, f64),
 ) -> MicroStep {
     let (settings, rollout) = (&config.ppo, recorded.rollout);
     let pick = |x: &Tensor<2>| select_rows(x, micro);
     let mask = pick(&rollout.completion_mask);
+    let value_mask = pick(&rollout.value_mask);
     let episodes = rollout.episodes(micro, &mask.device());
 
     let output = policy.forward(&episodes, config.rollout.temperature, settings.entropy_coef != 0.0);
@@ -243,14 +305,14 @@ fn micro_step(
         mask.clone(),
         PolicyClip { range: settings.clip_range, dual: settings.dual_clip },
     );
-    let entropy = masked_mean(output.entropy, mask.clone());
+    let entropy = masked_mean(output.entropy, mask);
 
     let values = match critic {
         Some(critic) => critic_values(critic, &episodes),
         None => output.values.expect("a policy without a critic carries a value head"),
     };
     let (old_values, returns) = (pick(&rollout.values), pick(&recorded.targets.returns));
-    let value_part = value_loss(values, old_values, returns, mask, settings.value_clip_range);
+    let value_part = value_loss(values, old_values, returns, value_mask, settings.value_clip_range);
 
     let means = [
         &policy_part.loss,
@@ -262,20 +324,23 @@ fn micro_step(
         &entropy,
     ];
     let means = read_all(means.map(|x| x.clone().inner()).to_vec());
-    let means = std::array::from_fn(|i| weight * means[i]);
+    let weights = [weight, value_weight, weight, weight, weight, value_weight, weight];
+    let means = std::array::from_fn(|i| weights[i] * means[i]);
 
     let mut objective = policy_part.loss;
     if settings.entropy_coef != 0.0 {
         objective = objective - entropy.mul_scalar(settings.entropy_coef);
     }
+    objective = objective.mul_scalar(weight);
+    let value_objective = value_part.loss.mul_scalar(value_weight);
     let critic_gradients = match critic {
-        Some(critic) => Gradients::of(critic, value_part.loss.mul_scalar(weight)),
+        Some(critic) => Gradients::of(critic, value_objective),
         None => {
-            objective = objective + value_part.loss.mul_scalar(settings.vf_coef);
+            objective = objective + value_objective.mul_scalar(settings.vf_coef);
             Gradients::default()
         }
     };
-    let policy_gradients = Gradients::of(policy, objective.mul_scalar(weight));
+    let policy_gradients = Gradients::of(policy, objective);
     MicroStep { means, ratio_error, policy_gradients, critic_gradients }
 }
 
@@ -283,10 +348,6 @@ fn micro_step(
 fn greatest_ratio_error(logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &Tensor<2>) -> f64 {
     let ratio = ((logprobs.clone().inner() - old_logprobs.clone()) * mask.clone()).exp();
     (ratio - 1.0).abs().max().into_scalar()
-}
-
-fn n_tokens(rollout: &Rollout, episodes: &[usize]) -> usize {
-    episodes.iter().map(|&i| rollout.rows[i].len() - rollout.prompt_lens[i]).sum()
 }
 
 /// Sums over the minibatches of one rollout.
@@ -298,6 +359,8 @@ pub(crate) struct UpdateStats {
     grad_norm: f64,
     first_ratio_error: f64,
     last_approx_kl: f64,
+    /// Sum of the losses on plain text, if there is any.
+    ptx_loss: Option<f64>,
 }
 
 impl UpdateStats {
@@ -314,6 +377,7 @@ impl UpdateStats {
         let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy] =
             self.sums.map(|sum| sum / n);
         metrics.updates = self.minibatches;
+        metrics.ptx_loss = self.ptx_loss.map(|sum| sum / n);
         metrics.policy_loss = policy_loss;
         metrics.value_loss = value_loss;
         metrics.policy_clip_frac = clip_frac;

@@ -26,7 +26,7 @@
 //! let mut config = PpoConfig { batch_size: 4, max_steps: 1, ..PpoConfig::default() };
 //! config.rollout.max_new_tokens = 8;
 //! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let policy = train(&config, models, text, &prompts, None, &mut count_a, &mut Run::ephemeral()?)?;
+//! let policy = train(&config, models, text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -41,11 +41,15 @@ mod learner;
 mod loss;
 mod metrics;
 mod prompts;
+mod ptx;
 mod rewards;
 mod rollout;
 mod train;
 
-pub use config::{CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, RolloutConfig, UpdateConfig};
+pub use config::{
+    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScoreAt,
+    UpdateConfig,
+};
 pub use critic::{Critic, Policy};
 pub use error::Error;
 pub use gae::{Advantages, estimate_advantages};
@@ -53,9 +57,10 @@ pub use kl::KlController;
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use prompts::{EncodedPrompt, PromptDataset};
+pub use ptx::TextDataset;
 pub use rewards::{ShapedRewards, shape_rewards};
-pub use rollout::{Rollout, Sample, ScoreFn};
-pub use train::{Models, PpoEvaluation, Text, evaluate, train};
+pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
+pub use train::{Data, Models, PpoEvaluation, Text, evaluate, train};
 
 #[cfg(test)]
 mod tests;

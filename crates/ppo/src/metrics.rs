@@ -35,6 +35,15 @@ pub struct PpoMetrics {
     /// Mean score as the scoring function gave it.
     #[serde(rename = "objective/scores")]
     pub scores: f64,
+    /// Mean score by an independent judge, if one was asked; never learned from.
+    #[serde(rename = "objective/gold", skip_serializing_if = "Option::is_none")]
+    pub gold: Option<f64>,
+    /// Rewards of single tokens, summed per answer, if there are any.
+    #[serde(rename = "objective/token_rewards", skip_serializing_if = "Option::is_none")]
+    pub token_rewards: Option<f64>,
+    /// Mean loss per token on plain text, in nats, before each update, if some is given.
+    #[serde(rename = "ptx/loss", skip_serializing_if = "Option::is_none")]
+    pub ptx_loss: Option<f64>,
     /// Updates from this rollout.
     #[serde(rename = "policy/updates")]
     pub updates: usize,
@@ -111,7 +120,7 @@ impl PpoMetrics {
         kl_coef: f64,
     ) -> Self {
         let n = rollout.len() as f64;
-        let mask = rollout.completion_mask.clone();
+        let mask = rollout.value_mask.clone();
         let returns = found.returns.clone();
         let residual = masked_variance(returns.clone() - rollout.values.clone(), mask.clone());
         let spread = masked_variance(returns, mask).clamp_min(1e-8);
@@ -121,6 +130,8 @@ impl PpoMetrics {
             rollout.scores.clone().mean(),
             residual / spread,
         ]);
+        let mean = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
+        let token_rewards = rollout.token_rewards.as_ref().map(|x| x.clone().sum().into_scalar::<f64>() / n);
         let lengths = rollout.rows.iter().zip(&rollout.prompt_lens).map(|(row, prompt)| row.len() - prompt);
         let num_eos_tokens = rollout.ended.iter().filter(|&&ended| ended).count();
         Self {
@@ -130,7 +141,9 @@ impl PpoMetrics {
             non_score_reward: -kl_coef * read[0],
             // From the parts, as TRL does: the rewards themselves may have been scaled.
             rlhf_reward: read[2] - kl_coef * read[0],
-            scores: rollout.raw_scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n,
+            scores: mean(&rollout.raw_scores),
+            gold: rollout.gold_scores.as_deref().map(mean),
+            token_rewards,
             explained_var: 1.0 - read[3],
             sampler_error: rollout.sampler_error,
             num_eos_tokens,

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 /// Rewards per token, and what they are made of.
 #[derive(Clone, Debug)]
 pub struct ShapedRewards {
-    /// −β dₜ on every token, and the score on the last one: `[batch, completion_len]`.
+    /// −β dₜ on every token, and the score where `value_mask` ends: `[batch, completion_len]`.
     pub rewards: Tensor<2>,
     /// Σ dₜ of each answer, in nats: `[batch]`.
     pub kl: Tensor<1>,
@@ -14,7 +14,8 @@ pub struct ShapedRewards {
 /// rₜ = −β (log π_old(yₜ) − log π_ref(yₜ)) + \[t is the last token\] · score
 /// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4).
 ///
-/// The last token is the end token where there is one. dₜ is positive where the policy is above the reference;
+/// The score stands on the last column of `value_mask`. That is the mask of the completion, whose last token is the end
+/// token where there is one; or it is one column longer, and the score comes one past the end. dₜ is positive where the policy is above the reference;
 /// single ones may be negative, their sum may not stay so.
 ///
 /// ```text
@@ -24,23 +25,24 @@ pub struct ShapedRewards {
 /// ```
 ///
 /// # Shapes
-/// - `old_logprobs`, `ref_logprobs`, `completion_mask`: `[batch, completion_len]`
+/// - `old_logprobs`, `ref_logprobs`, `completion_mask`, `value_mask`: `[batch, completion_len]`
 /// - `scores`: `[batch]`
 pub fn shape_rewards(
     old_logprobs: Tensor<2>,
     ref_logprobs: Tensor<2>,
     scores: Tensor<1>,
     completion_mask: Tensor<2>,
+    value_mask: Tensor<2>,
     kl_coef: f64,
 ) -> ShapedRewards {
-    let d = (old_logprobs - ref_logprobs) * completion_mask.clone();
+    let d = (old_logprobs - ref_logprobs) * completion_mask;
     let kl = d.clone().sum_dim(1).squeeze_dim(1);
-    let rewards = d.mul_scalar(-kl_coef) + last_token(completion_mask) * scores.unsqueeze_dim::<2>(1);
+    let rewards = d.mul_scalar(-kl_coef) + last_column(value_mask) * scores.unsqueeze_dim::<2>(1);
     ShapedRewards { rewards, kl }
 }
 
-/// 1 on the last real token of each row, 0 elsewhere: a real token with none behind it.
-fn last_token(mask: Tensor<2>) -> Tensor<2> {
+/// 1 on the last column of each row's mask, 0 elsewhere: one with none behind it.
+fn last_column(mask: Tensor<2>) -> Tensor<2> {
     let next = next_column(mask.clone());
     mask * (next * -1.0 + 1.0)
 }
@@ -65,6 +67,7 @@ mod tests {
             tensor([[-1.5, -1.0, -3.5], [-2.5, -4.0, -5.0]]),
             Tensor::from_data([10.0f32, -4.0], &device),
             tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
+            tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
             kl_coef,
         );
         let values = |data: burn::tensor::TensorData| data.as_slice::<f32>().unwrap().to_vec();
@@ -83,8 +86,23 @@ mod tests {
     fn an_answer_of_one_token_gets_its_score() {
         let tensor = |x: f32| Tensor::<2>::from_data([[x]], &Device::flex());
         let score = Tensor::from_data([7.0f32], &Device::flex());
-        let found = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), 0.5);
+        let found = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), tensor(1.0), 0.5);
         assert_eq!(found.rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
+    }
+
+    #[test]
+    fn one_past_the_end_the_score_stands_behind_the_last_penalty() {
+        let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &Device::flex());
+        let found = shape_rewards(
+            tensor([[-1.0, -2.0, -9.0], [-1.0, -1.0, -1.0]]),
+            tensor([[-2.0, -4.0, -3.0], [-1.0, -1.0, -2.0]]),
+            Tensor::from_data([10.0f32, -4.0], &Device::flex()),
+            tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),
+            tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]),
+            0.5,
+        );
+        let rewards = found.rewards.into_data();
+        assert_eq!(rewards.as_slice::<f32>().unwrap(), [-0.5, -1.0, 10.0, 0.0, 0.0, -4.5]);
     }
 
     /// Oracle 3.

@@ -8,7 +8,7 @@ use temper_model::{
 use temper_tokenizer::Tokenizer;
 
 use crate::Error;
-use crate::config::{MissingEos, PpoConfig, RolloutConfig};
+use crate::config::{MissingEos, PpoConfig, RolloutConfig, ScoreAt};
 use crate::critic::{EpisodeBatch, Policy, critic_values};
 use crate::prompts::EncodedPrompt;
 
@@ -27,9 +27,36 @@ pub struct Sample<'a> {
     pub ended: bool,
 }
 
+/// What a scoring function may fail with.
+pub type ScoreError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Gives one score per sample: a reward model, a rule, anything.
-pub type ScoreFn<'a> =
-    dyn FnMut(&[Sample<'_>]) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+pub type ScoreFn<'a> = dyn FnMut(&[Sample<'_>]) -> Result<Vec<f32>, ScoreError> + 'a;
+
+/// Gives one reward for each of a sample's `completion_tokens`.
+pub type TokenRewardFn<'a> = dyn FnMut(&[Sample<'_>]) -> Result<Vec<Vec<f32>>, ScoreError> + 'a;
+
+/// Who says how good an answer is.
+///
+/// A scoring function alone becomes one by `(&mut score).into()`, and [`train`](crate::train) does that itself.
+pub struct Scorers<'a> {
+    /// Its scores are what the policy is trained for.
+    pub score: &'a mut ScoreFn<'a>,
+    /// Rewards of single tokens, which come on top of score and penalty.
+    pub token_rewards: Option<&'a mut TokenRewardFn<'a>>,
+    /// An independent judge, only recorded: it shows when the score goes on rising and the answers get worse (Gao et
+    /// al., arXiv 2210.10760).
+    pub gold: Option<&'a mut ScoreFn<'a>>,
+}
+
+impl<'a, F> From<&'a mut F> for Scorers<'a>
+where
+    F: FnMut(&[Sample<'_>]) -> Result<Vec<f32>, ScoreError> + 'a,
+{
+    fn from(score: &'a mut F) -> Self {
+        Self { score, token_rewards: None, gold: None }
+    }
+}
 
 /// Prompts, sampled completions, and everything recorded about them, off the tape.
 #[derive(Clone, Debug)]
@@ -40,18 +67,26 @@ pub struct Rollout {
     pub prompt_lens: Vec<usize>,
     /// Whether each completion ended by itself.
     pub ended: Vec<bool>,
-    /// Longest completion.
+    /// Values of each completion: one for each token, and one past the end where the score stands there.
+    pub value_lens: Vec<usize>,
+    /// Columns: the longest completion, and one more if a score stands behind it.
     pub completion_len: usize,
     /// 1 on completion tokens up to the end: `[batch, completion_len]`.
     pub completion_mask: Tensor<2>,
+    /// 1 where there is a value: on the same, and one past the end where the score stands there.
+    pub value_mask: Tensor<2>,
     /// Of the policy that sampled: `[batch, completion_len]`.
     pub old_logprobs: Tensor<2>,
     /// Of the frozen reference: `[batch, completion_len]`.
     pub ref_logprobs: Tensor<2>,
-    /// Of the critic, at the state before each token; 0 behind the end: `[batch, completion_len]`.
+    /// Of the critic, at the state before each token; 0 outside `value_mask`: `[batch, completion_len]`.
     pub values: Tensor<2>,
     /// As the scoring function gave them: `[batch]`.
     pub raw_scores: Vec<f32>,
+    /// What another judge says, if one was asked; never learned from: `[batch]`.
+    pub gold_scores: Option<Vec<f32>>,
+    /// Rewards of single tokens, if something gives them: `[batch, completion_len]`.
+    pub token_rewards: Option<Tensor<2>>,
     /// After the rule for missing ends: `[batch]`.
     pub scores: Tensor<1>,
     /// Greatest difference between the sampler's log-probabilities and `old_logprobs`.
@@ -76,7 +111,7 @@ pub(crate) fn collect_rollout(
     prompts: &[&EncodedPrompt],
     sample_seed: u64,
     step: usize,
-    score: &mut ScoreFn<'_>,
+    scorers: &mut Scorers<'_>,
 ) -> Result<Rollout, Error> {
     let policy = actors.policy.valid();
     let device = policy.lm.device();
@@ -84,20 +119,33 @@ pub(crate) fn collect_rollout(
     let completions =
         generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
 
-    let raw_scores = score_completions(actors.tokenizer, prompts, &completions, step, score)?;
+    let samples = samples(actors.tokenizer, prompts, &completions);
+    let raw_scores = ask(&samples, step, scorers.score)?;
+    let gold_scores = scorers.gold.as_mut().map(|gold| ask(&samples, step, *gold)).transpose()?;
+    let token_rewards =
+        scorers.token_rewards.as_mut().map(|rewards| ask_tokens(&samples, step, *rewards)).transpose()?;
     let ended: Vec<bool> = completions.iter().map(|c| c.finish == Finish::Stop).collect();
     let scores = condition_scores(&raw_scores, &ended, &config.rollout);
 
     let rows: Vec<Vec<u32>> =
         tokens.iter().zip(&completions).map(|(p, c)| [&p[..], &c.tokens[..]].concat()).collect();
     let prompt_lens: Vec<usize> = tokens.iter().map(Vec::len).collect();
-    let completion_len = completions.iter().map(|c| c.tokens.len()).max().expect("a rollout has prompts");
-    let mask: Vec<f32> = completions
-        .iter()
-        .flat_map(|c| (0..completion_len).map(|t| if t < c.tokens.len() { 1.0 } else { 0.0 }))
-        .collect();
+    let value_lens: Vec<usize> = completions.iter().map(|c| value_len(c, &config.rollout)).collect();
+    let completion_len = *value_lens.iter().max().expect("a rollout has prompts");
     let batch = rows.len();
-    let completion_mask = Tensor::from_data(TensorData::new(mask, [batch, completion_len]), &device);
+    let columns = |values: Vec<f32>| -> Tensor<2> {
+        Tensor::from_data(TensorData::new(values, [batch, completion_len]), &device)
+    };
+    let mask_of = |lens: &mut dyn Iterator<Item = usize>| {
+        columns(lens.flat_map(|len| (0..completion_len).map(move |t| f32::from(t < len))).collect())
+    };
+    let completion_mask = mask_of(&mut completions.iter().map(|c| c.tokens.len()));
+    let value_mask = mask_of(&mut value_lens.iter().copied());
+    let token_rewards = token_rewards.map(|rows: Vec<Vec<f32>>| {
+        let padded =
+            |row: &Vec<f32>| (0..completion_len).map(|t| row.get(t).copied().unwrap_or(0.0)).collect();
+        columns(rows.iter().flat_map::<Vec<f32>, _>(padded).collect())
+    });
 
     let ref_policy = Policy { lm: actors.ref_policy.valid(), value_head: None };
     let critic = actors.critic.map(ScalarModel::valid);
@@ -122,23 +170,27 @@ pub(crate) fn collect_rollout(
         rows.chunks(size).enumerate().map(record).collect::<Vec<_>>()
     });
     let recorded: Vec<[Tensor<2>; 3]> = recorded.into_iter().flatten().collect();
-    let join = |which: usize| {
+    let join = |which: usize, mask: &Tensor<2>| {
         let parts = recorded.iter().map(|parts| parts[which].clone()).collect();
-        Tensor::cat(parts, 0) * completion_mask.clone()
+        Tensor::cat(parts, 0) * mask.clone()
     };
-    let old_logprobs = join(0);
+    let old_logprobs = join(0, &completion_mask);
     Ok(Rollout {
         sampler_error: sampler_error(&completions, &old_logprobs, completion_len),
-        ref_logprobs: join(1),
-        values: join(2),
+        ref_logprobs: join(1, &completion_mask),
+        values: join(2, &value_mask),
         old_logprobs,
         scores: Tensor::from_data(TensorData::new(scores, [batch]), &device),
         rows,
         prompt_lens,
         ended,
+        value_lens,
         completion_len,
         completion_mask,
+        value_mask,
         raw_scores,
+        gold_scores,
+        token_rewards,
     })
 }
 
@@ -152,15 +204,22 @@ pub(crate) fn generate_options(config: &PpoConfig, tokenizer: &Tokenizer, seed: 
     }
 }
 
-/// Scores completions, and checks what comes back.
-pub(crate) fn score_completions(
+/// Columns of an answer that have a value: its tokens, and one past the end where its score stands there.
+fn value_len(completion: &Completion, config: &RolloutConfig) -> usize {
+    let len = completion.tokens.len();
+    let past_end = config.score_at == ScoreAt::PastEnd
+        && completion.finish == Finish::Stop
+        && len < config.max_new_tokens;
+    len + usize::from(past_end)
+}
+
+/// Answers as a scoring function reads them.
+pub(crate) fn samples<'a>(
     tokenizer: &Tokenizer,
-    prompts: &[&EncodedPrompt],
-    completions: &[Completion],
-    step: usize,
-    score: &mut ScoreFn<'_>,
-) -> Result<Vec<f32>, Error> {
-    let samples: Vec<Sample<'_>> = prompts
+    prompts: &[&'a EncodedPrompt],
+    completions: &'a [Completion],
+) -> Vec<Sample<'a>> {
+    prompts
         .iter()
         .zip(completions)
         .map(|(prompt, completion)| Sample {
@@ -170,8 +229,12 @@ pub(crate) fn score_completions(
             completion_tokens: &completion.tokens,
             ended: completion.finish == Finish::Stop,
         })
-        .collect();
-    let scores = score(&samples).map_err(|source| Error::Score { step, source })?;
+        .collect()
+}
+
+/// Asks for the score of each answer, and checks what comes back.
+pub(crate) fn ask(samples: &[Sample<'_>], step: usize, score: &mut ScoreFn<'_>) -> Result<Vec<f32>, Error> {
+    let scores = score(samples).map_err(|source| Error::Score { step, source })?;
     if scores.len() != samples.len() {
         let problem = format!("{} scores for {} answers", scores.len(), samples.len());
         return Err(Error::BadScores { step, problem });
@@ -180,6 +243,29 @@ pub(crate) fn score_completions(
         return Err(Error::BadScores { step, problem: format!("the score {bad}") });
     }
     Ok(scores)
+}
+
+/// Asks for the rewards of each token, and checks what comes back.
+fn ask_tokens(
+    samples: &[Sample<'_>],
+    step: usize,
+    rewards: &mut TokenRewardFn<'_>,
+) -> Result<Vec<Vec<f32>>, Error> {
+    let rows = rewards(samples).map_err(|source| Error::Score { step, source })?;
+    let bad = |problem: String| Error::BadScores { step, problem };
+    if rows.len() != samples.len() {
+        return Err(bad(format!("token rewards of {} answers for {}", rows.len(), samples.len())));
+    }
+    for (row, sample) in rows.iter().zip(samples) {
+        let n = sample.completion_tokens.len();
+        if row.len() != n {
+            return Err(bad(format!("{} token rewards for an answer of {n} tokens", row.len())));
+        }
+        if let Some(reward) = row.iter().find(|reward| !reward.is_finite()) {
+            return Err(bad(format!("the token reward {reward}")));
+        }
+    }
+    Ok(rows)
 }
 
 /// The rule for missing ends, then the cut.
@@ -213,6 +299,13 @@ impl Rollout {
     /// Whether there is no episode; never true for a rollout that was collected.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Completion tokens and values of these episodes.
+    pub(crate) fn counts(&self, episodes: &[usize]) -> (usize, usize) {
+        let tokens = |&i: &usize| self.rows[i].len() - self.prompt_lens[i];
+        let values = |&i: &usize| self.value_lens[i];
+        (episodes.iter().map(tokens).sum(), episodes.iter().map(values).sum())
     }
 
     /// These episodes for one forward pass.

@@ -9,7 +9,7 @@ use temper_train::Seed;
 
 use crate::critic::Critic;
 use crate::gae::Advantages;
-use crate::learner::Learner;
+use crate::learner::{Learner, Recorded};
 use crate::metrics::PpoMetrics;
 use crate::prompts::EncodedPrompt;
 use crate::rewards::shape_rewards;
@@ -79,7 +79,7 @@ fn collect(
     let tokenizer = Tokenizer::byte();
     let actors = learner.actors(ref_policy, &tokenizer);
     let prompts: Vec<&EncodedPrompt> = prompts.iter().collect();
-    collect_rollout(config, &actors, &prompts, 17, 1, &mut count_fives).unwrap()
+    collect_rollout(config, &actors, &prompts, 17, 1, &mut (&mut count_fives).into()).unwrap()
 }
 
 /// What the rollout teaches, with its part of the metrics, and Σ d of each answer.
@@ -93,7 +93,8 @@ fn targets(config: &PpoConfig, rollout: &Rollout) -> (Advantages, PpoMetrics, Ve
 fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollout) -> (PpoMetrics, Learner) {
     let (advantages, mut metrics, _) = targets(config, rollout);
     let rates = (config.learning_rate, config.critic.learning_rate);
-    learner.update(config, rollout, &advantages, rates, 0, Seed(5)).unwrap().fill(&mut metrics);
+    let recorded = Recorded { rollout, targets: &advantages, texts: None };
+    learner.update(config, &recorded, rates, 0, Seed(5)).unwrap().fill(&mut metrics);
     (metrics, learner)
 }
 
@@ -188,6 +189,7 @@ fn pad_columns_change_no_metric() {
         padded.completion_len += 3;
         let pad = |x: Tensor<2>| Tensor::cat(vec![x, Tensor::zeros([8, 3], &Device::flex())], 1);
         padded.completion_mask = pad(rollout.completion_mask.clone());
+        padded.value_mask = pad(rollout.value_mask.clone());
         padded.old_logprobs = pad(rollout.old_logprobs.clone());
         padded.ref_logprobs = pad(rollout.ref_logprobs.clone());
         padded.values = pad(rollout.values.clone());
@@ -268,7 +270,7 @@ fn an_end_in_the_last_column_is_an_end() {
     let rollout = collect(&config, &learner(&config, Critic::ValueHead), &language_model(1), &prompts(96));
     let (mask, scores) = (rollout.completion_mask.clone(), rollout.scores.clone());
     let zeros = Tensor::zeros([96, rollout.completion_len], &Device::flex());
-    let rewards = numbers(shape_rewards(zeros.clone(), zeros, scores, mask, 0.0).rewards);
+    let rewards = numbers(shape_rewards(zeros.clone(), zeros, scores, mask.clone(), mask, 0.0).rewards);
     let mut seen = [0; 3];
     for (i, row) in rollout.rows.iter().enumerate() {
         let completion = &row[rollout.prompt_lens[i]..];
@@ -442,6 +444,7 @@ fn values_that_are_the_returns_explain_all_of_them() {
             zeros.clone(),
             rollout.scores.clone(),
             rollout.completion_mask.clone(),
+            rollout.value_mask.clone(),
             0.0,
         );
         let found = Advantages { advantages: zeros, returns };

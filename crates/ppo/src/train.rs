@@ -12,11 +12,12 @@ use temper_train::{Candidate, Run, Seed, shuffled};
 use crate::checks::Checks;
 use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
-use crate::learner::Learner;
+use crate::learner::{Learner, Recorded};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::prompts::{EncodedPrompt, PromptDataset};
+use crate::ptx::TextDataset;
 use crate::rewards::{ShapedRewards, shape_rewards};
-use crate::rollout::{Rollout, ScoreFn, collect_rollout, generate_options, score_completions};
+use crate::rollout::{Rollout, ScoreFn, Scorers, ask, collect_rollout, generate_options, samples};
 use crate::{Error, PpoConfig};
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1).
@@ -39,23 +40,41 @@ pub struct Text<'a> {
     pub template: &'a Template,
 }
 
-/// Trains a policy against `score`, holding it near its reference.
+/// What the stage learns from; prompts alone are enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<'a> {
+    /// What is answered.
+    pub prompts: &'a PromptDataset,
+    /// What is answered to see how far the policy is.
+    pub eval_prompts: Option<&'a PromptDataset>,
+    /// Pretraining text that is mixed into the updates (PPO-ptx).
+    pub texts: Option<&'a TextDataset>,
+}
+
+impl<'a> From<&'a PromptDataset> for Data<'a> {
+    fn from(prompts: &'a PromptDataset) -> Self {
+        Self { prompts, eval_prompts: None, texts: None }
+    }
+}
+
+/// Trains a policy against a scoring function, holding it near its reference.
 ///
-/// Returns the policy off the tape. The run directory gets metrics, checkpoints and `final/`, with the critic in
+/// Returns the policy off the tape, or its moving average if the settings ask for one. The run directory gets metrics, checkpoints and `final/`, with the critic in
 /// `critic/`. An interrupted run has written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
 /// Files, settings, a scoring function that fails (the run has written a checkpoint then), or a loss that is not finite.
-pub fn train(
+pub fn train<'a>(
     config: &PpoConfig,
     models: Models,
     text: Text<'_>,
-    prompts: &PromptDataset,
-    eval_prompts: Option<&PromptDataset>,
-    score: &mut ScoreFn<'_>,
+    data: impl Into<Data<'a>>,
+    scorers: impl Into<Scorers<'a>>,
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
+    let Data { prompts, eval_prompts, texts } = data.into();
+    let mut scorers = scorers.into();
     let seed = Seed(config.seed);
     let steps_per_epoch = prompts.prompts.len().div_ceil(config.batch_size);
     let all_steps = config.epochs.saturating_mul(steps_per_epoch);
@@ -78,7 +97,7 @@ pub fn train(
         let batch = step_prompts(prompts, config.batch_size, step, seed);
         let sample_seed = seed.stream_at("sample", step as u64).random();
         let actors = learner.actors(&ref_policy, text.tokenizer);
-        let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, score) {
+        let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, &mut scorers) {
             Ok(rollout) => rollout,
             Err(error) => {
                 // A scorer from outside may fail at any time; what was learned until then must not be lost.
@@ -95,14 +114,9 @@ pub fn train(
 
         let lr = config.schedule.learning_rate(config.learning_rate, step, total_steps);
         let scale = lr / config.learning_rate;
-        let update = learner.update(
-            config,
-            &rollout,
-            &advantages,
-            (lr, config.critic.learning_rate * scale),
-            step,
-            seed,
-        )?;
+        let learning_rates = (lr, config.critic.learning_rate * scale);
+        let recorded = Recorded { rollout: &rollout, targets: &advantages, texts };
+        let update = learner.update(config, &recorded, learning_rates, step, seed)?;
         learner.kl.update(metrics.kl, rollout.len());
         step += 1;
 
@@ -119,7 +133,8 @@ pub fn train(
         if let Some(eval_prompts) = eval_prompts
             && (last || due(step, config.eval_every))
         {
-            let found = evaluate(config, &learner.policy.lm, text.tokenizer, eval_prompts, step, score)?;
+            let policy = learner.released();
+            let found = evaluate(config, &policy, text.tokenizer, eval_prompts, step, scorers.score)?;
             run.log_evaluation(step, &found)?;
             candidate = Some(("eval/scores", found.scores));
         }
@@ -135,11 +150,11 @@ pub fn train(
             run.save_checkpoint(step, |dir| learner.save(dir, text, Some(step)))?;
         }
         if stop && !last {
-            return Ok(learner.policy.lm.valid());
+            return Ok(learner.released());
         }
     }
     run.save_final(|dir| learner.save(dir, text, None))?;
-    Ok(learner.policy.lm.valid())
+    Ok(learner.released())
 }
 
 /// What a rollout teaches.
@@ -154,13 +169,19 @@ pub(crate) struct Targets {
 pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout, kl_coef: f64) -> Targets {
     let mask = rollout.completion_mask.clone();
     let (old_logprobs, ref_logprobs) = (rollout.old_logprobs.clone(), rollout.ref_logprobs.clone());
-    let mut shaped = shape_rewards(old_logprobs, ref_logprobs, rollout.scores.clone(), mask.clone(), kl_coef);
+    let value_mask = rollout.value_mask.clone();
+    let scores = rollout.scores.clone();
+    let mut shaped =
+        shape_rewards(old_logprobs, ref_logprobs, scores, mask.clone(), value_mask.clone(), kl_coef);
+    if let Some(token_rewards) = &rollout.token_rewards {
+        shaped.rewards = shaped.rewards + token_rewards.clone();
+    }
     if config.ppo.whiten_rewards {
-        shaped.rewards = scale_to_unit_variance(shaped.rewards, mask.clone());
+        shaped.rewards = scale_to_unit_variance(shaped.rewards, value_mask.clone());
     }
     let (rewards, values) = (shaped.rewards.clone(), rollout.values.clone());
     let (gamma, gae_lambda) = (config.ppo.gamma, config.ppo.gae_lambda);
-    let found = estimate_advantages(rewards, values, mask.clone(), gamma, gae_lambda);
+    let found = estimate_advantages(rewards, values, value_mask, gamma, gae_lambda);
     let advantages = Advantages { advantages: whiten(found.advantages, mask), returns: found.returns };
     Targets { shaped, advantages }
 }
@@ -197,7 +218,7 @@ pub fn evaluate(
         let part: Vec<&EncodedPrompt> = part.iter().collect();
         let rows: Vec<Vec<u32>> = part.iter().map(|prompt| prompt.tokens.clone()).collect();
         let completions = generate(policy, &rows, &options)?;
-        let found = score_completions(tokenizer, &part, &completions, step, score)?;
+        let found = ask(&samples(tokenizer, &part, &completions), step, score)?;
         scores += found.iter().map(|&s| f64::from(s)).sum::<f64>();
         ended += completions.iter().filter(|c| c.finish == temper_model::Finish::Stop).count();
         tokens += completions.iter().map(|c| c.tokens.len()).sum::<usize>();

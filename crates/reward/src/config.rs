@@ -120,10 +120,18 @@ impl Documented for RewardConfig {
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
             ("schedule.kind", "constant | linear | cosine"),
             ("schedule.warmup_steps", "updates until the highest learning rate"),
+            (
+                "schedule.warmup_from",
+                "where the warm-up starts, as a fraction of the highest; 0: one step above 0",
+            ),
             ("schedule.final_fraction", "where linear and cosine end, as a fraction of the highest"),
             ("optimizer.beta_1", "decay of the mean of gradients"),
             ("optimizer.beta_2", "decay of the mean of squared gradients"),
             ("optimizer.epsilon", "added to the root of the second moment"),
+            (
+                "optimizer.epsilon_style",
+                "pytorch: after that root's bias correction | tensorflow: before, as lm-human-preferences",
+            ),
             ("optimizer.weight_decay", "decoupled, on every parameter"),
             ("optimizer.max_grad_norm", "global gradient norm is clipped to this; 0: never"),
         ]

@@ -1,7 +1,7 @@
 //! Demonstrations as token rows.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
-use temper_train::{Demonstration, fingerprint_rows};
+use temper_tokenizer::{Example, Overflow, Template, Tokenizer, encode_text};
+use temper_train::{Demonstration, Lesson, fingerprint_rows};
 
 use crate::Error;
 use crate::loss::n_targets;
@@ -32,18 +32,41 @@ impl SftDataset {
         max_seq_len: usize,
         overflow: Overflow,
     ) -> Result<Self, Error> {
+        let lessons: Vec<Lesson> = demonstrations.iter().cloned().map(Lesson::Demonstration).collect();
+        Self::of_lessons(&lessons, tokenizer, template, max_seq_len, overflow)
+    }
+
+    /// Encodes demonstrations, and plain text mixed in among them, as InstructGPT does for the policies that PPO
+    /// starts from (appendix C.4: 10 % pretraining data). A plain text that is too long goes on in a further row.
+    ///
+    /// # Errors
+    /// Those of [`SftDataset::new`].
+    pub fn of_lessons(
+        lessons: &[Lesson],
+        tokenizer: &Tokenizer,
+        template: &Template,
+        max_seq_len: usize,
+        overflow: Overflow,
+    ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let encode = |d: &Demonstration| {
+        let encode = |lesson: &Lesson| {
+            let mut rows = match lesson {
+                Lesson::Demonstration(d) => template
+                    .encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
+                    .into_iter()
+                    .collect(),
+                Lesson::PlainText(plain) => encode_text(tokenizer, &plain.text, max_seq_len),
+            };
             // A tokenizer may have no id for a text, and the mean over no token is not a number.
-            template
-                .encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
-                .filter(|example| n_targets(example) > 0)
+            rows.retain(|example| n_targets(example) > 0);
+            rows
         };
-        let examples: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
+        let encoded: Vec<Vec<Example>> = lessons.iter().map(encode).collect();
+        let n_dropped = encoded.iter().filter(|rows| rows.is_empty()).count();
+        let examples: Vec<Example> = encoded.into_iter().flatten().collect();
         if examples.is_empty() {
-            return Err(Error::NothingFits { rows: demonstrations.len(), max_seq_len });
+            return Err(Error::NothingFits { rows: lessons.len(), max_seq_len });
         }
-        let n_dropped = demonstrations.len() - examples.len();
         let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();
         Ok(Self { examples, n_dropped, n_truncated })
     }

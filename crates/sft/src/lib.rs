@@ -36,5 +36,5 @@ mod train;
 pub use config::SftConfig;
 pub use dataset::SftDataset;
 pub use error::Error;
-pub use loss::{CompletionLogits, sft_loss};
+pub use loss::{completion_logits, sft_loss};
 pub use train::{SftEvaluation, SftMetrics, Text, evaluate, train};

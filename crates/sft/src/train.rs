@@ -12,7 +12,7 @@ use temper_train::{
     Candidate, Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json,
 };
 
-use crate::loss::{CompletionLogits, n_targets, sft_loss};
+use crate::loss::{completion_logits, n_targets, sft_loss};
 use crate::{Error, SftConfig, SftDataset};
 
 /// One line of `metrics.jsonl`, under TRL's names.
@@ -161,7 +161,7 @@ pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEv
     let found = in_parallel(parts.collect(), |(model, examples)| {
         let part = |examples: &[Example]| {
             let examples: Vec<&Example> = examples.iter().collect();
-            let found = CompletionLogits::new(&model, &examples, &device, &mut Dropout::off());
+            let found = completion_logits(&model, &examples, &device, &mut Dropout::off());
             let (targets, correct) = (found.n_targets(), found.n_correct());
             (sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64, correct, targets)
         };
@@ -201,7 +201,7 @@ fn accumulate(
         let mut dropout = if config.dropout { Dropout::seeded(seed) } else { Dropout::off() };
         let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
         for micro in rows.chunks(size) {
-            let found = CompletionLogits::new(&model, micro, &device.clone().inner(), &mut dropout);
+            let found = completion_logits(&model, micro, &device.clone().inner(), &mut dropout);
             correct += found.n_correct();
             let weight = found.n_targets() as f64 / n as f64;
             let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);

@@ -118,6 +118,27 @@ impl Template {
     }
 }
 
+/// Plain text as rows of at most `max_len` ids, all of it to be learned: the start token if the tokenizer has one, the
+/// text, the end token. What does not fit goes on in the next row, without a start of its own.
+///
+/// No template: it has no prompt. In an [`Example`] the start token alone counts as one.
+///
+/// # Panics
+/// If `max_len` is 0.
+pub fn encode_text(tokenizer: &Tokenizer, text: &str, max_len: usize) -> Vec<Example> {
+    let special = tokenizer.special();
+    let mut tokens: Vec<u32> = special.bos.into_iter().collect();
+    let n_start = tokens.len();
+    tokens.extend(tokenizer.encode(text));
+    tokens.push(special.eos);
+    let row = |(i, row): (usize, &[u32])| Example {
+        tokens: row.to_vec(),
+        prompt_len: if i == 0 { n_start } else { 0 },
+        n_cut: 0,
+    };
+    tokens.chunks(max_len).enumerate().map(row).collect()
+}
+
 /// Puts `text` where the pieces have their prompt or completion. A token that the tokenizer lacks is left
 /// out; `Template::check` is where that is an error.
 fn encode(pieces: &[Piece], tokenizer: &Tokenizer, text: &[u32]) -> Vec<u32> {
@@ -144,6 +165,15 @@ mod tests {
     const BOS: u32 = 1;
     const SEP: u32 = 2;
     const EOS: u32 = 3;
+
+    #[test]
+    fn plain_text_is_learned_from_its_start_to_its_end_over_as_many_rows_as_it_takes() {
+        let rows = encode_text(&Tokenizer::byte(), "abcd", 4);
+        let row = |tokens: &[u32], prompt_len| Example { tokens: tokens.to_vec(), prompt_len, n_cut: 0 };
+        let [a, b, c, d] = [b'a', b'b', b'c', b'd'].map(|byte| u32::from(byte) + 4);
+        assert_eq!(rows, [row(&[BOS, a, b, c], 1), row(&[d, EOS], 0)]);
+        assert_eq!(encode_text(&Tokenizer::byte(), "a", 9), [row(&[BOS, a, EOS], 1)]);
+    }
 
     fn bytes(text: &str) -> Vec<u32> {
         text.bytes().map(|byte| u32::from(byte) + 4).collect()

@@ -34,7 +34,7 @@ mod tokenizer;
 pub use byte::ByteTokenizer;
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
-pub use example::{Example, Overflow};
+pub use example::{Example, Overflow, encode_text};
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};

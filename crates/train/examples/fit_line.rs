@@ -32,7 +32,7 @@ fn main() -> Result<(), Error> {
         let n = values.len();
         Tensor::<2>::from_data(TensorData::new(values, [n, 1]), &device)
     };
-    let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, final_fraction: 0.0 };
+    let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, ..Schedule::default() };
     let mut optimizer = Optimizer::new(&AdamWConfig::default());
     let mut line = LinearConfig::new(1, 1).with_initializer(Initializer::Zeros).init(&device).train();
     run.started(STEPS);

@@ -254,7 +254,7 @@ pub(crate) mod testing {
                 max_steps: None,
                 dropout: 0.1,
                 lengths: vec![1, 2],
-                schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, final_fraction: 0.0 },
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, ..Schedule::default() },
             }
         }
     }
@@ -273,6 +273,7 @@ pub(crate) mod testing {
                 ("kl.target.nats", "Wanted KL"),
                 ("schedule.kind", "Shape"),
                 ("schedule.warmup_steps", "Warm-up"),
+                ("schedule.warmup_from", "Its start"),
                 ("schedule.final_fraction", "End"),
             ]
         }

@@ -11,7 +11,7 @@
 //! use temper_train::{Run, Schedule, ScheduleKind, Seed, length_buckets};
 //!
 //! # fn main() -> Result<(), temper_train::Error> {
-//! let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 1, final_fraction: 0.1 };
+//! let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 1, ..Schedule::default() };
 //! let batches = length_buckets(&[3, 9, 4, 8], 2, &mut Seed(0).stream_at("shuffle", 0));
 //!
 //! let mut run = Run::ephemeral()?;
@@ -32,6 +32,7 @@ mod event;
 
 // Pure: from a seed and a step to what happens in it.
 mod batches;
+mod ema;
 mod optim;
 mod schedule;
 mod seed;
@@ -57,14 +58,15 @@ pub use best::Candidate;
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, verify, write_atomic};
 pub use config::resolve;
 pub use documented::{Documented, to_commented_toml, undocumented_keys};
+pub use ema::moving_average;
 pub use error::{Error, Fault, Origin};
 pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
-pub use optim::{AdamWConfig, Gradients, Optimizer};
+pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use range::{require, require_count, require_fraction, require_positive};
-pub use records::{Comparison, Demonstration, Prompt};
+pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
 pub use run::Run;
 pub use same::{Inputs, fingerprint_files, fingerprint_rows};

@@ -21,12 +21,26 @@ pub struct AdamWConfig {
     pub beta_1: f64,
     /// Decay of the running mean of squared gradients, β₂.
     pub beta_2: f64,
-    /// Added to the root of the bias-corrected second moment, as PyTorch does it.
+    /// Added to the root of the second moment.
     pub epsilon: f64,
+    /// Whether that root is corrected for its bias before.
+    pub epsilon_style: EpsilonStyle,
     /// Decoupled weight decay on every parameter.
     pub weight_decay: f64,
     /// Longest global gradient norm; 0 clips nothing.
     pub max_grad_norm: f64,
+}
+
+/// Where Adam's ε stands. The two differ in the first thousand updates, when TensorFlow's counts for more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpsilonStyle {
+    /// √(v / (1 − β₂ᵗ)) + ε, as in the paper's algorithm and in PyTorch.
+    #[default]
+    Pytorch,
+    /// √v + ε, with the correction in the step size: lr √(1 − β₂ᵗ) / (1 − β₁ᵗ), as TensorFlow 1 does it and so
+    /// lm-human-preferences (Kingma and Ba 2015, end of section 2).
+    Tensorflow,
 }
 
 impl AdamWConfig {
@@ -47,7 +61,14 @@ impl AdamWConfig {
 impl Default for AdamWConfig {
     /// PyTorch's Adam (β .9 and .999, ε 1e-8, no decay) with the notebook's clip at 1.
     fn default() -> Self {
-        Self { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            epsilon_style: EpsilonStyle::Pytorch,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+        }
     }
 }
 
@@ -277,12 +298,17 @@ struct Update {
 impl Update {
     fn new(config: &AdamWConfig, updates: u64, learning_rate: f64, grad_scale: f64) -> Self {
         let t = updates as f64;
+        let second_scale = 1.0 / (1.0 - config.beta_2.powf(t)).sqrt();
         Self {
             beta_1: config.beta_1,
             beta_2: config.beta_2,
             rate: learning_rate / (1.0 - config.beta_1.powf(t)),
-            second_scale: 1.0 / (1.0 - config.beta_2.powf(t)).sqrt(),
-            epsilon: config.epsilon,
+            second_scale,
+            epsilon: match config.epsilon_style {
+                EpsilonStyle::Pytorch => config.epsilon,
+                // m / (√v + ε) times √(1 − β₂ᵗ), with that root taken into the denominator.
+                EpsilonStyle::Tensorflow => config.epsilon * second_scale,
+            },
             keep: 1.0 - learning_rate * config.weight_decay,
             grad_scale,
         }

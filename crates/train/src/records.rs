@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `prompt` | `prompt`, `instruction` (with a non-empty `input` after a blank line), `question` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
+//! | plain text | `text`, where there is no prompt |
 //! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
 //! | a pair of them | `chosen`, `rejected`, `margin` if given; without a prompt column, whole hh-rlhf transcripts |
 //!
@@ -22,6 +23,7 @@ use crate::rows::kind_of;
 const PROMPT_COLUMNS: [&str; 3] = ["prompt", "instruction", "question"];
 const COMPLETIONS_COLUMNS: [&str; 2] = ["completions", "responses"];
 const COMPLETION_COLUMNS: [&str; 4] = ["completion", "response", "output", "answer"];
+const TEXT_COLUMNS: [&str; 1] = ["text"];
 /// What an hh-rlhf transcript puts before every answer; a prompt cut from one ends with it.
 const ASSISTANT: &str = "\n\nAssistant:";
 
@@ -32,6 +34,23 @@ pub struct Demonstration {
     pub prompt: String,
     /// How to answer.
     pub completion: String,
+}
+
+/// Text without a prompt, all of it to be learned, as in pretraining.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlainText {
+    /// The text.
+    pub text: String,
+}
+
+/// A row for SFT: a demonstration, or plain text mixed in among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Lesson {
+    /// The completion is learned.
+    Demonstration(Demonstration),
+    /// All of it is learned.
+    PlainText(PlainText),
 }
 
 /// A prompt and two or more completions, ranked.
@@ -108,6 +127,31 @@ impl<'de> Deserialize<'de> for Comparison {
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::from_row(&Map::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for PlainText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_row(&Map::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lesson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let row = Map::deserialize(deserializer)?;
+        let is_plain = present(&row, &PROMPT_COLUMNS).is_none() && present(&row, &TEXT_COLUMNS).is_some();
+        let lesson = if is_plain {
+            PlainText::from_row(&row).map(Self::PlainText)
+        } else {
+            Demonstration::from_row(&row).map(Self::Demonstration)
+        };
+        lesson.map_err(D::Error::custom)
+    }
+}
+
+impl PlainText {
+    fn from_row(row: &Map<String, Value>) -> Result<Self, Fault> {
+        Ok(Self { text: text(row, &TEXT_COLUMNS)?.to_owned() })
     }
 }
 
@@ -308,6 +352,17 @@ mod tests {
             }
         }
         check::<Demonstration>(json!({"prompt": null, "question": "p", "answer": " c"}), expected);
+    }
+
+    #[test]
+    fn a_lesson_without_a_prompt_is_plain_text() {
+        check::<Lesson>(json!({"text": "All of it."}), json!({"text": "All of it."}));
+        let demonstration = json!({"prompt": "p", "completion": " c"});
+        check::<Lesson>(json!({"prompt": "p", "completion": " c", "text": "p c"}), demonstration);
+        check_error::<Lesson>(json!({"text": " "}), "column `text` is empty");
+        check_error::<Lesson>(json!({"text": 3}), "column `text` must be a string, found a number");
+        check_error::<PlainText>(json!({"prompt": "p"}), "missing column `text`");
+        check_error::<Lesson>(json!({}), "missing column `prompt`, `instruction` or `question`");
     }
 
     #[test]

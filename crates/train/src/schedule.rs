@@ -26,6 +26,8 @@ pub struct Schedule {
     pub kind: ScheduleKind,
     /// Steps before the full rate is reached.
     pub warmup_steps: usize,
+    /// Where the warm-up starts, as a fraction of the base rate (InstructGPT: a tenth); 0 for one step above 0.
+    pub warmup_from: f64,
     /// What is left of the base rate at the end, as a fraction; `constant` ignores it.
     pub final_fraction: f64,
 }
@@ -36,16 +38,22 @@ impl Schedule {
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn validate(&self) -> Result<(), Error> {
+        require_fraction("schedule.warmup_from", self.warmup_from)?;
         require_fraction("schedule.final_fraction", self.final_fraction)
     }
 
     /// The rate of the update number `step`, counted from 0, in a run of `total_steps`.
     ///
-    /// During the warm-up it is `base · (step + 1) / (warmup_steps + 1)`: never 0, and `base` at
-    /// `warmup_steps`. It reaches the final rate at `total_steps` and keeps it beyond.
+    /// The warm-up is a line from `base · warmup_from` at step 0 to `base` at `warmup_steps`; a line from 0 starts one
+    /// step earlier, `base · (step + 1) / (warmup_steps + 1)`, since a rate of 0 would waste an update. The final rate
+    /// is reached at `total_steps` and kept beyond.
     pub fn learning_rate(&self, base: f64, step: usize, total_steps: usize) -> f64 {
         if step < self.warmup_steps {
-            return base * (step as f64 + 1.0) / (self.warmup_steps as f64 + 1.0);
+            if self.warmup_from == 0.0 {
+                return base * (step as f64 + 1.0) / (self.warmup_steps as f64 + 1.0);
+            }
+            let done = step as f64 / self.warmup_steps as f64;
+            return base * (self.warmup_from + (1.0 - self.warmup_from) * done);
         }
         let decay_steps = total_steps.saturating_sub(self.warmup_steps);
         let done =
@@ -82,22 +90,39 @@ mod tests {
         check(schedule, 10, &[(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0), (4, 2.0)]);
     }
 
+    /// InstructGPT, appendix C.4: from a tenth of the peak, over ten iterations.
+    #[test]
+    fn a_warmup_may_start_at_a_tenth() {
+        let schedule = Schedule { warmup_steps: 10, warmup_from: 0.1, ..Schedule::default() };
+        check(schedule, 100, &[(0, 0.2), (5, 1.1), (10, 2.0), (50, 2.0)]);
+    }
+
     #[test]
     fn linear_falls_in_a_line_and_is_clamped() {
-        let schedule = Schedule { kind: ScheduleKind::Linear, warmup_steps: 2, final_fraction: 0.1 };
+        let schedule = Schedule {
+            kind: ScheduleKind::Linear,
+            warmup_steps: 2,
+            final_fraction: 0.1,
+            ..Schedule::default()
+        };
         check(schedule, 10, &[(2, 2.0), (4, 1.55), (6, 1.1), (8, 0.65), (10, 0.2), (99, 0.2)]);
     }
 
     #[test]
     fn cosine_falls_along_a_cosine_and_is_clamped() {
-        let schedule = Schedule { kind: ScheduleKind::Cosine, warmup_steps: 0, final_fraction: 0.0 };
+        let schedule = Schedule { kind: ScheduleKind::Cosine, ..Schedule::default() };
         let quarter = 1.0 + std::f64::consts::FRAC_1_SQRT_2;
         check(schedule, 8, &[(0, 2.0), (2, quarter), (4, 1.0), (6, 2.0 - quarter), (8, 0.0), (9, 0.0)]);
     }
 
     #[test]
     fn a_warmup_longer_than_the_run_is_finite() {
-        let schedule = Schedule { kind: ScheduleKind::Linear, warmup_steps: 9, final_fraction: 0.5 };
+        let schedule = Schedule {
+            kind: ScheduleKind::Linear,
+            warmup_steps: 9,
+            final_fraction: 0.5,
+            ..Schedule::default()
+        };
         check(schedule, 4, &[(0, 0.2), (8, 1.8), (9, 1.0), (20, 1.0)]);
     }
 }

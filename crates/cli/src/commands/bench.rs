@@ -12,7 +12,7 @@ use temper_model::{
 };
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
 use temper_reward::{RewardConfig, RewardDataset};
-use temper_sft::{CompletionLogits, SftConfig, SftDataset, sft_loss};
+use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
 use temper_train::{
     AdamWConfig, BadRows, Comparison, Demonstration, Optimizer, Prompt, Run, Seed, read_all, read_metrics,
@@ -92,7 +92,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
         Ok(score_samples(&reward_model, samples, samples.len()))
     };
-    temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut Run::ephemeral()?)?;
+    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();
 
     print_json(&json!({
@@ -181,7 +181,7 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
         let mut model = CausalLm::new(&config, &mut Seed(0).stream("init"), device).train();
         let mut optimizer = Optimizer::new(&AdamWConfig::default());
         let seconds = repeated(repeats.max(20), || {
-            let found = CompletionLogits::new(&model, &examples, device, &mut Dropout::seeded(0));
+            let found = completion_logits(&model, &examples, device, &mut Dropout::seeded(0));
             let loss = sft_loss(found.logits, found.targets);
             loss.clone().into_scalar::<f64>();
             optimizer.accumulate(&model, loss);
@@ -211,7 +211,7 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
         |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let column =

@@ -43,7 +43,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
         let args = SftArgs {
-            data: vec![files.data.join("demonstrations.jsonl")],
+            data: [vec![files.data.join("demonstrations.jsonl")], files.heldout("texts.jsonl")].concat(),
             model: recipe.model().into(),
             eval_data: files.heldout("demonstrations_heldout.jsonl"),
             run: run_args(&files.sft),
@@ -73,6 +73,8 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
             rewards: RewardSources::model(files.reward.join("final")),
             prompts: vec![files.data.join("prompts.jsonl")],
             eval_data: vec![],
+            ptx_data: files.heldout("texts.jsonl"),
+            gold: (recipe == RecipeName::Courtesy).then(|| "courtesy".into()),
             run: run_args(&files.ppo),
             settings: settings("ppo"),
         };

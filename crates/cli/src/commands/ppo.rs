@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_model::ScalarModel;
-use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample, Text};
+use temper_ppo::{
+    Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, Text, TextDataset,
+};
 use temper_tokenizer::{Example, Overflow};
-use temper_train::{Prompt, read_all};
+use temper_train::{PlainText, Prompt, read_all};
 
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
+use crate::commands::eval::{Answer, Judge};
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
@@ -38,6 +41,13 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let data = load(&args.prompts)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
+    let texts = if args.ptx_data.is_empty() {
+        None
+    } else {
+        Some(texts(session, &args.ptx_data, &text, max_seq_len, args.run.skip_bad_rows)?)
+    };
+    let mut judge = args.gold.as_deref().map(|spec| Judge::open(spec, &device)).transpose()?;
+
     let critic = match (config.critic.kind, &reward_model) {
         (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
@@ -51,6 +61,12 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
     let mut rewards = Rewards::open(&args.rewards, reward_model.as_ref(), config.batch_size)?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
+    let mut gold = judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, samples));
+    let scorers = Scorers {
+        score: &mut score,
+        token_rewards: None,
+        gold: gold.as_mut().map(|gold| gold as &mut ScoreFn<'_>),
+    };
     let inputs = inputs(
         backend,
         [
@@ -61,13 +77,43 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("the weights of the scores", Some(args.rewards.weights())),
             ("--prompts", Some(data.fingerprint())),
             ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
+            ("--ptx-data", texts.as_ref().map(TextDataset::fingerprint)),
+            ("--gold", args.gold.clone()),
         ],
     );
     let run = session.run(&args.run, "ppo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_ppo::train(&config, models, side, &data, eval_data.as_ref(), &mut score, &mut run)?;
+    let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
+    temper_ppo::train(&config, models, side, data, scorers, &mut run)?;
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// What a judge says of the samples, as text.
+fn gold_scores(judge: &mut Judge, samples: &[Sample<'_>]) -> Result<Vec<f32>, temper_ppo::ScoreError> {
+    let prompts: Vec<String> = samples.iter().map(|sample| sample.prompt.to_owned()).collect();
+    let answers: Vec<Answer> = (samples.iter())
+        .map(|sample| Answer {
+            completion: sample.completion.clone(),
+            tokens: sample.completion_tokens.to_vec(),
+            ended: sample.ended,
+        })
+        .collect();
+    Ok(judge.scores(&prompts, &answers)?.into_iter().map(|score| score as f32).collect())
+}
+
+/// Reads and encodes plain text.
+fn texts(
+    session: &Session,
+    paths: &[PathBuf],
+    text: &TextSide,
+    max_seq_len: usize,
+    skip_bad_rows: bool,
+) -> Result<TextDataset> {
+    let rows = read_all::<PlainText>(paths, bad_rows(skip_bad_rows))?;
+    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let rows: Vec<PlainText> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    Ok(TextDataset::new(&rows, &text.tokenizer, max_seq_len)?)
 }
 
 /// A reward model as a scoring function: the sampled ids as they are, never text encoded again.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use temper_sft::{SftConfig, SftDataset, Text};
 use temper_tokenizer::Overflow;
-use temper_train::{Demonstration, read_all};
+use temper_train::{Lesson, read_all};
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
@@ -41,7 +41,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
-/// Reads and encodes demonstrations, and says what was left out.
+/// Reads and encodes demonstrations and plain text, and says what was left out.
 pub fn dataset(
     session: &Session,
     paths: &[PathBuf],
@@ -50,10 +50,10 @@ pub fn dataset(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<SftDataset> {
-    let rows = read_all::<Demonstration>(paths, bad_rows(skip_bad_rows))?;
+    let rows = read_all::<Lesson>(paths, bad_rows(skip_bad_rows))?;
     session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let demonstrations: Vec<Demonstration> = rows.rows.into_iter().map(|(_, row)| row).collect();
-    let data = SftDataset::new(&demonstrations, &text.tokenizer, &text.template, max_seq_len, overflow)?;
+    let lessons: Vec<Lesson> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let data = SftDataset::of_lessons(&lessons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
     session.note_count(
         data.n_dropped,
         &format!("examples do not fit into {max_seq_len} tokens, or have none to learn, and were dropped"),

@@ -34,8 +34,14 @@ fn close(found: &[f32], expected: &[f32]) {
     assert!(found.len() == expected.len() && found.iter().zip(expected).all(near), "{found:?} {expected:?}");
 }
 
-const CONFIG: AdamWConfig =
-    AdamWConfig { beta_1: 0.9, beta_2: 0.95, epsilon: 1e-5, weight_decay: 0.1, max_grad_norm: 0.0 };
+const CONFIG: AdamWConfig = AdamWConfig {
+    beta_1: 0.9,
+    beta_2: 0.95,
+    epsilon: 1e-5,
+    epsilon_style: EpsilonStyle::Pytorch,
+    weight_decay: 0.1,
+    max_grad_norm: 0.0,
+};
 
 /// Expected numbers by hand: the first step of Adam moves each weight by lr · g / (|g| + ε), after the decay.
 #[test]
@@ -47,6 +53,43 @@ fn the_first_step_moves_by_the_learning_rate() {
     let (module, norm) = optimizer.step(module, 0.01).unwrap();
     assert!((norm - 13.0).abs() < 1e-5);
     close(&values(&module), &[0.999 - 0.01, -1.998 + 0.01, 0.4995, 2.997 - 0.01]);
+}
+
+/// Oracle 14: lr √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε), written out in f64. Gradients near ε, where the styles differ:
+/// of the first step's, as large as ε / √(1 − β₂), TensorFlow's makes half a step and PyTorch's nearly a whole one.
+#[test]
+fn tensorflows_epsilon_stands_outside_the_bias_correction() {
+    let (lr, epsilon, beta_1, beta_2) = (0.5, 1e-5, 0.9, 0.999);
+    let config = AdamWConfig {
+        beta_1,
+        beta_2,
+        epsilon,
+        epsilon_style: EpsilonStyle::Tensorflow,
+        weight_decay: 0.0,
+        ..CONFIG
+    };
+    let first = epsilon / (1.0 - beta_2).sqrt();
+    let gradients = [[first, 0.0], [-2e-4, 3e-5], [1e-4, 1.0]];
+    let mut optimizer = Optimizer::new(&config);
+    let mut module = two();
+    let mut expected = [1.0, -2.0];
+    let (mut m, mut v) = ([0.0; 2], [0.0; 2]);
+    for (t, gradient) in gradients.iter().enumerate() {
+        let total = loss(&module, gradient.map(|g| g as f32), [0.0, 0.0]);
+        optimizer.accumulate(&module, total);
+        module = optimizer.step(module, lr).unwrap().0;
+        let t = t as i32 + 1;
+        let rate = lr * (1.0 - beta_2.powi(t)).sqrt() / (1.0 - beta_1.powi(t));
+        for (i, g) in gradient.iter().enumerate() {
+            m[i] = beta_1 * m[i] + (1.0 - beta_1) * g;
+            v[i] = beta_2 * v[i] + (1.0 - beta_2) * g * g;
+            expected[i] -= rate * m[i] / (f64::sqrt(v[i]) + epsilon);
+        }
+        if t == 1 {
+            assert!((expected[0] - 0.75f64).abs() < 1e-12, "half of the step of 0.5: {expected:?}");
+        }
+        close(&values(&module)[..2], &expected.map(|x| x as f32));
+    }
 }
 
 #[test]

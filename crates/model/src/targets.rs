@@ -1,0 +1,110 @@
+//! Logits and targets of the tokens that a language model is taught.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::dropout::Dropout;
+use crate::heads::{CausalLm, select_positions};
+use crate::input::TokenBatch;
+use crate::logprobs::{log_probs, token_logprobs};
+
+/// Logits and targets of some rows, from a given token of each to its end.
+///
+/// ```text
+/// tokens   [BOS] p p [SEP] a b [EOS] .
+/// row       0    1 2   3   4 5   6        first target 4: reads hidden states 3 4 5, predicts a b [EOS]
+/// ```
+///
+/// Only these rows reach the head over the vocabulary; prompts and padding cost nothing there.
+#[derive(Clone, Debug)]
+pub struct TargetLogits {
+    /// `[n, vocab]`.
+    pub logits: Tensor<2>,
+    /// `[n]`.
+    pub targets: Tensor<1, Int>,
+}
+
+impl TargetLogits {
+    /// Runs `model` over rows, each with the column of its first target. The first token of a row is never one:
+    /// nothing stands before it.
+    ///
+    /// # Shapes
+    /// - `rows`: token ids without padding, each with a column of 0 or above
+    pub fn new(model: &CausalLm, rows: &[(&[u32], usize)], device: &Device, dropout: &mut Dropout) -> Self {
+        let tokens: Vec<&[u32]> = rows.iter().map(|(tokens, _)| *tokens).collect();
+        let hidden = model.transformer.forward(&TokenBatch::right_padded(&tokens, device), dropout);
+        let mut positions = Vec::new();
+        let mut targets = Vec::new();
+        for (row, (tokens, first)) in rows.iter().enumerate() {
+            for (column, token) in tokens.iter().enumerate().skip((*first).max(1)) {
+                positions.push((row, column - 1));
+                targets.push(*token as i32);
+            }
+        }
+        let n = targets.len();
+        Self {
+            logits: model.logits(select_positions(hidden, &positions)),
+            targets: Tensor::from_data(TensorData::new(targets, [n]), device),
+        }
+    }
+
+    /// Number of target tokens.
+    pub fn n_targets(&self) -> usize {
+        self.targets.dims()[0]
+    }
+
+    /// How many targets are the most probable token.
+    pub fn n_correct(&self) -> usize {
+        let best = self.logits.clone().inner().argmax(1).squeeze_dim::<1>(1);
+        best.equal(self.targets.clone()).int().sum().into_scalar::<i64>() as usize
+    }
+
+    /// [`nll`] of these.
+    pub fn nll(self) -> Tensor<1> {
+        nll(self.logits, self.targets)
+    }
+}
+
+/// How many targets [`TargetLogits`] finds in a row of `len` tokens whose first target is `first`.
+pub fn n_targets(len: usize, first: usize) -> usize {
+    len.saturating_sub(first.max(1))
+}
+
+/// Mean negative log-likelihood of the targets, in nats: the loss of a language model.
+///
+/// # Shapes
+/// - `logits`: `[n, vocab]`, one row per target
+/// - `targets`: `[n]`
+/// - output: `[1]`; gradients flow into `logits`
+pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    -token_logprobs(log_probs(logits, 1.0), targets).mean()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelConfig;
+    use rand::SeedableRng;
+
+    #[test]
+    fn the_loss_is_the_mean_negative_log_likelihood() {
+        let device = Device::flex();
+        // Probabilities 1/4 and 1/2 of the targets: (ln 4 + ln 2) / 2.
+        let logits = Tensor::from_data([[1f32.ln(), 3f32.ln()], [0.0, 0.0]], &device);
+        let targets = Tensor::from_data(TensorData::new(vec![0i32, 1], [2]), &device);
+        let loss: f32 = nll(logits, targets).into_scalar();
+        assert!((loss - (4f32.ln() + 2f32.ln()) / 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn every_token_from_the_first_target_on_is_one_but_never_the_first_of_a_row() {
+        let device = Device::flex();
+        let config = ModelConfig { n_layers: 1, ..ModelConfig::preset("tiny").unwrap() };
+        let model = CausalLm::new(&config, &mut rand_chacha::ChaCha8Rng::seed_from_u64(0), &device);
+        let rows: [(&[u32], usize); 3] =
+            [(&[1, 70, 2, 80, 81, 3], 3), (&[1, 2, 90, 3], 2), (&[60, 61, 3], 0)];
+        let found = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
+        let n: usize = rows.iter().map(|(tokens, first)| n_targets(tokens.len(), *first)).sum();
+        assert_eq!((found.n_targets(), n), (7, 7));
+        assert_eq!(found.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
+    }
+}

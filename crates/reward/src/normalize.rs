@@ -1,0 +1,116 @@
+//! The level and the scale of a reward model's scores, which comparisons leave open.
+
+use serde::{Deserialize, Serialize};
+use temper_model::ScalarModel;
+use temper_tokenizer::Example;
+
+use crate::score;
+
+/// What is made of the scores after training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// They stay as they are.
+    None,
+    /// A bias: demonstrations score 0 on average (InstructGPT section 3.5).
+    #[default]
+    Mean,
+    /// Bias and gain: demonstrations score 0 on average, with a standard deviation of 1 (Ziegler et al. 2019, section
+    /// 2.2, to its references).
+    MeanStd,
+}
+
+/// How demonstrations scored before.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Level {
+    /// Mean score.
+    #[serde(rename = "eval_demonstrations_mean")]
+    pub mean: f64,
+    /// Standard deviation over the demonstrations.
+    #[serde(rename = "eval_demonstrations_std")]
+    pub std: f64,
+}
+
+/// A model that is normalised on `demonstrations`, and how they scored before.
+///
+/// Gain and bias become part of its head: they hold wherever the model scores, and a critic that starts as the model
+/// inherits them. Where all demonstrations score the same there is no scale to go by, and the gain stays 1.
+///
+/// # Panics
+/// If there are no demonstrations.
+pub fn normalized(
+    model: ScalarModel,
+    demonstrations: &[Example],
+    how: Normalize,
+    batch_size: usize,
+) -> (ScalarModel, Level) {
+    assert!(!demonstrations.is_empty(), "there is nothing to normalise on");
+    let level = level(&score(&model, &demonstrations.iter().collect::<Vec<_>>(), batch_size));
+    let (gain, shift) = correction(level, how);
+    (model.rescaled(gain, shift), level)
+}
+
+fn level(scores: &[f32]) -> Level {
+    let n = scores.len() as f64;
+    let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / n;
+    let variance = scores.iter().map(|&score| (f64::from(score) - mean).powi(2)).sum::<f64>() / n;
+    Level { mean, std: variance.sqrt() }
+}
+
+/// Gain and shift.
+fn correction(level: Level, how: Normalize) -> (f64, f64) {
+    let gain = match how {
+        Normalize::None => return (1.0, 0.0),
+        Normalize::MeanStd if level.std > 0.0 => 1.0 / level.std,
+        Normalize::Mean | Normalize::MeanStd => 1.0,
+    };
+    (gain, -gain * level.mean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_train::Seed;
+
+    #[test]
+    fn level_and_correction_are_those_by_hand() {
+        // Mean 3, deviations −2, 0, 2: variance 8 / 3.
+        let found = level(&[1.0, 3.0, 5.0]);
+        assert_eq!(found.mean, 3.0);
+        assert!((found.std - (8.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(correction(found, Normalize::None), (1.0, 0.0));
+        assert_eq!(correction(found, Normalize::Mean), (1.0, -3.0));
+        let (gain, shift) = correction(found, Normalize::MeanStd);
+        assert!((gain - 0.6123724357).abs() < 1e-9 && (shift + 1.8371173071).abs() < 1e-9);
+        assert_eq!(correction(Level { mean: 2.0, std: 0.0 }, Normalize::MeanStd), (1.0, -2.0));
+    }
+
+    #[test]
+    fn demonstrations_score_0_afterwards_and_order_stays() {
+        let config = ModelConfig::preset("tiny").unwrap();
+        let backbone = Backbone::new(&config, &mut Seed(1).stream("init"), &Device::flex());
+        for pooling in [Pooling::Last, Pooling::Mean] {
+            let model = ScalarModel::new(backbone.clone(), pooling, &mut Seed(2).stream("head"));
+            let example = |i: u32| Example { tokens: vec![1, 50 + i, 2, 60 + 2 * i, 3], prompt_len: 3, n_cut: 0 };
+            let examples: Vec<Example> = (0..9).map(example).collect();
+            let scores = |model: &ScalarModel| score(model, &examples.iter().collect::<Vec<_>>(), 4);
+            let before = scores(&model);
+            for (how, std) in [(Normalize::Mean, None), (Normalize::MeanStd, Some(1.0))] {
+                let (model, level_before) = normalized(model.clone(), &examples, how, 4);
+                let after = scores(&model);
+                let found = level(&after);
+                assert_eq!(level_before, level(&before));
+                assert!(found.mean.abs() < 1e-5, "{found:?}");
+                assert!((found.std - std.unwrap_or(level_before.std)).abs() < 1e-5, "{found:?}");
+                let order = |scores: &[f32]| {
+                    let mut order: Vec<usize> = (0..scores.len()).collect();
+                    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+                    order
+                };
+                assert_eq!(order(&before), order(&after));
+            }
+        }
+    }
+}
