@@ -1,9 +1,8 @@
 //! Demonstrations as token rows.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
 use temper_train::{Demonstration, fingerprint_rows};
 
-use crate::Error;
 use crate::loss::n_targets;
 
 /// Encoded demonstrations, with what became of those that were too long.
@@ -41,7 +40,7 @@ impl SftDataset {
         };
         let examples: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
         if examples.is_empty() {
-            return Err(Error::NothingFits { rows: demonstrations.len(), max_seq_len });
+            return Err(Error::NothingFits { what: "examples", rows: demonstrations.len(), max_seq_len });
         }
         let n_dropped = demonstrations.len() - examples.len();
         let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use temper_model::ScalarModel;
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample, Text};
 use temper_tokenizer::{Example, Overflow};
-use temper_train::{Prompt, read_all};
+use temper_train::Prompt;
 
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
@@ -14,7 +14,7 @@ use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::rewards::Rewards;
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
@@ -67,7 +67,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_ppo::train(&config, models, side, &data, eval_data.as_ref(), &mut score, &mut run)?;
-    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+    Ok(session.outcome())
 }
 
 /// A reward model as a scoring function: the sampled ids as they are, never text encoded again.
@@ -92,9 +92,7 @@ fn prompts(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<PromptDataset> {
-    let rows = read_all::<Prompt>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let prompts: Vec<Prompt> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let prompts: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
     let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_seq_len - 1, overflow)?;
     session
         .note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));
