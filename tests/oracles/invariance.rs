@@ -9,7 +9,7 @@ use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{AdamWConfig, EpsilonStyle, Inputs, Run};
+use temper_train::{AdamWConfig, EpsilonStyle, Inputs, Run, TrainingConfig};
 
 use crate::setup::{
     byte_model, comparisons, demonstrations, numbers, prompts, reward_model, toy_config, toy_model, weights,
@@ -116,14 +116,15 @@ fn microbatches_change_no_sft_step() {
     let start = tempfile::tempdir().unwrap();
     model.save(start.path(), 3).unwrap();
     assert_same_steps(start.path(), |microbatch_size, run| {
-        let config = SftConfig {
+        let training = TrainingConfig {
             max_steps: 1,
             batch_size: 7,
             learning_rate: RATE,
             microbatch_size,
             optimizer: PLAIN_GRADIENT,
-            ..SftConfig::default()
+            ..SftConfig::default().training
         };
+        let config = SftConfig { training, ..SftConfig::default() };
         let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
         temper_sft::train(&config, model.clone(), text, &data, None, run).unwrap();
     });
@@ -137,14 +138,15 @@ fn microbatches_change_no_reward_step() {
     let start = tempfile::tempdir().unwrap();
     model.save(start.path(), 3).unwrap();
     assert_same_steps(start.path(), |microbatch_size, run| {
-        let config = RewardConfig {
+        let training = TrainingConfig {
             max_steps: 1,
             batch_size: 5,
             learning_rate: RATE,
             microbatch_size,
             optimizer: PLAIN_GRADIENT,
-            ..RewardConfig::default()
+            ..RewardConfig::default().training
         };
+        let config = RewardConfig { training, ..RewardConfig::default() };
         let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
         temper_reward::train(&config, model.clone(), text, &data, None, run).unwrap();
     });

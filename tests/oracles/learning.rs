@@ -5,7 +5,7 @@ use temper_model::{CausalLm, GenerateOptions, ModelConfig, Pooling, Sampler, Sca
 use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, Run, Seed};
+use temper_train::{Comparison, Demonstration, Run, Seed, TrainingConfig};
 
 use crate::setup::byte_model;
 
@@ -27,7 +27,9 @@ fn sft_learns_eight_lines_by_heart() {
     let rows = LINES
         .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
     let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
-    let config = SftConfig { epochs: 120, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default() };
+    let training =
+        TrainingConfig { epochs: 120, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
+    let config = SftConfig { training, ..SftConfig::default() };
     let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
     let model =
         temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut Run::ephemeral().unwrap())
@@ -66,7 +68,9 @@ fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
         &Device::flex(),
     );
     let model = ScalarModel::new(backbone.transformer, Pooling::Last, &mut Seed(3).stream("head"));
-    let config = RewardConfig { epochs: 15, batch_size: 8, learning_rate: 2e-3, ..RewardConfig::default() };
+    let training =
+        TrainingConfig { epochs: 15, batch_size: 8, learning_rate: 2e-3, ..RewardConfig::default().training };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
     let before = temper_reward::evaluate(&model, &held_out, 8).eval_accuracy;
     let model =

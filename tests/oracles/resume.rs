@@ -8,7 +8,7 @@ use temper_ppo::{Critic, Models, Sample};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{Inputs, Run, Schedule, ScheduleKind};
+use temper_train::{Inputs, Run, Schedule, ScheduleKind, TrainingConfig};
 
 use crate::setup::{
     Log, byte_model, comparisons, demonstrations, prompts, reward_model, toy_config, toy_model,
@@ -65,9 +65,15 @@ fn assert_resumes(train: impl Fn(&mut Run)) {
 #[test]
 fn sft_with_dropout_resumes_to_the_same_bytes() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let mut config =
-        SftConfig { epochs: 3, max_steps: 7, batch_size: 3, checkpoint_every: 2, ..SftConfig::default() };
-    config.schedule = LINEAR;
+    let training = TrainingConfig {
+        epochs: 3,
+        max_steps: 7,
+        batch_size: 3,
+        checkpoint_every: 2,
+        schedule: LINEAR,
+        ..SftConfig::default().training
+    };
+    let config = SftConfig { training, ..SftConfig::default() };
     assert_resumes(|run| {
         let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
         temper_sft::train(&config, byte_model(0.2), text, &demonstrations(), None, run).unwrap();
@@ -77,14 +83,15 @@ fn sft_with_dropout_resumes_to_the_same_bytes() {
 #[test]
 fn the_reward_model_resumes_to_the_same_bytes() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let mut config = RewardConfig {
+    let training = TrainingConfig {
         epochs: 4,
         max_steps: 7,
         batch_size: 2,
         checkpoint_every: 2,
-        ..RewardConfig::default()
+        schedule: LINEAR,
+        ..RewardConfig::default().training
     };
-    config.schedule = LINEAR;
+    let config = RewardConfig { training, ..RewardConfig::default() };
     assert_resumes(|run| {
         let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
         let model = reward_model(Pooling::Mean, 0.2);

@@ -4,7 +4,7 @@ use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, Inputs, Run};
+use temper_train::{Comparison, Demonstration, Inputs, Run, TrainingConfig};
 
 use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
 
@@ -20,7 +20,8 @@ fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
 
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
-    let config = RewardConfig { max_steps: 1, batch_size: 5, ..RewardConfig::default() };
+    let training = TrainingConfig { max_steps: 1, batch_size: 5, ..RewardConfig::default().training };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let log = Log::default();
     let expected = temper_reward::evaluate(&plain, &data, 5).eval_loss;
     temper_reward::train(&config, dropping, text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
@@ -37,7 +38,8 @@ fn sft_learns_with_dropout_and_evaluates_without() {
     let expected = temper_sft::evaluate(&byte_model(0.0), &data, 7).eval_loss;
     assert_eq!(temper_sft::evaluate(&byte_model(0.5), &data, 7).eval_loss, expected);
     let first_loss = |dropout| {
-        let config = SftConfig { max_steps: 1, batch_size: 7, dropout, ..SftConfig::default() };
+        let training = TrainingConfig { max_steps: 1, batch_size: 7, ..SftConfig::default().training };
+        let config = SftConfig { training, dropout, ..SftConfig::default() };
         let log = Log::default();
         temper_sft::train(
             &config,
@@ -65,7 +67,8 @@ fn d13_positions_are_learned() {
     std::fs::create_dir(dir.path().join("start")).unwrap();
     byte_model(0.0).save(&dir.path().join("start"), 3).unwrap();
     let mut run = Run::open(&dir.path().join("run"), "sft", "", &Inputs::default(), false).unwrap();
-    let config = SftConfig { max_steps: 1, ..SftConfig::default() };
+    let training = TrainingConfig { max_steps: 1, ..SftConfig::default().training };
+    let config = SftConfig { training, ..SftConfig::default() };
     temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut run).unwrap();
     let [before, after] = ["start", "run/final"].map(|name| {
         let weights = weights(&dir.path().join(name));

@@ -9,7 +9,7 @@ use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, read_all, read_metrics};
+use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, TrainingConfig, read_all, read_metrics};
 
 use crate::backends::backends;
 use crate::golden::{numbers, section};
@@ -39,7 +39,14 @@ fn train(seed: u64) -> Curves {
     let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse).unwrap().rows;
     let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
     let rows = SftDataset::new(&rows, &tokenizer, &template, context, Overflow::Drop).unwrap();
-    let config = SftConfig { epochs: 30, batch_size: 2, learning_rate: 1e-3, seed, ..SftConfig::default() };
+    let training = TrainingConfig {
+        epochs: 30,
+        batch_size: 2,
+        learning_rate: 1e-3,
+        seed,
+        ..SftConfig::default().training
+    };
+    let config = SftConfig { training, ..SftConfig::default() };
     let model = CausalLm::new(&shape, &mut Seed(seed).stream("init"), device);
     let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral().unwrap();
@@ -50,8 +57,14 @@ fn train(seed: u64) -> Curves {
     let rows = read_all::<Comparison>(&[data.join("comparisons.jsonl")], BadRows::Refuse).unwrap().rows;
     let rows: Vec<Comparison> = rows.into_iter().map(|(_, row)| row).collect();
     let rows = RewardDataset::new(&rows, &tokenizer, &template, context, Overflow::TruncatePrompt).unwrap();
-    let config =
-        RewardConfig { epochs: 50, batch_size: 4, learning_rate: 1e-4, seed, ..RewardConfig::default() };
+    let training = TrainingConfig {
+        epochs: 50,
+        batch_size: 4,
+        learning_rate: 1e-4,
+        seed,
+        ..RewardConfig::default().training
+    };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let model = ScalarModel::new(sft.transformer, Pooling::Mean, &mut Seed(seed).stream("reward_head"));
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral().unwrap();

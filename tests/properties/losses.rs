@@ -12,7 +12,7 @@ use temper_model::{
 use temper_reward::{Pair, Ranking, RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Event, Optimizer, Run};
+use temper_train::{Event, Optimizer, Run, TrainingConfig};
 
 use crate::tiny::{
     cases, check_close, configs, examples, language_model, scalar_model, shuffled_by, smooth, values, weights,
@@ -42,15 +42,15 @@ fn mean(numbers: &[f32]) -> f32 {
 
 /// Weights, loss and gradient norm after one update of SFT.
 fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (Vec<f32>, Vec<f32>) {
-    let config = SftConfig {
+    let training = TrainingConfig {
         epochs: 1,
         max_steps: 1,
         learning_rate: 1.0,
         microbatch_size,
-        dropout: false,
         optimizer: smooth(),
-        ..SftConfig::default()
+        ..SftConfig::default().training
     };
+    let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let data = SftDataset { examples: examples.to_vec(), n_dropped: 0, n_truncated: 0 };
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let (mut run, seen) = watched_run();
@@ -61,14 +61,15 @@ fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (
 
 /// Weights and what was logged after one update of the reward model.
 fn reward_step(model: &ScalarModel, rankings: &[Ranking], microbatch_size: usize) -> (Vec<f32>, Vec<f32>) {
-    let config = RewardConfig {
+    let training = TrainingConfig {
         epochs: 1,
         max_steps: 1,
         learning_rate: 1.0,
         microbatch_size,
         optimizer: smooth(),
-        ..RewardConfig::default()
+        ..RewardConfig::default().training
     };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let data = dataset(rankings.to_vec());
     let text = temper_reward::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let (mut run, seen) = watched_run();

@@ -9,7 +9,9 @@ use temper_model::CausalLm;
 use temper_ppo::{Critic, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample};
 use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{Inputs, MetricsWriter, Run, latest, load_json, read_metrics, verify, write_atomic};
+use temper_train::{
+    Inputs, MetricsWriter, Run, TrainingConfig, latest, load_json, read_metrics, verify, write_atomic,
+};
 use tempfile::TempDir;
 
 use crate::damage::{Files, damaged, damages, files_of, put, within_memory};
@@ -34,7 +36,8 @@ fn model() -> CausalLm {
 }
 
 fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
-    let config = SftConfig { max_steps: 2, checkpoint_every: 1, dropout: false, ..SftConfig::default() };
+    let training = TrainingConfig { max_steps: 2, checkpoint_every: 1, ..SftConfig::default().training };
+    let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let examples = vec![example(&[1, 5], &[6, 3]), example(&[1, 7], &[8, 9, 3])];
     let data = SftDataset { examples, n_dropped: 0, n_truncated: 0 };
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };

@@ -59,8 +59,6 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             temper_sft::Error::Train(error) => error.hint(),
             temper_sft::Error::Model(error) => hint_of_model(error),
             temper_sft::Error::Tokenizer(error) => hint_of_tokenizer(error),
-            temper_sft::Error::NothingFits { .. } => too_long(),
-            temper_sft::Error::NonFiniteLoss { .. } => diverged(),
             _ => None,
         };
     }
@@ -69,8 +67,6 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             temper_reward::Error::Train(error) => error.hint(),
             temper_reward::Error::Model(error) => hint_of_model(error),
             temper_reward::Error::Tokenizer(error) => hint_of_tokenizer(error),
-            temper_reward::Error::NothingFits { .. } => too_long(),
-            temper_reward::Error::NonFiniteLoss { .. } => diverged(),
             _ => None,
         };
     }
@@ -162,7 +158,7 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
         Error::MissingSpecial { .. } => {
             "choose another template, for example `--set template=plain_eos`".into()
         }
-        Error::PromptTooLong { .. } => return too_long(),
+        Error::PromptTooLong { .. } | Error::NothingFits { .. } => return too_long(),
         Error::BadJson { .. } | Error::BadTokenizer { .. } => {
             "the file is damaged or of another kind: copy or save it again".into()
         }

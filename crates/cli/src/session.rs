@@ -1,5 +1,6 @@
 //! What every stage command does around its loop: settings, the run directory, Ctrl-C.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use temper_train::{BadRows, Documented, Inputs, Run, resolve, to_commented_toml};
+use temper_train::{BadRows, Documented, Inputs, Run, read_all, resolve, to_commented_toml};
 
 use crate::args::{Common, RunArgs, Settings, Stage};
+use crate::commands::Outcome;
 use crate::failure::hinted;
 use crate::{progress, recipe};
 
@@ -100,6 +102,18 @@ impl Session {
         }
         self.in_run.store(true, Ordering::SeqCst);
         Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
+    }
+
+    /// The rows of some data files, and a note of those that were skipped.
+    pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
+        let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
+        self.note_count(rows.skipped, "rows could not be read and were skipped");
+        Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// How a run ended that met no error.
+    pub fn outcome(&self) -> Outcome {
+        if self.interrupted() { Outcome::Interrupted } else { Outcome::Done }
     }
 
     /// A line for people, unless they want none.

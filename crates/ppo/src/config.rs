@@ -300,8 +300,8 @@ impl PpoConfig {
 }
 
 impl Documented for PpoConfig {
-    fn docs() -> &'static [(&'static str, &'static str)] {
-        &[
+    fn docs() -> Vec<(&'static str, &'static str)> {
+        vec![
             ("epochs", "passes over the prompts"),
             ("max_steps", "stop after this many rollouts; 0: no limit"),
             ("learning_rate", "highest learning rate of the policy"),

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::{Error, RewardConfig, RewardDataset, Text, evaluate, score, train};
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Run, Seed};
+use temper_train::{Comparison, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
@@ -21,7 +21,9 @@ fn main() -> Result<(), Error> {
     let mut init = Seed(0).stream("init");
     let backbone = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex()).transformer;
     let model = ScalarModel::new(backbone, Pooling::Last, &mut init);
-    let config = RewardConfig { epochs: 30, batch_size: 8, learning_rate: 1e-3, ..RewardConfig::default() };
+    let training =
+        TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 1e-3, ..RewardConfig::default().training };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let text = Text { tokenizer: &tokenizer, template: &template };
     let model = train(&config, model, text, &data, None, &mut Run::ephemeral()?)?;
     println!("accuracy on the comparisons {:.2}", evaluate(&model, &data, 8).eval_accuracy);

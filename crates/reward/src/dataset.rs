@@ -1,10 +1,8 @@
 //! Comparisons as token rows, each completion once.
 
 use temper_model::SharedPrompt;
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
 use temper_train::{Comparison, fingerprint_rows};
-
-use crate::Error;
 
 /// A prompt with its completions, encoded, and which of them is better than which.
 #[derive(Clone, Debug)]
@@ -103,7 +101,7 @@ impl RewardDataset {
             }
         }
         if data.rankings.is_empty() {
-            return Err(Error::NothingFits { rows: comparisons.len(), max_seq_len });
+            return Err(Error::NothingFits { what: "comparisons", rows: comparisons.len(), max_seq_len });
         }
         Ok(data)
     }

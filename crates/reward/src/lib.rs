@@ -39,4 +39,5 @@ pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
 pub use loss::{ScorePairs, ranking_loss};
 pub use score::score;
-pub use train::{RewardEvaluation, RewardMetrics, Text, evaluate, train};
+pub use temper_tokenizer::Text;
+pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};

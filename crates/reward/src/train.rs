@@ -4,12 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
-use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{
-    Candidate, Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json,
-};
+use temper_tokenizer::{Example, Text};
+use temper_train::{Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
 
 use crate::dataset::Ranking;
 use crate::{Error, RewardConfig, RewardDataset, ScorePairs, ranking_loss, score};
@@ -62,15 +60,6 @@ impl RewardEvaluation {
     }
 }
 
-/// What the stage works on besides the model: its text side, stored with every checkpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Text<'a> {
-    /// Text to ids.
-    pub tokenizer: &'a Tokenizer,
-    /// Prompt and completion to text.
-    pub template: &'a Template,
-}
-
 /// Trains a reward model, without dropout.
 ///
 /// Returns it off the tape. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
@@ -87,12 +76,9 @@ pub fn train(
     run: &mut Run,
 ) -> Result<ScalarModel, Error> {
     config.validate()?;
-    let seed = Seed(config.seed);
-    let steps_per_epoch = data.len().div_ceil(config.batch_size);
-    let all_steps = config.epochs.saturating_mul(steps_per_epoch);
-    let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+    let mut plan = StepPlan::new(&config.training, data.lengths());
 
-    let mut optimizer = Optimizer::new(&config.optimizer);
+    let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
     let mut step = 0;
     if let Some(dir) = run.finished() {
@@ -101,53 +87,45 @@ pub fn train(
     if let Some((_, dir)) = run.resume_from() {
         (model, step) = resume(dir, &mut optimizer, model)?;
     }
-    run.started(total_steps);
+    run.started(plan.total_steps());
 
-    let lengths = data.lengths();
-    let mut batches = Vec::new();
-    while step < total_steps {
-        let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
-        if position == 0 || batches.is_empty() {
-            batches =
-                length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
-        }
+    while !plan.is_done(step) {
         let started = Instant::now();
-        let batch: Vec<&Ranking> = batches[position].iter().map(|&i| &data.rankings[i]).collect();
+        let batch: Vec<&Ranking> = plan.batch(step).iter().map(|&i| &data.rankings[i]).collect();
 
         let found = accumulate(&model, &batch, config, &mut optimizer);
         if !found.loss.is_finite() {
-            return Err(Error::NonFiniteLoss { step: step + 1, loss: found.loss });
+            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: found.loss }.into());
         }
-        let learning_rate = config.schedule.learning_rate(config.learning_rate, step, total_steps);
+        let learning_rate = plan.learning_rate(step);
         let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
         model = updated;
         step += 1;
 
         let n_tokens: usize = batch.iter().flat_map(|r| &r.completions).map(|c| c.tokens.len()).sum();
         let metrics = RewardMetrics {
-            epoch: step as f64 / steps_per_epoch as f64,
+            epoch: plan.epochs(step),
             learning_rate,
             grad_norm,
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
             ..found.into_metrics()
         };
-        run.log(step, total_steps, &metrics)?;
+        run.log(step, plan.total_steps(), &metrics)?;
 
-        let last = step == total_steps;
         if let Some(eval_data) = eval_data
-            && (last || due(step, config.eval_every))
+            && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, config.batch_size);
+            let found = evaluate(&model, eval_data, config.training.batch_size);
             run.log_evaluation(step, &found)?;
-            if config.keep_best {
+            if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
             }
         }
-        let stop = run.interrupted();
-        if !last && (stop || due(step, config.checkpoint_every)) {
+        let stop = run.interrupted() && !plan.is_done(step);
+        if stop || plan.is_checkpoint_due(step) {
             run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))))?;
         }
-        if stop && !last {
+        if stop {
             return Ok(model.valid());
         }
     }
@@ -215,7 +193,7 @@ fn accumulate(
     config: &RewardConfig,
     optimizer: &mut Optimizer,
 ) -> BatchScores {
-    let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
+    let size = config.training.microbatch(batch.len());
     let device = model.device();
     let parts = shards(batch, &device).into_iter().map(|(_, rows)| (model.clone().fork(&device), rows));
     let shards = in_parallel(parts.collect(), |(model, rankings)| {
@@ -267,28 +245,16 @@ fn forward_backward(
     Gradients::of(model, loss)
 }
 
-fn due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
-}
-
-#[derive(Serialize, Deserialize)]
-struct State {
-    step: usize,
-}
-
 fn save(
     dir: &Path,
     model: &ScalarModel,
     text: Text<'_>,
-    state: Option<(&Optimizer, usize)>,
+    progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
     model.save(dir, text.tokenizer.special().eos)?;
-    text.tokenizer.save(dir)?;
-    text.template.save(dir)?;
-    if let Some((optimizer, step)) = state {
-        let dir = dir.join(TRAINING_DIR);
-        optimizer.save(&dir.join("optimizer.safetensors"))?;
-        save_json(&dir.join("state.json"), &State { step })?;
+    text.save(dir)?;
+    if let Some((optimizer, step)) = progress {
+        save_progress(dir, optimizer, step)?;
     }
     Ok(())
 }
@@ -297,8 +263,6 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
     let context = model.config().max_seq_len;
     let model = ScalarModel::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let dir = dir.join(TRAINING_DIR);
-    optimizer.load(&dir.join("optimizer.safetensors"), &model)?;
-    let state: State = load_json(&dir.join("state.json"))?;
-    Ok((model, state.step))
+    let step = load_progress(dir, optimizer, &model)?;
+    Ok((model, step))
 }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
 use temper_sft::{Error, SftConfig, SftDataset, Text, evaluate, train};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Demonstration, Event, Run, Seed};
+use temper_train::{Demonstration, Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
@@ -18,7 +18,9 @@ fn main() -> Result<(), Error> {
 
     let model = ModelConfig::preset("tiny")?;
     let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
-    let config = SftConfig { epochs: 60, batch_size: 2, learning_rate: 3e-3, ..SftConfig::default() };
+    let training =
+        TrainingConfig { epochs: 60, batch_size: 2, learning_rate: 3e-3, ..SftConfig::default().training };
+    let config = SftConfig { training, ..SftConfig::default() };
     let mut run = Run::ephemeral()?.with_observer(|event| {
         if let Event::Step { step, metrics, .. } = event
             && step % 20 == 0

@@ -2,73 +2,37 @@
 
 use serde::{Deserialize, Serialize};
 use temper_tokenizer::Overflow;
-use temper_train::{AdamWConfig, Documented, Error, Schedule, require, require_count, require_positive};
-
-/// Rows of a batch that no machine has; more is a typing mistake.
-const MAX_BATCH: usize = 65536;
+use temper_train::{Documented, Error, TrainingConfig, TrainingDocs};
 
 /// Settings of supervised fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct SftConfig {
-    /// Passes over the data (InstructGPT: 16).
-    pub epochs: usize,
-    /// Stop after this many updates; 0 for no limit.
-    pub max_steps: usize,
-    /// Highest learning rate of the schedule.
-    pub learning_rate: f64,
-    /// Examples in one update (InstructGPT: 32).
-    pub batch_size: usize,
-    /// Examples in one forward pass; 0 for the whole batch. Changes memory, not the result.
-    pub microbatch_size: usize,
-    /// Longest example in tokens; 0 for the model's context.
-    pub max_seq_len: usize,
-    /// What happens to a longer one.
+    /// What every stage over fixed rows has; InstructGPT: 16 epochs of batches of 32.
+    #[serde(flatten)]
+    pub training: TrainingConfig,
+    /// What happens to an example that is too long.
     pub overflow: Overflow,
     /// The dialogue template, if the model directory brings none. `auto` is the notebook's for our byte tokenizer,
     /// and prompt, completion and end token for any other.
     pub template: String,
     /// Train with the dropout that the model's configuration names (InstructGPT: 0.2 on the residual stream).
     pub dropout: bool,
-    /// Updates between checkpoints; 0 for none but the last.
-    pub checkpoint_every: usize,
-    /// Checkpoints that stay, the newest ones.
-    pub keep_last: usize,
-    /// Keep the model of the lowest evaluation loss in `best/`.
-    pub keep_best: bool,
-    /// Updates between evaluations on the evaluation data; 0 for one at the end.
-    pub eval_every: usize,
-    /// Everything random comes from it.
-    pub seed: u64,
-    /// Where to compute.
-    pub device: String,
-    /// Learning rate over time.
-    pub schedule: Schedule,
-    /// AdamW and clipping.
-    pub optimizer: AdamWConfig,
 }
 
 impl Default for SftConfig {
     /// The notebook's numbers (N4) with InstructGPT's batch.
     fn default() -> Self {
         Self {
-            epochs: 3,
-            max_steps: 0,
-            learning_rate: 1e-3,
-            batch_size: 32,
-            microbatch_size: 0,
-            max_seq_len: 0,
+            training: TrainingConfig {
+                epochs: 3,
+                learning_rate: 1e-3,
+                batch_size: 32,
+                ..TrainingConfig::default()
+            },
             overflow: Overflow::Drop,
             template: "auto".into(),
             dropout: true,
-            checkpoint_every: 500,
-            keep_last: 2,
-            keep_best: true,
-            eval_every: 0,
-            seed: 0,
-            device: "auto".into(),
-            schedule: Schedule::default(),
-            optimizer: AdamWConfig::default(),
         }
     }
 }
@@ -79,54 +43,27 @@ impl SftConfig {
     /// # Errors
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
-        require_count("epochs", self.epochs)?;
-        require_count("keep_last", self.keep_last)?;
-        require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
-        require_positive("learning_rate", self.learning_rate)?;
-        require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
-        self.schedule.validate()?;
-        self.optimizer.validate()
+        self.training.validate()
     }
 }
 
 impl Documented for SftConfig {
-    fn docs() -> &'static [(&'static str, &'static str)] {
-        &[
-            ("epochs", "passes over the data"),
-            ("max_steps", "stop after this many updates; 0: no limit"),
-            ("learning_rate", "highest learning rate of the schedule"),
-            ("batch_size", "examples in one update"),
-            ("microbatch_size", "examples in one forward pass, to save memory; 0: the whole batch"),
-            ("max_seq_len", "longest example in tokens; 0: the model's context"),
-            ("overflow", "what happens to longer ones: drop | truncate_prompt"),
-            (
-                "template",
-                "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
-            ),
-            ("dropout", "train with the dropout of the model's configuration"),
-            ("checkpoint_every", "updates between checkpoints; 0: none but the last"),
-            ("keep_last", "checkpoints that stay, the newest ones"),
-            ("keep_best", "keep the model of the lowest evaluation loss in best/"),
-            ("eval_every", "updates between evaluations; 0: one at the end"),
-            ("seed", "everything random comes from it"),
-            ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
-            ("schedule.kind", "constant | linear | cosine"),
-            ("schedule.warmup_steps", "updates until the highest learning rate"),
-            (
-                "schedule.warmup_from",
-                "where the warm-up starts, as a fraction of the highest; 0: one step above 0",
-            ),
-            ("schedule.final_fraction", "where linear and cosine end, as a fraction of the highest"),
-            ("optimizer.beta_1", "decay of the mean of gradients"),
-            ("optimizer.beta_2", "decay of the mean of squared gradients"),
-            ("optimizer.epsilon", "added to the root of the second moment"),
-            (
-                "optimizer.epsilon_style",
-                "pytorch: after that root's bias correction | tensorflow: before, as lm-human-preferences",
-            ),
-            ("optimizer.weight_decay", "decoupled, on every parameter"),
-            ("optimizer.max_grad_norm", "global gradient norm is clipped to this; 0: never"),
-        ]
+    fn docs() -> Vec<(&'static str, &'static str)> {
+        TrainingDocs {
+            batch_size: "examples in one update",
+            microbatch_size: "examples in one forward pass, to save memory; 0: the whole batch",
+            max_seq_len: "longest example in tokens; 0: the model's context",
+            own: &[
+                ("overflow", "what happens to longer ones: drop | truncate_prompt"),
+                (
+                    "template",
+                    "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
+                ),
+                ("dropout", "train with the dropout of the model's configuration"),
+            ],
+            keep_best: "keep the model of the lowest evaluation loss in best/",
+        }
+        .all()
     }
 }
 
@@ -141,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_batch_of_nothing_is_refused() {
-        let error = SftConfig { batch_size: 0, ..SftConfig::default() }.validate().unwrap_err();
+        let mut config = SftConfig::default();
+        config.training.batch_size = 0;
+        let error = config.validate().unwrap_err();
         assert_eq!(error.to_string(), "`batch_size` is 0, it must be 1 to 65536");
     }
 }

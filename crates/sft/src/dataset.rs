@@ -1,9 +1,8 @@
 //! Demonstrations as token rows.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer, encode_text};
+use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer, encode_text};
 use temper_train::{Demonstration, Lesson, fingerprint_rows};
 
-use crate::Error;
 use crate::loss::n_targets;
 
 /// Encoded demonstrations, with what became of those that were too long.
@@ -65,7 +64,7 @@ impl SftDataset {
         let n_dropped = encoded.iter().filter(|rows| rows.is_empty()).count();
         let examples: Vec<Example> = encoded.into_iter().flatten().collect();
         if examples.is_empty() {
-            return Err(Error::NothingFits { rows: lessons.len(), max_seq_len });
+            return Err(Error::NothingFits { what: "examples", rows: lessons.len(), max_seq_len });
         }
         let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();
         Ok(Self { examples, n_dropped, n_truncated })

@@ -13,20 +13,4 @@ pub enum Error {
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
-    /// Every example is longer than the limit.
-    #[error("none of the {rows} examples fits into {max_seq_len} tokens")]
-    NothingFits {
-        /// Rows that were given.
-        rows: usize,
-        /// The limit.
-        max_seq_len: usize,
-    },
-    /// The loss became NaN or infinite; nothing was updated with it.
-    #[error("the loss of step {step} is {loss}")]
-    NonFiniteLoss {
-        /// The step that failed.
-        step: usize,
-        /// What came out.
-        loss: f64,
-    },
 }

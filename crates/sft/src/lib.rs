@@ -11,7 +11,7 @@
 //! use temper_model::{CausalLm, ModelConfig};
 //! use temper_sft::{SftConfig, SftDataset, Text, train};
 //! use temper_tokenizer::{Overflow, Template, Tokenizer};
-//! use temper_train::{Demonstration, Run, Seed};
+//! use temper_train::{Demonstration, Run, Seed, TrainingConfig};
 //!
 //! # fn main() -> Result<(), temper_sft::Error> {
 //! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
@@ -19,7 +19,8 @@
 //! let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
 //! let model = ModelConfig::preset("tiny")?;
 //! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
-//! let config = SftConfig { epochs: 2, ..SftConfig::default() };
+//! let training = TrainingConfig { epochs: 2, ..SftConfig::default().training };
+//! let config = SftConfig { training, ..SftConfig::default() };
 //! let mut run = Run::ephemeral()?;
 //! let text = Text { tokenizer: &tokenizer, template: &template };
 //! let model = train(&config, model, text, &data, None, &mut run)?;
@@ -37,4 +38,5 @@ pub use config::SftConfig;
 pub use dataset::SftDataset;
 pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
-pub use train::{SftEvaluation, SftMetrics, Text, evaluate, train};
+pub use temper_tokenizer::Text;
+pub use train::{SftEvaluation, SftMetrics, evaluate, train};

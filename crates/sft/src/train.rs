@@ -5,12 +5,10 @@ use std::time::Instant;
 
 use burn::module::Module;
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
-use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{
-    Candidate, Gradients, Optimizer, Run, Seed, TRAINING_DIR, length_buckets, load_json, save_json,
-};
+use temper_tokenizer::{Example, Text};
+use temper_train::{Candidate, Gradients, Optimizer, Run, Seed, StepPlan, load_progress, save_progress};
 
 use crate::loss::{completion_logits, n_targets, sft_loss};
 use crate::{Error, SftConfig, SftDataset};
@@ -54,15 +52,6 @@ impl SftEvaluation {
     }
 }
 
-/// What the stage works on besides the model: its text side, stored with every checkpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Text<'a> {
-    /// Text to ids.
-    pub tokenizer: &'a Tokenizer,
-    /// Prompt and completion to text.
-    pub template: &'a Template,
-}
-
 /// Fine-tunes `model` on demonstrations.
 ///
 /// Returns the trained model, off the tape. The run directory gets metrics, checkpoints and `final/`. An
@@ -79,12 +68,10 @@ pub fn train(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    let seed = Seed(config.seed);
-    let steps_per_epoch = data.len().div_ceil(config.batch_size);
-    let all_steps = config.epochs.saturating_mul(steps_per_epoch);
-    let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+    let seed = Seed(config.training.seed);
+    let mut plan = StepPlan::new(&config.training, data.lengths());
 
-    let mut optimizer = Optimizer::new(&config.optimizer);
+    let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
     let mut step = 0;
     if let Some(dir) = run.finished() {
@@ -93,33 +80,25 @@ pub fn train(
     if let Some((_, dir)) = run.resume_from() {
         (model, step) = resume(dir, &mut optimizer, model)?;
     }
-    run.started(total_steps);
+    run.started(plan.total_steps());
 
-    let lengths = data.lengths();
-    let mut batches = Vec::new();
-    while step < total_steps {
-        // The order of an epoch is a function of the seed and the epoch: nothing to store for a resume.
-        let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
-        if position == 0 || batches.is_empty() {
-            batches =
-                length_buckets(&lengths, config.batch_size, &mut seed.stream_at("shuffle", epoch as u64));
-        }
+    while !plan.is_done(step) {
         let started = Instant::now();
-        let batch: Vec<&Example> = batches[position].iter().map(|&i| &data.examples[i]).collect();
+        let batch: Vec<&Example> = plan.batch(step).iter().map(|&i| &data.examples[i]).collect();
         let dropout_seed = seed.stream_at("dropout", step as u64).random();
 
         let (loss, accuracy) = accumulate(&model, &batch, config, dropout_seed, &mut optimizer);
         if !loss.is_finite() {
-            return Err(Error::NonFiniteLoss { step: step + 1, loss });
+            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss }.into());
         }
-        let learning_rate = config.schedule.learning_rate(config.learning_rate, step, total_steps);
+        let learning_rate = plan.learning_rate(step);
         let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
         model = updated;
         step += 1;
 
         let n_tokens: usize = batch.iter().map(|example| example.tokens.len()).sum();
         let metrics = SftMetrics {
-            epoch: step as f64 / steps_per_epoch as f64,
+            epoch: plan.epochs(step),
             loss,
             mean_token_accuracy: accuracy,
             learning_rate,
@@ -127,23 +106,22 @@ pub fn train(
             n_targets: batch.iter().map(|example| n_targets(example)).sum(),
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
         };
-        run.log(step, total_steps, &metrics)?;
+        run.log(step, plan.total_steps(), &metrics)?;
 
-        let last = step == total_steps;
         if let Some(eval_data) = eval_data
-            && (last || due(step, config.eval_every))
+            && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, config.batch_size);
+            let found = evaluate(&model, eval_data, config.training.batch_size);
             run.log_evaluation(step, &found)?;
-            if config.keep_best {
+            if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
             }
         }
-        let stop = run.interrupted();
-        if !last && (stop || due(step, config.checkpoint_every)) {
+        let stop = run.interrupted() && !plan.is_done(step);
+        if stop || plan.is_checkpoint_due(step) {
             run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))))?;
         }
-        if stop && !last {
+        if stop {
             return Ok(model.valid());
         }
     }
@@ -191,7 +169,7 @@ fn accumulate(
     dropout_seed: u64,
     optimizer: &mut Optimizer,
 ) -> (f64, f64) {
-    let size = if config.microbatch_size == 0 { batch.len() } else { config.microbatch_size };
+    let size = config.training.microbatch(batch.len());
     let n: usize = batch.iter().map(|example| n_targets(example)).sum();
     let device = model.device();
     let parts =
@@ -219,28 +197,16 @@ fn accumulate(
     (loss, correct as f64 / n as f64)
 }
 
-fn due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
-}
-
-#[derive(Serialize, Deserialize)]
-struct State {
-    step: usize,
-}
-
 fn save(
     dir: &Path,
     model: &CausalLm,
     text: Text<'_>,
-    state: Option<(&Optimizer, usize)>,
+    progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
     model.save(dir, text.tokenizer.special().eos)?;
-    text.tokenizer.save(dir)?;
-    text.template.save(dir)?;
-    if let Some((optimizer, step)) = state {
-        let dir = dir.join(TRAINING_DIR);
-        optimizer.save(&dir.join("optimizer.safetensors"))?;
-        save_json(&dir.join("state.json"), &State { step })?;
+    text.save(dir)?;
+    if let Some((optimizer, step)) = progress {
+        save_progress(dir, optimizer, step)?;
     }
     Ok(())
 }
@@ -249,8 +215,6 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
     let context = model.config().max_seq_len;
     let model = CausalLm::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let dir = dir.join(TRAINING_DIR);
-    optimizer.load(&dir.join("optimizer.safetensors"), &model)?;
-    let state: State = load_json(&dir.join("state.json"))?;
-    Ok((model, state.step))
+    let step = load_progress(dir, optimizer, &model)?;
+    Ok((model, step))
 }

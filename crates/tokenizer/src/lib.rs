@@ -29,6 +29,7 @@ mod hash;
 mod pretrained;
 mod special;
 mod template;
+mod text;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
@@ -38,4 +39,5 @@ pub use example::{Example, Overflow, encode_text};
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};
+pub use text::Text;
 pub use tokenizer::Tokenizer;

@@ -121,7 +121,7 @@ fn check_key<T: Documented>(given: &Given) -> Result<(), Error> {
     }
     let prefix = format!("{}.", given.key);
     let inside: Vec<_> =
-        T::docs().iter().map(|(key, _)| *key).filter(|key| key.starts_with(&prefix)).collect();
+        T::docs().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(&prefix)).collect();
     if inside.is_empty() {
         return Err(Error::UnknownKey {
             key: given.key.clone(),
@@ -144,7 +144,7 @@ fn nearest<T: Documented>(key: &str) -> Option<String> {
         let by_part = strsim::jaro_winkler(&last(key), &last(known)) * 0.99;
         strsim::jaro_winkler(key, known).max(by_part)
     };
-    let scored = T::docs().iter().map(|(known, _)| (likeness(known), *known));
+    let scored = T::docs().into_iter().map(|(known, _)| (likeness(known), known));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, known)| known.to_owned())
 }
@@ -260,8 +260,8 @@ pub(crate) mod testing {
     }
 
     impl Documented for Settings {
-        fn docs() -> &'static [(&'static str, &'static str)] {
-            &[
+        fn docs() -> Vec<(&'static str, &'static str)> {
+            vec![
                 ("epochs", "Passes over the data"),
                 ("learning_rate", "Step size"),
                 ("device", "Where to compute"),

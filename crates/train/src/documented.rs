@@ -11,7 +11,7 @@ use crate::error::{Error, one_line};
 /// [`undocumented_keys`] tells in a test whether one was forgotten.
 pub trait Documented {
     /// Every dotted key with its comment, in the order in which they are printed.
-    fn docs() -> &'static [(&'static str, &'static str)];
+    fn docs() -> Vec<(&'static str, &'static str)>;
 }
 
 /// The keys of the serialised default that [`Documented::docs`] leaves out; empty when all is well. For
@@ -30,7 +30,7 @@ pub fn undocumented_keys<T: Serialize + Default + Documented>() -> Vec<String> {
 pub fn to_commented_toml<T: Serialize + Documented>(settings: &T) -> Result<String, Error> {
     let table = to_table(settings)?;
     let values = flatten::<T>(&table);
-    let mut keys: Vec<(&str, &str)> = T::docs().to_vec();
+    let mut keys: Vec<(&str, &str)> = T::docs();
     keys.extend(values.iter().map(|(key, _)| (key.as_str(), "")).filter(|(key, _)| !is_known::<T>(key)));
 
     // Keys without a table come first, because TOML has no way back out of a table.
@@ -165,8 +165,8 @@ final_fraction = 0.0
             b: u8,
         }
         impl Documented for Forgetful {
-            fn docs() -> &'static [(&'static str, &'static str)] {
-                &[("a", "first")]
+            fn docs() -> Vec<(&'static str, &'static str)> {
+                vec![("a", "first")]
             }
         }
         assert_eq!(undocumented_keys::<Settings>(), [""; 0]);

@@ -111,6 +111,14 @@ pub enum Error {
         /// The update that it would have made, from 1.
         update: u64,
     },
+    /// The loss became NaN or infinite; nothing was updated with it.
+    #[error("the loss of step {step} is {loss}")]
+    NonFiniteLoss {
+        /// The step that failed.
+        step: usize,
+        /// What came out.
+        loss: f64,
+    },
     /// A setting has the right type but a value that cannot be used.
     #[error("`{key}` is {value}, it must be {expected}")]
     OutOfRange {
@@ -295,7 +303,7 @@ impl Error {
             }
             Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
-            Error::NonFinite { .. } => {
+            Error::NonFinite { .. } | Error::NonFiniteLoss { .. } => {
                 "lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory"
             }
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",

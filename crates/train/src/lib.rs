@@ -34,6 +34,7 @@ mod event;
 mod batches;
 mod ema;
 mod optim;
+mod plan;
 mod schedule;
 mod seed;
 
@@ -43,6 +44,7 @@ mod documented;
 mod range;
 mod records;
 mod rows;
+mod training;
 
 // Out: what a run leaves on the disk.
 mod best;
@@ -65,6 +67,7 @@ pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
+pub use plan::{StepPlan, load_progress, save_progress};
 pub use range::{require, require_count, require_fraction, require_positive};
 pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
@@ -72,3 +75,4 @@ pub use run::Run;
 pub use same::{Inputs, fingerprint_files, fingerprint_rows};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
+pub use training::{TrainingConfig, TrainingDocs};

@@ -15,8 +15,8 @@ use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
 use temper_train::{
-    AdamWConfig, BadRows, Comparison, Demonstration, Optimizer, Prompt, Run, Seed, read_all, read_metrics,
-    resolve,
+    AdamWConfig, BadRows, Comparison, Demonstration, Optimizer, Prompt, Run, Seed, TrainingConfig, read_all,
+    read_metrics, resolve,
 };
 
 use crate::args::{BenchArgs, RecipeName, Stage};
@@ -58,7 +58,9 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let model = ModelConfig::preset("notebook")?;
     let context = model.max_seq_len;
 
-    let config = SftConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default() };
+    let training =
+        TrainingConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default().training };
+    let config = SftConfig { training, ..SftConfig::default() };
     let rows = SftDataset::new(&data.demonstrations, &tokenizer, &template, context, Overflow::Drop)?;
     let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
     let model = CausalLm::new(&model, &mut seed.stream("init"), device);
@@ -73,7 +75,9 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     generate(&sft, &asked, &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, seed: 0 })?;
     let generate_seconds = seconds();
 
-    let config = RewardConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default() };
+    let training =
+        TrainingConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default().training };
+    let config = RewardConfig { training, ..RewardConfig::default() };
     let rows =
         RewardDataset::new(&data.comparisons, &tokenizer, &template, context, Overflow::TruncatePrompt)?;
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };

@@ -9,7 +9,7 @@ use serde_json::json;
 use temper_courtesy::Task;
 use temper_model::{CausalLm, Error as ModelError, Finish, ScalarModel};
 use temper_tokenizer::{Example, Overflow};
-use temper_train::{Prompt, read_all};
+use temper_train::Prompt;
 
 use crate::args::EvalArgs;
 use crate::commands::generate::{complete, options};
@@ -17,7 +17,7 @@ use crate::commands::{Outcome, print_json, reward, sft};
 use crate::device;
 use crate::failure::hinted;
 use crate::judge::win_rate;
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{TextSide, load_policy, load_reward_model};
 
 /// Rows that are evaluated together.
@@ -78,9 +78,8 @@ fn duel(session: &Session, args: &EvalArgs, against: &Path, judge: &str, device:
 
 /// Reads prompts.
 pub fn prompts(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<String>> {
-    let rows = read_all::<Prompt>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    Ok(rows.rows.into_iter().map(|(_, row)| row.prompt).collect())
+    let rows: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
+    Ok(rows.into_iter().map(|row| row.prompt).collect())
 }
 
 /// One answer to one prompt.

@@ -8,7 +8,7 @@ use temper_ppo::{
     Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, Text, TextDataset,
 };
 use temper_tokenizer::{Example, Overflow};
-use temper_train::{PlainText, Prompt, read_all};
+use temper_train::{PlainText, Prompt};
 
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
@@ -17,7 +17,7 @@ use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::rewards::Rewards;
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
@@ -86,7 +86,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
     temper_ppo::train(&config, models, side, data, scorers, &mut run)?;
-    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+    Ok(session.outcome())
 }
 
 /// What a judge says of the samples, as text.
@@ -110,9 +110,7 @@ fn texts(
     max_seq_len: usize,
     skip_bad_rows: bool,
 ) -> Result<TextDataset> {
-    let rows = read_all::<PlainText>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let rows: Vec<PlainText> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let rows: Vec<PlainText> = session.rows(paths, skip_bad_rows)?;
     Ok(TextDataset::new(&rows, &text.tokenizer, max_seq_len)?)
 }
 
@@ -138,9 +136,7 @@ fn prompts(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<PromptDataset> {
-    let rows = read_all::<Prompt>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let prompts: Vec<Prompt> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let prompts: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
     let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_seq_len - 1, overflow)?;
     session
         .note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));

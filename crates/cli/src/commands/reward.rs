@@ -6,28 +6,28 @@ use anyhow::Result;
 use temper_model::ScalarModel;
 use temper_reward::{RewardConfig, RewardDataset, Text};
 use temper_tokenizer::Overflow;
-use temper_train::{Comparison, Seed, read_all};
+use temper_train::{Comparison, Seed};
 
 use crate::args::{RewardArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy};
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
     config.validate()?;
-    let (device, backend) = device::open_named(&config.device)?;
+    let (device, backend) = device::open_named(&config.training.device)?;
     let (sft, text) = load_policy(&args.model, &device)?;
-    let max_seq_len = context_len(config.max_seq_len, sft.config())?;
+    let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf]| {
         dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
     let data = load(&args.data)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
-    let mut head = Seed(config.seed).stream("reward_head");
+    let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
     let inputs = inputs(
         backend,
@@ -38,10 +38,10 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         ],
     );
     let run = session.run(&args.run, "reward", &config, &inputs)?;
-    let mut run = run.with_keep_last(config.keep_last);
+    let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_reward::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
-    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+    Ok(session.outcome())
 }
 
 /// Reads and encodes comparisons, and says what was left out.
@@ -53,9 +53,7 @@ pub fn dataset(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<RewardDataset> {
-    let rows = read_all::<Comparison>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let comparisons: Vec<Comparison> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let comparisons: Vec<Comparison> = session.rows(paths, skip_bad_rows)?;
     let data = RewardDataset::new(&comparisons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
     session.note_count(
         data.n_dropped,

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use temper_sft::{SftConfig, SftDataset, Text};
 use temper_tokenizer::Overflow;
-use temper_train::{Lesson, read_all};
+use temper_train::Lesson;
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{TextSide, context_len, start};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
     config.validate()?;
-    let (device, backend) = device::open_named(&config.device)?;
-    let (model, text) = start(&args.model, &config.template, config.seed, &device)?;
-    let max_seq_len = context_len(config.max_seq_len, model.config())?;
+    let (device, backend) = device::open_named(&config.training.device)?;
+    let (model, text) = start(&args.model, &config.template, config.training.seed, &device)?;
+    let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf]| {
         dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
@@ -35,10 +35,10 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
         ],
     );
     let run = session.run(&args.run, "sft", &config, &inputs)?;
-    let mut run = run.with_keep_last(config.keep_last);
+    let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
-    Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+    Ok(session.outcome())
 }
 
 /// Reads and encodes demonstrations and plain text, and says what was left out.
@@ -50,9 +50,7 @@ pub fn dataset(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<SftDataset> {
-    let rows = read_all::<Lesson>(paths, bad_rows(skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
-    let lessons: Vec<Lesson> = rows.rows.into_iter().map(|(_, row)| row).collect();
+    let lessons: Vec<Lesson> = session.rows(paths, skip_bad_rows)?;
     let data = SftDataset::of_lessons(&lessons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
     session.note_count(
         data.n_dropped,

@@ -1,0 +1,165 @@
+//! What happens in which step of a run over a fixed set of rows.
+
+use std::path::Path;
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+
+use crate::batches::length_buckets;
+use crate::checkpoint::TRAINING_DIR;
+use crate::error::Error;
+use crate::files::{load_json, save_json};
+use crate::optim::Optimizer;
+use crate::seed::Seed;
+use crate::training::TrainingConfig;
+
+/// Which rows each update takes, at which rate, and what comes after it.
+///
+/// All of it is a function of settings, data and step, so that a checkpoint stores the step and no more.
+#[derive(Debug)]
+pub struct StepPlan<'a> {
+    config: &'a TrainingConfig,
+    lengths: Vec<usize>,
+    steps_per_epoch: usize,
+    total_steps: usize,
+    /// The batches of one epoch, the last that was asked for.
+    epoch: Option<(usize, Vec<Vec<usize>>)>,
+}
+
+impl<'a> StepPlan<'a> {
+    /// The plan for rows of these lengths, whose batches are length-bucketed.
+    pub fn new(config: &'a TrainingConfig, lengths: Vec<usize>) -> Self {
+        let steps_per_epoch = lengths.len().div_ceil(config.batch_size);
+        let all_steps = config.epochs.saturating_mul(steps_per_epoch);
+        let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+        Self { config, lengths, steps_per_epoch, total_steps, epoch: None }
+    }
+
+    /// Updates in the whole run.
+    pub fn total_steps(&self) -> usize {
+        self.total_steps
+    }
+
+    /// The rows of the update that comes after `done` others.
+    pub fn batch(&mut self, done: usize) -> &[usize] {
+        let (epoch, position) = (done / self.steps_per_epoch, done % self.steps_per_epoch);
+        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            let mut stream = Seed(self.config.seed).stream_at("shuffle", epoch as u64);
+            self.epoch = Some((epoch, length_buckets(&self.lengths, self.config.batch_size, &mut stream)));
+        }
+        self.epoch.as_ref().map_or(&[], |(_, batches)| &batches[position])
+    }
+
+    /// The learning rate of the update that comes after `done` others.
+    pub fn learning_rate(&self, done: usize) -> f64 {
+        self.config.schedule.learning_rate(self.config.learning_rate, done, self.total_steps)
+    }
+
+    /// Passes over the data after `step` updates.
+    pub fn epochs(&self, step: usize) -> f64 {
+        step as f64 / self.steps_per_epoch as f64
+    }
+
+    /// Whether nothing is left to do after `step` updates.
+    pub fn is_done(&self, step: usize) -> bool {
+        step >= self.total_steps
+    }
+
+    /// Whether the model is judged after the update number `step`.
+    pub fn is_evaluation_due(&self, step: usize) -> bool {
+        self.is_done(step) || is_due(step, self.config.eval_every)
+    }
+
+    /// Whether a checkpoint is saved after the update number `step`; the last one is the run's end.
+    pub fn is_checkpoint_due(&self, step: usize) -> bool {
+        !self.is_done(step) && is_due(step, self.config.checkpoint_every)
+    }
+}
+
+fn is_due(step: usize, every: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// The content of `training/state.json`.
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: usize,
+}
+
+/// Puts what a [`StepPlan`] goes on from beside the model in a checkpoint.
+///
+/// # Errors
+/// [`Error::Io`] if the disk refuses.
+pub fn save_progress(checkpoint: &Path, optimizer: &Optimizer, step: usize) -> Result<(), Error> {
+    let dir = checkpoint.join(TRAINING_DIR);
+    optimizer.save(&dir.join("optimizer.safetensors"))?;
+    save_json(&dir.join("state.json"), &State { step })
+}
+
+/// Reads what [`save_progress`] wrote, and returns the step.
+///
+/// # Errors
+/// A file that is missing or damaged, or an optimizer state of another model than `module`.
+pub fn load_progress<M: Module>(
+    checkpoint: &Path,
+    optimizer: &mut Optimizer,
+    module: &M,
+) -> Result<usize, Error> {
+    let dir = checkpoint.join(TRAINING_DIR);
+    optimizer.load(&dir.join("optimizer.safetensors"), module)?;
+    let state: State = load_json(&dir.join("state.json"))?;
+    Ok(state.step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TrainingConfig {
+        TrainingConfig { epochs: 3, batch_size: 4, eval_every: 2, checkpoint_every: 3, ..Default::default() }
+    }
+
+    /// Ten rows in batches of four are three updates.
+    #[test]
+    fn every_epoch_has_every_row_once_and_an_order_of_its_own() {
+        let config = config();
+        let mut plan = StepPlan::new(&config, (0..10).collect());
+        assert_eq!((plan.total_steps(), plan.epochs(3), plan.epochs(9)), (9, 1.0, 3.0));
+        let mut epoch = |n: usize| {
+            let mut rows = Vec::new();
+            (3 * n..3 * n + 3).for_each(|done| rows.extend_from_slice(plan.batch(done)));
+            rows
+        };
+        let orders = [epoch(0), epoch(1), epoch(2)];
+        for order in &orders {
+            let mut rows = order.clone();
+            rows.sort_unstable();
+            assert_eq!(rows, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(orders[0], orders[1]);
+        assert_ne!(orders[1], orders[2]);
+    }
+
+    #[test]
+    fn a_plan_that_starts_in_the_middle_goes_on_alike() {
+        let config = config();
+        let [mut whole, mut resumed] = [(); 2].map(|()| StepPlan::new(&config, vec![1; 10]));
+        let batches: Vec<Vec<usize>> = (0..9).map(|done| whole.batch(done).to_vec()).collect();
+        for done in [4, 5, 6, 8] {
+            assert_eq!(resumed.batch(done), batches[done], "after {done}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_judged_at_its_end_and_needs_no_checkpoint_there() {
+        let limited = TrainingConfig { max_steps: 6, ..config() };
+        let plan = StepPlan::new(&limited, vec![1; 10]);
+        let steps = |due: &dyn Fn(usize) -> bool| (1..=6).filter(|&step| due(step)).collect::<Vec<_>>();
+        assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [2, 4, 6]);
+        assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [3]);
+        let never = TrainingConfig { eval_every: 0, checkpoint_every: 0, ..limited.clone() };
+        let plan = StepPlan::new(&never, vec![1; 10]);
+        assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [6]);
+        assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [0; 0]);
+    }
+}
