@@ -152,6 +152,9 @@ pub struct RewardArgs {
     /// Held-out comparisons
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub eval_data: Vec<PathBuf>,
+    /// Demonstrations that are to score 0 on average in the end; `--set normalize=mean_std` also sets the scale
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub normalize_data: Vec<PathBuf>,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]

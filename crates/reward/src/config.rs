@@ -5,6 +5,8 @@ use temper_model::Pooling;
 use temper_tokenizer::Overflow;
 use temper_train::{Documented, Error, TrainingConfig, TrainingDocs, require};
 
+use crate::Normalize;
+
 /// Settings of reward-model training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,6 +25,8 @@ pub struct RewardConfig {
     /// Weight of the squared sum of both scores of a pair, which keeps scores around 0; 0 for none, as in InstructGPT
     /// (TRL suggests 0.01).
     pub center: f64,
+    /// What is made of the scores at the end, where there are demonstrations to go by.
+    pub normalize: Normalize,
 }
 
 impl Default for RewardConfig {
@@ -39,6 +43,7 @@ impl Default for RewardConfig {
             pooling: Pooling::Last,
             margin: 0.0,
             center: 0.0,
+            normalize: Normalize::Mean,
         }
     }
 }
@@ -67,6 +72,10 @@ impl Documented for RewardConfig {
                 (
                     "margin",
                     "how much further apart a pair's scores must be per unit of the data's own margin; 0: none",
+                ),
+                (
+                    "normalize",
+                    "scores of --normalize-data at the end: none | mean: 0 on average | mean_std: and deviation 1",
                 ),
                 ("center", "weight of the squared sum of a pair's scores, which keeps them around 0; 0: none"),
             ],

@@ -2,7 +2,7 @@
 
 use temper_model::SharedPrompt;
 use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
-use temper_train::{Comparison, fingerprint_rows};
+use temper_train::{Comparison, Demonstration, fingerprint_rows};
 
 /// A prompt with its completions, encoded, and which of them is better than which.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Pair {
 pub struct RewardDataset {
     /// The comparisons of which two completions or more fit, in the order given.
     pub rankings: Vec<Ranking>,
+    /// Demonstrations that the scores are normalised on at the end; there may be none.
+    pub demonstrations: Vec<Example>,
     /// How many comparisons were dropped because too few of their completions fit,
     /// or have a token to score.
     pub n_dropped: usize,
@@ -79,7 +81,8 @@ impl RewardDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let mut data = Self { rankings: Vec::new(), n_dropped: 0, n_completions_dropped: 0 };
+        let mut data =
+            Self { rankings: Vec::new(), demonstrations: Vec::new(), n_dropped: 0, n_completions_dropped: 0 };
         for (row, comparison) in comparisons.iter().enumerate() {
             let encode = |completion: &String| {
                 // A tokenizer may have no id for a text.
@@ -106,7 +109,33 @@ impl RewardDataset {
         Ok(data)
     }
 
-    /// What a resumed run compares: that these are the same comparisons, by the same margins.
+    /// The same comparisons, with demonstrations to normalise the scores on. Those that do not fit are left out.
+    ///
+    /// # Errors
+    /// [`Error::NothingFits`] if none of them fits.
+    pub fn with_demonstrations(
+        self,
+        demonstrations: &[Demonstration],
+        tokenizer: &Tokenizer,
+        template: &Template,
+        max_seq_len: usize,
+        overflow: Overflow,
+    ) -> Result<Self, Error> {
+        let encode = |row: &Demonstration| {
+            let found =
+                template.encode_example(tokenizer, &row.prompt, &row.completion, max_seq_len, overflow);
+            found.filter(|example| !example.tokens.is_empty())
+        };
+        let encoded: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
+        if encoded.is_empty() {
+            let rows = demonstrations.len();
+            return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len });
+        }
+        Ok(Self { demonstrations: encoded, ..self })
+    }
+
+    /// What a resumed run compares: that these are the same comparisons, by the same margins, and the same
+    /// demonstrations.
     pub fn fingerprint(&self) -> String {
         let pair = |p: &Pair| [p.chosen as u32, p.rejected as u32, (p.gap as f32).to_bits()];
         let pairs = |r: &Ranking| -> Vec<u32> { r.pairs.iter().flat_map(pair).collect() };
@@ -115,6 +144,7 @@ impl RewardDataset {
         for completion in self.rankings.iter().flat_map(|r| &r.completions) {
             parts.extend([completion.prompt(), completion.completion()]);
         }
+        parts.extend(self.demonstrations.iter().flat_map(|d| [d.prompt(), d.completion()]));
         fingerprint_rows(self.len(), parts)
     }
 

@@ -31,6 +31,7 @@ mod config;
 mod dataset;
 mod error;
 mod loss;
+mod normalize;
 mod score;
 mod train;
 
@@ -38,6 +39,7 @@ pub use config::RewardConfig;
 pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
 pub use loss::{ScorePairs, ranking_loss};
+pub use normalize::{Level, Normalize, normalized};
 pub use score::score;
 pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};

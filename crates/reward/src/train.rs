@@ -10,7 +10,9 @@ use temper_tokenizer::{Example, Text};
 use temper_train::{Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
 
 use crate::dataset::Ranking;
-use crate::{Error, RewardConfig, RewardDataset, ScorePairs, ranking_loss, score};
+use crate::{
+    Error, Level, Normalize, RewardConfig, RewardDataset, ScorePairs, normalized, ranking_loss, score,
+};
 
 /// One line of `metrics.jsonl`, under TRL's names.
 #[derive(Clone, Debug, Serialize)]
@@ -62,7 +64,8 @@ impl RewardEvaluation {
 
 /// Trains a reward model, without dropout.
 ///
-/// Returns it off the tape. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
+/// Returns it off the tape, normalised if the data bring demonstrations for it; so are `best/` and `final/`, while step
+/// checkpoints hold the model as it is trained. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
 /// written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
@@ -118,7 +121,9 @@ pub fn train(
             let found = evaluate(&model, eval_data, config.training.batch_size);
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
-                run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
+                run.save_best(&found.candidate(step), |dir| {
+                    save(dir, &released(&model, data, config).0, text, None)
+                })?;
             }
         }
         let stop = run.interrupted() && !plan.is_done(step);
@@ -129,9 +134,27 @@ pub fn train(
             return Ok(model.valid());
         }
     }
-    let model = model.valid();
+    let (model, level) = released(&model, data, config);
+    if let Some(level) = level {
+        run.log_evaluation(step, &level)?;
+    }
     run.save_final(|dir| save(dir, &model, text, None))?;
     Ok(model)
+}
+
+/// The model as it is to be used: off the tape and normalised, if there is something to normalise on.
+fn released(
+    model: &ScalarModel,
+    data: &RewardDataset,
+    config: &RewardConfig,
+) -> (ScalarModel, Option<Level>) {
+    let model = model.valid();
+    if data.demonstrations.is_empty() || config.normalize == Normalize::None {
+        return (model, None);
+    }
+    let size = 2 * config.training.batch_size;
+    let (model, level) = normalized(model, &data.demonstrations, config.normalize, size);
+    (model, Some(level))
 }
 
 /// Order of held-out comparisons by the model's scores.

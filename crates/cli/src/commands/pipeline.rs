@@ -43,9 +43,10 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
         let args = SftArgs {
-            data: [vec![files.data.join("demonstrations.jsonl")], files.heldout("texts.jsonl")].concat(),
+            data: [vec![files.data.join("demonstrations.jsonl")], files.courtesy_only("texts.jsonl")]
+                .concat(),
             model: recipe.model().into(),
-            eval_data: files.heldout("demonstrations_heldout.jsonl"),
+            eval_data: files.courtesy_only("demonstrations_heldout.jsonl"),
             run: run_args(&files.sft),
             settings: settings("sft"),
         };
@@ -58,7 +59,8 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         let args = RewardArgs {
             data: vec![files.data.join("comparisons.jsonl")],
             model: files.sft.join("final"),
-            eval_data: files.heldout("comparisons_heldout.jsonl"),
+            eval_data: files.courtesy_only("comparisons_heldout.jsonl"),
+            normalize_data: files.courtesy_only("demonstrations_heldout.jsonl"),
             run: run_args(&files.reward),
             settings: settings("reward"),
         };
@@ -73,7 +75,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
             rewards: RewardSources::model(files.reward.join("final")),
             prompts: vec![files.data.join("prompts.jsonl")],
             eval_data: vec![],
-            ptx_data: files.heldout("texts.jsonl"),
+            ptx_data: files.courtesy_only("texts.jsonl"),
             gold: (recipe == RecipeName::Courtesy).then(|| "courtesy".into()),
             run: run_args(&files.ppo),
             settings: settings("ppo"),
@@ -115,8 +117,8 @@ impl Files {
         }
     }
 
-    /// Held-out rows, where the recipe has some.
-    fn heldout(&self, name: &str) -> Vec<PathBuf> {
+    /// What the notebook's recipes do not have.
+    fn courtesy_only(&self, name: &str) -> Vec<PathBuf> {
         if self.recipe == RecipeName::Courtesy { vec![self.data.join(name)] } else { vec![] }
     }
 
@@ -301,6 +303,7 @@ fn summary(
     let stage_seconds = sft.seconds() + reward.seconds() + ppo.seconds();
     let (gold_sft, gold_ppo) = (mean(judged, |row| row.sft.gold), mean(judged, |row| row.ppo.gold));
     let win = win_rate(judged.iter().map(|row| (row.ppo.gold, row.sft.gold)));
+    let text_loss = |dir: &Path| text_loss(session, files, dir);
     let share = |f: fn(&Judged) -> bool| mean(judged, |row| f64::from(u8::from(f(row))));
     Ok(json!({
         "recipe": recipe.name(),
@@ -335,6 +338,8 @@ fn summary(
             "win_rate": win.win_rate,
             "win_rate_ci95": win.win_rate_ci95,
             "prompts": judged.len(),
+            "text_loss_sft": text_loss(&files.sft)?,
+            "text_loss_ppo": text_loss(&files.ppo)?,
         },
         // A pipeline that went on where it had stopped counts what its stages took, then and now.
         "seconds": seconds.max(stage_seconds),
@@ -344,6 +349,18 @@ fn summary(
 
 fn mean(judged: &[Judged], f: impl Fn(&Judged) -> f64) -> f64 {
     judged.iter().map(f).sum::<f64>() / judged.len() as f64
+}
+
+/// The loss of a stage's model on held-out plain text, in nats per token, where the recipe has some.
+fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f64>> {
+    let paths = files.courtesy_only("texts_heldout.jsonl");
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let (model, text) = load_policy(&stage.join("final"), &device::open(session.device_name())?)?;
+    let context = model.config().max_seq_len;
+    let data = sft::dataset(session, &paths, &text, context, Overflow::Drop, false)?;
+    Ok(Some(temper_sft::evaluate(&model, &data, 64).eval_loss))
 }
 
 /// Accuracy on the judged comparisons, and on those of one manner.
@@ -444,6 +461,12 @@ fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
         100.0 * number(&judge["win_rate_ci95"][1]),
         judge["prompts"],
     ))?;
+    if let (Some(before), Some(after)) = (judge["text_loss_sft"].as_f64(), judge["text_loss_ppo"].as_f64()) {
+        let change = 100.0 * (after / before - 1.0);
+        print_line(&format!(
+            "loss on held-out plain text {before:.3} -> {after:.3} nats per token ({change:+.1} %)"
+        ))?;
+    }
     print_line(&format!(
         "{:.0} s, {:.0} MiB at most; report: {}",
         number(&summary["seconds"]),

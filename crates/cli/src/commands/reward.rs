@@ -6,7 +6,7 @@ use anyhow::Result;
 use temper_model::ScalarModel;
 use temper_reward::{RewardConfig, RewardDataset, Text};
 use temper_tokenizer::Overflow;
-use temper_train::{Comparison, Seed};
+use temper_train::{Comparison, Demonstration, Seed};
 
 use crate::args::{RewardArgs, Stage};
 use crate::commands::Outcome;
@@ -24,7 +24,12 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let load = |paths: &[PathBuf]| {
         dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
-    let data = load(&args.data)?;
+    let mut data = load(&args.data)?;
+    if !args.normalize_data.is_empty() {
+        let rows: Vec<Demonstration> = session.rows(&args.normalize_data, args.run.skip_bad_rows)?;
+        let (tokenizer, template) = (&text.tokenizer, &text.template);
+        data = data.with_demonstrations(&rows, tokenizer, template, max_seq_len, config.overflow)?;
+    }
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
     let mut head = Seed(config.training.seed).stream("reward_head");
