@@ -394,4 +394,7 @@ pub struct BenchArgs {
     /// Times to repeat it
     #[arg(long, default_value_t = 3)]
     pub repeats: usize,
+    /// For `rankings`: an SFT model to start from, instead of training one
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
 }

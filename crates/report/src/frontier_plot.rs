@@ -1,5 +1,5 @@
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::text_anchor::HPos;
 
 use crate::Error;
 use crate::curve::{extent, widened};
@@ -232,14 +232,14 @@ impl Plot {
             area.draw_text(note, &style, (x + (8 * FINE) as i32, y - (6 * FINE) as i32))?;
         }
         if let Some((place, words)) = &self.mark {
-            let width = area.dim_in_pixel().0 as i32;
-            let (x, y) = inside(place);
-            area.draw(&Circle::new((x, y), (5 * FINE) as i32, palette::TEXT.light.stroke_width(2 * FINE)))?;
-            // Beside the point, on the side that has room.
-            let (side, shift) = if x < width / 2 { (HPos::Left, 10) } else { (HPos::Right, -10) };
-            let mut style = text(12.0, palette::TEXT, side, true);
-            style.pos.v_pos = VPos::Bottom;
-            area.draw_text(words, &style, (x + shift * FINE as i32, y - (8 * FINE) as i32))?;
+            let (width, _) = area.dim_in_pixel();
+            area.draw(&Circle::new(
+                inside(place),
+                (5 * FINE) as i32,
+                palette::TEXT.light.stroke_width(2 * FINE),
+            ))?;
+            // Above the plot, where no cloud is.
+            area.draw_text(words, &text(12.5, palette::GOLD, HPos::Right, true), at(width / FINE - 18, 8))?;
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ pub fn run(session: &Session, args: &BenchArgs) -> Result<Outcome> {
         "ppo_step" => ppo_step(repeats, &open()?)?,
         "tokenizer" => tokenizer(repeats)?,
         "scorers" => scorers::scorers(repeats, &open()?)?,
-        "rankings" => rankings::rankings(seed, &open()?)?,
+        "rankings" => rankings::rankings(seed, args.model.as_deref(), &open()?)?,
         other => {
             return Err(hinted(
                 format!("no benchmark is called `{other}`"),

@@ -1,5 +1,6 @@
 //! A ranking of four completions as one row, against its six pairs taken one by one.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -28,10 +29,9 @@ const PAIRS_PER_RANKING: usize = 6;
 ///
 /// The pairs of one prompt stand in different rows and, as the rows are shuffled, nearly always in different batches.
 /// A pair still has its prompt once, as everywhere in Temper: with a row for each completion it would take longer.
-pub fn rankings(seed: Seed, device: &Device) -> Result<()> {
+pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result<()> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let model = ModelConfig::preset("small")?;
-    let context = model.max_seq_len;
+    let context = ModelConfig::preset("small")?.max_seq_len;
     let dir = tempfile::tempdir()?;
     let sizes = Sizes { demonstrations: DEMONSTRATIONS, comparisons: RANKINGS, ..Sizes::default() };
     Task::new().generate(seed.0, &sizes).write(dir.path())?;
@@ -45,15 +45,10 @@ pub fn rankings(seed: Seed, device: &Device) -> Result<()> {
     let pairs: Vec<Comparison> = rankings.iter().flat_map(pairs).collect();
     let held_out = dataset(&comparisons("comparisons_heldout.jsonl")?)?;
 
-    let sft: SftConfig = resolve(recipe::stage_settings("courtesy", Stage::Sft), None, &[])?;
-    let sft = SftConfig { seed: seed.0, checkpoint_every: 0, ..sft };
-    let rows = read_all::<Demonstration>(&[dir.path().join("demonstrations.jsonl")], BadRows::Refuse)?.rows;
-    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
-    let rows = SftDataset::new(&rows, &tokenizer, &template, context, Overflow::Drop)?;
-    let policy = CausalLm::new(&model, &mut seed.stream("init"), device);
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
-    let policy = temper_sft::train(&sft, policy, text, &rows, None, &mut Run::ephemeral()?)?;
-
+    let policy = match sft_model {
+        Some(dir) => CausalLm::load(dir, device)?,
+        None => imitate(dir.path(), seed, device)?,
+    };
     let config: RewardConfig = resolve(recipe::stage_settings("courtesy", Stage::Reward), None, &[])?;
     let config = RewardConfig { seed: seed.0, checkpoint_every: 0, ..config };
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
@@ -80,6 +75,20 @@ pub fn rankings(seed: Seed, device: &Device) -> Result<()> {
         "pairs_accuracy": pairs_accuracy,
     });
     print_json(&line)
+}
+
+/// An SFT model of a part of the demonstrations, the recipe's settings else.
+fn imitate(data: &Path, seed: Seed, device: &Device) -> Result<CausalLm> {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let model = ModelConfig::preset("small")?;
+    let config: SftConfig = resolve(recipe::stage_settings("courtesy", Stage::Sft), None, &[])?;
+    let config = SftConfig { seed: seed.0, checkpoint_every: 0, ..config };
+    let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.rows;
+    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
+    let rows = SftDataset::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;
+    let policy = CausalLm::new(&model, &mut seed.stream("init"), device);
+    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    Ok(temper_sft::train(&config, policy, text, &rows, None, &mut Run::ephemeral()?)?)
 }
 
 /// Every pair of a ranking that is not tied, as a comparison of its own.
