@@ -194,6 +194,9 @@ fn a_model_that_is_nowhere_is_named() {
     assert!(said.hint().contains("sft/final"), "{said:?}");
     temper.refuses("report nonsense", &["nonsense"]);
     temper.refuses("report demonstrations.jsonl", &["demonstrations.jsonl"]);
+    temper.refuses("report --compare sft nonsense --out all.html", &["sft", "`objective/kl`"]);
+    temper.refuses("report --compare nonsense --out all.html", &["nonsense"]);
+    assert!(!temper.path("all.html").exists() && !temper.path("all.svg").exists());
 }
 
 #[test]

@@ -357,6 +357,23 @@ fn report_names_the_files_that_it_drew() {
 }
 
 #[test]
+fn several_runs_become_a_page_and_a_picture() {
+    let temper = Temper::new();
+    for name in ["a", "b"] {
+        let line =
+            |step: i32| format!("{{\"step\":{step},\"objective/kl\":{step},\"objective/scores\":{step}}}\n");
+        std::fs::create_dir(temper.path(name)).unwrap();
+        temper.write(&format!("{name}/metrics.jsonl"), (1..=9).map(line).collect::<String>());
+    }
+    temper.write("points.json", r#"[{"label":"best of n","kl":0.19,"gold":0.5,"note":"n = 2"}]"#);
+    let said = temper.run("report --compare a b --points points.json --out all.html").ok();
+    assert_eq!(said.stdout.lines().collect::<Vec<_>>(), ["all.html", "all.svg"]);
+    assert!(temper.read("all.svg").contains("n = 2") && temper.read("all.html").contains("best of n"));
+    temper.write("points.json", r#"[{"label":"x","kl":1}]"#);
+    temper.refuses("report --compare a --points points.json --out all.html", &["points.json", "`gold`"]);
+}
+
+#[test]
 fn a_run_directory_is_as_the_contract_says() {
     let temper = Temper::new();
     let said = temper.run(

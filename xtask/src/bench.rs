@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::cargo::{root, temper};
 
 /// Each benchmark with its peer: a script in `assets/peers` and the package that it imports.
-const BENCHMARKS: [(&str, Option<(&str, &str)>); 5] = [
+const BENCHMARKS: [(&str, Option<(&str, &str)>); 7] = [
     ("tokenizer", None),
     ("generate", Some(("generate.py", "transformers"))),
     ("sft_step", None),
     ("ppo_step", None),
+    ("scorers", None),
+    ("rankings", None),
     ("notebook", Some(("notebook.py", "torch"))),
 ];
 

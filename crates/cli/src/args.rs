@@ -84,7 +84,8 @@ pub enum Command {
     #[command(after_help = "Example:\n  temper recipe courtesy --out data")]
     Recipe(RecipeArgs),
     /// Draw the report of a run again
-    #[command(after_help = "Example:\n  temper report runs/courtesy")]
+    #[command(after_help = "Examples:\n  temper report runs/courtesy\n  \
+                             temper report --compare runs/ppo runs/rloo --points best-of-n.json --out frontier.html")]
     Report(ReportArgs),
     /// List the backends compiled in and the hardware that they see
     #[command(after_help = "Example:\n  temper devices")]
@@ -383,7 +384,17 @@ pub struct RecipeArgs {
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// A pipeline's or a stage's run directory
-    pub run_dir: PathBuf,
+    #[arg(required_unless_present = "compare")]
+    pub run_dir: Option<PathBuf>,
+    /// Several runs of PPO in one picture instead: their scores against the KL to the SFT model
+    #[arg(long, value_name = "RUN", num_args = 1.., conflicts_with = "run_dir", requires = "out")]
+    pub compare: Vec<PathBuf>,
+    /// Results without a run for that picture, as JSON: `[{"label": "DPO", "kl": 2.9, "gold": 0.81}, …]`
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    pub points: Option<PathBuf>,
+    /// Where that picture goes: a page and, beside it, an `.svg`
+    #[arg(long, value_name = "FILE.html", requires = "compare")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -393,4 +404,7 @@ pub struct BenchArgs {
     /// Times to repeat it
     #[arg(long, default_value_t = 3)]
     pub repeats: usize,
+    /// For `rankings`: an SFT model to start from, instead of training one
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Models as Hugging Face directories: `config.json` and `model.safetensors`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -126,14 +126,35 @@ fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce(
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
-    let mut loader = Loader { file: &file, path: &path, error: None };
+    let mut loader = Loader { file: &file, path: &path, read: Vec::new(), error: None };
     let module = map_params(blank(), &mut loader);
+    let unread = unread(&file.names(), &loader.read);
+    if let (None, Some((first, more))) = (&loader.error, unread.split_first()) {
+        // More layers than config.json says, or another kind of model: it loads, and is not what was saved.
+        let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        tracing::warn!("{}: the weight `{first}`{others} has no place in this model", path.display());
+    }
     loader.error.map_or(Ok(module), Err)
+}
+
+/// Weights of a file that were not read, in order. What GPT-2 files carry besides is none: causal masks, and the output
+/// matrix where it is the embedding.
+fn unread<'a>(names: &[&'a str], read: &[String]) -> Vec<&'a str> {
+    let plain = |name: &str| name.trim_start_matches("transformer.").to_owned();
+    let read: HashSet<String> = read.iter().map(|name| plain(name)).collect();
+    let is_weight = |name: &str| {
+        !name.ends_with(".attn.bias") && !name.ends_with(".attn.masked_bias") && name != "lm_head.weight"
+    };
+    let mut left: Vec<&str> =
+        names.iter().copied().filter(|name| is_weight(name) && !read.contains(&plain(name))).collect();
+    left.sort_unstable();
+    left
 }
 
 struct Loader<'a> {
     file: &'a SafeTensors<'a>,
     path: &'a PathBuf,
+    read: Vec<String>,
     error: Option<Error>,
 }
 
@@ -177,7 +198,10 @@ impl ParamMap for &mut Loader<'_> {
             return value;
         }
         match self.read(&file_name(path), &value.dims()) {
-            Ok(data) => Tensor::from_data(TensorData::new(data, value.dims()), &value.device()),
+            Ok(data) => {
+                self.read.push(file_name(path));
+                Tensor::from_data(TensorData::new(data, value.dims()), &value.device())
+            }
             Err(error) => {
                 self.error = Some(error);
                 value
@@ -338,6 +362,43 @@ mod tests {
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
         assert!(error.to_string().contains("model.safetensors"), "{error}");
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// The weights of a saved model, written again but for those that `keep` leaves out.
+    fn rewrite(dir: &Path, keep: impl Fn(&str) -> bool) {
+        let path = dir.join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let kept = file.tensors().into_iter().filter(|(name, _)| keep(name));
+        std::fs::write(path, safetensors::serialize(kept, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_missing_weight_is_named_and_one_without_a_place_is_told() {
+        let dir = scratch("missing");
+        let config = ModelConfig::preset("tiny").unwrap();
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
+        let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+        let names: Vec<String> =
+            SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned).collect();
+        rewrite(&dir, |name| !name.ends_with("h.1.mlp.c_fc.bias"));
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
+        assert!(
+            matches!(&error, Error::MissingWeight { name, .. } if name.contains("h.1.mlp.c_fc.bias")),
+            "{error}"
+        );
+        std::fs::remove_dir_all(dir).unwrap();
+
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let all: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(unread(&names, &all), Vec::<&str>::new());
+        let fewer: Vec<String> = all.iter().filter(|name| !name.contains("ln_f.weight")).cloned().collect();
+        let left = unread(&names, &fewer);
+        assert!(left.len() == 1 && left[0].ends_with("ln_f.weight"), "{left:?}");
+        // As the hub's own file has them.
+        let hub =
+            ["h.0.attn.bias", "h.0.attn.masked_bias", "lm_head.weight", "h.0.ln_1.bias", "h.7.ln_1.bias"];
+        assert_eq!(unread(&hub, &["transformer.h.0.ln_1.bias".to_owned()]), ["h.7.ln_1.bias"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub fn train<'a>(
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
     }
     let mut learner = Learner::new(config, models.policy, models.critic);
-    let mut checks = Checks::default();
+    let mut checks = Checks::new(config);
     let mut step = 0;
     if let Some((_, dir)) = run.resume_from() {
         step = learner.resume(dir)?;

@@ -22,30 +22,31 @@ pub enum Unit {
 }
 
 /// One small multiple: which metric, under which title.
-#[derive(Debug)]
-pub struct Panel {
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<'a> {
     /// The metric's key.
-    pub key: &'static str,
-    title: &'static str,
+    pub key: &'a str,
+    title: &'a str,
     unit: Unit,
-    held_out: Option<&'static str>,
-    unless: Option<&'static str>,
+    held_out: Option<&'a str>,
+    unless: Option<&'a str>,
     exact: bool,
     spiky: bool,
+    with_start: bool,
 }
 
-impl Panel {
-    pub const fn new(key: &'static str, title: &'static str, unit: Unit) -> Self {
-        Self { key, title, unit, held_out: None, unless: None, exact: false, spiky: false }
+impl<'a> Panel<'a> {
+    pub const fn new(key: &'a str, title: &'a str, unit: Unit) -> Self {
+        Self { key, title, unit, held_out: None, unless: None, exact: false, spiky: false, with_start: false }
     }
 
     /// The same quantity on held-out data, drawn as dots.
-    pub const fn with_held_out(self, key: &'static str) -> Self {
+    pub const fn with_held_out(self, key: &'a str) -> Self {
         Self { held_out: Some(key), ..self }
     }
 
     /// Stands back where another metric says it better.
-    pub const fn unless(self, key: &'static str) -> Self {
+    pub const fn unless(self, key: &'a str) -> Self {
         Self { unless: Some(key), ..self }
     }
 
@@ -57,6 +58,16 @@ impl Panel {
     /// Rare spikes may be cut, so that they do not flatten the rest.
     pub const fn spiky(self) -> Self {
         Self { spiky: true, ..self }
+    }
+
+    /// The first value is a level to compare with, drawn across the panel.
+    pub const fn with_start(self) -> Self {
+        Self { with_start: true, ..self }
+    }
+
+    /// Whether a metric has its place here.
+    pub fn shows(&self, key: &str) -> bool {
+        self.key == key || self.held_out == Some(key)
     }
 
     /// The title with its unit.
@@ -71,15 +82,17 @@ impl Panel {
 
 /// The points of one panel, ready to draw.
 #[derive(Debug)]
-pub struct Curve {
+pub struct Curve<'a> {
     /// What is shown.
-    pub panel: &'static Panel,
+    pub panel: Panel<'a>,
     /// Every step, thinned.
     pub raw: Vec<(f64, f64)>,
     /// The moving average, thinned; the raw line again where there is nothing to smooth.
     pub smooth: Vec<(f64, f64)>,
     /// The same on held-out data.
     pub held_out: Vec<(f64, f64)>,
+    /// The first value, where it is a level to compare with.
+    pub start: Option<f64>,
     /// How many steps each point of `smooth` averages.
     pub window: usize,
     /// The range of the steps.
@@ -90,14 +103,15 @@ pub struct Curve {
     pub cut: bool,
 }
 
-impl Curve {
+impl<'a> Curve<'a> {
     /// The curve of a panel, if its metric was logged.
-    pub fn of(panel: &'static Panel, metrics: &Metrics) -> Option<Self> {
+    pub fn of(panel: &Panel<'a>, metrics: &Metrics) -> Option<Self> {
         if panel.unless.is_some_and(|key| metrics.last(key).is_some()) {
             return None;
         }
         let factor = if matches!(panel.unit, Unit::Percent) { 100.0 } else { 1.0 };
-        let series = |key| metrics.series(key).into_iter().map(|(x, y)| (x, y * factor)).collect::<Vec<_>>();
+        let series =
+            |key: &str| metrics.series(key).into_iter().map(|(x, y)| (x, y * factor)).collect::<Vec<_>>();
         let full = series(panel.key);
         let held_out = panel.held_out.map(series).unwrap_or_default();
         if full.is_empty() && held_out.is_empty() {
@@ -121,9 +135,11 @@ impl Curve {
         };
         // Cut before averaging: a spike must not spread over its whole neighbourhood.
         let (full, held_out) = (clamp(full), clamp(held_out));
-        let window = window(panel, full.len());
+        let window = if panel.exact { 1 } else { window(full.len(), WINDOW_SHARE) };
+        let start = full.first().map(|point| point.1).filter(|_| panel.with_start);
         let smooth = last_of_buckets(moving_average(&full, window));
-        Some(Self { panel, raw: thinned(full), smooth, held_out: thinned(held_out), window, x, y, cut })
+        let (raw, held_out) = (thinned(full), thinned(held_out));
+        Some(Self { panel: *panel, raw, smooth, held_out, start, window, x, y, cut })
     }
 
     /// Where the curve ends, in its unit.
@@ -148,16 +164,18 @@ impl Curve {
     }
 }
 
-fn window(panel: &Panel, points: usize) -> usize {
-    if panel.exact || points < SMOOTH_FROM { 1 } else { (points / WINDOW_SHARE).clamp(3, WINDOW_MAX) | 1 }
+/// An odd number of points, about one in `share` of all.
+pub fn window(points: usize, share: usize) -> usize {
+    if points < SMOOTH_FROM { 1 } else { (points / share).clamp(3, WINDOW_MAX) | 1 }
 }
 
-fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
+/// The lowest and the highest value.
+pub fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// The range with a margin; a constant gets room around it, so that the axis always has a length.
-fn widened((low, high): (f64, f64), margin: f64, around_constant: f64) -> (f64, f64) {
+pub fn widened((low, high): (f64, f64), margin: f64, around_constant: f64) -> (f64, f64) {
     let size = low.abs().max(high.abs());
     // Ranges below the precision of the numbers themselves would have no ticks.
     if high - low > size * 1e-9 && high - low > 1e-30 {
@@ -184,7 +202,7 @@ fn without_spikes(points: &[(f64, f64)]) -> Option<(f64, f64)> {
 ///
 /// At the start the window grows with the points behind, so that the first fall of a loss keeps its height; at the end
 /// it stays as wide as it can, so that the last value is not the noise of one step.
-fn moving_average(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
+pub fn moving_average(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
     let half = window / 2;
     (0..points.len())
         .map(|idx| {
@@ -242,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_spike_that_is_cut_does_not_lift_its_neighbours() {
-        const PANEL: Panel = Panel::new("v", "V", Unit::None).spiky();
+        const PANEL: Panel<'_> = Panel::new("v", "V", Unit::None).spiky();
         let line = |step| {
             format!("{{\"step\":{step},\"v\":{}}}\n", if step == 50 { 9e3 } else { f64::from(step % 2) })
         };

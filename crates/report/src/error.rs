@@ -34,6 +34,31 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A directory to compare has no score against KL.
+    #[error(
+        "{}: nothing to compare: its metrics.jsonl has no two rollouts with `objective/kl` and `objective/scores`",
+        dir.display()
+    )]
+    NoFrontier {
+        /// The directory that was given.
+        dir: PathBuf,
+    },
+    /// The file of further results is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    BadPoints {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// More lines than colours.
+    #[error("{n} runs and labels of points are too many for one picture: {most} can be told apart")]
+    TooManySeries {
+        /// How many there are.
+        n: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The plotting library refused a curve.
     #[error("the curve of `{metric}` cannot be drawn: {source}")]
     Plot {

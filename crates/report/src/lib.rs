@@ -1,4 +1,5 @@
-//! Draws what a run left behind: `report.html`, one self-contained page, and the curves of each stage as SVG.
+//! Draws what a run left behind: `report.html`, one self-contained page, and the curves of each stage as SVG; and what
+//! several runs of PPO paid in KL for their scores, as one picture.
 //!
 //! Invariant: every text that comes from a run (prompts, completions, settings) is escaped before it reaches the
 //! page, and the page loads nothing: no script, no font, no picture from elsewhere. A run that was interrupted gives
@@ -19,10 +20,13 @@
 
 use std::path::{Path, PathBuf};
 
+mod compare;
 mod curve;
 mod error;
 mod escape;
 mod figures;
+mod frontier;
+mod frontier_plot;
 mod metrics;
 mod number;
 mod page;
@@ -59,6 +63,34 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     write_whole(&path, &page::render(&run)?)?;
     written.push(path);
     Ok(written)
+}
+
+/// Draws the scores of several runs against √KL into one picture, and returns the paths of a page and of the picture
+/// alone: `out` with the endings `.html` and `.svg`.
+///
+/// Each of `runs` is the run directory of something that logs `objective/scores`, `objective/kl` and, for an
+/// independent judge, `objective/gold`; or of a pipeline. `points` is a JSON file of results without a run:
+/// `[{"label": "best of n", "kl": 1.39, "gold": 0.81, "note": "n = 8"}, …]`, with `score` beside or instead of `gold`;
+/// those of the same label are joined.
+///
+/// # Errors
+/// When a directory has no such metrics, the points are not as above, there are more than eight runs and labels, or
+/// something cannot be read or written.
+pub fn compare(runs: &[PathBuf], points: Option<&Path>, out: &Path) -> Result<Vec<PathBuf>, Error> {
+    const TITLE: &str = "Scores against the KL that they cost";
+    let comparison = compare::Comparison::read(runs, points)?;
+    let picture = comparison.picture();
+    let body = format!(
+        "<header><p class=\"brand\">Temper report</p><h1>{TITLE}</h1></header>\n<section>\n\
+         <figure class=\"frontier wide\">{}</figure>\n{}<p class=\"note\">{}</p>\n</section>\n",
+        picture.inline()?,
+        comparison.table(),
+        comparison.smoothing_note()
+    );
+    let paths = vec![out.with_extension("html"), out.with_extension("svg")];
+    write_whole(&paths[0], &page::document(TITLE, &body))?;
+    write_whole(&paths[1], &picture.sheet(TITLE)?)?;
+    Ok(paths)
 }
 
 /// Writes beside the target and renames, so that an older report is never left half overwritten.

@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Larger values are a run gone wrong, not a curve, and would overflow the arithmetic of the axes.
-const LARGEST: f64 = 1e30;
+pub const LARGEST: f64 = 1e30;
 
 /// The steps of a `metrics.jsonl`, in order.
 #[derive(Debug, Default)]
@@ -63,6 +63,17 @@ impl Metrics {
     /// Whether any step has a metric that starts so.
     pub fn has(&self, prefix: &str) -> bool {
         self.rows.iter().any(|row| row.values.keys().any(|key| key.starts_with(prefix)))
+    }
+
+    /// Every metric that was logged, by name.
+    pub fn keys(&self) -> BTreeSet<&str> {
+        self.rows.iter().flat_map(|row| row.values.keys().map(String::as_str)).collect()
+    }
+
+    /// `(step, value, value)` of two metrics, where both were logged.
+    pub fn both(&self, first: &str, second: &str) -> Vec<(f64, f64, f64)> {
+        let of = |row: &Row| Some((row.step, *row.values.get(first)?, *row.values.get(second)?));
+        self.rows.iter().filter_map(of).collect()
     }
 
     /// `(step, value)` of one metric, where it was logged.

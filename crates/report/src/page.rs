@@ -1,8 +1,9 @@
 use crate::Error;
 use crate::escape::escape;
+use crate::frontier::Frontier;
 use crate::run::Run;
 use crate::stage::StageRun;
-use crate::{figures, palette, plot, sample, settings, timings, verdict};
+use crate::{figures, frontier_plot, palette, plot, sample, settings, timings, verdict};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -27,27 +28,32 @@ pub fn render(run: &Run) -> Result<String, Error> {
     body.push_str(&settings::settings(run));
     body.push_str(&settings::machine(run));
     body.push_str(&timings::timings(run));
-    Ok(format!(
+    Ok(document(&title, &body))
+}
+
+/// A page that needs nothing else. Title and body are markup already.
+pub fn document(title: &str, body: &str) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>Temper: {title}</title>\n\
          <style>\n{STYLE}@media (prefers-color-scheme: dark) {{ {} }}\n</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
          </body>\n</html>\n",
         palette::dark_rules()
-    ))
+    )
 }
 
 fn title(run: &Run) -> String {
     let named = run.summary.text("/recipe").filter(|recipe| !recipe.is_empty());
     match (named, run.stages.first()) {
         (Some(recipe), _) => format!("The {} recipe", escape(recipe)),
-        (None, Some(stage)) if run.single => format!("{}: {}", stage.stage.label(), escape(&run.name)),
+        (None, Some(stage)) if run.single => format!("{}: {}", stage.label(), escape(&run.name)),
         _ => escape(&run.name),
     }
 }
 
 fn curves(stage: &StageRun) -> Result<String, Error> {
-    let (slug, heading) = (stage.stage.slug(), stage.stage.title());
+    let (slug, heading) = (stage.stage.slug(), stage.title());
     let mut html = format!("<section id=\"{slug}\"><h2>{heading}</h2>\n");
     let curves = stage.curves();
     if curves.is_empty() {
@@ -64,6 +70,31 @@ fn curves(stage: &StageRun) -> Result<String, Error> {
             "<p class=\"note\">In each panel, {note} · number at the top right: where it ends.</p>\n"
         ));
     }
+    let others = stage.other_curves();
+    if !others.is_empty() {
+        html.push_str(&format!(
+            "<details><summary>{} other metrics that moved</summary>\n<div class=\"curves\">\n",
+            others.len()
+        ));
+        for curve in &others {
+            html.push_str(&format!("<figure>{}</figure>\n", plot::panel(stage.stage, curve)?));
+        }
+        html.push_str("</div></details>\n");
+    }
     html.push_str("</section>\n");
+    html.push_str(&frontier(stage)?);
     Ok(html)
+}
+
+/// What a run paid in KL for its score, where it has both.
+fn frontier(stage: &StageRun) -> Result<String, Error> {
+    let Some(frontier) = Frontier::of(&stage.metrics) else { return Ok(String::new()) };
+    Ok(format!(
+        "<section id=\"frontier\"><h2>What the score costs</h2>\n<p>{}</p>\n<figure class=\"frontier\">{}</figure>\n\
+         <p>{}</p>\n<p class=\"note\">{}</p>\n</section>\n",
+        frontier.explanation(),
+        frontier_plot::single(&frontier)?,
+        frontier.in_words(),
+        frontier.smoothing_note()
+    ))
 }

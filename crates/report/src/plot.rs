@@ -8,7 +8,7 @@ use crate::palette::{self, Ink};
 use crate::stage::Stage;
 
 /// plotters places points on whole units, so a picture is drawn on a grid this many times finer than its pixels.
-const FINE: u32 = 4;
+pub const FINE: u32 = 4;
 /// plotters' SVG backend writes font sizes divided by this.
 const FONT: f64 = 1.24;
 const PANEL: (u32, u32) = (360, 230);
@@ -16,18 +16,20 @@ const COLUMNS: usize = 3;
 const HEADER: u32 = 44;
 const PADDING: u32 = 12;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type PlotError = DrawingAreaErrorKind<std::io::Error>;
+/// A place to draw on.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// What plotters says.
+pub type PlotError = DrawingAreaErrorKind<std::io::Error>;
 
 /// One panel as an `<svg>` to put into a page: no background, as wide as its place.
-pub fn panel(stage: Stage, curve: &Curve) -> Result<String, Error> {
+pub fn panel(stage: Stage, curve: &Curve<'_>) -> Result<String, Error> {
     let attributes = format!("role=\"img\" aria-label=\"{}\"", crate::escape::escape(&curve.in_words()));
     svg(PANEL, &attributes, |area| draw_panel(area, curve, palette::accent(stage)))
         .map_err(|source| Error::Plot { metric: curve.panel.key.to_owned(), source })
 }
 
 /// All panels of a stage on one white sheet, as a file of its own.
-pub fn sheet(stage: Stage, curves: &[Curve]) -> Result<String, Error> {
+pub fn sheet(stage: Stage, curves: &[Curve<'_>]) -> Result<String, Error> {
     let columns = curves.len().clamp(1, COLUMNS);
     let rows = curves.len().div_ceil(columns).max(1);
     let size = (PANEL.0 * columns as u32 + 2 * PADDING, PANEL.1 * rows as u32 + HEADER + PADDING);
@@ -52,12 +54,13 @@ pub fn sheet(stage: Stage, curves: &[Curve]) -> Result<String, Error> {
 }
 
 /// What thin and strong lines mean, if there are both.
-pub fn window_note(curves: &[Curve]) -> Option<String> {
+pub fn window_note(curves: &[Curve<'_>]) -> Option<String> {
     let window = curves.iter().map(|curve| curve.window).max().filter(|window| *window > 1)?;
     Some(format!("thin line: each step · strong line: moving average over {window} steps"))
 }
 
-fn svg(
+/// An `<svg>` of this size in pixels.
+pub fn svg(
     size: (u32, u32),
     attributes: &str,
     paint: impl FnOnce(&Area<'_>) -> Result<(), PlotError>,
@@ -76,7 +79,7 @@ fn svg(
     ))
 }
 
-fn draw_panel(area: &Area<'_>, curve: &Curve, accent: Ink) -> Result<(), PlotError> {
+fn draw_panel(area: &Area<'_>, curve: &Curve<'_>, accent: Ink) -> Result<(), PlotError> {
     let (width, _) = area.dim_in_pixel();
     let width = width / FINE;
     area.draw_text(&curve.panel.heading(), &text(12.5, palette::TEXT, HPos::Left, true), at(10, 8))?;
@@ -86,6 +89,9 @@ fn draw_panel(area: &Area<'_>, curve: &Curve, accent: Ink) -> Result<(), PlotErr
     let mut remarks = Vec::new();
     if !curve.held_out.is_empty() {
         remarks.push("line: training · dots: held-out");
+    }
+    if curve.start.is_some() {
+        remarks.push("dashed: at the start");
     }
     if curve.cut {
         remarks.push("spikes cut");
@@ -119,6 +125,11 @@ fn draw_panel(area: &Area<'_>, curve: &Curve, accent: Ink) -> Result<(), PlotErr
         .y_label_formatter(&|value| number::tick(*value, spacing, largest))
         .draw()?;
 
+    if let Some(start) = curve.start {
+        let level = [(curve.x.0, start), (curve.x.1, start)];
+        let style = palette::MUTED.light.stroke_width(FINE);
+        chart.draw_series(DashedLineSeries::new(level, fine(5), fine(4), style))?;
+    }
     if curve.window > 1 {
         let pale = accent.light.mix(0.35).stroke_width(FINE);
         chart.draw_series(LineSeries::new(curve.raw.iter().copied(), pale))?;
@@ -134,11 +145,13 @@ fn draw_panel(area: &Area<'_>, curve: &Curve, accent: Ink) -> Result<(), PlotErr
     Ok(())
 }
 
-fn at(x: u32, y: u32) -> (i32, i32) {
+/// A place in pixels.
+pub fn at(x: u32, y: u32) -> (i32, i32) {
     ((x * FINE) as i32, (y * FINE) as i32)
 }
 
-fn text(pixels: f64, ink: Ink, side: HPos, bold: bool) -> TextStyle<'static> {
+/// Type of this size in pixels.
+pub fn text(pixels: f64, ink: Ink, side: HPos, bold: bool) -> TextStyle<'static> {
     let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
     let font = ("sans-serif", pixels * f64::from(FINE) * FONT, style).into_font();
     let mut style = TextStyle::from(font).pos(Pos::new(side, VPos::Top));
@@ -160,7 +173,7 @@ mod tests {
 
     #[test]
     fn no_two_ticks_of_an_axis_read_the_same() {
-        const PANEL: Panel = Panel::new("v", "V", Unit::None);
+        const PANEL: Panel<'_> = Panel::new("v", "V", Unit::None);
         for idx in 1..400 {
             let range = 1e-5 * 1.07f64.powi(idx);
             let low = range * f64::from(idx % 7 - 3);

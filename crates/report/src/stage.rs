@@ -8,29 +8,33 @@ pub enum Stage {
     Sft,
     /// The reward model.
     Reward,
-    /// Proximal policy optimisation.
+    /// Proximal policy optimisation, or another way to learn from scored samples.
     Ppo,
+    /// Direct preference optimisation.
+    Dpo,
 }
 
-const SFT: &[Panel] = &[
+const SFT: &[Panel<'_>] = &[
     Panel::new("loss", "Loss", Unit::Named("nats per token")).with_held_out("eval_loss"),
     Panel::new("mean_token_accuracy", "Token accuracy", Unit::Percent)
         .with_held_out("eval_mean_token_accuracy"),
     Panel::new("learning_rate", "Learning rate", Unit::None).exact(),
 ];
 
-const REWARD: &[Panel] = &[
+const REWARD: &[Panel<'_>] = &[
     Panel::new("loss", "Pairwise loss", Unit::Named("nats per pair")).with_held_out("eval_loss"),
     Panel::new("accuracy", "Accuracy", Unit::Percent).with_held_out("eval_accuracy"),
     Panel::new("margin", "Margin, chosen − rejected", Unit::Named("score")).with_held_out("eval_margin"),
 ];
 
-const PPO: &[Panel] = &[
-    Panel::new("objective/scores", "Score of the reward model", Unit::None),
+const PPO: &[Panel<'_>] = &[
+    Panel::new("objective/scores", "Score of the reward model", Unit::None).with_held_out("eval/scores"),
+    Panel::new("objective/gold", "Score of the independent judge", Unit::None).with_held_out("eval/gold"),
     Panel::new("objective/kl", "KL to the SFT model", Unit::Named("nats per answer")),
     Panel::new("objective/rlhf_reward", "Score minus KL penalty", Unit::None),
-    Panel::new("response_length/mean", "Answer length", Unit::Named("tokens")),
-    Panel::new("response/eos_rate", "Answers that end", Unit::Percent),
+    Panel::new("response_length/mean", "Answer length", Unit::Named("tokens"))
+        .with_held_out("eval/response_length"),
+    Panel::new("response/eos_rate", "Answers that end", Unit::Percent).with_held_out("eval/eos_rate"),
     Panel::new("policy/entropy_avg", "Entropy of the policy", Unit::Named("nats per token")),
     Panel::new("objective/entropy", "Entropy of the policy", Unit::Named("nats"))
         .unless("policy/entropy_avg"),
@@ -39,12 +43,31 @@ const PPO: &[Panel] = &[
     Panel::new("objective/kl_coef", "KL coefficient", Unit::None).exact(),
     Panel::new("loss/value_avg", "Value loss", Unit::None).spiky(),
     Panel::new("val/explained_var", "Explained variance", Unit::None).spiky(),
+    Panel::new("ptx/loss", "Loss on texts to keep", Unit::Named("nats per token")).with_start(),
     Panel::new("lr", "Learning rate", Unit::None).exact(),
 ];
 
+const DPO: &[Panel<'_>] = &[
+    Panel::new("loss", "Loss", Unit::Named("nats per pair")).with_held_out("eval_loss"),
+    Panel::new("rewards/accuracies", "Accuracy", Unit::Percent).with_held_out("eval_rewards/accuracies"),
+    Panel::new("rewards/margins", "Margin, chosen − rejected", Unit::None)
+        .with_held_out("eval_rewards/margins"),
+    Panel::new("rewards/chosen", "Implied reward, chosen", Unit::None).with_held_out("eval_rewards/chosen"),
+    Panel::new("rewards/rejected", "Implied reward, rejected", Unit::None)
+        .with_held_out("eval_rewards/rejected"),
+    Panel::new("logps/chosen", "Log-probability, chosen", Unit::Named("nats"))
+        .with_held_out("eval_logps/chosen"),
+    Panel::new("logps/rejected", "Log-probability, rejected", Unit::Named("nats"))
+        .with_held_out("eval_logps/rejected"),
+    Panel::new("learning_rate", "Learning rate", Unit::None).exact(),
+];
+
+/// Counters and clocks: no curve says more about them than their last value.
+const COUNTERS: [&str; 4] = ["step", "episode", "epoch", "time/elapsed_seconds"];
+
 impl Stage {
     /// All, in the order they run.
-    pub const ALL: [Self; 3] = [Self::Sft, Self::Reward, Self::Ppo];
+    pub const ALL: [Self; 4] = [Self::Sft, Self::Reward, Self::Ppo, Self::Dpo];
 
     /// The name of its directory and of its key in the summary.
     pub fn slug(self) -> &'static str {
@@ -52,6 +75,7 @@ impl Stage {
             Self::Sft => "sft",
             Self::Reward => "reward",
             Self::Ppo => "ppo",
+            Self::Dpo => "dpo",
         }
     }
 
@@ -61,6 +85,7 @@ impl Stage {
             Self::Sft => "SFT: imitate demonstrations",
             Self::Reward => "Reward model: learn what people prefer",
             Self::Ppo => "PPO: write what the reward model prefers",
+            Self::Dpo => "DPO: prefer the chosen answers",
         }
     }
 
@@ -70,6 +95,7 @@ impl Stage {
             Self::Sft => "SFT",
             Self::Reward => "Reward model",
             Self::Ppo => "PPO",
+            Self::Dpo => "DPO",
         }
     }
 
@@ -95,18 +121,27 @@ impl Stage {
                  answers more likely. The score should rise while the KL to the SFT model, the price paid for it, \
                  grows slowly and settles. A score that climbs together with an ever growing KL is over-optimisation: \
                  the policy has found what fools the reward model, so judge the answers themselves. Entropy should \
-                 sink gently; near zero, the policy says one thing only. Up to about 30 % clipped ratios is healthy, \
-                 and an explained variance towards 1 says that the critic predicts the returns. Watch length and \
-                 endings: answers that only grow longer, or no longer end, are a classic way to game a score."
+                 sink gently; near zero, the policy says one thing only. Up to about 30 % clipped ratios is healthy. \
+                 Where there is a critic, an explained variance towards 1 says that it predicts the returns. Watch \
+                 length and endings: answers that only grow longer, or no longer end, are a classic way to game a \
+                 score."
+            }
+            Self::Dpo => {
+                "The policy learns directly from the comparisons, without a reward model and without sampling: the \
+                 chosen answer of each pair is to gain probability against the rejected one, measured from the SFT \
+                 model. The loss starts at 0.693 (ln 2), the accuracy at a coin toss. The implied rewards are how \
+                 far the policy has moved on either answer. Often both fall, the rejected one faster; if the chosen \
+                 ones fall far, the policy leaves both for something that no comparison has seen."
             }
         }
     }
 
-    fn panels(self) -> &'static [Panel] {
+    fn panels(self) -> &'static [Panel<'static>] {
         match self {
             Self::Sft => SFT,
             Self::Reward => REWARD,
             Self::Ppo => PPO,
+            Self::Dpo => DPO,
         }
     }
 
@@ -114,6 +149,8 @@ impl Stage {
     pub fn of(metrics: &Metrics) -> Option<Self> {
         if metrics.has("objective/") || metrics.has("policy/") || metrics.has("val/") {
             Some(Self::Ppo)
+        } else if metrics.has("rewards/") {
+            Some(Self::Dpo)
         } else if metrics.has("margin") || metrics.has("accuracy") || metrics.has("mean_reward") {
             Some(Self::Reward)
         } else if metrics.has("loss") || metrics.has("mean_token_accuracy") {
@@ -136,10 +173,40 @@ pub struct StageRun {
 }
 
 impl StageRun {
-    /// The curves of every metric that was logged.
-    pub fn curves(&self) -> Vec<Curve> {
+    /// The curves to look at first: what this stage is known to log, as far as it was logged.
+    pub fn curves(&self) -> Vec<Curve<'_>> {
         self.stage.panels().iter().filter_map(|panel| Curve::of(panel, &self.metrics)).collect()
     }
+
+    /// The curves of all other metrics that moved, under their own names.
+    pub fn other_curves(&self) -> Vec<Curve<'_>> {
+        let known =
+            |key: &str| COUNTERS.contains(&key) || self.stage.panels().iter().any(|panel| panel.shows(key));
+        let curves = self.metrics.keys().into_iter().filter(|key| !known(key));
+        let curves =
+            curves.filter_map(|key| Curve::of(&Panel::new(key, key, Unit::None).spiky(), &self.metrics));
+        curves.filter(|curve| curve.raw.iter().any(|point| point.1 != curve.raw[0].1)).collect()
+    }
+
+    /// The title for readers, with the name of the method where the settings say that it is another one.
+    pub fn title(&self) -> String {
+        self.stage.title().replacen(self.stage.label(), &self.label(), 1)
+    }
+
+    /// The short name: `PPO`, or `RLOO` of a run of PPO with such advantages.
+    pub fn label(&self) -> String {
+        let kind = self.config.as_deref().filter(|_| self.stage == Stage::Ppo).and_then(advantage_kind);
+        kind.filter(|kind| *kind != "gae").map_or(self.stage.label().to_owned(), str::to_uppercase)
+    }
+}
+
+/// `kind` in the section `[advantage]` of settings as Temper writes them.
+fn advantage_kind(config: &str) -> Option<&str> {
+    let section = config.split("\n[").find_map(|section| section.strip_prefix("advantage]"))?;
+    let value =
+        section.lines().find_map(|line| line.trim().strip_prefix("kind")?.trim().strip_prefix('='))?;
+    let kind = value.trim().strip_prefix('"')?.split('"').next()?;
+    kind.chars().all(|c| c.is_ascii_alphanumeric()).then_some(kind)
 }
 
 #[cfg(test)]
@@ -152,6 +219,18 @@ mod tests {
         assert_eq!(of("{\"step\":1,\"loss\":1,\"mean_token_accuracy\":0.5}\n"), Some(Stage::Sft));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"accuracy\":0.5}\n"), Some(Stage::Reward));
         assert_eq!(of("{\"step\":1,\"objective/kl\":1}\n"), Some(Stage::Ppo));
+        assert_eq!(of("{\"step\":1,\"loss\":1,\"rewards/accuracies\":0.5}\n"), Some(Stage::Dpo));
         assert_eq!(of("{\"step\":1}\n"), None);
+    }
+
+    #[test]
+    fn a_run_is_named_after_its_advantages() {
+        let named = |config: &str| {
+            let metrics = Metrics::default();
+            StageRun { stage: Stage::Ppo, metrics, config: Some(config.to_owned()) }.label()
+        };
+        assert_eq!(named("a = 1\n\n[kl]\nkind = \"x\"\n\n[advantage]\n# how\nkind = \"rloo\"\n"), "RLOO");
+        assert_eq!(named("[kl]\nkind = \"x\"\n\n[advantage]\nkind = \"gae\"\n"), "PPO");
+        assert_eq!(named("[schedule]\nkind = \"linear\"\n"), "PPO");
     }
 }

@@ -42,9 +42,21 @@ fn judged(run: &Run) -> Option<String> {
 fn scored(run: &Run) -> Option<String> {
     let ends = run.summary.pair("/ppo/score_first", "/ppo/score_last");
     let (first, last) = ends.or_else(|| quarters(run.stage(Stage::Ppo)?, "objective/scores"))?;
-    let moved = if last > first { "rose" } else { "did not rise: it went" };
+    let moved = |first, last| if last > first { "rose" } else { "did not rise: it went" };
+    let gold = run.stage(Stage::Ppo).and_then(|stage| quarters(stage, "objective/gold"));
+    let judge = match gold {
+        Some((before, after)) => format!(
+            "that of the independent judge, which it does not learn from, {} from {} to {}",
+            moved(before, after),
+            figure(before),
+            figure(after)
+        ),
+        None => "no independent judge was asked".to_owned(),
+    };
+    let label = run.stage(Stage::Ppo).map_or(Stage::Ppo.label().to_owned(), StageRun::label);
     Some(format!(
-        "Under PPO the reward model’s mean score {moved} from {} to {}; no independent judge was asked.",
+        "Under {label} the reward model’s mean score {} from {} to {}; {judge}.",
+        moved(first, last),
         figure(first),
         figure(last)
     ))
@@ -109,6 +121,22 @@ mod tests {
         assert_eq!(
             text,
             "Under PPO the reward model’s mean score rose from −0.500 to 1.25; no independent judge was asked."
+        );
+    }
+
+    #[test]
+    fn a_judge_of_every_rollout_is_quoted_beside_the_score() {
+        let rows = (1..=4).map(|step| {
+            let (score, gold) = (f64::from(step), 0.5 - f64::from(step) / 10.0);
+            format!("{{\"step\":{step},\"objective/scores\":{score},\"objective/gold\":{gold}}}\n")
+        });
+        let metrics = crate::metrics::Metrics::parse(&rows.collect::<String>());
+        let mut run = with("{}");
+        run.stages.push(StageRun { stage: Stage::Ppo, metrics, config: None });
+        assert_eq!(
+            verdict(&run),
+            "Under PPO the reward model’s mean score rose from 1.00 to 4.00; that of the independent judge, which it \
+             does not learn from, did not rise: it went from 0.400 to 0.100."
         );
     }
 

@@ -71,7 +71,8 @@ fn a_full_directory_gives_all_files() {
     let written = draw(dir.path()).unwrap();
     assert_eq!(names(&written), ["curves-sft.svg", "curves-reward.svg", "curves-ppo.svg", "report.html"]);
     let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 3 + 3 + 12);
+    // Every panel, the one metric that no panel knows, and the picture of score against KL.
+    assert_eq!(page.matches("<svg").count(), 3 + 3 + 12 + 1 + 1);
     let order = [
         "class=\"verdict\"",
         "class=\"figures\"",
@@ -79,6 +80,8 @@ fn a_full_directory_gives_all_files() {
         "id=\"sft\"",
         "id=\"reward\"",
         "id=\"ppo\"",
+        "1 other metrics that moved",
+        "id=\"frontier\"",
         "id=\"settings\"",
         "id=\"machine\"",
         "id=\"timings\"",

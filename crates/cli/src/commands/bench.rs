@@ -1,5 +1,8 @@
 //! `temper bench`: one piece of work, timed. `cargo xtask bench` calls it, with peers beside it.
 
+mod rankings;
+mod scorers;
+
 use std::time::Instant;
 
 use anyhow::Result;
@@ -35,10 +38,12 @@ pub fn run(session: &Session, args: &BenchArgs) -> Result<Outcome> {
         "sft_step" => sft_step(repeats, &open()?)?,
         "ppo_step" => ppo_step(repeats, &open()?)?,
         "tokenizer" => tokenizer(repeats)?,
+        "scorers" => scorers::scorers(repeats, &open()?)?,
+        "rankings" => rankings::rankings(seed, args.model.as_deref(), &open()?)?,
         other => {
             return Err(hinted(
                 format!("no benchmark is called `{other}`"),
-                "benchmarks: notebook, generate, sft_step, ppo_step, tokenizer",
+                "benchmarks: notebook, generate, sft_step, ppo_step, tokenizer, scorers, rankings",
             ));
         }
     }
