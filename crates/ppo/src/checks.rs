@@ -2,6 +2,7 @@
 
 use temper_train::Run;
 
+use crate::PpoConfig;
 use crate::metrics::PpoMetrics;
 
 /// First-minibatch ratios further from 1 than this are no rounding.
@@ -12,11 +13,14 @@ const KL_FLOOR: f64 = 0.02;
 const STANDARD_ERRORS: f64 = 2.0;
 /// Rollouts in a row that are below 0 before it is said.
 const KL_PATIENCE: usize = 3;
+/// Rollouts in a row without a difference between scores before it is said: one alone may be chance.
+const FLAT_PATIENCE: usize = 3;
 
 /// The checks of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     kl: KlAlarm,
+    flat: FlatAlarm,
 }
 
 impl Checks {
@@ -37,6 +41,48 @@ impl Checks {
                 metrics.kl
             ));
         }
+    }
+
+    /// Looks at the scores that answers are compared by, and warns where they tell nothing.
+    pub(crate) fn look_at_scores(&mut self, config: &PpoConfig, scores: &[f64], step: usize, run: &mut Run) {
+        let has_critic = config.advantage.kind.has_critic();
+        let compared = if has_critic { scores.len() } else { config.rollout.samples_per_prompt };
+        if !self.flat.watch(scores, compared) {
+            return;
+        }
+        let (what, comes) = if has_critic {
+            ("all answers of a rollout score the same", "whitening makes full steps of noise and KL")
+        } else {
+            ("all answers to a prompt score the same, at every prompt", "only the KL moves the policy")
+        };
+        run.warn(&format!(
+            "step {step}: {what}, {FLAT_PATIENCE} rollouts in a row: there is nothing to learn, and {comes} (a \
+             scorer that says the same to everything, a `rollout.score_clip` that cuts all, a policy that says one \
+             thing only or has learned all there is)"
+        ));
+    }
+}
+
+/// Notices scores that tell no answer from those that it is compared with.
+///
+/// It speaks once a run. A rollout of one answer has nothing to compare and is passed over.
+#[derive(Debug, Default)]
+struct FlatAlarm {
+    in_a_row: usize,
+    raised: bool,
+}
+
+impl FlatAlarm {
+    /// `compared` neighbours are measured by each other.
+    fn watch(&mut self, scores: &[f64], compared: usize) -> bool {
+        if scores.len() < 2 {
+            return false;
+        }
+        let flat = scores.chunks(compared).all(|group| group.iter().all(|score| *score == group[0]));
+        self.in_a_row = if flat { self.in_a_row + 1 } else { 0 };
+        let raise = self.in_a_row == FLAT_PATIENCE && !self.raised;
+        self.raised |= raise;
+        raise
     }
 }
 
@@ -97,6 +143,26 @@ mod tests {
     }
 
     #[test]
+    fn equal_scores_are_reported_at_the_third_rollout_in_a_row_and_once() {
+        let raised = |compared, rollouts: &[&[f64]]| -> Vec<bool> {
+            let mut alarm = FlatAlarm::default();
+            rollouts.iter().map(|scores| alarm.watch(scores, compared)).collect()
+        };
+        let (equal, other) = ([0.1; 4].as_slice(), [0.1, 0.1, 0.1, 0.2].as_slice());
+        assert_eq!(raised(4, &[equal; 4]), [false, false, true, false]);
+        assert_eq!(raised(4, &[equal, equal, other, equal, equal, equal])[2..], [false, false, false, true]);
+        assert_eq!(
+            raised(1, &[[0.1].as_slice(); 5]),
+            [false; 5],
+            "one answer has nothing to be compared with"
+        );
+        // Two prompts that differ teach a critic, but not groups of which each is of one mind.
+        let groups = [0.1, 0.1, 0.7, 0.7].as_slice();
+        assert_eq!(raised(4, &[groups; 5]), [false; 5]);
+        assert_eq!(raised(2, &[groups; 3]), [false, false, true]);
+    }
+
+    #[test]
     fn warnings_name_the_step_and_likely_causes() {
         let said = Arc::new(Mutex::new(Vec::new()));
         let log = said.clone();
@@ -112,12 +178,17 @@ mod tests {
         checks.look(&fine, &[-0.2; 4], 2, &mut run);
         assert_eq!(*said.lock().unwrap(), Vec::<String>::new());
         checks.look(&off, &[-0.2; 4], 3, &mut run);
+        for step in 1..=4 {
+            checks.look_at_scores(&PpoConfig::default(), &[1.5; 4], step, &mut run);
+        }
         let said = said.lock().unwrap();
-        let [ratio, kl] = said.as_slice() else { panic!("{said:?}") };
+        let [ratio, kl, flat] = said.as_slice() else { panic!("{said:?}") };
         assert!(
             ratio.starts_with("step 3: ") && ratio.contains("2.0e-2") && ratio.contains("temperature"),
             "{ratio}"
         );
+        let known = flat.starts_with("step 3: all answers of a rollout score the same");
+        assert!(known && !flat.contains("  "), "{flat}");
         assert!(kl.starts_with("step 3: ") && kl.contains("-0.20 nats") && kl.contains("top-p"), "{kl}");
     }
 }

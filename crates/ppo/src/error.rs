@@ -37,10 +37,13 @@ pub enum Error {
         /// What is wrong with them.
         problem: String,
     },
+    /// Generalised advantage estimation without values.
+    #[error("`advantage.kind` is gae, which needs a critic, and there is none")]
+    NoCritic,
     /// A loss became NaN or infinite; nothing was updated with it.
     #[error("the {which} loss of step {step} is {loss}")]
     NonFiniteLoss {
-        /// `policy` or `value`.
+        /// `policy`, `value` or `KL`.
         which: &'static str,
         /// The step that failed.
         step: usize,

@@ -26,7 +26,7 @@ pub struct PpoMetrics {
     /// −log π of the sampled tokens, summed per answer, in nats.
     #[serde(rename = "objective/entropy")]
     pub sampled_entropy: f64,
-    /// −β KL per answer.
+    /// −β KL per answer, which GRPO has in the loss.
     #[serde(rename = "objective/non_score_reward")]
     pub non_score_reward: f64,
     /// Score after the rule for missing ends, plus the penalty.
@@ -47,12 +47,15 @@ pub struct PpoMetrics {
     /// Policy loss.
     #[serde(rename = "loss/policy_avg")]
     pub policy_loss: f64,
-    /// Value loss.
-    #[serde(rename = "loss/value_avg")]
-    pub value_loss: f64,
-    /// Share of tokens with a clipped value.
-    #[serde(rename = "val/clipfrac_avg")]
-    pub value_clip_frac: f64,
+    /// Value loss; left out without a critic.
+    #[serde(rename = "loss/value_avg", skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    /// The KL to the reference per token, where it is part of the loss; before it is weighted by β.
+    #[serde(rename = "loss/kl_avg", skip_serializing_if = "Option::is_none")]
+    pub kl_loss: Option<f64>,
+    /// Share of tokens with a clipped value; left out without a critic.
+    #[serde(rename = "val/clipfrac_avg", skip_serializing_if = "Option::is_none")]
+    pub value_clip_frac: Option<f64>,
     /// Entropy of the whole distribution per token, in nats.
     #[serde(rename = "policy/entropy_avg")]
     pub entropy: f64,
@@ -65,9 +68,9 @@ pub struct PpoMetrics {
     /// Answers that ended by themselves.
     #[serde(rename = "val/num_eos_tokens")]
     pub num_eos_tokens: usize,
-    /// 1 − Var(R − V) / Var(R).
-    #[serde(rename = "val/explained_var")]
-    pub explained_var: f64,
+    /// 1 − Var(R − V) / Var(R); left out without a critic.
+    #[serde(rename = "val/explained_var", skip_serializing_if = "Option::is_none")]
+    pub explained_var: Option<f64>,
     /// Greatest |ratio − 1| before the first update of this rollout: rounding, or a bug.
     #[serde(rename = "val/first_ratio_error")]
     pub first_ratio_error: f64,
@@ -131,7 +134,7 @@ impl PpoMetrics {
             // From the parts, as TRL does: the rewards themselves may have been scaled.
             rlhf_reward: read[2] - kl_coef * read[0],
             scores: rollout.raw_scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n,
-            explained_var: 1.0 - read[3],
+            explained_var: rollout.has_values.then_some(1.0 - read[3]),
             sampler_error: rollout.sampler_error,
             num_eos_tokens,
             eos_rate: num_eos_tokens as f64 / n,

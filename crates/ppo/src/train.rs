@@ -9,6 +9,7 @@ use temper_model::{CausalLm, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
 
+use crate::advantage::of_groups;
 use crate::checks::Checks;
 use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
@@ -26,7 +27,7 @@ pub struct Models {
     pub policy: CausalLm,
     /// Frozen; what the KL is measured against.
     pub ref_policy: CausalLm,
-    /// The value function.
+    /// The value function, where `advantage.kind` needs one.
     pub critic: Critic,
 }
 
@@ -41,8 +42,8 @@ pub struct Text<'a> {
 
 /// Trains a policy against `score`, holding it near its reference.
 ///
-/// Returns the policy off the tape. The run directory gets metrics, checkpoints and `final/`, with the critic in
-/// `critic/`. An interrupted run has written a checkpoint; ask [`Run::interrupted`].
+/// Returns the policy off the tape. The run directory gets metrics, checkpoints and `final/`, with the critic, if there
+/// is one, in `critic/`. An interrupted run has written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
 /// Files, settings, a scoring function that fails (the run has written a checkpoint then), or a loss that is not finite.
@@ -56,6 +57,9 @@ pub fn train(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
+    if config.advantage.kind.has_critic() && matches!(models.critic, Critic::None) {
+        return Err(Error::NoCritic);
+    }
     let seed = Seed(config.seed);
     let steps_per_epoch = prompts.prompts.len().div_ceil(config.batch_size);
     let all_steps = config.epochs.saturating_mul(steps_per_epoch);
@@ -107,10 +111,11 @@ pub fn train(
         step += 1;
 
         update.fill(&mut metrics);
-        metrics.episode = step * config.batch_size;
+        metrics.episode = step * rollout.len();
         metrics.lr = lr;
         fill_times(&mut metrics, &rollout, rollout_seconds, started.elapsed().as_secs_f64());
         checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
+        checks.look_at_scores(config, &read_all(vec![rollout.scores]), step, run);
         run.log(step, total_steps, &metrics)?;
         learner.remember_score(metrics.scores, config.checkpoint_every);
 
@@ -146,7 +151,7 @@ pub fn train(
 pub(crate) struct Targets {
     /// Rewards per token, scaled where the configuration says so.
     pub(crate) shaped: ShapedRewards,
-    /// Whitened advantages, and returns of the plain ones.
+    /// With a critic whitened advantages, and returns of the plain ones.
     pub(crate) advantages: Advantages,
 }
 
@@ -155,6 +160,10 @@ pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout, kl_coef: f64) -> Ta
     let mask = rollout.completion_mask.clone();
     let (old_logprobs, ref_logprobs) = (rollout.old_logprobs.clone(), rollout.ref_logprobs.clone());
     let mut shaped = shape_rewards(old_logprobs, ref_logprobs, rollout.scores.clone(), mask.clone(), kl_coef);
+    if !config.advantage.kind.has_critic() {
+        let advantages = of_groups(config, rollout, &shaped.kl, kl_coef);
+        return Targets { shaped, advantages };
+    }
     if config.ppo.whiten_rewards {
         shaped.rewards = scale_to_unit_variance(shaped.rewards, mask.clone());
     }

@@ -39,6 +39,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
     let critic = match (config.critic.kind, &reward_model) {
+        _ if !config.advantage.kind.has_critic() => Critic::None,
         (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(
