@@ -15,7 +15,7 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
                                              after.<weight>: behind the third step
     <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model (maths.py)
-    ppo/<case>.json, <case>.safetensors      one update of PPO on a given rollout (ppo.py)
+    ppo/<case>.json, <case>.safetensors      one update of PPO on a given rollout (ppo.py; groups.py without a critic)
 
 notebook_curves.json has a script of its own, notebook_curves.py: it takes minutes, and a curve of float32 training is
 not the same on every machine.
@@ -36,6 +36,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers.utils import logging
 
+from groups import write_groups
 from maths import write_maths
 from models import write_models
 from ppo import write_ppo
@@ -50,6 +51,7 @@ def generate(out):
     write_models(out)
     write_maths(out)
     write_ppo(out)
+    write_groups(out)
 
 
 def files(directory):

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
-use temper_ppo::{policy_loss, value_loss};
+use temper_ppo::{kl_loss, policy_loss, value_loss};
 use temper_reward::{Pair, ScorePairs, ranking_loss};
 use temper_sft::sft_loss;
 
@@ -229,6 +229,32 @@ fn at_the_old_values_the_value_gradient_is_whole() {
         let ones = Tensor::ones(shape, &Device::flex());
         value_loss(input, plain(&values, shape), plain(&returns, shape), ones, CLIP).loss
     });
+}
+
+/// Both sides of the reference, far and near; pads with wild numbers.
+#[test]
+fn the_kl_in_the_loss_is_exp_r_less_r_less_1() {
+    let logprobs = wave(10, 1.0);
+    let shape = [2, 5];
+    let reference: Vec<f64> = logprobs
+        .iter()
+        .zip(TOKENS)
+        .map(|(logprob, token)| f64::from((logprob + 2.0 * token.0) as f32))
+        .collect();
+    let mask = column(|token| token.2);
+    let loss = |x: &[f64]| {
+        let token = |t: usize| (reference[t] - x[t]).exp() - (reference[t] - x[t]) - 1.0;
+        mean((0..10).map(token), &mask)
+    };
+    let gradient =
+        check(shape, &logprobs, &loss, |input| kl_loss(input, plain(&reference, shape), plain(&mask, shape)));
+    for (gradient, token) in gradient.iter().zip(TOKENS) {
+        // A step against the gradient goes towards the reference.
+        assert!(
+            if token.2 == 1.0 { gradient * token.0 < 0.0 } else { *gradient == 0.0 },
+            "{token:?} {gradient}"
+        );
+    }
 }
 
 #[test]

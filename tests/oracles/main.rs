@@ -9,6 +9,7 @@
 
 mod alarm;
 mod gradients;
+mod groups;
 mod invariance;
 mod learning;
 mod optimum;

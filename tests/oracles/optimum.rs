@@ -8,22 +8,25 @@ use temper_train::{Run, Schedule, ScheduleKind};
 
 use crate::setup::{Log, constant_model, numbers, prompts, toy_config, toy_model};
 
-const SEEDS: [u64; 3] = [0, 1, 2];
+pub const SEEDS: [u64; 3] = [0, 1, 2];
 
-fn run(
+pub fn run(
     config: &PpoConfig,
     model: &CausalLm,
     data: &PromptDataset,
     score: impl Fn(&Sample<'_>) -> f32,
 ) -> (CausalLm, Log) {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let models = Models { policy: model.clone(), ref_policy: model.clone(), critic: Critic::ValueHead };
+    let critic = if config.advantage.kind.has_critic() { Critic::ValueHead } else { Critic::None };
+    let models = Models { policy: model.clone(), ref_policy: model.clone(), critic };
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let log = Log::default();
     let mut run = log.watch(Run::ephemeral().unwrap());
     let mut score = |samples: &[Sample<'_>]| Ok(samples.iter().map(&score).collect());
     let policy = train(config, models, text, data, &mut score, &mut run).unwrap();
-    assert_eq!(log.warnings(), Vec::<String>::new());
+    // Where every answer is right, all score the same, and that is said.
+    let others: Vec<_> = log.warnings().into_iter().filter(|said| !said.contains("score the same")).collect();
+    assert_eq!(others, Vec::<String>::new());
     (policy, log)
 }
 

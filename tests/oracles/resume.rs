@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use temper_model::Pooling;
-use temper_ppo::{Critic, Models, Sample};
+use temper_ppo::{AdvantageKind, Critic, Models, Sample};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
@@ -124,6 +124,31 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
                 Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
             };
             temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
+        });
+    }
+}
+
+#[test]
+fn rloo_and_grpo_resume_to_the_same_bytes_without_a_critic() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
+    for kind in [AdvantageKind::Rloo, AdvantageKind::Grpo] {
+        let mut config = toy_config(2, 6);
+        (config.advantage.kind, config.rollout.samples_per_prompt) = (kind, 3);
+        (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
+        (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 4);
+        (config.kl.coef, config.kl.target, config.kl.horizon) = (0.1, 0.05, 50.0);
+        config.schedule = LINEAR;
+        assert_resumes(|run| {
+            let models = Models { policy: toy_model(1), ref_policy: toy_model(2), critic: Critic::None };
+            let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+            let mut score = |samples: &[Sample<'_>]| {
+                Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
+            };
+            temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
+            for dir in ["final/critic", "best/critic", "checkpoints/step-000004/critic"] {
+                assert!(!run.dir().join(dir).exists(), "{dir}");
+            }
         });
     }
 }

@@ -1,7 +1,7 @@
 //! One whole PPO step: reward shaping, advantages, epochs over minibatches, both networks, and what is logged.
 //!
-//! [`temper_ppo::train`] samples the rollout itself; `assets/goldens/ppo.py` was given the rows that it samples at the
-//! case's seed, and does all the rest by itself.
+//! [`temper_ppo::train`] samples the rollout itself; `assets/goldens/ppo.py` and `groups.py` were given the rows that it
+//! samples at the case's seed, and do all the rest by themselves.
 
 use std::collections::BTreeMap;
 
@@ -33,16 +33,18 @@ fn models(case: &str, backend: &Backend) -> Models {
             ref_policy: lm("gpt2-untied"),
             critic: Critic::Separate(Box::new(critic())),
         },
+        "rloo" | "grpo" => Models { policy: lm("gpt2"), ref_policy: lm("gpt2-untied"), critic: Critic::None },
         _ => Models { policy: lm("notebook"), ref_policy: lm("gpt2"), critic: Critic::ValueHead },
     }
 }
 
 /// What the golden was told about chance must be what the seed gives; else `ppo.py` needs the new rows.
 fn assert_minibatches(config: &PpoConfig, expected: &Value) {
-    let size = if config.ppo.minibatch_size == 0 { config.batch_size } else { config.ppo.minibatch_size };
+    let episodes = config.batch_size * config.rollout.samples_per_prompt;
+    let size = if config.ppo.minibatch_size == 0 { episodes } else { config.ppo.minibatch_size };
     for (epoch, expected) in expected.as_array().unwrap().iter().enumerate() {
         let mut stream = Seed(config.seed).stream_at("minibatches", epoch as u64);
-        let mut order = shuffled(config.batch_size, &mut stream);
+        let mut order = shuffled(episodes, &mut stream);
         let mut expected = rows(expected);
         if expected.len() == 1 {
             // The whole rollout: a sum, in whatever order.
@@ -67,7 +69,8 @@ fn assert_step_equals_pytorchs(name: &str) {
     let file = format!("ppo/{name}.json");
     let golden = |key: &str| section(&file, key);
     let config: PpoConfig = serde_json::from_value(golden("config")).unwrap();
-    assert_eq!(config.critic.kind == CriticKind::RewardModel, name == "separate");
+    let has_critic = config.advantage.kind.has_critic();
+    assert_eq!(has_critic && config.critic.kind == CriticKind::RewardModel, name == "separate");
     let prompts = rows(&golden("prompts"));
     let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { text: String::new(), tokens });
     let prompts = PromptDataset { prompts: prompts.collect(), n_dropped: 0 };
@@ -92,7 +95,8 @@ fn assert_step_equals_pytorchs(name: &str) {
             let found = number(&lines[0][key]);
             backend.assert_close(key, &[found], &[number(expected)], METRIC_TOLERANCE);
         }
-        for (network, dir) in [("policy", "final"), ("critic", "final/critic")] {
+        let networks = [("policy", "final"), ("critic", "final/critic")];
+        for (network, dir) in networks.into_iter().take(if has_critic { 2 } else { 1 }) {
             let found = read(&run.dir().join(dir).join("model.safetensors"));
             assert_weights(&backend, network, &found, &of(network, &weights), WEIGHT_TOLERANCE);
         }
@@ -110,4 +114,16 @@ fn a_ppo_step_with_a_critic_of_its_own_equals_pytorchs() {
 #[test]
 fn a_ppo_step_with_a_value_head_equals_pytorchs() {
     assert_step_equals_pytorchs("shared");
+}
+
+/// Three answers to each of two prompts, the KL in the reward; minibatches split the groups.
+#[test]
+fn a_step_of_rloo_equals_pytorchs() {
+    assert_step_equals_pytorchs("rloo");
+}
+
+/// The same with the KL in the loss and an entropy bonus.
+#[test]
+fn a_step_of_grpo_equals_pytorchs() {
+    assert_step_equals_pytorchs("grpo");
 }

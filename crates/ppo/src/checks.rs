@@ -28,6 +28,8 @@ const EOS_ANSWERS: usize = 50;
 const EXPLAINED_FLOOR: f64 = -1.0;
 /// A critic that starts as the reward model is that far off at first: healthy runs leave it within ten rollouts.
 const EXPLAINED_PATIENCE: usize = 20;
+/// Rollouts in a row without a difference between scores before it is said: one alone may be chance.
+const FLAT_PATIENCE: usize = 3;
 
 /// The checks of one run, each of which speaks once. Nothing of them is stored: a resumed run may speak again.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Checks {
     kl: KlAlarm,
     ends: Streak,
     critic: Streak,
+    flat: Streak,
 }
 
 impl Checks {
@@ -52,6 +55,7 @@ impl Checks {
             kl: KlAlarm::default(),
             ends: Streak::default(),
             critic: Streak::default(),
+            flat: Streak::default(),
         }
     }
 
@@ -96,14 +100,38 @@ impl Checks {
                 100.0 * metrics.eos_rate
             ));
         }
-        if self.critic.lasts(metrics.explained_var < EXPLAINED_FLOOR, EXPLAINED_PATIENCE) {
+        if self
+            .critic
+            .lasts(metrics.explained_var.is_some_and(|share| share < EXPLAINED_FLOOR), EXPLAINED_PATIENCE)
+        {
             warn(format!(
                 "the explained variance is below {EXPLAINED_FLOOR} for {EXPLAINED_PATIENCE} rollouts in a row, now \
                  {:.1}: the critic does not learn (its learning rate, a `ppo.value_clip_range` that is small beside \
                  the scores, scores of a large or changing scale)",
-                metrics.explained_var
+                metrics.explained_var.unwrap_or(f64::NAN)
             ));
         }
+    }
+
+    /// Looks at the scores that answers are compared by, and warns where they tell nothing.
+    pub(crate) fn look_at_scores(&mut self, config: &PpoConfig, scores: &[f64], step: usize, run: &mut Run) {
+        let has_critic = config.advantage.kind.has_critic();
+        let compared = if has_critic { scores.len() } else { config.rollout.samples_per_prompt };
+        let flat = scores.len() > 1
+            && scores.chunks(compared).all(|group| group.iter().all(|score| *score == group[0]));
+        if !self.flat.lasts(flat, FLAT_PATIENCE) {
+            return;
+        }
+        let (what, comes) = if has_critic {
+            ("all answers of a rollout score the same", "whitening makes full steps of noise and KL")
+        } else {
+            ("all answers to a prompt score the same, at every prompt", "only the KL moves the policy")
+        };
+        run.warn(&format!(
+            "step {step}: {what}, {FLAT_PATIENCE} rollouts in a row: there is nothing to learn, and {comes} (a \
+             scorer that says the same to everything, a `rollout.score_clip` that cuts all, a policy that says one \
+             thing only or has learned all there is)"
+        ));
     }
 }
 
@@ -149,6 +177,7 @@ mod tests {
     use temper_train::Event;
 
     use super::*;
+    use crate::AdvantageKind;
 
     fn raised(rollouts: &[&[f64]]) -> Vec<bool> {
         let mut alarm = KlAlarm::default();
@@ -175,6 +204,23 @@ mod tests {
 
     /// What is said at each of the steps from `first` on, of rollouts with these metrics and KLs.
     fn said(config: &PpoConfig, first: usize, rollouts: &[(PpoMetrics, Vec<f64>)]) -> Vec<String> {
+        said_of(config, |checks, run| {
+            for (i, (metrics, kl)) in rollouts.iter().enumerate() {
+                checks.look(metrics, kl, first + i, run);
+            }
+        })
+    }
+
+    /// What is said of rollouts with these scores.
+    fn said_of_scores(config: &PpoConfig, rollouts: &[&[f64]]) -> Vec<String> {
+        said_of(config, |checks, run| {
+            for (i, scores) in rollouts.iter().enumerate() {
+                checks.look_at_scores(config, scores, 1 + i, run);
+            }
+        })
+    }
+
+    fn said_of(config: &PpoConfig, look: impl FnOnce(&mut Checks, &mut Run)) -> Vec<String> {
         let said = Arc::new(Mutex::new(Vec::new()));
         let log = said.clone();
         let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
@@ -182,11 +228,26 @@ mod tests {
                 log.lock().unwrap().push(message.to_owned());
             }
         });
-        let mut checks = Checks::new(config);
-        for (i, (metrics, kl)) in rollouts.iter().enumerate() {
-            checks.look(metrics, kl, first + i, &mut run);
-        }
+        look(&mut Checks::new(config), &mut run);
         said.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn equal_scores_are_reported_at_the_third_rollout_in_a_row_and_once() {
+        let mut config = PpoConfig::default();
+        let (equal, other) = ([0.1; 4].as_slice(), [0.1, 0.1, 0.1, 0.2].as_slice());
+        let found = only(said_of_scores(&config, &[equal; 4]), 3);
+        assert!(found.starts_with("all answers of a rollout score the same"), "{found}");
+        only(said_of_scores(&config, &[equal, equal, other, equal, equal, equal]), 6);
+        // One answer has nothing to be compared with.
+        assert_eq!(said_of_scores(&config, &[[0.1].as_slice(); 5]), Vec::<String>::new());
+        // Two prompts that differ teach a critic, but not groups of which each is of one mind.
+        let groups = [0.1, 0.1, 0.7, 0.7].as_slice();
+        assert_eq!(said_of_scores(&config, &[groups; 5]), Vec::<String>::new());
+        config.advantage.kind = AdvantageKind::Rloo;
+        config.rollout.samples_per_prompt = 2;
+        let found = only(said_of_scores(&config, &[groups; 3]), 3);
+        assert!(found.starts_with("all answers to a prompt score the same"), "{found}");
     }
 
     fn fine() -> PpoMetrics {
@@ -255,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_critic_that_explains_less_than_nothing_for_twenty_rollouts_is_reported() {
-        let with = |explained_var| (PpoMetrics { explained_var, ..fine() }, vec![0.0; 64]);
+        let with = |share| (PpoMetrics { explained_var: Some(share), ..fine() }, vec![0.0; 64]);
         let found = only(said(&PpoConfig::default(), 1, &vec![with(-3.2); 30]), 20);
         assert!(found.contains("now -3.2") && found.contains("critic"), "{found}");
         // The start of a courtesy run on seed 2, whose critic ends at 0.84.

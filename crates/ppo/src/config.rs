@@ -19,7 +19,7 @@ pub struct PpoConfig {
     pub max_steps: usize,
     /// Highest learning rate of the policy.
     pub learning_rate: f64,
-    /// Prompts in one rollout (InstructGPT: 512).
+    /// Prompts in one rollout (InstructGPT: 512), each answered `rollout.samples_per_prompt` times.
     pub batch_size: usize,
     /// Longest prompt and completion in tokens; 0 for the model's context.
     pub max_seq_len: usize,
@@ -51,6 +51,8 @@ pub struct PpoConfig {
     pub critic: CriticConfig,
     /// Pretraining text in the updates, where some is given.
     pub ptx: PtxConfig,
+    /// What an answer is compared with.
+    pub advantage: AdvantageConfig,
     /// Learning rate over time.
     pub schedule: Schedule,
     /// AdamW and clipping, of policy and critic.
@@ -61,6 +63,8 @@ pub struct PpoConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutConfig {
+    /// Answers to each prompt; at least 2 where they are each other's baseline.
+    pub samples_per_prompt: usize,
     /// Longest completion in tokens, the end token included.
     pub max_new_tokens: usize,
     /// Sampling temperature; enters every log-probability.
@@ -103,7 +107,7 @@ pub enum ScoreAt {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KlConfig {
-    /// β: weight of the per-token KL in the reward (InstructGPT: 0.02).
+    /// β: weight of the per-token KL in the reward (InstructGPT: 0.02), or in the loss of GRPO (its paper: 0.04).
     pub coef: f64,
     /// KL per answer, in nats, that an adaptive β aims at; 0 keeps β fixed.
     pub target: f64,
@@ -139,6 +143,43 @@ pub struct UpdateConfig {
     pub gae_lambda: f64,
     /// Scale the rewards of a rollout to unit variance, their mean kept.
     pub whiten_rewards: bool,
+}
+
+/// What an answer is compared with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdvantageConfig {
+    /// Where the baseline comes from.
+    pub kind: AdvantageKind,
+    /// GRPO: divide by the standard deviation of the group; Dr. GRPO does not.
+    pub scale_by_std: bool,
+}
+
+/// Where the baseline comes from, and with it the algorithm. All share rollout, ratio and clip, and average the loss
+/// over tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvantageKind {
+    /// A critic, by generalised advantage estimation: PPO as InstructGPT.
+    #[default]
+    Gae,
+    /// The other answers to the prompt, the KL in the reward, the whole answer as one action (arXiv 2402.14740).
+    ///
+    /// With one minibatch and one pass it is REINFORCE: the gradient is Σ A ∇ log π over the batch's answers, divided
+    /// by its number of tokens.
+    Rloo,
+    /// All answers to the prompt, the KL to the reference as a part of the loss (arXiv 2402.03300).
+    ///
+    /// The paper averages the loss over each answer and then over answers, which makes a token of a long wrong answer
+    /// cost less (arXiv 2503.20783); here, as in TRL's default, every token weighs the same.
+    Grpo,
+}
+
+impl AdvantageKind {
+    /// Whether a value function is learned.
+    pub fn has_critic(self) -> bool {
+        self == Self::Gae
+    }
 }
 
 /// The value function.
@@ -193,6 +234,7 @@ impl Default for PpoConfig {
             ppo: UpdateConfig::default(),
             critic: CriticConfig::default(),
             ptx: PtxConfig::default(),
+            advantage: AdvantageConfig::default(),
             schedule: Schedule::default(),
             optimizer: AdamWConfig { epsilon: 1e-5, ..AdamWConfig::default() },
         }
@@ -202,6 +244,7 @@ impl Default for PpoConfig {
 impl Default for RolloutConfig {
     fn default() -> Self {
         Self {
+            samples_per_prompt: 1,
             max_new_tokens: 48,
             temperature: 1.0,
             missing_eos: MissingEos::Subtract,
@@ -237,6 +280,12 @@ impl Default for UpdateConfig {
     }
 }
 
+impl Default for AdvantageConfig {
+    fn default() -> Self {
+        Self { kind: AdvantageKind::Gae, scale_by_std: true }
+    }
+}
+
 impl Default for CriticConfig {
     fn default() -> Self {
         Self { kind: CriticKind::RewardModel, learning_rate: 1e-5 }
@@ -261,6 +310,7 @@ impl PpoConfig {
         require((1..=MAX_BATCH).contains(&self.batch_size), "batch_size", self.batch_size, "1 to 65536")?;
         require_positive("learning_rate", self.learning_rate)?;
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
+        self.validate_groups()?;
         require_count("rollout.max_new_tokens", self.rollout.max_new_tokens)?;
         require_positive("rollout.temperature", self.rollout.temperature)?;
         let finite = |key, x: f64| require(x.is_finite(), key, x, "a finite number");
@@ -297,6 +347,22 @@ impl PpoConfig {
         self.schedule.validate()?;
         self.optimizer.validate()
     }
+
+    /// What comes of several answers to a prompt; a setting that a critic alone could follow is not passed over.
+    fn validate_groups(&self) -> Result<(), Error> {
+        let (key, samples) = ("rollout.samples_per_prompt", self.rollout.samples_per_prompt);
+        require_count(key, samples)?;
+        let fits = samples <= MAX_BATCH / self.batch_size;
+        require(fits, key, samples, "at most 65536 answers in a rollout")?;
+        if self.advantage.kind.has_critic() {
+            return Ok(());
+        }
+        require(samples >= 2, key, samples, "at least 2 with `advantage.kind` rloo or grpo")?;
+        let (gamma, expected) = (self.ppo.gamma, "1 with `advantage.kind` rloo or grpo");
+        require(gamma == 1.0, "ppo.gamma", gamma, expected)?;
+        let expected = "false with `advantage.kind` rloo or grpo";
+        require(!self.ppo.whiten_rewards, "ppo.whiten_rewards", self.ppo.whiten_rewards, expected)
+    }
 }
 
 impl Documented for PpoConfig {
@@ -305,7 +371,7 @@ impl Documented for PpoConfig {
             ("epochs", "passes over the prompts"),
             ("max_steps", "stop after this many rollouts; 0: no limit"),
             ("learning_rate", "highest learning rate of the policy"),
-            ("batch_size", "prompts in one rollout"),
+            ("batch_size", "prompts in one rollout, each answered samples_per_prompt times"),
             ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
             ("overflow", "what happens to a prompt that leaves no room: drop | truncate_prompt"),
             ("checkpoint_every", "rollouts between checkpoints; 0: none but the last"),
@@ -318,13 +384,14 @@ impl Documented for PpoConfig {
             ("ema_decay", "decay of a moving average of the policy, which is the final one then; 0: none"),
             ("seed", "everything random comes from it"),
             ("device", "auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card"),
+            ("rollout.samples_per_prompt", "answers to each prompt; at least 2 for rloo and grpo"),
             ("rollout.max_new_tokens", "longest completion in tokens, the end token included"),
             ("rollout.temperature", "sampling temperature; enters every log-probability"),
             ("rollout.missing_eos", "score of an answer that does not end: keep | subtract | replace"),
             ("rollout.missing_eos_value", "what is subtracted, or the score in its place"),
             ("rollout.score_at", "which token gets the score: end | past_end, one behind it as TRL does"),
             ("rollout.score_clip", "scores are cut to plus or minus this; 0: never"),
-            ("kl.coef", "weight of the per-token KL in the reward"),
+            ("kl.coef", "weight of the per-token KL in the reward, with grpo in the loss"),
             ("kl.target", "KL per answer in nats that an adaptive coefficient aims at; 0: fixed"),
             ("kl.horizon", "episodes over which an adaptive coefficient reacts"),
             ("ppo.ppo_epochs", "passes over each rollout"),
@@ -346,6 +413,11 @@ impl Documented for PpoConfig {
             ("critic.learning_rate", "learning rate of a separate critic"),
             ("ptx.coef", "weight of the loss on plain text, where some is given; 0: only measure it"),
             ("ptx.sequences_per_episode", "rows of plain text in an update for each of its episodes"),
+            (
+                "advantage.kind",
+                "gae: PPO with a critic | rloo: the prompt's other answers | grpo: all of them, KL in the loss",
+            ),
+            ("advantage.scale_by_std", "grpo: divide by the group's standard deviation"),
             ("schedule.kind", "constant | linear | cosine, over rollouts"),
             ("schedule.warmup_steps", "rollouts until the highest learning rate"),
             (
@@ -373,6 +445,28 @@ mod tests {
     #[test]
     fn every_key_is_documented() {
         assert_eq!(temper_train::undocumented_keys::<PpoConfig>(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn group_baselines_need_groups_and_refuse_what_only_a_critic_can_do() {
+        let refused = |kind, samples_per_prompt, gamma, whiten_rewards| {
+            let mut config = PpoConfig::default();
+            (config.advantage.kind, config.rollout.samples_per_prompt) = (kind, samples_per_prompt);
+            (config.ppo.gamma, config.ppo.whiten_rewards) = (gamma, whiten_rewards);
+            config.validate().map_err(|error| error.to_string())
+        };
+        for kind in [AdvantageKind::Rloo, AdvantageKind::Grpo] {
+            assert_eq!(refused(kind, 2, 1.0, false), Ok(()));
+            let error = refused(kind, 1, 1.0, false).unwrap_err();
+            assert!(error.starts_with("`rollout.samples_per_prompt` is 1, it must be at least 2"), "{error}");
+            let error = refused(kind, 2, 0.9, false).unwrap_err();
+            assert!(error.starts_with("`ppo.gamma` is 0.9, it must be 1 with"), "{error}");
+            let error = refused(kind, 2, 1.0, true).unwrap_err();
+            assert!(error.starts_with("`ppo.whiten_rewards` is true, it must be false with"), "{error}");
+        }
+        assert_eq!(refused(AdvantageKind::Gae, 3, 0.9, true), Ok(()));
+        let error = refused(AdvantageKind::Gae, usize::MAX, 1.0, false).unwrap_err();
+        assert!(error.contains("it must be at most 65536 answers in a rollout"), "{error}");
     }
 
     #[test]

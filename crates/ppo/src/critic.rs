@@ -12,6 +12,8 @@ pub enum Critic {
     Separate(Box<ScalarModel>),
     /// A linear head on the policy's hidden states, zero at the start.
     ValueHead,
+    /// None: the answers of a prompt are each other's baseline. Another one is left alone there.
+    None,
 }
 
 /// The policy with the value head it may carry: one module, one optimizer.

@@ -43,10 +43,13 @@ pub enum Error {
         /// What is wrong with them.
         problem: String,
     },
+    /// Generalised advantage estimation without values.
+    #[error("`advantage.kind` is gae, which needs a critic, and there is none")]
+    NoCritic,
     /// A loss became NaN or infinite; nothing was updated with it.
     #[error("the {which} loss of step {step} is {loss}")]
     NonFiniteLoss {
-        /// `policy`, `value` or `ptx`.
+        /// `policy`, `value`, `ptx` or `KL`.
         which: &'static str,
         /// The step that failed.
         step: usize,

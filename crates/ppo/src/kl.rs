@@ -1,4 +1,7 @@
-//! The coefficient of the KL penalty over time.
+//! The coefficient of the KL penalty over time, and the penalty where it is part of the loss.
+
+use burn::tensor::Tensor;
+use temper_model::masked_mean;
 
 use crate::config::KlConfig;
 
@@ -28,9 +31,39 @@ impl KlController {
     }
 }
 
+/// exp(r) − r − 1 with r = log π_ref − log π, averaged over completion tokens (GRPO: Shao et al. 2024,
+/// arXiv 2402.03300, Eq. (4)): `[1]`.
+///
+/// It is never below 0, and its mean over the policy's own tokens is KL(π, π_ref). Its gradient, (1 − π_ref / π) ∇ log π,
+/// is in expectation that of KL(π_ref, π): to first order the same, and further away another one.
+/// Gradients flow into `logprobs` alone.
+///
+/// # Shapes
+/// - all: `[batch, completion_len]`
+pub fn kl_loss(logprobs: Tensor<2>, ref_logprobs: Tensor<2>, completion_mask: Tensor<2>) -> Tensor<1> {
+    // Masked before the exponential: a pad must not overflow what counts.
+    let log_ratio = (ref_logprobs - logprobs) * completion_mask.clone();
+    masked_mean(log_ratio.clone().exp() - log_ratio - 1.0, completion_mask)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
+
+    /// r = ln 2, −ln 2, 0: 2 − ln 2 − 1, ½ + ln 2 − 1 and 0, whose mean is 1/6; the pad counts nothing.
+    #[test]
+    fn the_kl_in_the_loss_is_that_of_eq_4() {
+        let tensor = |row: [f32; 4]| Tensor::<2>::from_data([row], &Device::flex());
+        let ln_2 = std::f32::consts::LN_2;
+        let found = kl_loss(
+            tensor([-1.0, -1.0, -2.0, -99.0]),
+            tensor([-1.0 + ln_2, -1.0 - ln_2, -2.0, 99.0]),
+            tensor([1.0, 1.0, 1.0, 0.0]),
+        );
+        let found: f32 = found.into_scalar();
+        assert!((found - 1.0 / 6.0).abs() < 1e-6, "{found}");
+    }
 
     const ADAPTIVE: KlConfig = KlConfig { coef: 0.15, target: 6.0, horizon: 10_000.0 };
 

@@ -14,7 +14,7 @@ use temper_train::{
 
 use crate::critic::{Critic, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
-use crate::kl::KlController;
+use crate::kl::{KlController, kl_loss};
 use crate::loss::{PolicyClip, policy_loss, value_loss};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::ptx::{TextDataset, ptx_step};
@@ -50,6 +50,8 @@ impl Learner {
     pub(crate) fn new(config: &PpoConfig, policy: CausalLm, critic: Critic) -> Self {
         let (d_model, device) = (policy.config().d_model, policy.device().inner());
         let (value_head, critic) = match critic {
+            _ if !config.advantage.kind.has_critic() => (None, None),
+            Critic::None => (None, None),
             Critic::Separate(critic) => (None, Some(critic.train())),
             Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
         };
@@ -63,6 +65,10 @@ impl Learner {
             kl: KlController::new(&config.kl),
             recent_scores: VecDeque::new(),
         }
+    }
+
+    fn has_critic(&self) -> bool {
+        self.critic.is_some() || self.policy.value_head.is_some()
     }
 
     /// Takes in the mean score of a rollout; only the last `n` count, or all for 0.
@@ -100,7 +106,11 @@ impl Learner {
         let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
         let n_texts = (size as f64 * config.ptx.sequences_per_episode).ceil() as usize;
         let minibatches = rollout.len().div_ceil(size);
-        let mut stats = UpdateStats::default();
+        let mut stats = UpdateStats {
+            has_values: rollout.has_values,
+            has_kl_loss: recorded.kl_in_loss.is_some(),
+            ..UpdateStats::default()
+        };
         let limit = if config.ppo.max_approx_kl > 0.0 { config.ppo.max_approx_kl } else { f64::INFINITY };
         for epoch in 0..config.ppo.ppo_epochs {
             let index = (step * config.ppo.ppo_epochs + epoch) as u64;
@@ -163,7 +173,7 @@ impl Learner {
             };
             episodes.chunks(size).map(micro_step).collect::<Vec<_>>()
         });
-        let mut sums = [0.0; 7];
+        let mut sums = [0.0; N_MEANS];
         for part in found.into_iter().flatten() {
             sums.iter_mut().zip(part.means).for_each(|(sum, mean)| *sum += mean);
             if stats.minibatches == 0 {
@@ -172,7 +182,7 @@ impl Learner {
             self.policy_optimizer.add(part.policy_gradients);
             self.critic_optimizer.add(part.critic_gradients);
         }
-        for (which, loss) in [("policy", sums[0]), ("value", sums[1])] {
+        for (which, loss) in [("policy", sums[0]), ("value", sums[1]), ("KL", sums[7])] {
             if !loss.is_finite() {
                 return Err(Error::NonFiniteLoss { which, step: step + 1, loss });
             }
@@ -200,14 +210,17 @@ impl Learner {
         if let Some(average) = self.average.as_ref().filter(|_| step.is_some()) {
             average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
         }
-        let critic_dir = create_dir(dir.join("critic"))?;
+        let critic_dir = dir.join("critic");
+        if self.has_critic() {
+            create_dir(critic_dir.clone())?;
+        }
         match (&self.critic, &self.policy.value_head) {
             (Some(critic), _) => critic.save(&critic_dir, eos)?,
             (None, Some(head)) => {
                 let backbone = self.policy.lm.transformer.clone();
                 ScalarModel::from_parts(backbone, head.clone(), Pooling::Last).save(&critic_dir, eos)?;
             }
-            (None, None) => unreachable!("a learner has one of the two critics"),
+            (None, None) => {}
         }
         if let Some(step) = step {
             let dir = dir.join(TRAINING_DIR);
@@ -226,8 +239,9 @@ impl Learner {
     pub(crate) fn resume(&mut self, dir: &Path) -> Result<usize, Error> {
         let device = self.policy.lm.device().inner();
         let lm = CausalLm::load(dir, &device)?;
-        let critic = ScalarModel::load(&dir.join("critic"), &device)?;
-        for config in [lm.config(), critic.config()] {
+        let load_critic = || ScalarModel::load(&dir.join("critic"), &device);
+        let critic = self.has_critic().then(load_critic).transpose()?;
+        for config in [Some(lm.config()), critic.as_ref().map(ScalarModel::config)].into_iter().flatten() {
             config.check_context(self.policy.lm.config().max_seq_len)?;
         }
         if self.average.is_some() {
@@ -235,11 +249,12 @@ impl Learner {
             average.config().check_context(self.policy.lm.config().max_seq_len)?;
             self.average = Some(average);
         }
-        let value_head = self.policy.value_head.as_ref().map(|_| critic.score.clone());
+        let head = critic.as_ref().map(|critic| critic.score.clone());
+        let value_head = head.filter(|_| self.policy.value_head.is_some());
         self.policy = Policy { lm, value_head }.train();
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.load(&training.join("policy_optimizer.safetensors"), &self.policy)?;
-        if self.critic.is_some() {
+        if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
             let critic = critic.train();
             self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
             self.critic = Some(critic);
@@ -267,12 +282,18 @@ pub(crate) struct Recorded<'a> {
     pub(crate) rollout: &'a Rollout,
     pub(crate) targets: &'a Advantages,
     pub(crate) texts: Option<&'a TextDataset>,
+    /// β, where the KL to the reference is part of the loss.
+    pub(crate) kl_in_loss: Option<f64>,
 }
+
+/// Means of a minibatch, as [`MicroStep`] names them.
+const N_MEANS: usize = 8;
 
 /// Losses and gradients of one microbatch, already weighted by its share of the minibatch's tokens and values.
 struct MicroStep {
-    /// Policy loss, value loss, policy clip fraction, approximate KL, ratio, value clip fraction, entropy.
-    means: [f64; 7],
+    /// Policy loss, value loss, policy clip fraction, approximate KL, ratio, value clip fraction, entropy, KL loss; 0
+    /// where there is none.
+    means: [f64; N_MEANS],
     /// Greatest |ratio − 1|.
     ratio_error: f64,
     policy_gradients: Gradients,
@@ -298,6 +319,9 @@ fn micro_step(
     let old_logprobs = pick(&rollout.old_logprobs);
     let ratio_error = greatest_ratio_error(&output.logprobs, &old_logprobs, &mask);
     let advantages = pick(&recorded.targets.advantages);
+    let kl_part = recorded
+        .kl_in_loss
+        .map(|coef| (coef, kl_loss(output.logprobs.clone(), pick(&rollout.ref_logprobs), mask.clone())));
     let policy_part = policy_loss(
         output.logprobs,
         old_logprobs,
@@ -308,37 +332,45 @@ fn micro_step(
     let entropy = masked_mean(output.entropy, mask);
 
     let values = match critic {
-        Some(critic) => critic_values(critic, &episodes),
-        None => output.values.expect("a policy without a critic carries a value head"),
+        Some(critic) => Some(critic_values(critic, &episodes)),
+        None => output.values,
     };
-    let (old_values, returns) = (pick(&rollout.values), pick(&recorded.targets.returns));
-    let value_part = value_loss(values, old_values, returns, value_mask, settings.value_clip_range);
+    let value_part = values.map(|values| {
+        let (old_values, returns) = (pick(&rollout.values), pick(&recorded.targets.returns));
+        value_loss(values, old_values, returns, value_mask, settings.value_clip_range)
+    });
 
-    let means = [
+    let nothing = entropy.zeros_like();
+    let means: [_; N_MEANS] = [
         &policy_part.loss,
-        &value_part.loss,
+        value_part.as_ref().map_or(&nothing, |part| &part.loss),
         &policy_part.clip_frac,
         &policy_part.approx_kl,
         &policy_part.ratio,
-        &value_part.clip_frac,
+        value_part.as_ref().map_or(&nothing, |part| &part.clip_frac),
         &entropy,
+        kl_part.as_ref().map_or(&nothing, |(_, loss)| loss),
     ];
     let means = read_all(means.map(|x| x.clone().inner()).to_vec());
-    let weights = [weight, value_weight, weight, weight, weight, value_weight, weight];
+    let weights = [weight, value_weight, weight, weight, weight, value_weight, weight, weight];
     let means = std::array::from_fn(|i| weights[i] * means[i]);
 
     let mut objective = policy_part.loss;
     if settings.entropy_coef != 0.0 {
         objective = objective - entropy.mul_scalar(settings.entropy_coef);
     }
+    if let Some((coef, loss)) = kl_part {
+        objective = objective + loss.mul_scalar(coef);
+    }
     objective = objective.mul_scalar(weight);
-    let value_objective = value_part.loss.mul_scalar(value_weight);
-    let critic_gradients = match critic {
-        Some(critic) => Gradients::of(critic, value_objective),
-        None => {
-            objective = objective + value_objective.mul_scalar(settings.vf_coef);
+    let value_objective = value_part.map(|part| part.loss.mul_scalar(value_weight));
+    let critic_gradients = match (critic, value_objective) {
+        (Some(critic), Some(loss)) => Gradients::of(critic, loss),
+        (None, Some(loss)) => {
+            objective = objective + loss.mul_scalar(settings.vf_coef);
             Gradients::default()
         }
+        (_, None) => Gradients::default(),
     };
     let policy_gradients = Gradients::of(policy, objective);
     MicroStep { means, ratio_error, policy_gradients, critic_gradients }
@@ -353,8 +385,10 @@ fn greatest_ratio_error(logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &T
 /// Sums over the minibatches of one rollout.
 #[derive(Default)]
 pub(crate) struct UpdateStats {
+    has_values: bool,
+    has_kl_loss: bool,
     minibatches: usize,
-    sums: [f64; 7],
+    sums: [f64; N_MEANS],
     ratio_squares: f64,
     grad_norm: f64,
     first_ratio_error: f64,
@@ -364,7 +398,7 @@ pub(crate) struct UpdateStats {
 }
 
 impl UpdateStats {
-    fn add(&mut self, read: [f64; 7], grad_norm: f64) {
+    fn add(&mut self, read: [f64; N_MEANS], grad_norm: f64) {
         self.minibatches += 1;
         self.sums.iter_mut().zip(read).for_each(|(sum, x)| *sum += x);
         self.ratio_squares += read[4] * read[4];
@@ -374,17 +408,18 @@ impl UpdateStats {
 
     pub(crate) fn fill(&self, metrics: &mut PpoMetrics) {
         let n = self.minibatches as f64;
-        let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy] =
+        let [policy_loss, value_loss, clip_frac, approx_kl, ratio, value_clip_frac, entropy, kl_loss] =
             self.sums.map(|sum| sum / n);
         metrics.updates = self.minibatches;
         metrics.ptx_loss = self.ptx_loss.map(|sum| sum / n);
         metrics.policy_loss = policy_loss;
-        metrics.value_loss = value_loss;
+        metrics.value_loss = self.has_values.then_some(value_loss);
+        metrics.kl_loss = self.has_kl_loss.then_some(kl_loss);
         metrics.policy_clip_frac = clip_frac;
         metrics.approx_kl = approx_kl;
         metrics.ratio = ratio;
         metrics.ratio_var = (self.ratio_squares / n - ratio * ratio).max(0.0);
-        metrics.value_clip_frac = value_clip_frac;
+        metrics.value_clip_frac = self.has_values.then_some(value_clip_frac);
         metrics.entropy = entropy;
         metrics.policy_grad_norm = self.grad_norm / n;
         metrics.first_ratio_error = self.first_ratio_error;

@@ -4,6 +4,11 @@
 //! are pure functions that read like the paper: [`shape_rewards`], [`estimate_advantages`], [`policy_loss`],
 //! [`value_loss`]. The score may be a reward model or any closure: this crate does not know the reward crate.
 //!
+//! `advantage.kind` of [`PpoConfig`] picks what an answer is compared with. `gae` is PPO with a critic; `rloo` and `grpo`
+//! take the other answers to the same prompt ([`leave_one_out`], [`standardise_groups`]) and have no critic, and GRPO has
+//! the KL in the loss ([`kl_loss`]). Rollouts, ratio and clip, metrics and resume are the same for all three. Advantages
+//! are made before minibatches are drawn, so a minibatch may split a group.
+//!
 //! **Invariants:** log-probabilities of sampling, reference and update come from one function at one temperature;
 //! masks are 1 where a token counts; no metric is averaged over padding; everything that is recorded in a rollout is
 //! off the tape.
@@ -31,6 +36,7 @@
 //! # }
 //! ```
 
+mod advantage;
 mod checks;
 mod config;
 mod critic;
@@ -46,14 +52,15 @@ mod rewards;
 mod rollout;
 mod train;
 
+pub use advantage::{leave_one_out, standardise_groups};
 pub use config::{
-    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScoreAt,
-    UpdateConfig,
+    AdvantageConfig, AdvantageKind, CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig,
+    RolloutConfig, ScoreAt, UpdateConfig,
 };
 pub use critic::{Critic, Policy};
 pub use error::Error;
 pub use gae::{Advantages, estimate_advantages};
-pub use kl::KlController;
+pub use kl::{KlController, kl_loss};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use prompts::{EncodedPrompt, PromptDataset};

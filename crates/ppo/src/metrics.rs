@@ -26,7 +26,7 @@ pub struct PpoMetrics {
     /// −log π of the sampled tokens, summed per answer, in nats.
     #[serde(rename = "objective/entropy")]
     pub sampled_entropy: f64,
-    /// −β KL per answer.
+    /// −β KL per answer, which GRPO has in the loss.
     #[serde(rename = "objective/non_score_reward")]
     pub non_score_reward: f64,
     /// Score after the rule for missing ends, plus the penalty.
@@ -56,12 +56,15 @@ pub struct PpoMetrics {
     /// Policy loss.
     #[serde(rename = "loss/policy_avg")]
     pub policy_loss: f64,
-    /// Value loss.
-    #[serde(rename = "loss/value_avg")]
-    pub value_loss: f64,
-    /// Share of tokens with a clipped value.
-    #[serde(rename = "val/clipfrac_avg")]
-    pub value_clip_frac: f64,
+    /// Value loss; left out without a critic.
+    #[serde(rename = "loss/value_avg", skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    /// The KL to the reference per token, where it is part of the loss; before it is weighted by β.
+    #[serde(rename = "loss/kl_avg", skip_serializing_if = "Option::is_none")]
+    pub kl_loss: Option<f64>,
+    /// Share of tokens with a clipped value; left out without a critic.
+    #[serde(rename = "val/clipfrac_avg", skip_serializing_if = "Option::is_none")]
+    pub value_clip_frac: Option<f64>,
     /// Entropy of the whole distribution per token, in nats.
     #[serde(rename = "policy/entropy_avg")]
     pub entropy: f64,
@@ -74,9 +77,9 @@ pub struct PpoMetrics {
     /// Answers that ended by themselves.
     #[serde(rename = "val/num_eos_tokens")]
     pub num_eos_tokens: usize,
-    /// 1 − Var(R − V) / Var(R).
-    #[serde(rename = "val/explained_var")]
-    pub explained_var: f64,
+    /// 1 − Var(R − V) / Var(R); left out without a critic.
+    #[serde(rename = "val/explained_var", skip_serializing_if = "Option::is_none")]
+    pub explained_var: Option<f64>,
     /// Greatest |ratio − 1| before the first update of this rollout: rounding, or a bug.
     #[serde(rename = "val/first_ratio_error")]
     pub first_ratio_error: f64,
@@ -144,7 +147,7 @@ impl PpoMetrics {
             scores: mean(&rollout.raw_scores),
             gold: rollout.gold_scores.as_deref().map(mean),
             token_rewards,
-            explained_var: 1.0 - read[3],
+            explained_var: rollout.has_values.then_some(1.0 - read[3]),
             sampler_error: rollout.sampler_error,
             num_eos_tokens,
             eos_rate: num_eos_tokens as f64 / n,

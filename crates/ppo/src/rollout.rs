@@ -79,8 +79,11 @@ pub struct Rollout {
     pub old_logprobs: Tensor<2>,
     /// Of the frozen reference: `[batch, completion_len]`.
     pub ref_logprobs: Tensor<2>,
-    /// Of the critic, at the state before each token; 0 outside `value_mask`: `[batch, completion_len]`.
+    /// Of the critic, at the state before each token; 0 outside `value_mask`, and without a critic:
+    /// `[batch, completion_len]`.
     pub values: Tensor<2>,
+    /// Whether a critic gave the values.
+    pub has_values: bool,
     /// As the scoring function gave them: `[batch]`.
     pub raw_scores: Vec<f32>,
     /// What another judge says, if one was asked; never learned from: `[batch]`.
@@ -101,7 +104,9 @@ pub(crate) struct Actors<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
 }
 
-/// Samples one completion per prompt, scores it, and records log-probabilities and values.
+/// Samples completions of each prompt, scores them, and records log-probabilities and values.
+///
+/// The completions of a prompt are neighbours, `rollout.samples_per_prompt` rows each.
 ///
 /// Old log-probabilities come from the same forward as the update's, not from the sampler, so that the first
 /// ratio is 1 on every backend.
@@ -115,11 +120,14 @@ pub(crate) fn collect_rollout(
 ) -> Result<Rollout, Error> {
     let policy = actors.policy.valid();
     let device = policy.lm.device();
+    let samples_per_prompt = config.rollout.samples_per_prompt;
+    let prompts: Vec<&EncodedPrompt> =
+        prompts.iter().flat_map(|prompt| std::iter::repeat_n(*prompt, samples_per_prompt)).collect();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let completions =
         generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
 
-    let samples = samples(actors.tokenizer, prompts, &completions);
+    let samples = samples(actors.tokenizer, &prompts, &completions);
     let raw_scores = ask(&samples, step, scorers.score)?;
     let gold_scores = scorers.gold.as_mut().map(|gold| ask(&samples, step, *gold)).transpose()?;
     let token_rewards =
@@ -162,7 +170,7 @@ pub(crate) fn collect_rollout(
             let output = policy.forward(&episodes, config.rollout.temperature, false);
             let values = match &critic {
                 Some(critic) => critic_values(critic, &episodes),
-                None => output.values.expect("a policy without a critic carries a value head"),
+                None => output.values.unwrap_or_else(|| output.logprobs.zeros_like()),
             };
             let reference = ref_policy.forward(&episodes, config.rollout.temperature, false);
             [output.logprobs, reference.logprobs, values]
@@ -179,6 +187,7 @@ pub(crate) fn collect_rollout(
         sampler_error: sampler_error(&completions, &old_logprobs, completion_len),
         ref_logprobs: join(1, &completion_mask),
         values: join(2, &value_mask),
+        has_values: actors.critic.is_some() || actors.policy.value_head.is_some(),
         old_logprobs,
         scores: Tensor::from_data(TensorData::new(scores, [batch]), &device),
         rows,

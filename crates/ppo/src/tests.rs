@@ -49,7 +49,7 @@ pub(crate) fn scalar_model(seed: u64) -> ScalarModel {
 }
 
 /// Prompts of 1 to 6 tokens.
-fn prompts(n: usize) -> Vec<EncodedPrompt> {
+pub(crate) fn prompts(n: usize) -> Vec<EncodedPrompt> {
     let row = [1, 4, 5, 6, 7, 2];
     (0..n).map(|i| EncodedPrompt { text: String::new(), tokens: row[..1 + i % 6].to_vec() }).collect()
 }
@@ -70,7 +70,7 @@ fn count_fives(samples: &[Sample<'_>]) -> Result<Vec<f32>, Box<dyn std::error::E
     Ok(samples.iter().map(count).collect())
 }
 
-fn collect(
+pub(crate) fn collect(
     config: &PpoConfig,
     learner: &Learner,
     ref_policy: &CausalLm,
@@ -83,22 +83,23 @@ fn collect(
 }
 
 /// What the rollout teaches, with its part of the metrics, and Σ d of each answer.
-fn targets(config: &PpoConfig, rollout: &Rollout) -> (Advantages, PpoMetrics, Vec<f64>) {
+pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout) -> (Advantages, PpoMetrics, Vec<f64>) {
     let Targets { shaped, advantages } = crate::train::targets(config, rollout, config.kl.coef);
     let metrics = PpoMetrics::of_rollout(rollout, &shaped, &advantages, config.kl.coef);
     (advantages, metrics, numbers(shaped.kl))
 }
 
 /// One rollout's metrics, and the learner after its update.
-fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollout) -> (PpoMetrics, Learner) {
+pub(crate) fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollout) -> (PpoMetrics, Learner) {
     let (advantages, mut metrics, _) = targets(config, rollout);
     let rates = (config.learning_rate, config.critic.learning_rate);
-    let recorded = Recorded { rollout, targets: &advantages, texts: None };
+    let kl_in_loss = (config.advantage.kind == crate::AdvantageKind::Grpo).then_some(learner.kl.coef);
+    let recorded = Recorded { rollout, targets: &advantages, texts: None, kl_in_loss };
     learner.update(config, &recorded, rates, 0, Seed(5)).unwrap().fill(&mut metrics);
     (metrics, learner)
 }
 
-fn learner(config: &PpoConfig, critic: Critic) -> Learner {
+pub(crate) fn learner(config: &PpoConfig, critic: Critic) -> Learner {
     Learner::new(config, language_model(1), critic)
 }
 
@@ -123,7 +124,7 @@ fn the_first_minibatch_has_ratio_1_and_nothing_clipped() {
         assert!(metrics.first_ratio_error <= 1e-5, "{metrics:?}");
         assert!((metrics.ratio - 1.0).abs() <= 1e-6, "{metrics:?}");
         assert!(metrics.approx_kl <= 1e-11, "{metrics:?}");
-        assert_eq!((metrics.policy_clip_frac, metrics.value_clip_frac), (0.0, 0.0));
+        assert_eq!((metrics.policy_clip_frac, metrics.value_clip_frac), (0.0, Some(0.0)));
         assert!(metrics.policy_loss.abs() <= 1e-6, "{metrics:?}");
         assert!(metrics.sampler_error <= 1e-5, "{metrics:?}");
     }
@@ -333,7 +334,8 @@ fn a_separate_critic_learns_the_returns() {
     let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
     let (first, learner) = updated(&config, learner, &rollout);
     let (second, _) = updated(&config, learner, &rollout);
-    assert!(second.value_loss < 0.7 * first.value_loss, "{} {}", first.value_loss, second.value_loss);
+    let [first, second] = [first, second].map(|metrics| metrics.value_loss.unwrap());
+    assert!(second < 0.7 * first, "{first} {second}");
 }
 
 /// The bonus is for entropy, not against it: with nothing to gain the policy becomes flatter.
@@ -448,7 +450,7 @@ fn values_that_are_the_returns_explain_all_of_them() {
             0.0,
         );
         let found = Advantages { advantages: zeros, returns };
-        PpoMetrics::of_rollout(rollout, &shaped, &found, 0.0).explained_var
+        PpoMetrics::of_rollout(rollout, &shaped, &found, 0.0).explained_var.unwrap()
     };
     let [batch, len] = rollout.values.dims();
     let ramp: Vec<f32> = (0..batch * len).map(|i| i as f32).collect();
@@ -459,4 +461,16 @@ fn values_that_are_the_returns_explain_all_of_them() {
     assert!(explained(&rollout, returns.clone()).abs() < 1e-6);
     rollout.values = returns.clone() * 0.5;
     assert!((explained(&rollout, returns) - 0.75).abs() < 1e-5);
+}
+
+#[test]
+fn advantage_estimation_without_a_critic_is_refused() {
+    let (tokenizer, template) = (Tokenizer::byte(), temper_tokenizer::Template::bare());
+    let models =
+        crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::None };
+    let text = crate::Text { tokenizer: &tokenizer, template: &template };
+    let prompts = crate::PromptDataset { prompts: prompts(2), n_dropped: 0 };
+    let mut run = temper_train::Run::ephemeral().unwrap();
+    let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
+    assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
 }

@@ -9,6 +9,7 @@ use temper_model::{CausalLm, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
 
+use crate::advantage::of_groups;
 use crate::checks::Checks;
 use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
@@ -18,7 +19,7 @@ use crate::prompts::{EncodedPrompt, PromptDataset};
 use crate::ptx::TextDataset;
 use crate::rewards::{ShapedRewards, shape_rewards};
 use crate::rollout::{Rollout, ScoreFn, Scorers, ask, collect_rollout, generate_options, samples};
-use crate::{Error, PpoConfig};
+use crate::{AdvantageKind, Error, PpoConfig};
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1).
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Models {
     pub policy: CausalLm,
     /// Frozen; what the KL is measured against.
     pub ref_policy: CausalLm,
-    /// The value function.
+    /// The value function, where `advantage.kind` needs one.
     pub critic: Critic,
 }
 
@@ -59,8 +60,9 @@ impl<'a> From<&'a PromptDataset> for Data<'a> {
 
 /// Trains a policy against a scoring function, holding it near its reference.
 ///
-/// Returns the policy off the tape, or its moving average if the settings ask for one. The run directory gets metrics, checkpoints and `final/`, with the critic in
-/// `critic/`. An interrupted run has written a checkpoint; ask [`Run::interrupted`].
+/// Returns the policy off the tape, or its moving average if the settings ask for one. The run directory gets metrics,
+/// checkpoints and `final/`, with the critic, if there is one, in `critic/`. An interrupted run has written a
+/// checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
 /// Files, settings, a scoring function that fails (the run has written a checkpoint then), or a loss that is not finite.
@@ -73,6 +75,9 @@ pub fn train<'a>(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
+    if config.advantage.kind.has_critic() && matches!(models.critic, Critic::None) {
+        return Err(Error::NoCritic);
+    }
     let Data { prompts, eval_prompts, texts } = data.into();
     let mut scorers = scorers.into();
     let seed = Seed(config.seed);
@@ -115,16 +120,18 @@ pub fn train<'a>(
         let lr = config.schedule.learning_rate(config.learning_rate, step, total_steps);
         let scale = lr / config.learning_rate;
         let learning_rates = (lr, config.critic.learning_rate * scale);
-        let recorded = Recorded { rollout: &rollout, targets: &advantages, texts };
+        let kl_in_loss = (config.advantage.kind == AdvantageKind::Grpo).then_some(learner.kl.coef);
+        let recorded = Recorded { rollout: &rollout, targets: &advantages, texts, kl_in_loss };
         let update = learner.update(config, &recorded, learning_rates, step, seed)?;
         learner.kl.update(metrics.kl, rollout.len());
         step += 1;
 
         update.fill(&mut metrics);
-        metrics.episode = step * config.batch_size;
+        metrics.episode = step * rollout.len();
         metrics.lr = lr;
         fill_times(&mut metrics, &rollout, rollout_seconds, started.elapsed().as_secs_f64());
         checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
+        checks.look_at_scores(config, &read_all(vec![rollout.scores]), step, run);
         run.log(step, total_steps, &metrics)?;
         learner.remember_score(metrics.scores, config.checkpoint_every);
 
@@ -161,7 +168,7 @@ pub fn train<'a>(
 pub(crate) struct Targets {
     /// Rewards per token, scaled where the configuration says so.
     pub(crate) shaped: ShapedRewards,
-    /// Whitened advantages, and returns of the plain ones.
+    /// With a critic whitened advantages, and returns of the plain ones.
     pub(crate) advantages: Advantages,
 }
 
@@ -173,6 +180,10 @@ pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout, kl_coef: f64) -> Ta
     let scores = rollout.scores.clone();
     let mut shaped =
         shape_rewards(old_logprobs, ref_logprobs, scores, mask.clone(), value_mask.clone(), kl_coef);
+    if !config.advantage.kind.has_critic() {
+        let advantages = of_groups(config, rollout, &shaped.kl, kl_coef);
+        return Targets { shaped, advantages };
+    }
     if let Some(token_rewards) = &rollout.token_rewards {
         shaped.rewards = shaped.rewards + token_rewards.clone();
     }

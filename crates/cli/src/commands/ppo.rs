@@ -49,6 +49,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let mut judge = args.gold.as_deref().map(|spec| Judge::open(spec, &device)).transpose()?;
 
     let critic = match (config.critic.kind, &reward_model) {
+        _ if !config.advantage.kind.has_critic() => Critic::None,
         (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(

@@ -65,7 +65,7 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     };
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, None, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let speeds = |turn: usize| -> Vec<f64> {
