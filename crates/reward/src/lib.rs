@@ -30,6 +30,7 @@
 mod config;
 mod dataset;
 mod error;
+mod evaluation;
 mod loss;
 mod score;
 mod train;
@@ -37,6 +38,7 @@ mod train;
 pub use config::RewardConfig;
 pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
+pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::{ScorePairs, ranking_loss};
 pub use score::score;
 pub use train::{RewardEvaluation, RewardMetrics, Text, evaluate, train};

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use temper_model::ScalarModel;
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample, Text};
-use temper_tokenizer::{Example, Overflow};
+use temper_tokenizer::Overflow;
 use temper_train::{Prompt, read_all};
 
 use crate::args::{PpoArgs, Stage};
@@ -13,7 +12,7 @@ use crate::commands::Outcome;
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
-use crate::rewards::Rewards;
+use crate::rewards::{RewardModel, Rewards};
 use crate::session::{Session, bad_rows};
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
@@ -27,9 +26,22 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         None => None,
         Some(dir) => {
             let (model, reward_text) = load_reward_model(dir, &device)?;
-            text.check_same(&args.policy, &reward_text, dir)?;
-            context_len(max_seq_len, model.config())?;
-            Some(model)
+            let difference = text.difference(&reward_text);
+            match difference {
+                None => _ = context_len(max_seq_len, model.config())?,
+                Some(what) if config.critic.kind == CriticKind::RewardModel => {
+                    return Err(hinted(
+                        format!("{} and {} have different {what}s", args.policy.display(), dir.display()),
+                        "train the reward model from the same SFT model; or `--set critic.kind=value_head`, and it scores text",
+                    ));
+                }
+                Some(what) => session.note(&format!(
+                    "note: {} has another {what} than {}, so it scores text; a prompt that is too long for it is cut on the left",
+                    dir.display(),
+                    args.policy.display()
+                )),
+            }
+            Some((model, difference.map(|_| (reward_text, dir))))
         }
     };
     let load = |paths: &[PathBuf]| {
@@ -39,7 +51,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
 
     let critic = match (config.critic.kind, &reward_model) {
-        (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
+        (CriticKind::RewardModel, Some((model, _))) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(
                 "without `--reward` there is no model for the critic to start from",
@@ -49,7 +61,13 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
-    let mut rewards = Rewards::open(&args.rewards, reward_model.as_ref(), config.batch_size)?;
+    let scorer = reward_model.as_ref().map(|(model, other)| match other {
+        None => RewardModel::Ids(model),
+        Some((reward_text, dir)) => {
+            RewardModel::Text { model, text: reward_text, dir, policy: &text.template }
+        }
+    });
+    let mut rewards = Rewards::open(&args.rewards, scorer, config.batch_size)?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
     let inputs = inputs(
         backend,
@@ -68,19 +86,6 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_ppo::train(&config, models, side, &data, eval_data.as_ref(), &mut score, &mut run)?;
     Ok(if session.interrupted() { Outcome::Interrupted } else { Outcome::Done })
-}
-
-/// A reward model as a scoring function: the sampled ids as they are, never text encoded again.
-pub fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], batch_size: usize) -> Vec<f32> {
-    let examples: Vec<Example> = samples
-        .iter()
-        .map(|sample| Example {
-            tokens: [sample.prompt_tokens, sample.completion_tokens].concat(),
-            prompt_len: sample.prompt_tokens.len(),
-            n_cut: 0,
-        })
-        .collect();
-    temper_reward::score(model, &examples.iter().collect::<Vec<_>>(), batch_size)
 }
 
 /// Reads and encodes prompts, and says what was left out.
