@@ -460,7 +460,7 @@ fn every_command_helps_with_an_example() {
     let temper = Temper::new();
     for command in [
         "sft", "reward", "ppo", "pipeline", "generate", "chat", "tokenize", "logprobs", "score", "eval",
-        "config", "recipe", "report", "devices",
+        "select", "config", "recipe", "report", "devices",
     ] {
         let said = temper.run(&format!("{command} --help")).ok();
         assert!(said.stdout.contains(&format!("  temper {command}")), "{said:?}");

@@ -147,3 +147,93 @@ fn a_source_that_cannot_be_is_refused_before_anything_is_written() {
     assert!(said.hint().contains("critic.kind=value_head"));
     temper.run("ppo --policy sft/final --prompts prompts.jsonl --out out").misused();
 }
+
+/// A policy that has its demonstrations by heart, and a reward model of its texts in `reward/final`.
+fn with_a_policy_that_speaks() -> Temper {
+    let temper = Temper::new();
+    temper
+        .run("sft --data demonstrations.jsonl --model tiny --out sft --set epochs=60 --set batch_size=5 --set learning_rate=5e-3")
+        .ok();
+    temper.run("reward --data comparisons.jsonl --model sft/final --out reward --set max_steps=2").ok();
+    temper.write("prompts.jsonl", crate::util::DEMONSTRATIONS);
+    temper
+}
+
+/// Next to temperature 0 the policy says its demonstrations, and `temper score` says what these are worth.
+#[test]
+fn a_reward_model_of_other_texts_scores_text_where_it_only_scores() {
+    let temper = with_a_policy_that_speaks();
+    let ppo = "ppo --policy sft/final --prompts prompts.jsonl --set rollout.max_new_tokens=30 --set batch_size=5 \
+               --set rollout.temperature=0.01 --set max_steps=1";
+    let swap = |tokenizer: &mut serde_json::Value| {
+        let vocab = tokenizer["model"]["vocab"].as_object_mut().expect("a vocabulary");
+        vocab["a"] = 102.into();
+        vocab["b"] = 101.into();
+    };
+    let other_template = serde_json::json!({
+        "name": "qa",
+        "prompt": ["<bos>", {"text": "Q: "}, "<prompt>"],
+        "completion": [{"text": " A: "}, "<completion>", "<eos>"],
+    });
+    for what in ["tokenizer", "template"] {
+        temper.copy("reward/final", "other");
+        if what == "tokenizer" {
+            temper.edit_json("other/tokenizer.json", swap);
+        } else {
+            temper.write("other/template.json", other_template.to_string());
+        }
+        let said = temper.refuses(
+            &format!("{ppo} --reward other --out out"),
+            &[&format!("sft/final and other have different {what}s")],
+        );
+        assert!(said.hint().contains("critic.kind=value_head"), "{said:?}");
+        let out = format!("by-{what}");
+        let said = temper.run(&format!("{ppo} --reward other --set critic.kind=value_head --out {out}")).ok();
+        let note = format!("note: other has another {what} than sft/final, so it scores text");
+        assert!(said.stderr.contains(&note), "{said:?}");
+        let expected = temper.run("score --model other --data demonstrations.jsonl").ok().rows();
+        let expected = expected.iter().map(|row| row["score"].as_f64().expect("a score")).sum::<f64>() / 5.0;
+        let found = scores(&temper, &out)[0];
+        assert!((found - expected).abs() < 1e-4, "{what}: {found}, expected {expected}");
+    }
+    // Read as ids, the same texts are worth something else.
+    temper.run(&format!("{ppo} --reward reward/final --set critic.kind=value_head --out ids")).ok();
+    assert!((scores(&temper, "ids")[0] - scores(&temper, "by-template")[0]).abs() > 1e-3);
+}
+
+#[test]
+fn an_answer_that_does_not_end_is_scored_without_an_end() {
+    let temper = with_a_policy_that_speaks();
+    temper.copy("reward/final", "other");
+    // Without an end token in the template, `temper score` reads the text as far as it goes.
+    let template = |end: bool| {
+        let completion = if end {
+            serde_json::json!(["<completion>", "<eos>"])
+        } else {
+            serde_json::json!(["<completion>"])
+        };
+        serde_json::json!({"name": "qa", "prompt": ["<bos>", {"text": "Q: "}, "<prompt>"], "completion": completion})
+    };
+    temper.write("other/template.json", template(true).to_string());
+    temper
+        .run(
+            "ppo --policy sft/final --prompts prompts.jsonl --set rollout.max_new_tokens=3 --set batch_size=5 \
+             --set rollout.temperature=0.01 --set max_steps=1 --set rollout.missing_eos=keep \
+             --set critic.kind=value_head --reward other --out out",
+        )
+        .ok();
+    temper.write("other/template.json", template(false).to_string());
+    let cut: String = crate::util::DEMONSTRATIONS
+        .lines()
+        .map(|line| {
+            let mut row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            row["completion"] = row["completion"].as_str().expect("a text")[..3].into();
+            format!("{row}\n")
+        })
+        .collect();
+    temper.write("cut.jsonl", cut);
+    let expected = temper.run("score --model other --data cut.jsonl").ok().rows();
+    let expected = expected.iter().map(|row| row["score"].as_f64().expect("a score")).sum::<f64>() / 5.0;
+    let found = scores(&temper, "out")[0];
+    assert!((found - expected).abs() < 1e-4, "{found}, expected {expected}");
+}

@@ -100,7 +100,7 @@ fn rankings(examples: &[Example], others: &[Example]) -> Vec<Ranking> {
 }
 
 fn dataset(rankings: Vec<Ranking>) -> RewardDataset {
-    RewardDataset { rankings, n_dropped: 0, n_completions_dropped: 0 }
+    RewardDataset { rankings, demonstrations: vec![], n_dropped: 0, n_completions_dropped: 0 }
 }
 
 proptest! {

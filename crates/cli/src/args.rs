@@ -77,8 +77,13 @@ pub enum Command {
         after_help = "Examples:\n  temper eval --model runs/sft/final --data heldout.jsonl\n  temper eval --model runs/ppo/final --against runs/sft/final --judge runs/reward/final --data prompts.jsonl"
     )]
     Eval(EvalArgs),
+    /// Choose the checkpoint of an SFT run whose answers a reward model likes best
+    #[command(
+        after_help = "Example:\n  temper select --run runs/sft --reward runs/reward/final --prompts prompts.jsonl"
+    )]
+    Select(SelectArgs),
     /// Print the settings of a stage
-    #[command(after_help = "Example:\n  temper config ppo --preset courtesy > ppo.toml")]
+    #[command(after_help = "Example:\n  temper config ppo --preset instructgpt-1.3b > ppo.toml")]
     Config(ConfigArgs),
     /// Write the data of a recipe
     #[command(after_help = "Example:\n  temper recipe courtesy --out data")]
@@ -342,13 +347,40 @@ pub struct EvalArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A second policy to win against
-    #[arg(long, value_name = "DIR", requires = "judge")]
+    #[arg(long, value_name = "DIR", requires = "who")]
     pub against: Option<PathBuf>,
     /// `courtesy` for that recipe's rule, or a reward model's directory
-    #[arg(long, value_name = "courtesy|DIR", requires = "against")]
+    #[arg(long, value_name = "courtesy|DIR", requires = "against", group = "who")]
     pub judge: Option<String>,
+    /// A program with its arguments as the judge: reads an answer per line, as JSON, and writes a number for each
+    #[arg(long, value_name = "COMMAND", requires = "against", group = "who")]
+    pub judge_program: Option<String>,
+    /// How long the program may take for 64 answers
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub judge_seconds: f64,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Leave out rows that cannot be read, and count them
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SelectArgs {
+    /// The SFT run: each of its checkpoints and its final model take part
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// The reward model's directory
+    #[arg(long, value_name = "DIR")]
+    pub reward: PathBuf,
+    /// Held-out prompts: JSON lines with `prompt`
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub prompts: Vec<PathBuf>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,

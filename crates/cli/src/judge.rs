@@ -1,55 +1,100 @@
-//! Who wins: the share of prompts on which one answer is better than another.
+//! Who says which of two answers is better, and what is made of that.
 
-use serde::Serialize;
+mod divergence;
+mod length_controlled;
+mod win_rate;
 
-/// Share of wins, ties counting half, with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct WinRate {
-    /// Wins plus half the ties, over all.
-    pub win_rate: f64,
-    /// Wilson's score interval at 95 %.
-    pub win_rate_ci95: [f64; 2],
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use burn::tensor::Device;
+use temper_courtesy::Task;
+use temper_model::ScalarModel;
+use temper_scorer::Program;
+
+use crate::answers::{Answer, BATCH_SIZE, said, score_answers};
+use crate::args::EvalArgs;
+use crate::failure::hinted;
+use crate::rewards::time_limit;
+use crate::text::{TextSide, load_reward_model};
+
+pub use divergence::{answer_logprobs, estimate};
+pub use length_controlled::{Duel, length_controlled};
+pub use win_rate::win_rate;
+
+/// Gives each answer a score; the better answer is that of the higher one.
+pub enum Judge {
+    /// The exact rule of the courtesy task.
+    Courtesy(Task),
+    /// A reward model, not necessarily the one trained against.
+    Reward(Box<(ScalarModel, TextSide)>, PathBuf),
+    /// A program that is asked as PPO asks it.
+    Program(Program),
 }
 
-/// Compares scores pairwise: how often the first is above the second.
-///
-/// The interval is Wilson's (1927), which stays inside 0 and 1; ties enter as half a win.
-pub fn win_rate(pairs: impl Iterator<Item = (f64, f64)>) -> WinRate {
-    let (mut wins, mut n) = (0.0, 0.0);
-    for (a, b) in pairs {
-        n += 1.0;
-        wins += if a > b {
-            1.0
-        } else if a == b {
-            0.5
-        } else {
-            0.0
-        };
+impl Judge {
+    /// The judge that the flags name.
+    pub fn open(args: &EvalArgs, device: &Device) -> Result<Self> {
+        if let Some(command) = &args.judge_program {
+            let limit = time_limit("--judge-seconds", args.judge_seconds)?;
+            return Ok(Self::Program(Program::start(command, limit)?));
+        }
+        Self::named(args.judge.as_deref().unwrap_or("courtesy"), device)
     }
-    if n == 0.0 {
-        return WinRate { win_rate: 0.5, win_rate_ci95: [0.0, 1.0] };
+
+    /// `courtesy`, or a reward model's directory.
+    pub fn named(spec: &str, device: &Device) -> Result<Self> {
+        if spec == "courtesy" {
+            return Ok(Self::Courtesy(Task::new()));
+        }
+        let dir = Path::new(spec);
+        if !dir.is_dir() {
+            return Err(hinted(
+                format!("`{spec}` is no judge"),
+                "give `courtesy`, the directory of a reward model, or `--judge-program`",
+            ));
+        }
+        Ok(Self::Reward(Box::new(load_reward_model(dir, device)?), dir.to_owned()))
     }
-    const Z: f64 = 1.959_963_984_540_054;
-    let p = wins / n;
-    let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    WinRate { win_rate: p, win_rate_ci95: [(centre - half).max(0.0), (centre + half).min(1.0)] }
+
+    /// One score per answer.
+    pub fn scores(&mut self, prompts: &[String], answers: &[Answer]) -> Result<Vec<f64>> {
+        match self {
+            Self::Courtesy(task) => prompts
+                .iter()
+                .zip(answers)
+                .map(|(prompt, answer)| {
+                    let verdict = task.judge(prompt, &answer.completion, answer.ended);
+                    Ok(verdict.ok_or_else(|| not_courtesy(prompt))?.score)
+                })
+                .collect(),
+            Self::Reward(model, dir) => {
+                let (model, text) = model.as_ref();
+                score_answers(model, text, dir, prompts, answers)
+            }
+            Self::Program(program) => {
+                let mut scores = Vec::with_capacity(answers.len());
+                // The time limit is for a batch, whatever the number of prompts.
+                for batch in said(prompts, answers).chunks(BATCH_SIZE) {
+                    let asked: Vec<_> = batch
+                        .iter()
+                        .map(|said| temper_scorer::Answer {
+                            prompt: said.prompt,
+                            completion: said.completion,
+                            ended: said.ended,
+                        })
+                        .collect();
+                    scores.extend(program.score(&asked)?.into_iter().map(f64::from));
+                }
+                Ok(scores)
+            }
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Wilson's interval for 81 of 263 is 0.2553 to 0.3662 (Newcombe 1998, table I).
-    #[test]
-    fn the_interval_is_the_published_one() {
-        let found = win_rate((0..263).map(|i| if i < 81 { (1.0, 0.0) } else { (0.0, 1.0) }));
-        assert!((found.win_rate_ci95[0] - 0.2553).abs() < 5e-5, "{found:?}");
-        assert!((found.win_rate_ci95[1] - 0.3662).abs() < 5e-5, "{found:?}");
-    }
-
-    #[test]
-    fn a_tie_is_half_a_win() {
-        assert_eq!(win_rate([(1.0, 1.0), (2.0, 1.0)].into_iter()).win_rate, 0.75);
-    }
+fn not_courtesy(prompt: &str) -> anyhow::Error {
+    hinted(
+        format!("the courtesy judge does not know the prompt `{prompt}`"),
+        "`temper recipe courtesy --out DIR` writes prompts that it knows",
+    )
 }

@@ -1,5 +1,6 @@
 //! The `temper` command: parses, wires the stages together, and prints.
 
+mod answers;
 mod args;
 mod commands;
 mod device;
@@ -69,6 +70,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Logprobs(args) => commands::logprobs::run(&session, &args),
         Command::Score(args) => commands::score::run(&session, &args),
         Command::Eval(args) => commands::eval::run(&session, &args),
+        Command::Select(args) => commands::select::run(&session, &args),
         Command::Config(args) => commands::config::run(&session, &args),
         Command::Recipe(args) => commands::recipe::run(&session, &args),
         Command::Report(args) => commands::report::run(&session, &args),

@@ -1,4 +1,4 @@
-//! Built-in recipes: data that is ours, and the settings of all three stages.
+//! Built-in recipes, data that is ours and the settings of all three stages; and presets, the settings of others.
 
 use std::path::Path;
 
@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use temper_courtesy::{Sizes, Task};
 
 use crate::args::{RecipeName, Stage};
+use crate::failure::hinted;
 
-/// Names that `--preset` knows.
-pub const NAMES: [&str; 3] = ["courtesy", "notebook", "notebook-zh"];
+/// Names that `--preset` knows: the recipes, and those whose values come with their sources.
+pub const NAMES: [&str; 7] =
+    ["courtesy", "notebook", "notebook-zh", "instructgpt-1.3b", "tldr-1b", "lm-human-preferences", "trl"];
 
 macro_rules! asset {
     ($path:literal) => {
@@ -16,9 +18,18 @@ macro_rules! asset {
     };
 }
 
-/// The TOML of one stage of a recipe.
-pub fn stage_settings(recipe: &str, stage: Stage) -> Option<&'static str> {
-    Some(match (recipe, stage) {
+macro_rules! preset {
+    ($path:literal) => {
+        include_str!(concat!("../../../assets/presets/", $path))
+    };
+}
+
+/// The TOML of one stage of a recipe or preset.
+///
+/// # Errors
+/// A name that there is not, or a stage that it does not have.
+pub fn stage_settings(name: &str, stage: Stage) -> Result<&'static str> {
+    Ok(match (name, stage) {
         ("courtesy", Stage::Sft) => asset!("courtesy/sft.toml"),
         ("courtesy", Stage::Reward) => asset!("courtesy/reward.toml"),
         ("courtesy", Stage::Ppo) => asset!("courtesy/ppo.toml"),
@@ -28,7 +39,29 @@ pub fn stage_settings(recipe: &str, stage: Stage) -> Option<&'static str> {
         ("notebook-zh", Stage::Sft) => asset!("notebook-zh/sft.toml"),
         ("notebook-zh", Stage::Reward) => asset!("notebook-zh/reward.toml"),
         ("notebook-zh", Stage::Ppo) => asset!("notebook-zh/ppo.toml"),
-        _ => return None,
+        ("instructgpt-1.3b", Stage::Sft) => preset!("instructgpt-1.3b/sft.toml"),
+        ("instructgpt-1.3b", Stage::Reward) => preset!("instructgpt-1.3b/reward.toml"),
+        ("instructgpt-1.3b", Stage::Ppo) => preset!("instructgpt-1.3b/ppo.toml"),
+        ("tldr-1b", Stage::Sft) => preset!("tldr-1b/sft.toml"),
+        ("tldr-1b", Stage::Reward) => preset!("tldr-1b/reward.toml"),
+        ("tldr-1b", Stage::Ppo) => preset!("tldr-1b/ppo.toml"),
+        ("lm-human-preferences", Stage::Reward) => preset!("lm-human-preferences/reward.toml"),
+        ("lm-human-preferences", Stage::Ppo) => preset!("lm-human-preferences/ppo.toml"),
+        ("trl", Stage::Sft) => preset!("trl/sft.toml"),
+        ("trl", Stage::Reward) => preset!("trl/reward.toml"),
+        ("trl", Stage::Ppo) => preset!("trl/ppo.toml"),
+        ("lm-human-preferences", Stage::Sft) => {
+            return Err(hinted(
+                "the preset `lm-human-preferences` has no SFT stage",
+                "its policy is GPT-2 as released: give that directory to `temper reward` and `temper ppo`",
+            ));
+        }
+        _ => {
+            return Err(hinted(
+                format!("no preset is called `{name}`"),
+                format!("presets: {}", NAMES.join(", ")),
+            ));
+        }
     })
 }
 
@@ -76,5 +109,83 @@ impl RecipeName {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use temper_ppo::PpoConfig;
+    use temper_reward::RewardConfig;
+    use temper_sft::SftConfig;
+    use temper_train::{Documented, NOT_PUBLISHED, resolve, to_sourced_toml, trailing_comments};
+    use toml::{Table, Value};
+
+    use super::*;
+
+    /// Those that are not our own.
+    const PRESETS: [&str; 4] = ["instructgpt-1.3b", "tldr-1b", "lm-human-preferences", "trl"];
+
+    /// Dotted keys with their values.
+    fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
+        let leaf = |(name, value): (&String, &Value)| match value {
+            Value::Table(inner) => leaves(inner, &format!("{prefix}{name}.")),
+            value => vec![(format!("{prefix}{name}"), value.clone())],
+        };
+        table.iter().flat_map(leaf).collect()
+    }
+
+    /// What a preset says resolves, with a source behind each key, and what it calls unpublished is the default.
+    fn check<T>(name: &str, stage: Stage, validate: impl Fn(&T) -> Result<(), temper_train::Error>)
+    where
+        T: Serialize + DeserializeOwned + Default + Documented + Debug,
+    {
+        let text = stage_settings(name, stage).unwrap();
+        let settings: T = resolve(Some(text), None, &[]).unwrap_or_else(|e| panic!("{name} {stage:?}: {e}"));
+        validate(&settings).unwrap_or_else(|e| panic!("{name} {stage:?}: {e}"));
+        let sources = trailing_comments(text).unwrap();
+        let defaults = toml::from_str::<Table>(&toml::to_string(&T::default()).unwrap()).unwrap();
+        let defaults = leaves(&defaults, "");
+        for (key, value) in leaves(&toml::from_str(text).unwrap(), "") {
+            let source = sources.iter().find(|(other, _)| *other == key).map(|(_, source)| source.as_str());
+            let source = source.unwrap_or_else(|| panic!("{name} {stage:?}: `{key}` has no source"));
+            if source.starts_with("not published") {
+                assert_eq!(source, NOT_PUBLISHED, "{name} {stage:?}: `{key}`");
+                let default = defaults.iter().find(|(other, _)| *other == key).map(|(_, value)| value);
+                assert_eq!(default, Some(&value), "{name} {stage:?}: `{key}`");
+            }
+        }
+        // Nothing that is printed is without its source either.
+        let printed = to_sourced_toml(&settings, text).unwrap();
+        for line in printed.lines().filter(|line| line.contains(" = ")) {
+            assert!(line.contains("  # "), "{name} {stage:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn every_value_of_every_preset_has_a_source_and_is_in_range() {
+        for name in PRESETS {
+            if name != "lm-human-preferences" {
+                check(name, Stage::Sft, SftConfig::validate);
+            }
+            check(name, Stage::Reward, RewardConfig::validate);
+            check(name, Stage::Ppo, PpoConfig::validate);
+        }
+        assert!(PRESETS.iter().all(|name| NAMES.contains(name)));
+    }
+
+    #[test]
+    fn a_stage_or_a_name_that_there_is_not_is_an_error() {
+        for name in NAMES {
+            for stage in [Stage::Sft, Stage::Reward, Stage::Ppo] {
+                let none = (name, stage) == ("lm-human-preferences", Stage::Sft);
+                assert_eq!(stage_settings(name, stage).is_err(), none, "{name} {stage:?}");
+            }
+        }
+        let error = stage_settings("instructgpt", Stage::Sft).unwrap_err().to_string();
+        assert_eq!(error, "no preset is called `instructgpt`");
     }
 }

@@ -67,15 +67,8 @@ impl Session {
     where
         T: Serialize + DeserializeOwned + Default + Documented,
     {
-        let preset = match &settings.preset {
-            Some(name) => Some(recipe::stage_settings(name, stage).ok_or_else(|| {
-                hinted(
-                    format!("no preset is called `{name}`"),
-                    format!("presets: {}", recipe::NAMES.join(", ")),
-                )
-            })?),
-            None => None,
-        };
+        let preset =
+            settings.preset.as_deref().map(|name| recipe::stage_settings(name, stage)).transpose()?;
         if let Some(seed) = self.seed.filter(|&seed| i64::try_from(seed).is_err()) {
             return Err(hinted(format!("`--seed` is {seed}"), format!("it must be at most {}", i64::MAX)));
         }

@@ -43,20 +43,17 @@ impl TextSide {
         Ok(())
     }
 
-    /// Refuses two directories whose texts are put together differently.
-    pub fn check_same(&self, dir: &Path, other: &Self, other_dir: &Path) -> Result<()> {
-        for (what, a, b) in [
-            ("tokenizer", self.tokenizer.fingerprint(), other.tokenizer.fingerprint()),
-            ("template", self.template.hash(), other.template.hash()),
-        ] {
-            if a != b {
-                return Err(hinted(
-                    format!("{} and {} have different {what}s", dir.display(), other_dir.display()),
-                    "train the reward model from the same SFT model",
-                ));
-            }
+    /// Whether ids of the one mean the same in the other.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.difference(other).is_none()
+    }
+
+    /// The first thing in which the texts of two directories are put together differently.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        if self.tokenizer.fingerprint() != other.tokenizer.fingerprint() {
+            return Some("tokenizer");
         }
-        Ok(())
+        (self.template.hash() != other.template.hash()).then_some("template")
     }
 }
 

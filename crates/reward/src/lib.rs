@@ -30,6 +30,7 @@
 mod config;
 mod dataset;
 mod error;
+mod evaluation;
 mod loss;
 mod normalize;
 mod score;
@@ -38,6 +39,7 @@ mod train;
 pub use config::RewardConfig;
 pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
+pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::{ScorePairs, ranking_loss};
 pub use normalize::{Level, Normalize, normalized};
 pub use score::score;

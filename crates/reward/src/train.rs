@@ -53,6 +53,9 @@ pub struct RewardEvaluation {
     /// Margin of each pair, by the row of the given comparisons.
     #[serde(skip)]
     pub margins: Vec<(usize, f64)>,
+    /// Score of each completion, in the order of the data.
+    #[serde(skip)]
+    pub scores: Vec<f32>,
 }
 
 impl RewardEvaluation {
@@ -177,6 +180,7 @@ pub fn evaluate(model: &ScalarModel, data: &RewardDataset, batch_size: usize) ->
         eval_margin: mean(|margin| margin),
         eval_pairs: margins.len(),
         margins,
+        scores,
     }
 }
 

@@ -62,6 +62,29 @@ impl Template {
         encode(self.completion(), tokenizer, &tokenizer.encode(completion))
     }
 
+    /// The ids of an answer that may have been stopped by its length: those of a completion if it `ended`, and only
+    /// as far as its own text if not, so that it gets no end that it did not have.
+    pub fn encode_answer(&self, tokenizer: &Tokenizer, answer: &str, ended: bool) -> Vec<u32> {
+        let pieces = self.completion();
+        let (before, after) = pieces.split_at(place_of_completion(pieces) + 1);
+        let pieces = if ended { [before, after].concat() } else { before.to_vec() };
+        encode(&pieces, tokenizer, &tokenizer.encode(answer))
+    }
+
+    /// What a policy said without the text that the template itself has around a completion, which the policy has
+    /// learned to say too. Another template puts its own text there.
+    pub fn completion_of<'a>(&self, answer: &'a str) -> &'a str {
+        let text = |piece: &'_ Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            _ => String::new(),
+        };
+        let (before, after) = self.completion().split_at(place_of_completion(self.completion()));
+        let before: String = before.iter().map(text).collect();
+        let after: String = after.iter().map(text).collect();
+        let answer = answer.strip_prefix(before.as_str()).unwrap_or(answer);
+        answer.strip_suffix(after.as_str()).unwrap_or(answer)
+    }
+
     /// As [`Template::encode_prompt`], with at most `max_len` ids: what is too much is cut from the left
     /// of the prompt's own text, never from the template around it.
     ///
@@ -137,6 +160,10 @@ pub fn encode_text(tokenizer: &Tokenizer, text: &str, max_len: usize) -> Vec<Exa
         n_cut: 0,
     };
     tokens.chunks(max_len).enumerate().map(row).collect()
+}
+
+fn place_of_completion(pieces: &[Piece]) -> usize {
+    pieces.iter().position(|piece| *piece == Piece::Completion).expect("checked when the template was made")
 }
 
 /// Puts `text` where the pieces have their prompt or completion. A token that the tokenizer lacks is left
@@ -233,6 +260,21 @@ mod tests {
         for (template, end) in [(Template::plain(), vec![]), (Template::plain_eos(), vec![EOS])] {
             assert_eq!(template.encode_prompt(&tokenizer, "hi"), bytes("hi"));
             assert_eq!(template.encode_completion(&tokenizer, "yo"), [bytes("yo"), end].concat());
+        }
+    }
+
+    #[test]
+    fn an_answer_without_its_end_gets_none_and_one_with_it_is_a_completion() {
+        let json = r#"{"name":"qa","prompt":["<prompt>"],"completion":[{"text":"A: "},"<completion>",{"text":"!"},"<eos>"]}"#;
+        let template: Template = serde_json::from_str(json).unwrap();
+        let encode = |ended| template.encode_answer(&Tokenizer::byte(), "yo", ended);
+        assert_eq!(encode(true), [bytes("A: yo!"), vec![EOS]].concat());
+        assert_eq!(encode(false), bytes("A: yo"));
+        assert_eq!(Template::plain().encode_answer(&Tokenizer::byte(), "yo", true), bytes("yo"));
+        // What the policy of that template says, whole, without its own text, and as another policy says it.
+        for (said, completion) in [("A: yo!", "yo"), ("A: yo", "yo"), ("yo", "yo"), ("A:", "A:"), ("", "")] {
+            assert_eq!(template.completion_of(said), completion);
+            assert_eq!(Template::bare().completion_of(said), said);
         }
     }
 

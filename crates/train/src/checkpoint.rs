@@ -148,8 +148,12 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     fs::remove_dir_all(&temp).map_err(Error::io("remove", path))
 }
 
-/// The step checkpoints of a run, complete or not, oldest first.
-pub(crate) fn step_dirs(run_dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
+/// The step checkpoints of a run, complete or not, oldest first; none where there is no run.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the directory cannot be read.
+pub fn step_dirs(run_dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
     let dir = run_dir.join(CHECKPOINTS_DIR);
     let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,9 +1,12 @@
 //! Settings that know a comment for each of their keys, and their TOML with those comments in it.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use crate::error::{Error, one_line};
+use crate::config::resolve;
+use crate::error::{Error, Origin, one_line};
 
 /// Settings with a one-line comment for every key.
 ///
@@ -22,12 +25,84 @@ pub fn undocumented_keys<T: Serialize + Default + Documented>() -> Vec<String> {
 }
 
 /// The settings as TOML, each key under its comment; an option that is not set is a comment itself.
-/// [`crate::resolve`] reads it back to the same settings.
+/// [`resolve`] reads it back to the same settings.
 ///
 /// # Errors
 ///
 /// [`Error::Unresolvable`] if TOML cannot express a value: an integer above `i64::MAX`, say.
 pub fn to_commented_toml<T: Serialize + Documented>(settings: &T) -> Result<String, Error> {
+    print(settings, |_, _| None)
+}
+
+/// What stands behind a value that a preset with sources does not have from its source.
+pub const NOT_PUBLISHED: &str = "not published: Temper's default";
+
+/// [`to_commented_toml`] of settings that come from `preset`, a TOML text with the source of a value in a comment behind
+/// it. Such a value keeps its source as long as it is the preset's own, and a default that the preset does not mention
+/// is called [`NOT_PUBLISHED`]. A preset without such comments changes nothing.
+///
+/// # Errors
+///
+/// Those of [`to_commented_toml`], and of [`resolve`] for the preset.
+pub fn to_sourced_toml<T>(settings: &T, preset: &str) -> Result<String, Error>
+where
+    T: Serialize + DeserializeOwned + Default + Documented,
+{
+    let sources = trailing_comments(preset)?;
+    if sources.is_empty() {
+        return to_commented_toml(settings);
+    }
+    let resolved = flatten::<T>(&to_table(&resolve::<T>(Some(preset), None, &[])?)?);
+    let mentioned = flatten::<T>(&parse(preset)?);
+    print(settings, |key, value| {
+        let as_preset = resolved.iter().any(|(other, theirs)| other == key && theirs == value);
+        if !as_preset {
+            return None;
+        }
+        let source = sources.iter().find(|(other, _)| other == key).map(|(_, source)| source.as_str());
+        let silent = !mentioned.iter().any(|(other, _)| other == key);
+        source.or(silent.then_some(NOT_PUBLISHED)).map(one_line)
+    })
+}
+
+/// The comments behind the values of a TOML text, with the dotted keys: `key = value # comment`.
+///
+/// # Errors
+///
+/// [`Error::TomlSyntax`].
+pub fn trailing_comments(text: &str) -> Result<Vec<(String, String)>, Error> {
+    fn walk(text: &str, table: &DeTable<'_>, prefix: &str, found: &mut Vec<(String, String)>) {
+        for (name, value) in table {
+            let name = name.get_ref();
+            let key = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
+            if let DeValue::Table(inner) = value.get_ref() {
+                walk(text, inner, &key, found);
+                continue;
+            }
+            let rest = text[value.span().end..].lines().next().unwrap_or_default();
+            found.extend(rest.trim().strip_prefix('#').map(|comment| (key, comment.trim().to_owned())));
+        }
+    }
+    let mut found = Vec::new();
+    walk(text, DeTable::parse(text).map_err(|error| syntax(text, &error))?.get_ref(), "", &mut found);
+    Ok(found)
+}
+
+fn parse(text: &str) -> Result<Table, Error> {
+    toml::from_str(text).map_err(|error| syntax(text, &error))
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> Error {
+    let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
+    let line = 1 + before.matches('\n').count();
+    Error::TomlSyntax { origin: Origin::Preset { line }, message: one_line(error.message()) }
+}
+
+/// Every key under its comment, and behind its value what `behind` says of both.
+fn print<T: Serialize + Documented>(
+    settings: &T,
+    behind: impl Fn(&str, &Value) -> Option<String>,
+) -> Result<String, Error> {
     let table = to_table(settings)?;
     let values = flatten::<T>(&table);
     let mut keys: Vec<(&str, &str)> = T::docs();
@@ -52,7 +127,10 @@ pub fn to_commented_toml<T: Serialize + Documented>(settings: &T) -> Result<Stri
             }
             let name = split_key(key).1;
             text += &match values.iter().find(|(other, _)| other == key) {
-                Some((_, value)) => format!("{name} = {value}\n"),
+                Some((_, value)) => match behind(key, value) {
+                    Some(behind) => format!("{name} = {value}  # {behind}\n"),
+                    None => format!("{name} = {value}\n"),
+                },
                 None => format!("# {name} =\n"),
             };
         }
@@ -102,7 +180,6 @@ fn split_key(key: &str) -> (&str, &str) {
 mod tests {
     use super::*;
     use crate::config::testing::{Kl, Settings};
-    use crate::resolve;
     use std::fs;
 
     #[test]
@@ -155,6 +232,52 @@ final_fraction = 0.0
         let path = dir.path().join("config.toml");
         fs::write(&path, to_commented_toml(&settings).unwrap()).unwrap();
         assert_eq!(resolve::<Settings>(None, Some(&path), &[]).unwrap(), settings);
+    }
+
+    const SOURCED: &str = "\
+# Not about a value.
+epochs = 4  # the paper, C.1
+device = \"a # b\"# the place
+kl.coef = 0.05 # section 3
+learning_rate = 2 # table 1
+
+[schedule]
+kind = \"linear\"    #   as in the code
+warmup_steps = 7
+";
+
+    #[test]
+    fn a_value_of_the_preset_keeps_its_source() {
+        let settings: Settings =
+            resolve(Some(SOURCED), None, &["epochs=5".into(), "dropout=0.25".into()]).unwrap();
+        let text = to_sourced_toml(&settings, SOURCED).unwrap();
+        for line in [
+            "device = \"a # b\"  # the place",
+            "coef = 0.05  # section 3",
+            "learning_rate = 2.0  # table 1",
+            "kind = \"linear\"  # as in the code",
+            "adaptive = false  # not published: Temper's default",
+            // Said by the preset without a source, by the user, and by nobody.
+            "warmup_steps = 7",
+            "epochs = 5",
+            "dropout = 0.25",
+            "# max_steps =",
+        ] {
+            assert!(text.lines().any(|found| found == line), "`{line}` is not in\n{text}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(resolve::<Settings>(None, Some(&path), &[]).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_preset_without_sources_is_printed_as_ever() {
+        let preset = "# All of it is ours.\nepochs = 4";
+        let settings: Settings = resolve(Some(preset), None, &[]).unwrap();
+        assert_eq!(to_sourced_toml(&settings, preset).unwrap(), to_commented_toml(&settings).unwrap());
+        let error = to_sourced_toml(&settings, "epochs = 4 # a\nx = = 3").unwrap_err().to_string();
+        assert!(error.contains("the preset, line 2"), "{error}");
     }
 
     #[test]

@@ -57,9 +57,11 @@ mod same;
 
 pub use batches::{length_buckets, shuffled};
 pub use best::Candidate;
-pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, verify, write_atomic};
+pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, step_dirs, verify, write_atomic};
 pub use config::resolve;
-pub use documented::{Documented, to_commented_toml, undocumented_keys};
+pub use documented::{
+    Documented, NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments, undocumented_keys,
+};
 pub use ema::moving_average;
 pub use error::{Error, Fault, Origin};
 pub use event::Event;

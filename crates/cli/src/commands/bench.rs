@@ -23,9 +23,9 @@ use temper_train::{
 };
 
 use crate::args::{BenchArgs, RecipeName, Stage};
-use crate::commands::ppo::score_samples;
 use crate::commands::{Outcome, print_json};
 use crate::failure::hinted;
+use crate::rewards::score_samples;
 use crate::session::Session;
 use crate::{device, recipe};
 
@@ -204,7 +204,7 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
 
 /// Rollout and updates at the courtesy recipe's settings, from an untrained policy; the score costs nothing.
 fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
-    let mut config: PpoConfig = resolve(recipe::stage_settings("courtesy", Stage::Ppo), None, &[])?;
+    let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
     config.max_steps = repeats + 1;
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;

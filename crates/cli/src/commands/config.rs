@@ -1,33 +1,41 @@
 //! `temper config`
 
 use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::to_commented_toml;
+use temper_train::{Documented, Error, to_commented_toml, to_sourced_toml};
 
 use crate::args::{ConfigArgs, Stage};
 use crate::commands::{Outcome, print_line};
+use crate::recipe;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
     let toml = match args.stage {
-        Stage::Sft => {
-            let config: SftConfig = session.settings(args.stage, &args.settings)?;
-            config.validate()?;
-            to_commented_toml(&config)?
-        }
-        Stage::Reward => {
-            let config: RewardConfig = session.settings(args.stage, &args.settings)?;
-            config.validate()?;
-            to_commented_toml(&config)?
-        }
-        Stage::Ppo => {
-            let config: PpoConfig = session.settings(args.stage, &args.settings)?;
-            config.validate()?;
-            to_commented_toml(&config)?
-        }
+        Stage::Sft => printed(session, args, SftConfig::validate)?,
+        Stage::Reward => printed(session, args, RewardConfig::validate)?,
+        Stage::Ppo => printed(session, args, PpoConfig::validate)?,
     };
     print_line(toml.trim_end())?;
     Ok(Outcome::Done)
+}
+
+/// The settings with a comment for each, and with their sources where the preset names them.
+fn printed<T>(
+    session: &Session,
+    args: &ConfigArgs,
+    validate: impl Fn(&T) -> Result<(), Error>,
+) -> Result<String>
+where
+    T: Serialize + DeserializeOwned + Default + Documented,
+{
+    let config: T = session.settings(args.stage, &args.settings)?;
+    validate(&config)?;
+    Ok(match &args.settings.preset {
+        None => to_commented_toml(&config)?,
+        Some(name) => to_sourced_toml(&config, recipe::stage_settings(name, args.stage)?)?,
+    })
 }

@@ -1,32 +1,27 @@
 //! `temper eval`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::json;
-use temper_courtesy::Task;
-use temper_model::{CausalLm, Error as ModelError, Finish, ScalarModel};
-use temper_tokenizer::{Example, Overflow};
-use temper_train::Prompt;
+use temper_model::{CausalLm, Error as ModelError};
+use temper_reward::{RewardDetails, RewardEvaluation, examine};
+use temper_tokenizer::Overflow;
 
-use crate::args::EvalArgs;
-use crate::commands::generate::{complete, options};
+use crate::answers::{Answer, BATCH_SIZE, answer, eos_rate, prompts};
+use crate::args::{EvalArgs, SamplingArgs};
 use crate::commands::{Outcome, print_json, reward, sft};
 use crate::device;
-use crate::failure::hinted;
-use crate::judge::win_rate;
+use crate::judge::{Duel, Judge, answer_logprobs, estimate, length_controlled, win_rate};
 use crate::session::Session;
 use crate::text::{TextSide, load_policy, load_reward_model};
 
-/// Rows that are evaluated together.
-const BATCH_SIZE: usize = 64;
-
 pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
-    if let (Some(against), Some(judge)) = (&args.against, &args.judge) {
-        return duel(session, args, against, judge, &device);
+    if let Some(against) = &args.against {
+        return duel(session, args, against, &device);
     }
     match load_policy(&args.model, &device) {
         Ok((model, text)) => {
@@ -39,7 +34,9 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
             let context = model.config().max_seq_len;
             let data =
                 reward::dataset(session, &args.data, &text, context, Overflow::Drop, args.skip_bad_rows)?;
-            print_json(&temper_reward::evaluate(&model, &data, BATCH_SIZE))?;
+            let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
+            let details = examine(&data, &evaluation);
+            print_json(&Examined { evaluation, details })?;
         }
         Err(error) => return Err(error),
     }
@@ -50,141 +47,116 @@ fn is_reward_model(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<ModelError>(), Some(ModelError::WrongHead { .. }))
 }
 
+/// What is printed of a reward model.
+#[derive(Serialize)]
+struct Examined {
+    #[serde(flatten)]
+    evaluation: RewardEvaluation,
+    #[serde(flatten)]
+    details: RewardDetails,
+}
+
 /// Both policies answer every prompt; the judge scores both answers.
-fn duel(session: &Session, args: &EvalArgs, against: &Path, judge: &str, device: &Device) -> Result<Outcome> {
+fn duel(session: &Session, args: &EvalArgs, against: &Path, device: &Device) -> Result<Outcome> {
     let prompts = prompts(session, &args.data, args.skip_bad_rows)?;
-    let mut judge = Judge::open(judge, device)?;
-    let mut scores = Vec::new();
-    let mut ended = Vec::new();
-    for dir in [args.model.as_path(), against] {
-        let (model, text) = load_policy(dir, device)?;
-        let answers = answer(&model, &text, &prompts, &args.sampling, session.seed.unwrap_or(0))?;
-        ended.push(answers.iter().filter(|answer| answer.ended).count() as f64 / answers.len() as f64);
-        scores.push(judge.scores(&prompts, &answers)?);
-    }
-    let found = win_rate(scores[0].iter().copied().zip(scores[1].iter().copied()));
-    let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len() as f64;
+    let mut judge = Judge::open(args, device)?;
+    let seed = session.seed.unwrap_or(0);
+
+    let (model, text) = load_policy(&args.model, device)?;
+    let first = answer(&model, &text, &prompts, &args.sampling, seed)?;
+    let first_scores = judge.scores(&prompts, &first)?;
+    let reader = Reader::new(&text, &prompts, &first, &args.sampling);
+    let first_logprobs = reader.as_ref().ok().map(|reader| reader.logprobs(&model));
+    let first_vocab = model.config().vocab_size;
+    drop(model);
+
+    let (model, other_text) = load_policy(against, device)?;
+    let second = answer(&model, &other_text, &prompts, &args.sampling, seed)?;
+    let second_scores = judge.scores(&prompts, &second)?;
+    let obstacle = match &reader {
+        Err(obstacle) => Some(*obstacle),
+        Ok(_) if !text.same_as(&other_text) || model.config().vocab_size != first_vocab => {
+            Some("the models put texts together differently")
+        }
+        Ok(reader) if reader.longest() > model.config().max_seq_len => {
+            Some("an answer is longer than the other model's context")
+        }
+        Ok(_) => None,
+    };
+    let kl = match (obstacle, &reader, first_logprobs) {
+        (None, Ok(reader), Some(logprobs)) => Some(estimate(&logprobs, &reader.logprobs(&model))),
+        (obstacle, ..) => {
+            session.note(&format!("note: no `kl`: {}", obstacle.unwrap_or_default()));
+            None
+        }
+    };
+
+    let duels: Vec<Duel> = (0..prompts.len())
+        .map(|i| Duel {
+            scores: [first_scores[i], second_scores[i]],
+            lens: [&first[i], &second[i]].map(|answer| answer.completion.chars().count()),
+        })
+        .collect();
+    let raw = win_rate(first_scores.iter().copied().zip(second_scores.iter().copied()));
+    let controlled = length_controlled(&duels);
+    let mean =
+        |value: &dyn Fn(usize) -> f64| (0..prompts.len()).map(value).sum::<f64>() / prompts.len() as f64;
     print_json(&json!({
-        "win_rate": found.win_rate,
-        "win_rate_ci95": found.win_rate_ci95,
+        "win_rate": raw.win_rate,
+        "win_rate_ci95": raw.win_rate_ci95,
+        "length_controlled_win_rate": controlled.map(|found| found.win_rate),
+        "length_controlled_win_rate_ci95": controlled.map(|found| found.win_rate_ci95),
         "prompts": prompts.len(),
-        "score": mean(&scores[0]),
-        "score_against": mean(&scores[1]),
-        "eos_rate": ended[0],
-        "eos_rate_against": ended[1],
+        "score": mean(&|i| first_scores[i]),
+        "score_against": mean(&|i| second_scores[i]),
+        "eos_rate": eos_rate(&first),
+        "eos_rate_against": eos_rate(&second),
+        "length": mean(&|i| duels[i].lens[0] as f64),
+        "length_against": mean(&|i| duels[i].lens[1] as f64),
+        "tokens": mean(&|i| first[i].tokens.len() as f64),
+        "tokens_against": mean(&|i| second[i].tokens.len() as f64),
+        "kl": kl.map(|(kl, _)| kl),
+        "kl_standard_error": kl.and_then(|(_, error)| error),
     }))?;
     Ok(Outcome::Done)
 }
 
-/// Reads prompts.
-pub fn prompts(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<String>> {
-    let rows: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
-    Ok(rows.into_iter().map(|row| row.prompt).collect())
+/// The first policy's answers as ids, for both policies to read.
+struct Reader<'a> {
+    prompts: Vec<Vec<u32>>,
+    answers: Vec<&'a [u32]>,
+    temperature: f64,
 }
 
-/// One answer to one prompt.
-#[derive(Clone, Debug, Serialize)]
-pub struct Answer {
-    pub completion: String,
-    pub tokens: Vec<u32>,
-    pub ended: bool,
-}
-
-/// Samples one answer per prompt.
-pub fn answer(
-    model: &CausalLm,
-    text: &TextSide,
-    prompts: &[String],
-    sampling: &crate::args::SamplingArgs,
-    seed: u64,
-) -> Result<Vec<Answer>> {
-    let mut answers = Vec::with_capacity(prompts.len());
-    for (i, part) in prompts.chunks(BATCH_SIZE).enumerate() {
-        let options = options(sampling, seed.wrapping_add((i as u64) << 32))?;
-        answers.extend(complete(model, text, part, &options)?.into_iter().map(|completion| Answer {
-            completion: text.tokenizer.decode(&completion.tokens),
-            tokens: completion.tokens,
-            ended: completion.finish == Finish::Stop,
-        }));
-    }
-    Ok(answers)
-}
-
-/// Who says which answer is better.
-pub enum Judge {
-    /// The exact rule of the courtesy task.
-    Courtesy(Task),
-    /// A reward model, not necessarily the one trained against.
-    Reward(Box<(ScalarModel, TextSide)>, PathBuf),
-}
-
-impl Judge {
-    /// `courtesy`, or a reward model's directory.
-    pub fn open(spec: &str, device: &Device) -> Result<Self> {
-        if spec == "courtesy" {
-            return Ok(Self::Courtesy(Task::new()));
+impl<'a> Reader<'a> {
+    /// Or why there is no use in reading: the mean of log π_A − log π_B is a KL only over answers that are drawn from
+    /// π_A itself.
+    fn new(
+        text: &TextSide,
+        prompts: &[String],
+        answers: &'a [Answer],
+        sampling: &SamplingArgs,
+    ) -> Result<Self, &'static str> {
+        if sampling.greedy || sampling.top_k > 0 || sampling.top_p < 1.0 {
+            return Err("greedy, top-k and top-p answers are not drawn from the model's whole distribution");
         }
-        let dir = Path::new(spec);
-        if !dir.is_dir() {
-            return Err(hinted(
-                format!("`{spec}` is no judge"),
-                "give `courtesy` or the directory of a reward model",
-            ));
-        }
-        Ok(Self::Reward(Box::new(load_reward_model(dir, device)?), dir.to_owned()))
+        Ok(Self {
+            prompts: prompts.iter().map(|p| text.template.encode_prompt(&text.tokenizer, p)).collect(),
+            answers: answers.iter().map(|answer| answer.tokens.as_slice()).collect(),
+            temperature: sampling.temperature,
+        })
     }
 
-    /// One score per answer.
-    pub fn scores(&mut self, prompts: &[String], answers: &[Answer]) -> Result<Vec<f64>> {
-        match self {
-            Self::Courtesy(task) => prompts
-                .iter()
-                .zip(answers)
-                .map(|(prompt, answer)| {
-                    let verdict = task.judge(prompt, &answer.completion, answer.ended);
-                    Ok(verdict.ok_or_else(|| not_courtesy(prompt))?.score)
-                })
-                .collect(),
-            Self::Reward(model, dir) => {
-                let (model, text) = model.as_ref();
-                score_answers(model, text, dir, prompts, answers)
-            }
-        }
+    fn longest(&self) -> usize {
+        self.prompts
+            .iter()
+            .zip(&self.answers)
+            .map(|(prompt, answer)| prompt.len() + answer.len())
+            .max()
+            .unwrap_or(0)
     }
-}
 
-fn not_courtesy(prompt: &str) -> anyhow::Error {
-    hinted(
-        format!("the courtesy judge does not know the prompt `{prompt}`"),
-        "`temper recipe courtesy --out DIR` writes prompts that it knows",
-    )
-}
-
-/// A reward model's scores of answers, encoded as it learned them.
-pub fn score_answers(
-    model: &ScalarModel,
-    text: &TextSide,
-    dir: &Path,
-    prompts: &[String],
-    answers: &[Answer],
-) -> Result<Vec<f64>> {
-    let context = model.config().max_seq_len;
-    let mut examples: Vec<Example> = Vec::with_capacity(prompts.len());
-    for (prompt, answer) in prompts.iter().zip(answers) {
-        let mut prompt_tokens = text.template.encode_prompt(&text.tokenizer, prompt);
-        let prompt_len = prompt_tokens.len();
-        // An answer that did not end gets no end token here either.
-        let mut completion = text.tokenizer.encode(&answer.completion);
-        completion.extend(answer.ended.then_some(text.tokenizer.special().eos));
-        prompt_tokens.extend(completion);
-        if prompt_tokens.len() > context {
-            return Err(hinted(
-                format!("an answer does not fit into the {context} tokens of {}", dir.display()),
-                "lower `--max-new-tokens`",
-            ));
-        }
-        examples.push(Example { tokens: prompt_tokens, prompt_len, n_cut: 0 });
+    fn logprobs(&self, model: &CausalLm) -> Vec<f64> {
+        answer_logprobs(model, &self.prompts, &self.answers, self.temperature)
     }
-    let scores = temper_reward::score(model, &examples.iter().collect::<Vec<_>>(), BATCH_SIZE);
-    Ok(scores.into_iter().map(f64::from).collect())
 }

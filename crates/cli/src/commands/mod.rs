@@ -13,6 +13,7 @@ pub mod recipe;
 pub mod report;
 pub mod reward;
 pub mod score;
+pub mod select;
 pub mod sft;
 pub mod tokenize;
 

@@ -13,11 +13,11 @@ use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
 use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
 
+use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
     PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, SamplingArgs, Settings, SftArgs,
     Stage,
 };
-use crate::commands::eval::{Answer, answer, prompts, score_answers};
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
 use crate::judge::win_rate;

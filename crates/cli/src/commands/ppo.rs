@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use temper_model::ScalarModel;
 use temper_ppo::{
     Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, Text, TextDataset,
 };
-use temper_tokenizer::{Example, Overflow};
+use temper_tokenizer::{Overflow, Template};
 use temper_train::{PlainText, Prompt};
 
+use crate::answers::Answer;
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
-use crate::commands::eval::{Answer, Judge};
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
-use crate::rewards::Rewards;
+use crate::judge::Judge;
+use crate::rewards::{RewardModel, Rewards};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy, load_reward_model};
 
@@ -30,9 +30,24 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         None => None,
         Some(dir) => {
             let (model, reward_text) = load_reward_model(dir, &device)?;
-            text.check_same(&args.policy, &reward_text, dir)?;
-            context_len(max_seq_len, model.config())?;
-            Some(model)
+            let difference = text.difference(&reward_text);
+            match difference {
+                None => _ = context_len(max_seq_len, model.config())?,
+                Some(what)
+                    if config.advantage.kind.has_critic() && config.critic.kind == CriticKind::RewardModel =>
+                {
+                    return Err(hinted(
+                        format!("{} and {} have different {what}s", args.policy.display(), dir.display()),
+                        "train the reward model from the same SFT model; or `--set critic.kind=value_head`, and it scores text",
+                    ));
+                }
+                Some(what) => session.note(&format!(
+                    "note: {} has another {what} than {}, so it scores text; a prompt that is too long for it is cut on the left",
+                    dir.display(),
+                    args.policy.display()
+                )),
+            }
+            Some((model, difference.map(|_| (reward_text, dir))))
         }
     };
     let load = |paths: &[PathBuf]| {
@@ -46,11 +61,11 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     } else {
         Some(texts(session, &args.ptx_data, &text, max_seq_len, args.run.skip_bad_rows)?)
     };
-    let mut judge = args.gold.as_deref().map(|spec| Judge::open(spec, &device)).transpose()?;
+    let mut judge = args.gold.as_deref().map(|spec| Judge::named(spec, &device)).transpose()?;
 
     let critic = match (config.critic.kind, &reward_model) {
         _ if !config.advantage.kind.has_critic() => Critic::None,
-        (CriticKind::RewardModel, Some(model)) => Critic::Separate(Box::new(model.clone())),
+        (CriticKind::RewardModel, Some((model, _))) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(
                 "without `--reward` there is no model for the critic to start from",
@@ -60,9 +75,16 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
-    let mut rewards = Rewards::open(&args.rewards, reward_model.as_ref(), config.batch_size)?;
+    let scorer = reward_model.as_ref().map(|(model, other)| match other {
+        None => RewardModel::Ids(model),
+        Some((reward_text, dir)) => {
+            RewardModel::Text { model, text: reward_text, dir, policy: &text.template }
+        }
+    });
+    let mut rewards = Rewards::open(&args.rewards, scorer, config.batch_size)?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
-    let mut gold = judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, samples));
+    let mut gold =
+        judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text.template, samples));
     let scorers = Scorers {
         score: &mut score,
         token_rewards: None,
@@ -91,11 +113,15 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
 }
 
 /// What a judge says of the samples, as text.
-fn gold_scores(judge: &mut Judge, samples: &[Sample<'_>]) -> Result<Vec<f32>, temper_ppo::ScoreError> {
+fn gold_scores(
+    judge: &mut Judge,
+    template: &Template,
+    samples: &[Sample<'_>],
+) -> Result<Vec<f32>, temper_ppo::ScoreError> {
     let prompts: Vec<String> = samples.iter().map(|sample| sample.prompt.to_owned()).collect();
     let answers: Vec<Answer> = (samples.iter())
         .map(|sample| Answer {
-            completion: sample.completion.clone(),
+            completion: template.completion_of(&sample.completion).to_owned(),
             tokens: sample.completion_tokens.to_vec(),
             ended: sample.ended,
         })
@@ -113,19 +139,6 @@ fn texts(
 ) -> Result<TextDataset> {
     let rows: Vec<PlainText> = session.rows(paths, skip_bad_rows)?;
     Ok(TextDataset::new(&rows, &text.tokenizer, max_seq_len)?)
-}
-
-/// A reward model as a scoring function: the sampled ids as they are, never text encoded again.
-pub fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], batch_size: usize) -> Vec<f32> {
-    let examples: Vec<Example> = samples
-        .iter()
-        .map(|sample| Example {
-            tokens: [sample.prompt_tokens, sample.completion_tokens].concat(),
-            prompt_len: sample.prompt_tokens.len(),
-            n_cut: 0,
-        })
-        .collect();
-    temper_reward::score(model, &examples.iter().collect::<Vec<_>>(), batch_size)
 }
 
 /// Reads and encodes prompts, and says what was left out.

@@ -49,12 +49,15 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         Some(dir) => CausalLm::load(dir, device)?,
         None => imitate(dir.path(), seed, device)?,
     };
-    let config: RewardConfig = resolve(recipe::stage_settings("courtesy", Stage::Reward), None, &[])?;
-    let config = RewardConfig { seed: seed.0, checkpoint_every: 0, ..config };
+    let mut config: RewardConfig =
+        resolve(Some(recipe::stage_settings("courtesy", Stage::Reward)?), None, &[])?;
+    config.training.seed = seed.0;
+    config.training.checkpoint_every = 0;
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
     let train = |rows: &[Comparison], batch_size: usize| -> Result<(f64, f64)> {
         let data = dataset(rows)?;
-        let config = RewardConfig { batch_size, ..config.clone() };
+        let mut config = config.clone();
+        config.training.batch_size = batch_size;
         let mut head = seed.stream("reward_head");
         let model = ScalarModel::new(policy.transformer.clone(), config.pooling, &mut head);
         let began = Instant::now();
@@ -62,8 +65,8 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         let seconds = began.elapsed().as_secs_f64();
         Ok((seconds, evaluate(&model, &held_out, batch_size).eval_accuracy))
     };
-    let (seconds, accuracy) = train(&rankings, config.batch_size)?;
-    let (pairs_seconds, pairs_accuracy) = train(&pairs, PAIRS_PER_RANKING * config.batch_size)?;
+    let (seconds, accuracy) = train(&rankings, config.training.batch_size)?;
+    let (pairs_seconds, pairs_accuracy) = train(&pairs, PAIRS_PER_RANKING * config.training.batch_size)?;
     let line: Value = json!({
         "name": "rankings",
         "rankings": rankings.len(),
@@ -81,8 +84,9 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
 fn imitate(data: &Path, seed: Seed, device: &Device) -> Result<CausalLm> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
-    let config: SftConfig = resolve(recipe::stage_settings("courtesy", Stage::Sft), None, &[])?;
-    let config = SftConfig { seed: seed.0, checkpoint_every: 0, ..config };
+    let mut config: SftConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Sft)?), None, &[])?;
+    config.training.seed = seed.0;
+    config.training.checkpoint_every = 0;
     let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.rows;
     let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
     let rows = SftDataset::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;

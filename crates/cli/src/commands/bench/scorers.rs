@@ -27,7 +27,7 @@ const PROGRAM: &str =
 /// scored by a closure and the next by a program that does the same, so that both see the same policy, the same
 /// machine and nearly the same minute.
 pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
-    let mut config: PpoConfig = resolve(recipe::stage_settings("courtesy", Stage::Ppo), None, &[])?;
+    let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
     // The first pair does not count.
     config.max_steps = 2 + 2 * PAIRS * repeats;
     (config.critic.kind, config.ppo.ppo_epochs, config.checkpoint_every) = (CriticKind::ValueHead, 1, 0);

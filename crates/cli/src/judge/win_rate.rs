@@ -1,0 +1,55 @@
+//! The share of prompts on which one answer is better than another.
+
+use serde::Serialize;
+
+/// Share of wins, ties counting half, with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WinRate {
+    /// Wins plus half the ties, over all.
+    pub win_rate: f64,
+    /// Wilson's score interval at 95 %.
+    pub win_rate_ci95: [f64; 2],
+}
+
+/// Compares scores pairwise: how often the first is above the second.
+///
+/// The interval is Wilson's (1927), which stays inside 0 and 1; ties enter as half a win.
+pub fn win_rate(pairs: impl Iterator<Item = (f64, f64)>) -> WinRate {
+    let (mut wins, mut n) = (0.0, 0.0);
+    for (a, b) in pairs {
+        n += 1.0;
+        wins += if a > b {
+            1.0
+        } else if a == b {
+            0.5
+        } else {
+            0.0
+        };
+    }
+    if n == 0.0 {
+        return WinRate { win_rate: 0.5, win_rate_ci95: [0.0, 1.0] };
+    }
+    const Z: f64 = 1.959_963_984_540_054;
+    let p = wins / n;
+    let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    WinRate { win_rate: p, win_rate_ci95: [(centre - half).max(0.0), (centre + half).min(1.0)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wilson's interval for 81 of 263 is 0.2553 to 0.3662 (Newcombe 1998, table I).
+    #[test]
+    fn the_interval_is_the_published_one() {
+        let found = win_rate((0..263).map(|i| if i < 81 { (1.0, 0.0) } else { (0.0, 1.0) }));
+        assert!((found.win_rate_ci95[0] - 0.2553).abs() < 5e-5, "{found:?}");
+        assert!((found.win_rate_ci95[1] - 0.3662).abs() < 5e-5, "{found:?}");
+    }
+
+    #[test]
+    fn a_tie_is_half_a_win() {
+        assert_eq!(win_rate([(1.0, 1.0), (2.0, 1.0)].into_iter()).win_rate, 0.75);
+    }
+}

@@ -1,0 +1,112 @@
+//! Presets with their sources: what `temper config` prints of them, and what the stages take from them.
+
+use crate::util::Temper;
+
+const PRESETS: [(&str, &[&str]); 4] = [
+    ("instructgpt-1.3b", &["sft", "reward", "ppo"]),
+    ("tldr-1b", &["sft", "reward", "ppo"]),
+    ("lm-human-preferences", &["reward", "ppo"]),
+    ("trl", &["sft", "reward", "ppo"]),
+];
+
+/// The line of a key, whatever its table.
+fn line<'a>(toml: &'a str, key: &str) -> &'a str {
+    let found = toml.lines().find(|line| line.starts_with(&format!("{key} = ")));
+    found.unwrap_or_else(|| panic!("{key} in {toml}"))
+}
+
+#[test]
+fn a_printed_preset_keeps_its_sources_and_reads_back_as_the_same_settings() {
+    let temper = Temper::new();
+    for (preset, stages) in PRESETS {
+        for stage in stages {
+            let printed = temper.run(&format!("config {stage} --preset {preset}")).ok();
+            assert_eq!(printed.stderr, "");
+            let settings: Vec<&str> = printed.stdout.lines().filter(|line| line.contains(" = ")).collect();
+            assert!(settings.len() > 15, "{printed:?}");
+            for line in settings {
+                assert!(line.contains("  # "), "{preset} {stage}: {line}");
+            }
+            temper.write("printed.toml", &printed.stdout);
+            let again = temper.run(&format!("config {stage} --config printed.toml")).ok().stdout;
+            let bare: String = printed
+                .stdout
+                .lines()
+                .map(|line| if line.contains(" = ") { line.split("  # ").next().unwrap() } else { line })
+                .map(|line| format!("{line}\n"))
+                .collect();
+            assert_eq!(again, bare, "{preset} {stage}");
+        }
+    }
+}
+
+/// The numbers that the paper and the repositories print, and how the printed file says where they are from.
+#[test]
+fn well_known_values_stand_where_they_belong() {
+    let temper = Temper::new();
+    for (preset, stage, key, begins) in [
+        ("instructgpt-1.3b", "sft", "learning_rate", "learning_rate = 0.00000965  # C.1"),
+        ("instructgpt-1.3b", "sft", "epochs", "epochs = 16  # C.1"),
+        ("instructgpt-1.3b", "reward", "batch_size", "batch_size = 64  # C.2"),
+        ("instructgpt-1.3b", "ppo", "coef", "coef = 0.02  # C.4"),
+        ("instructgpt-1.3b", "ppo", "gae_lambda", "gae_lambda = 0.95  # not published: Temper's default"),
+        ("instructgpt-1.3b", "ppo", "seed", "seed = 0  # not published: Temper's default"),
+        ("tldr-1b", "ppo", "missing_eos", "missing_eos = \"replace\"  # ppo.py"),
+        ("lm-human-preferences", "ppo", "target", "target = 6.0  # launch.py"),
+        ("trl", "sft", "learning_rate", "learning_rate = 0.00002  # trl/trainer/sft_config.py"),
+    ] {
+        let printed = temper.run(&format!("config {stage} --preset {preset}")).ok().stdout;
+        assert!(line(&printed, key).starts_with(begins), "{preset} {stage}: {}", line(&printed, key));
+    }
+}
+
+#[test]
+fn a_value_that_is_set_by_hand_has_no_source() {
+    let temper = Temper::new();
+    let printed = temper.run("config ppo --preset trl --set kl.coef=0.5 --seed 4").ok().stdout;
+    assert_eq!(line(&printed, "coef"), "coef = 0.5");
+    assert_eq!(line(&printed, "seed"), "seed = 4");
+    assert!(line(&printed, "temperature").starts_with("temperature = 0.7  # config"));
+    // Our own recipes have no sources to name.
+    let printed = temper.run("config ppo --preset courtesy").ok().stdout;
+    assert!(printed.lines().filter(|line| line.contains(" = ")).all(|line| !line.contains('#')), "{printed}");
+}
+
+#[test]
+fn a_stage_trains_by_a_preset() {
+    let temper = Temper::new();
+    temper
+        .run(
+            "sft --data demonstrations.jsonl --model gpt2-tiny --out sft --preset instructgpt-1.3b --set max_steps=2 \
+             --set batch_size=2",
+        )
+        .ok();
+    let config = temper.read("sft/config.toml");
+    assert_eq!(line(&config, "learning_rate"), "learning_rate = 0.00000965");
+    assert_eq!(line(&config, "max_steps"), "max_steps = 2");
+}
+
+#[test]
+fn a_preset_or_a_stage_that_there_is_not_is_named() {
+    let temper = Temper::with_sft();
+    for command in ["config ppo", "sft --data demonstrations.jsonl --model tiny --out out"] {
+        let said = temper
+            .refuses(&format!("{command} --preset instructgpt"), &["no preset is called `instructgpt`"]);
+        for (preset, _) in PRESETS {
+            assert!(said.hint().contains(preset), "{said:?}");
+        }
+    }
+    for command in ["config sft", "sft --data demonstrations.jsonl --model tiny --out out"] {
+        let said = temper.refuses(
+            &format!("{command} --preset lm-human-preferences"),
+            &["`lm-human-preferences` has no SFT stage"],
+        );
+        assert!(said.hint().contains("GPT-2"), "{said:?}");
+    }
+    // A model that is too small for it says so.
+    let said = temper.refuses(
+        "sft --data demonstrations.jsonl --model sft/final --out out --preset trl",
+        &["`max_seq_len` is 1024"],
+    );
+    assert!(!said.hint().is_empty(), "{said:?}");
+}
