@@ -3,8 +3,8 @@
 use burn::tensor::{Tensor, TensorData};
 use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
 
-/// Rows of one forward: their logits over a whole vocabulary must fit into memory.
-const BATCH_SIZE: usize = 16;
+/// Answer tokens of one forward: their logits over a whole vocabulary must fit into memory.
+const MOST_TOKENS: usize = 1024;
 
 /// Log-probability of each answer, summed over its tokens, at a temperature.
 ///
@@ -20,7 +20,9 @@ pub fn answer_logprobs(
 ) -> Vec<f64> {
     let device = model.device();
     let mut sums = Vec::with_capacity(answers.len());
-    for (prompts, answers) in prompts.chunks(BATCH_SIZE).zip(answers.chunks(BATCH_SIZE)) {
+    let longest = answers.iter().map(|answer| answer.len()).max().unwrap_or(0).max(1);
+    let n_rows = (MOST_TOKENS / longest).max(1);
+    for (prompts, answers) in prompts.chunks(n_rows).zip(answers.chunks(n_rows)) {
         let n_tokens: usize = answers.iter().map(|answer| answer.len()).sum();
         if n_tokens == 0 {
             sums.resize(sums.len() + answers.len(), 0.0);

@@ -43,7 +43,7 @@ pub struct LengthControlled {
     pub win_rate_ci95: [f64; 2],
 }
 
-/// Dubois et al. 2024, arXiv 2404.04475, Eq. (2): a logistic regression of the wins on the difference d of lengths in
+/// Dubois et al. 2024, arXiv 2404.04475: a logistic regression of the wins on the difference d of lengths in
 /// characters, win ~ σ(a + b tanh(d / s)) with s the standard deviation of d; the win rate is that at d = 0, σ(a).
 ///
 /// Of AlpacaEval 2 it has the length term. It has no term for the difficulty of a prompt, which they take from a fit over
