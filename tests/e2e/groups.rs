@@ -7,8 +7,8 @@ use crate::util::{Said, Temper, keys, without_times};
 
 const PPO: &str = "ppo --policy sft/final --prompts prompts.jsonl --set rollout.max_new_tokens=4 \
                    --set batch_size=2 --set epochs=3 --set checkpoint_every=1";
-/// Gives one point more to each answer.
-const COUNTS: &str = "sh -c 'n=0; while read -r line; do n=$((n+1)); echo $n; done'";
+/// Gives one point more to each of six answers, and begins again.
+const COUNTS: &str = "sh -c 'n=0; while read -r line; do n=$((n%6+1)); echo $n; done'";
 
 /// The stage with a program that scores, no reward model, and more arguments.
 fn arguments(more: &str) -> Vec<&str> {

@@ -241,10 +241,12 @@ impl Run {
         Ok(())
     }
 
-    /// Passes a one-line warning on to the observer and the log.
+    /// Passes a one-line warning on to the observer, or to the log where there is none: not twice to one reader.
     pub fn warn(&mut self, message: &str) {
-        tracing::warn!("{message}");
-        self.notify(Event::Warning { message });
+        match &self.observer {
+            Some(_) => self.notify(Event::Warning { message }),
+            None => tracing::warn!("{message}"),
+        }
     }
 
     /// Whether the user has asked to stop: finish the step, save a checkpoint, return.
