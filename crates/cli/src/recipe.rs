@@ -21,6 +21,7 @@ pub fn stage_settings(recipe: &str, stage: Stage) -> Option<&'static str> {
     Some(match (recipe, stage) {
         ("courtesy", Stage::Sft) => asset!("courtesy/sft.toml"),
         ("courtesy", Stage::Reward) => asset!("courtesy/reward.toml"),
+        ("courtesy", Stage::Dpo) => asset!("courtesy/dpo.toml"),
         ("courtesy", Stage::Ppo) => asset!("courtesy/ppo.toml"),
         ("notebook", Stage::Sft) => asset!("notebook/sft.toml"),
         ("notebook", Stage::Reward) => asset!("notebook/reward.toml"),

@@ -69,10 +69,12 @@ impl Session {
     {
         let preset = match &settings.preset {
             Some(name) => Some(recipe::stage_settings(name, stage).ok_or_else(|| {
-                hinted(
-                    format!("no preset is called `{name}`"),
-                    format!("presets: {}", recipe::NAMES.join(", ")),
-                )
+                let message = if recipe::NAMES.contains(&name.as_str()) {
+                    format!("the preset `{name}` has nothing for this stage")
+                } else {
+                    format!("no preset is called `{name}`")
+                };
+                hinted(message, format!("presets: {}", recipe::NAMES.join(", ")))
             })?),
             None => None,
         };

@@ -23,6 +23,7 @@ pub const AXIS: Ink = Ink { light: RGBColor(0xb4, 0xbc, 0xc4), dark: "#56616d" }
 
 const SFT: Ink = Ink { light: RGBColor(0x2b, 0x62, 0xa3), dark: "#7db1ec" };
 const REWARD: Ink = Ink { light: RGBColor(0xa3, 0x5a, 0x1f), dark: "#e6a76c" };
+const DPO: Ink = Ink { light: RGBColor(0x7b, 0x3f, 0x8f), dark: "#c9a0d9" };
 const PPO: Ink = Ink { light: RGBColor(0x1d, 0x75, 0x62), dark: "#63c9b0" };
 
 /// The colour of a stage's lines.
@@ -30,6 +31,7 @@ pub fn accent(stage: Stage) -> Ink {
     match stage {
         Stage::Sft => SFT,
         Stage::Reward => REWARD,
+        Stage::Dpo => DPO,
         Stage::Ppo => PPO,
     }
 }
@@ -37,7 +39,7 @@ pub fn accent(stage: Stage) -> Ink {
 /// Rules that repaint an inlined picture on a dark page: a rule outweighs the attribute that plotters writes.
 pub fn dark_rules() -> String {
     let mut rules = String::new();
-    for Ink { light: RGBColor(r, g, b), dark } in [TEXT, MUTED, GRID, AXIS, SFT, REWARD, PPO] {
+    for Ink { light: RGBColor(r, g, b), dark } in [TEXT, MUTED, GRID, AXIS, SFT, REWARD, DPO, PPO] {
         let light = format!("#{r:02X}{g:02X}{b:02X}");
         rules.push_str(&format!(
             "svg [stroke=\"{light}\"]{{stroke:{dark}}}svg [fill=\"{light}\"]{{fill:{dark}}}"

@@ -8,6 +8,8 @@ pub enum Stage {
     Sft,
     /// The reward model.
     Reward,
+    /// Direct preference optimisation, which no pipeline has.
+    Dpo,
     /// Proximal policy optimisation.
     Ppo,
 }
@@ -23,6 +25,16 @@ const REWARD: &[Panel] = &[
     Panel::new("loss", "Pairwise loss", Unit::Named("nats per pair")).with_held_out("eval_loss"),
     Panel::new("accuracy", "Accuracy", Unit::Percent).with_held_out("eval_accuracy"),
     Panel::new("margin", "Margin, chosen − rejected", Unit::Named("score")).with_held_out("eval_margin"),
+];
+
+const DPO: &[Panel] = &[
+    Panel::new("loss", "Pairwise loss", Unit::Named("nats per pair")).with_held_out("eval_loss"),
+    Panel::new("rewards/accuracies", "Accuracy", Unit::Percent).with_held_out("eval_rewards/accuracies"),
+    Panel::new("rewards/margins", "Margin of the implicit rewards", Unit::None)
+        .with_held_out("eval_rewards/margins"),
+    Panel::new("rewards/chosen", "Implicit reward, chosen", Unit::None).with_held_out("eval_rewards/chosen"),
+    Panel::new("rewards/rejected", "Implicit reward, rejected", Unit::None)
+        .with_held_out("eval_rewards/rejected"),
 ];
 
 const PPO: &[Panel] = &[
@@ -44,13 +56,14 @@ const PPO: &[Panel] = &[
 
 impl Stage {
     /// All, in the order they run.
-    pub const ALL: [Self; 3] = [Self::Sft, Self::Reward, Self::Ppo];
+    pub const ALL: [Self; 4] = [Self::Sft, Self::Reward, Self::Dpo, Self::Ppo];
 
     /// The name of its directory and of its key in the summary.
     pub fn slug(self) -> &'static str {
         match self {
             Self::Sft => "sft",
             Self::Reward => "reward",
+            Self::Dpo => "dpo",
             Self::Ppo => "ppo",
         }
     }
@@ -60,6 +73,7 @@ impl Stage {
         match self {
             Self::Sft => "SFT: imitate demonstrations",
             Self::Reward => "Reward model: learn what people prefer",
+            Self::Dpo => "DPO: learn what people prefer without a reward model",
             Self::Ppo => "PPO: write what the reward model prefers",
         }
     }
@@ -69,6 +83,7 @@ impl Stage {
         match self {
             Self::Sft => "SFT",
             Self::Reward => "Reward model",
+            Self::Dpo => "DPO",
             Self::Ppo => "PPO",
         }
     }
@@ -90,6 +105,13 @@ impl Stage {
                  memorised noise. The margin is the mean difference of the two scores; if it grows without end while \
                  the held-out accuracy stands still, the scores only get louder, and PPO will chase them."
             }
+            Self::Dpo => {
+                "The policy is moved until it finds the chosen answer of each pair more likely than the rejected one, \
+                 compared with the SFT model. A loss of 0.693 (ln 2) is where it starts. The implicit reward of an \
+                 answer says how far its probability has moved: the chosen one should rise or at least stay while \
+                 the rejected one sinks. Where both sink, the policy moves away from all answers it was shown, to \
+                 others that nobody has judged. Look at the loss on held-out pairs: when it turns upwards, stop."
+            }
             Self::Ppo => {
                 "The policy writes answers, the reward model scores them, and small clipped updates make well-scored \
                  answers more likely. The score should rise while the KL to the SFT model, the price paid for it, \
@@ -106,6 +128,7 @@ impl Stage {
         match self {
             Self::Sft => SFT,
             Self::Reward => REWARD,
+            Self::Dpo => DPO,
             Self::Ppo => PPO,
         }
     }
@@ -114,6 +137,8 @@ impl Stage {
     pub fn of(metrics: &Metrics) -> Option<Self> {
         if metrics.has("objective/") || metrics.has("policy/") || metrics.has("val/") {
             Some(Self::Ppo)
+        } else if metrics.has("rewards/") {
+            Some(Self::Dpo)
         } else if metrics.has("margin") || metrics.has("accuracy") || metrics.has("mean_reward") {
             Some(Self::Reward)
         } else if metrics.has("loss") || metrics.has("mean_token_accuracy") {
@@ -151,6 +176,7 @@ mod tests {
         let of = |line: &str| Stage::of(&Metrics::parse(line));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"mean_token_accuracy\":0.5}\n"), Some(Stage::Sft));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"accuracy\":0.5}\n"), Some(Stage::Reward));
+        assert_eq!(of("{\"step\":1,\"loss\":1,\"rewards/margins\":0.5}\n"), Some(Stage::Dpo));
         assert_eq!(of("{\"step\":1,\"objective/kl\":1}\n"), Some(Stage::Ppo));
         assert_eq!(of("{\"step\":1}\n"), None);
     }

@@ -28,16 +28,15 @@
 //! ```
 
 mod config;
-mod dataset;
 mod error;
 mod loss;
 mod score;
 mod train;
 
 pub use config::RewardConfig;
-pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
-pub use loss::{ScorePairs, ranking_loss};
+pub use loss::ranking_loss;
 pub use score::score;
+pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs};
 pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};

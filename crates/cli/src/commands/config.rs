@@ -1,6 +1,7 @@
 //! `temper config`
 
 use anyhow::Result;
+use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -19,6 +20,11 @@ pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
         }
         Stage::Reward => {
             let config: RewardConfig = session.settings(args.stage, &args.settings)?;
+            config.validate()?;
+            to_commented_toml(&config)?
+        }
+        Stage::Dpo => {
+            let config: DpoConfig = session.settings(args.stage, &args.settings)?;
             config.validate()?;
             to_commented_toml(&config)?
         }
