@@ -15,6 +15,7 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
                                              after.<weight>: behind the third step
     <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model (maths.py)
+    dpo.json, dpo.safetensors                the loss of DPO, and its gradients for one of the models (dpo.py)
     ppo/<case>.json, <case>.safetensors      one update of PPO on a given rollout (ppo.py; groups.py without a critic)
 
 notebook_curves.json has a script of its own, notebook_curves.py: it takes minutes, and a curve of float32 training is
@@ -36,6 +37,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers.utils import logging
 
+from dpo import write_dpo
 from groups import write_groups
 from maths import write_maths
 from models import write_models
@@ -50,6 +52,7 @@ def generate(out):
     logging.disable_progress_bar()
     write_models(out)
     write_maths(out)
+    write_dpo(out)
     write_ppo(out)
     write_groups(out)
 

@@ -189,6 +189,8 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
     temper.write("table.toml", "[rollouts]\ntemperature = 1.0\n");
     temper.refuses("config ppo --config table.toml", &["table.toml:", "`rollout"]);
     temper.refuses("config sft --preset cooking", &["`cooking`", "courtesy, notebook, notebook-zh"]);
+    temper.refuses("config dpo --preset notebook", &["`notebook` has nothing for DPO"]);
+    temper.refuses("config dpo --set betta=3", &["`betta`", "`beta`"]);
     temper.run("pipeline --out out --set epochs=1").refused(&["`--set epochs=1` names no stage", "ppo"]);
 }
 
@@ -206,6 +208,11 @@ fn a_value_out_of_range_is_named() {
         ("sft", "optimizer.max_grad_norm=-1", "`optimizer.max_grad_norm` is -1"),
         ("reward", "batch_size=0", "`batch_size` is 0"),
         ("reward", "learning_rate=0", "`learning_rate` is 0"),
+        ("dpo", "beta=0", "`beta` is 0, it must be a number above 0"),
+        ("dpo", "beta=nan", "`beta` is NaN"),
+        ("dpo", "label_smoothing=0.5", "`label_smoothing` is 0.5, it must be 0 or above, and below 0.5"),
+        ("dpo", "label_smoothing=-0.1", "`label_smoothing` is -0.1"),
+        ("dpo", "keep_last=0", "`keep_last` is 0"),
         ("ppo", "ppo.gamma=1.5", "`ppo.gamma` is 1.5, it must be between 0 and 1"),
         ("ppo", "ppo.gae_lambda=-0.1", "`ppo.gae_lambda` is -0.1"),
         ("ppo", "rollout.temperature=0", "`rollout.temperature` is 0"),
@@ -220,6 +227,8 @@ fn a_value_out_of_range_is_named() {
         &["`max_seq_len` is 129", "128 tokens", "hint: "],
     );
     temper.refuses(&format!("{REWARD} sft/final --set max_seq_len=500"), &["`max_seq_len` is 500"]);
+    let dpo = REWARD.replace("reward", "dpo");
+    temper.refuses(&format!("{dpo} sft/final --set max_seq_len=500"), &["`max_seq_len` is 500"]);
     let ppo = format!("{PPO} --policy sft/final --reward reward/final");
     temper.refuses(&format!("{ppo} --set max_seq_len=500"), &["`max_seq_len` is 500"]);
     let generate = "generate --model sft/final --prompt a";

@@ -424,6 +424,7 @@ fn quiet_is_silent() {
     };
     silent("sft --data demonstrations.jsonl --model gpt2-tiny --out a --set max_steps=1");
     silent("reward --data comparisons.jsonl --model sft/final --out b --set max_steps=1");
+    silent("dpo --data comparisons.jsonl --model sft/final --out e --set max_steps=1");
     silent(
         "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out c --set max_steps=1 \
          --set batch_size=3 --set rollout.max_new_tokens=3",
@@ -459,8 +460,8 @@ fn wrong_usage_ends_with_code_2() {
 fn every_command_helps_with_an_example() {
     let temper = Temper::new();
     for command in [
-        "sft", "reward", "ppo", "pipeline", "generate", "chat", "tokenize", "logprobs", "score", "eval",
-        "select", "config", "recipe", "report", "devices",
+        "sft", "reward", "dpo", "ppo", "pipeline", "generate", "chat", "tokenize", "logprobs", "score",
+        "eval", "select", "config", "recipe", "report", "devices",
     ] {
         let said = temper.run(&format!("{command} --help")).ok();
         assert!(said.stdout.contains(&format!("  temper {command}")), "{said:?}");

@@ -1,6 +1,7 @@
 //! Oracle 17: every loss, written again in f64 from its formula, differenced, and compared with autodiff.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use temper_dpo::{dpo_loss, implicit_rewards};
 use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
 use temper_ppo::{kl_loss, policy_loss, value_loss};
 use temper_reward::{Pair, ScorePairs, ranking_loss};
@@ -91,6 +92,32 @@ fn the_pairwise_loss_is_the_log_sigmoid_of_the_difference() {
     });
     for i in 0..6 {
         assert!(gradient[i] < 0.0 && gradient[6 + i] > 0.0, "up with the chosen, down with the other");
+    }
+}
+
+/// Of log-probabilities, with the reference's beside them: three pairs of a ranking of three, one of a pair.
+#[test]
+fn the_dpo_loss_is_the_log_sigmoid_of_how_far_each_pair_has_moved() {
+    const BETA: f64 = 0.4;
+    let reference = wave(5, 4.0);
+    let three = [(0, 1), (0, 2), (2, 1)];
+    let pairs = |of: &[(usize, usize)]| -> Vec<Pair> {
+        of.iter().map(|&(chosen, rejected)| Pair { chosen, rejected, gap: 1.0 }).collect()
+    };
+    let (of_three, of_two) = (pairs(&three), pairs(&[(1, 0)]));
+    for smoothing in [0.0, 0.2] {
+        let loss = |logprobs: &[f64]| {
+            let cost = |(chosen, rejected): (usize, usize)| {
+                let moved = |i: usize| logprobs[i] - reference[i];
+                let margin = BETA * (moved(chosen) - moved(rejected));
+                (1.0 - smoothing) * (1.0 + (-margin).exp()).ln() + smoothing * (1.0 + margin.exp()).ln()
+            };
+            (three.map(cost).iter().sum::<f64>() / 3.0 + cost((4, 3))) / 2.0
+        };
+        check([5], &wave(5, 9.0), &loss, |logprobs| {
+            let rewards = implicit_rewards(logprobs, plain(&reference, [5]), BETA);
+            dpo_loss(rewards, &ScorePairs::new(&[(3, &of_three), (2, &of_two)], &Device::flex()), smoothing)
+        });
     }
 }
 

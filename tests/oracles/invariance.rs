@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use temper_dpo::DpoConfig;
 use temper_model::{Dropout, Pooling, TokenBatch};
 use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
@@ -149,6 +150,28 @@ fn microbatches_change_no_reward_step() {
         let config = RewardConfig { training, ..RewardConfig::default() };
         let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
         temper_reward::train(&config, model.clone(), text, &data, None, run).unwrap();
+    });
+}
+
+/// Oracle 15.
+#[test]
+fn microbatches_change_no_dpo_step() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let (model, data) = (byte_model(0.0), comparisons());
+    let start = tempfile::tempdir().unwrap();
+    model.save(start.path(), 3).unwrap();
+    assert_same_steps(start.path(), |microbatch_size, run| {
+        let training = TrainingConfig {
+            max_steps: 1,
+            batch_size: 5,
+            learning_rate: RATE,
+            microbatch_size,
+            optimizer: PLAIN_GRADIENT,
+            ..DpoConfig::default().training
+        };
+        let config = DpoConfig { training, ..DpoConfig::default() };
+        let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+        temper_dpo::train(&config, model.clone(), text, &data, None, run).unwrap();
     });
 }
 

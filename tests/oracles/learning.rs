@@ -1,6 +1,7 @@
-//! Each stage learns what can be learned: SFT by heart, the reward model a separable difference.
+//! Each stage learns what can be learned: SFT by heart, the reward model and DPO a separable difference.
 
 use burn::tensor::Device;
+use temper_dpo::{DpoConfig, DpoDataset};
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate};
 use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset};
@@ -46,21 +47,24 @@ fn sft_learns_eight_lines_by_heart() {
 }
 
 /// Words in another order in front of the same difference; the held-out words occur in no training row.
+fn separable(days: [&str; 8]) -> Vec<Comparison> {
+    let pair =
+        |answer: String| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}."));
+    days.into_iter()
+        .flat_map(|day| ["", "On ", "Not on "].map(|before| pair(format!("{before}{day}"))))
+        .collect()
+}
+
+const DAYS: [&str; 8] = ["Monday", "Tuesday", "Friday", "May 1", "June 3", "July 4", "day 1", "day 2"];
+const HELD_OUT_DAYS: [&str; 8] =
+    ["Sunday", "Thursday", "Saturday", "March 2", "August 9", "April 7", "day 8", "night 3"];
+
 #[test]
 fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let pair =
-        |answer: String| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}."));
-    let rows = |days: [&str; 8]| {
-        let pairs = days
-            .into_iter()
-            .flat_map(|day| ["", "On ", "Not on "].map(|before| pair(format!("{before}{day}"))));
-        let pairs: Vec<Comparison> = pairs.collect();
-        RewardDataset::new(&pairs, &tokenizer, &template, 64, Overflow::Drop).unwrap()
-    };
-    let data = rows(["Monday", "Tuesday", "Friday", "May 1", "June 3", "July 4", "day 1", "day 2"]);
-    let held_out =
-        rows(["Sunday", "Thursday", "Saturday", "March 2", "August 9", "April 7", "day 8", "night 3"]);
+    let rows =
+        |days| RewardDataset::new(&separable(days), &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
 
     let backbone = CausalLm::new(
         &ModelConfig::preset("gpt2-tiny").unwrap(),
@@ -77,4 +81,38 @@ fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
         temper_reward::train(&config, model, text, &data, None, &mut Run::ephemeral().unwrap()).unwrap();
     let found = temper_reward::evaluate(&model, &held_out, 8);
     assert!(found.eval_accuracy >= 0.95, "{before} before, {found:?}");
+}
+
+/// The same, and what the policy says by itself is what the comparisons prefer.
+#[test]
+fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let rows = |days| DpoDataset::new(&separable(days), &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
+    let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+    let run = || Run::ephemeral().unwrap();
+
+    // A model that has learned to say both, the curt answer more often.
+    let say = |completion: String| Demonstration { prompt: "When?".into(), completion };
+    let curt = DAYS.iter().flat_map(|day| [(); 3].map(|()| say(format!("{day}."))));
+    let demonstrations: Vec<Demonstration> =
+        curt.chain(DAYS.iter().map(|day| say(format!("{day}, thanks.")))).collect();
+    let sft_data = SftDataset::new(&demonstrations, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let training =
+        TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
+    let config = SftConfig { training, ..SftConfig::default() };
+    let sft = temper_sft::train(&config, byte_model(0.0), text, &sft_data, None, &mut run()).unwrap();
+
+    let training =
+        TrainingConfig { epochs: 15, batch_size: 8, learning_rate: 1e-3, ..DpoConfig::default().training };
+    let config = DpoConfig { training, ..DpoConfig::default() };
+    let policy = temper_dpo::train(&config, sft.clone(), text, &data, None, &mut run()).unwrap();
+    let found = temper_dpo::evaluate(&config, &policy, &sft, &held_out);
+    assert!(found.rewards_accuracies >= 0.95 && found.rewards_margins > 1.0, "{found:?}");
+
+    let options = GenerateOptions { max_new_tokens: 40, sampler: Sampler::Greedy, eos: 3, seed: 0 };
+    let prompts = [template.encode_prompt(&tokenizer, "When?")];
+    let said = |model: &CausalLm| tokenizer.decode(&generate(model, &prompts, &options).unwrap()[0].tokens);
+    let (before, after) = (said(&sft), said(&policy));
+    assert!(!before.contains("thanks") && after.contains("thanks"), "{before:?}, then {after:?}");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use temper_dpo::DpoConfig;
 use temper_model::Pooling;
 use temper_ppo::{AdvantageKind, Critic, Models, Sample};
 use temper_reward::RewardConfig;
@@ -96,6 +97,26 @@ fn the_reward_model_resumes_to_the_same_bytes() {
         let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
         let model = reward_model(Pooling::Mean, 0.2);
         temper_reward::train(&config, model, text, &comparisons(), None, run).unwrap();
+    });
+}
+
+/// The reference is the model of the start, not that of the checkpoint.
+#[test]
+fn dpo_resumes_to_the_same_bytes() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let training = TrainingConfig {
+        epochs: 4,
+        max_steps: 7,
+        batch_size: 2,
+        learning_rate: 1e-3,
+        checkpoint_every: 2,
+        schedule: LINEAR,
+        ..DpoConfig::default().training
+    };
+    let config = DpoConfig { training, label_smoothing: 0.1, ..DpoConfig::default() };
+    assert_resumes(|run| {
+        let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+        temper_dpo::train(&config, byte_model(0.2), text, &comparisons(), None, run).unwrap();
     });
 }
 

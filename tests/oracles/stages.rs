@@ -1,5 +1,6 @@
 //! What a stage does with its model: where dropout is on, and which weights learn.
 
+use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -54,6 +55,32 @@ fn sft_learns_with_dropout_and_evaluates_without() {
     };
     assert!((first_loss(false) - expected).abs() < 1e-5, "{} {expected}", first_loss(false));
     assert!((first_loss(true) - expected).abs() > 1e-3, "{} {expected}", first_loss(true));
+}
+
+/// Before the first update nothing has moved, with dropout in the model's configuration too.
+#[test]
+fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+    let training =
+        TrainingConfig { epochs: 2, batch_size: 5, learning_rate: 1e-3, ..DpoConfig::default().training };
+    let config = DpoConfig { training, ..DpoConfig::default() };
+    let log = Log::default();
+    let mut run = log.watch(Run::ephemeral().unwrap());
+    let data = comparisons();
+    let model = byte_model(0.5);
+    let policy = temper_dpo::train(&config, model.clone(), text, &data, None, &mut run).unwrap();
+    // A sum of 30 log-probabilities of size 5, read in another batch, times β.
+    const ROUNDING: f64 = 1e-5;
+    for key in ["rewards/chosen", "rewards/rejected", "rewards/margins"] {
+        let found = log.column(key);
+        assert!(found[0].abs() < ROUNDING && found[1].abs() > 1e-3, "{key} {found:?}");
+    }
+    let losses = log.column("loss");
+    assert!((losses[0] - 2f64.ln()).abs() < ROUNDING && losses[1] < losses[0] - 1e-3, "{losses:?}");
+    let found = temper_dpo::evaluate(&config, &policy, &model, &data);
+    assert!(found.eval_loss < losses[1] && found.eval_pairs == 5, "{found:?}");
+    assert!((found.rewards_chosen - found.rewards_rejected - found.rewards_margins).abs() < ROUNDING);
 }
 
 /// D13: the notebook's text says sinusoids, its code has a table that learns. So has Temper, and says so.

@@ -16,6 +16,7 @@
 mod backends;
 mod checkpoint;
 mod curves;
+mod dpo;
 mod golden;
 mod maths;
 mod model;

@@ -74,8 +74,11 @@ fn arrows(file: &File) -> Vec<String> {
     };
     let allowed: &[&str] = match package {
         "" | "tests" | "fuzz" | "crates/cli" => return vec![],
-        "crates/sft" | "crates/reward" | "crates/ppo" => {
+        "crates/sft" | "crates/ppo" | "crates/comparisons" => {
             &["temper-tokenizer", "temper-model", "temper-train"]
+        }
+        "crates/reward" | "crates/dpo" => {
+            &["temper-tokenizer", "temper-model", "temper-train", "temper-comparisons"]
         }
         _ => &[],
     };

@@ -44,7 +44,12 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward"
     )]
-    Reward(RewardArgs),
+    Reward(ComparisonArgs),
+    /// Instead of stages 2 and 3: direct preference optimisation (DPO) on comparisons
+    #[command(
+        after_help = "Example:\n  temper dpo --data comparisons.jsonl --model runs/sft/final --out runs/dpo --set beta=0.1"
+    )]
+    Dpo(ComparisonArgs),
     /// Stage 3: PPO against a reward model
     #[command(
         after_help = "Example:\n  temper ppo --policy runs/sft/final --reward runs/reward/final --prompts prompts.jsonl --out runs/ppo"
@@ -147,7 +152,7 @@ pub struct SftArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct RewardArgs {
+pub struct ComparisonArgs {
     /// Comparisons: `prompt` with `chosen` and `rejected`, or with `completions` and their `scores` or `ranking`; or
     /// hh-rlhf transcripts without `prompt`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -386,11 +391,12 @@ pub struct SelectArgs {
     pub skip_bad_rows: bool,
 }
 
-/// The three stages.
+/// What has settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
     Sft,
     Reward,
+    Dpo,
     Ppo,
 }
 

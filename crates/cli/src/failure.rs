@@ -70,6 +70,14 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
+    if let Some(error) = cause.downcast_ref::<temper_dpo::Error>() {
+        return match error {
+            temper_dpo::Error::Train(error) => error.hint(),
+            temper_dpo::Error::Model(error) => hint_of_model(error),
+            temper_dpo::Error::Tokenizer(error) => hint_of_tokenizer(error),
+            _ => None,
+        };
+    }
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         return hint_of_io(error);
     }

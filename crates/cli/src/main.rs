@@ -62,6 +62,7 @@ fn run(cli: Cli) -> Result<Outcome> {
     match cli.command {
         Command::Sft(args) => commands::sft::run(&session, &args),
         Command::Reward(args) => commands::reward::run(&session, &args),
+        Command::Dpo(args) => commands::dpo::run(&session, &args),
         Command::Ppo(args) => commands::ppo::run(&session, &args),
         Command::Pipeline(args) => commands::pipeline::run(&session, &args),
         Command::Generate(args) => commands::generate::run(&session, &args),

@@ -96,6 +96,7 @@ fn summary(metrics: &Map<String, Value>) -> String {
     let shown = [
         ("loss", "loss"),
         ("accuracy", "accuracy"),
+        ("rewards/accuracies", "accuracy"),
         ("objective/scores", "score"),
         ("objective/kl", "kl"),
         ("response/eos_rate", "eos"),

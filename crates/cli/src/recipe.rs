@@ -32,6 +32,7 @@ pub fn stage_settings(name: &str, stage: Stage) -> Result<&'static str> {
     Ok(match (name, stage) {
         ("courtesy", Stage::Sft) => asset!("courtesy/sft.toml"),
         ("courtesy", Stage::Reward) => asset!("courtesy/reward.toml"),
+        ("courtesy", Stage::Dpo) => asset!("courtesy/dpo.toml"),
         ("courtesy", Stage::Ppo) => asset!("courtesy/ppo.toml"),
         ("notebook", Stage::Sft) => asset!("notebook/sft.toml"),
         ("notebook", Stage::Reward) => asset!("notebook/reward.toml"),
@@ -54,6 +55,12 @@ pub fn stage_settings(name: &str, stage: Stage) -> Result<&'static str> {
             return Err(hinted(
                 "the preset `lm-human-preferences` has no SFT stage",
                 "its policy is GPT-2 as released: give that directory to `temper reward` and `temper ppo`",
+            ));
+        }
+        (known, Stage::Dpo) if NAMES.contains(&known) => {
+            return Err(hinted(
+                format!("the preset `{known}` has nothing for DPO"),
+                "`temper config dpo --preset courtesy` prints one that has",
             ));
         }
         _ => {

@@ -28,7 +28,6 @@
 //! ```
 
 mod config;
-mod dataset;
 mod error;
 mod evaluation;
 mod loss;
@@ -37,11 +36,11 @@ mod score;
 mod train;
 
 pub use config::RewardConfig;
-pub use dataset::{Pair, Ranking, RewardDataset};
 pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
-pub use loss::{ScorePairs, ranking_loss};
+pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
 pub use score::score;
+pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs};
 pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};

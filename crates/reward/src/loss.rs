@@ -1,45 +1,8 @@
 //! The loss of the reward model.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use burn::tensor::{Device, Int, Tensor};
-
-use crate::dataset::Pair;
-
-/// Which of many scores are compared, and how much each comparison counts.
-#[derive(Clone, Debug)]
-pub struct ScorePairs {
-    chosen: Tensor<1, Int>,
-    rejected: Tensor<1, Int>,
-    weights: Tensor<1>,
-    gaps: Tensor<1>,
-}
-
-impl ScorePairs {
-    /// The pairs of some comparisons, each with its number of completions, which are scored one comparison after the
-    /// other.
-    ///
-    /// Every comparison counts the same, and its pairs share its weight: with `n` comparisons, one with `k` pairs
-    /// that are not tied gives each of them `1 / (n k)`.
-    pub fn new(rankings: &[(usize, &[Pair])], device: &Device) -> Self {
-        let (mut chosen, mut rejected, mut weights, mut gaps) = (vec![], vec![], vec![], vec![]);
-        let mut first = 0;
-        for &(n_completions, pairs) in rankings {
-            for pair in pairs {
-                chosen.push((first + pair.chosen) as i32);
-                rejected.push((first + pair.rejected) as i32);
-                weights.push((1.0 / (rankings.len() * pairs.len()) as f64) as f32);
-                gaps.push(pair.gap as f32);
-            }
-            first += n_completions;
-        }
-        Self {
-            chosen: Tensor::from_data(chosen.as_slice(), device),
-            rejected: Tensor::from_data(rejected.as_slice(), device),
-            weights: Tensor::from_data(weights.as_slice(), device),
-            gaps: Tensor::from_data(gaps.as_slice(), device),
-        }
-    }
-}
+use temper_comparisons::ScorePairs;
 
 /// Mean over comparisons of the mean over their pairs of −log σ(r_chosen − r_rejected − margin · gap), in nats, plus
 /// `center` times the same mean of (r_chosen + r_rejected)².
@@ -53,18 +16,20 @@ impl ScorePairs {
 /// - `scores`: `[completions]`
 /// - output: `[1]`; gradients flow into the scores
 pub fn ranking_loss(scores: Tensor<1>, pairs: &ScorePairs, margin: f64, center: f64) -> Tensor<1> {
-    let chosen = scores.clone().select(0, pairs.chosen.clone());
-    let rejected = scores.select(0, pairs.rejected.clone());
+    let (chosen, rejected) = pairs.sides(scores);
     let gap = chosen.clone() - rejected.clone();
-    let gap = if margin == 0.0 { gap } else { gap - pairs.gaps.clone() * margin };
+    let gap = if margin == 0.0 { gap } else { gap - pairs.gaps() * margin };
     let loss = -log_sigmoid(gap);
     let loss = if center == 0.0 { loss } else { loss + (chosen + rejected).square() * center };
-    (loss * pairs.weights.clone()).sum()
+    pairs.mean(loss)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
+    use temper_comparisons::Pair;
+
     /// All pairs of completions ranked by `scores`; equal ones tie.
     fn pairs(scores: &[f64]) -> Vec<Pair> {
         let n = scores.len();

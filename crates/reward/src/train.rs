@@ -9,9 +9,9 @@ use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, 
 use temper_tokenizer::{Example, Text};
 use temper_train::{Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
 
-use crate::dataset::Ranking;
 use crate::{
-    Error, Level, Normalize, RewardConfig, RewardDataset, ScorePairs, normalized, ranking_loss, score,
+    Error, Level, Normalize, Ranking, RewardConfig, RewardDataset, ScorePairs, normalized, ranking_loss,
+    score,
 };
 
 /// One line of `metrics.jsonl`, under TRL's names.
@@ -265,9 +265,7 @@ fn forward_backward(
         found.margins.extend(ranking.margins(scores));
         rest = others;
     }
-    let pairs: Vec<_> = rankings.iter().map(|r| (r.completions.len(), r.pairs.as_slice())).collect();
-    let pairs = ScorePairs::new(&pairs, &device);
-    let loss = ranking_loss(scores, &pairs, config.margin, config.center) * share;
+    let loss = ranking_loss(scores, &ScorePairs::of(rankings, &device), config.margin, config.center) * share;
     found.loss += loss.clone().into_scalar::<f64>();
     Gradients::of(model, loss)
 }

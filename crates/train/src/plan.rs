@@ -50,6 +50,14 @@ impl<'a> StepPlan<'a> {
         self.epoch.as_ref().map_or(&[], |(_, batches)| &batches[position])
     }
 
+    /// Every row that an update takes, in the order of the data.
+    pub fn rows(&mut self) -> Vec<usize> {
+        let steps = self.total_steps.min(self.steps_per_epoch);
+        let mut rows: Vec<usize> = (0..steps).flat_map(|done| self.batch(done).to_vec()).collect();
+        rows.sort_unstable();
+        rows
+    }
+
     /// The learning rate of the update that comes after `done` others.
     pub fn learning_rate(&self, done: usize) -> f64 {
         self.config.schedule.learning_rate(self.config.learning_rate, done, self.total_steps)
@@ -148,6 +156,18 @@ mod tests {
         for done in [4, 5, 6, 8] {
             assert_eq!(resumed.batch(done), batches[done], "after {done}");
         }
+    }
+
+    #[test]
+    fn a_run_that_ends_early_takes_no_more_rows_than_it_has_updates() {
+        let all = config();
+        assert_eq!(StepPlan::new(&all, vec![1; 10]).rows(), (0..10).collect::<Vec<_>>());
+        let early = TrainingConfig { max_steps: 2, ..config() };
+        let mut plan = StepPlan::new(&early, (0..10).collect());
+        let mut taken = [plan.batch(0).to_vec(), plan.batch(1).to_vec()].concat();
+        taken.sort_unstable();
+        assert_eq!(plan.rows(), taken);
+        assert!(taken.len() < 10);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -17,6 +18,7 @@ pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
     let toml = match args.stage {
         Stage::Sft => printed(session, args, SftConfig::validate)?,
         Stage::Reward => printed(session, args, RewardConfig::validate)?,
+        Stage::Dpo => printed(session, args, DpoConfig::validate)?,
         Stage::Ppo => printed(session, args, PpoConfig::validate)?,
     };
     print_line(toml.trim_end())?;

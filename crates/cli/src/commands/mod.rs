@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod devices;
+pub mod dpo;
 pub mod eval;
 pub mod generate;
 pub mod logprobs;

@@ -15,8 +15,8 @@ use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_r
 
 use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
-    PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, SamplingArgs, Settings, SftArgs,
-    Stage,
+    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardSources, RunArgs, SamplingArgs, Settings,
+    SftArgs, Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -56,7 +56,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     }
     if !Run::is_finished(&files.reward) {
         session.note("stage 2: reward model");
-        let args = RewardArgs {
+        let args = ComparisonArgs {
             data: vec![files.data.join("comparisons.jsonl")],
             model: files.sft.join("final"),
             eval_data: files.courtesy_only("comparisons_heldout.jsonl"),

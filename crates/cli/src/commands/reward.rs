@@ -8,14 +8,14 @@ use temper_reward::{RewardConfig, RewardDataset, Text};
 use temper_tokenizer::Overflow;
 use temper_train::{Comparison, Demonstration, Seed};
 
-use crate::args::{RewardArgs, Stage};
+use crate::args::{ComparisonArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy};
 
-pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
+pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
     config.validate()?;
     let (device, backend) = device::open_named(&config.training.device)?;

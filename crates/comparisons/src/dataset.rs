@@ -1,62 +1,13 @@
 //! Comparisons as token rows, each completion once.
 
-use temper_model::SharedPrompt;
 use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
 use temper_train::{Comparison, Demonstration, fingerprint_rows};
 
-/// A prompt with its completions, encoded, and which of them is better than which.
-#[derive(Clone, Debug)]
-pub struct Ranking {
-    /// Two or more; each is scored once, whatever the number of pairs.
-    pub completions: Vec<Example>,
-    /// Every pair that is not tied: one or more.
-    pub pairs: Vec<Pair>,
-    /// Which row of the given comparisons this was.
-    pub row: usize,
-}
-
-impl Ranking {
-    /// The rows to score, whose completions are [`Ranking::completions`] in order: one with the prompt shared by all,
-    /// or one for each where that is cheaper, or where the prompt was cut for the longer ones.
-    pub fn rows(&self, d_model: usize) -> Vec<SharedPrompt<'_>> {
-        let prompt = parts(&self.completions[0]).0;
-        let together =
-            SharedPrompt { prompt, completions: self.completions.iter().map(|c| parts(c).1).collect() };
-        if self.completions.iter().all(|c| parts(c).0 == prompt) && together.pays(d_model) {
-            return vec![together];
-        }
-        let apart = |example| {
-            let (prompt, completion) = parts(example);
-            SharedPrompt { prompt, completions: vec![completion] }
-        };
-        self.completions.iter().map(apart).collect()
-    }
-
-    /// Chosen minus rejected score of each pair, from the score of each completion.
-    pub fn margins(&self, scores: &[f32]) -> impl Iterator<Item = f64> {
-        self.pairs.iter().map(|pair| f64::from(scores[pair.chosen] - scores[pair.rejected]))
-    }
-}
-
-/// Prompt and completion.
-fn parts(example: &Example) -> (&[u32], &[u32]) {
-    example.tokens.split_at(example.prompt_len)
-}
-
-/// Two completions of a [`Ranking`], of which the first is preferred.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pair {
-    /// Index of the preferred completion.
-    pub chosen: usize,
-    /// Index of the other one.
-    pub rejected: usize,
-    /// By how much the data prefer it: positive.
-    pub gap: f64,
-}
+use crate::ranking::{Pair, Ranking, pairs};
 
 /// Encoded comparisons, with what became of those that were too long.
 #[derive(Clone, Debug)]
-pub struct RewardDataset {
+pub struct ComparisonDataset {
     /// The comparisons of which two completions or more fit, in the order given.
     pub rankings: Vec<Ranking>,
     /// Demonstrations that the scores are normalised on at the end; there may be none.
@@ -68,8 +19,8 @@ pub struct RewardDataset {
     pub n_completions_dropped: usize,
 }
 
-impl RewardDataset {
-    /// Encodes comparisons as `template` puts them together: the same text that PPO will score.
+impl ComparisonDataset {
+    /// Encodes comparisons as `template` puts them together: the same text that a policy writes.
     ///
     /// # Errors
     /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
@@ -153,7 +104,7 @@ impl RewardDataset {
         self.rankings.len()
     }
 
-    /// Whether there is none; never true for a dataset that [`RewardDataset::new`] made.
+    /// Whether there is none; never true for a dataset that [`ComparisonDataset::new`] made.
     pub fn is_empty(&self) -> bool {
         self.rankings.is_empty()
     }
@@ -165,17 +116,6 @@ impl RewardDataset {
     }
 }
 
-/// Every pair of different scores, the better one first.
-fn pairs(scores: &[f64]) -> Vec<Pair> {
-    let all = (0..scores.len()).flat_map(|a| (a + 1..scores.len()).map(move |b| (a, b)));
-    all.filter_map(|(a, b)| {
-        let gap = scores[a] - scores[b];
-        let (chosen, rejected) = if gap > 0.0 { (a, b) } else { (b, a) };
-        (gap != 0.0).then_some(Pair { chosen, rejected, gap: gap.abs() })
-    })
-    .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,25 +125,14 @@ mod tests {
         Comparison { prompt: "p".into(), completions, scores: scores.into() }
     }
 
-    fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<RewardDataset, Error> {
-        RewardDataset::new(comparisons, &Tokenizer::byte(), &Template::bare(), max_seq_len, Overflow::Drop)
-    }
-
-    #[test]
-    fn four_completions_make_six_pairs_less_those_that_tie() {
-        let pair = |chosen, rejected, gap| Pair { chosen, rejected, gap };
-        assert_eq!(
-            pairs(&[1.0, 4.0, 0.0, 2.0]),
-            [
-                pair(1, 0, 3.0),
-                pair(0, 2, 1.0),
-                pair(3, 0, 1.0),
-                pair(1, 2, 4.0),
-                pair(1, 3, 2.0),
-                pair(3, 2, 2.0)
-            ]
-        );
-        assert_eq!(pairs(&[1.0, 0.0, 0.0]), [pair(0, 1, 1.0), pair(0, 2, 1.0)]);
+    fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<ComparisonDataset, Error> {
+        ComparisonDataset::new(
+            comparisons,
+            &Tokenizer::byte(),
+            &Template::bare(),
+            max_seq_len,
+            Overflow::Drop,
+        )
     }
 
     #[test]
@@ -220,7 +149,7 @@ mod tests {
         let row = |max_seq_len, overflow| {
             let rows = [Comparison::pair(prompt, "yes", "no, it is something else")];
             let data =
-                RewardDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), max_seq_len, overflow);
+                ComparisonDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), max_seq_len, overflow);
             let ranking = data.unwrap().rankings.remove(0);
             let rows = ranking.rows(32);
             let scored: Vec<Vec<u32>> = (rows.iter())

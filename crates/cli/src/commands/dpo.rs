@@ -1,0 +1,40 @@
+//! `temper dpo`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use temper_dpo::{DpoConfig, DpoDataset, Text};
+
+use crate::args::{ComparisonArgs, Stage};
+use crate::commands::{Outcome, reward};
+use crate::device;
+use crate::inputs::{inputs, model_fingerprint};
+use crate::session::Session;
+use crate::text::{context_len, load_policy};
+
+pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
+    let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
+    config.validate()?;
+    let (device, backend) = device::open_named(&config.training.device)?;
+    let (sft, text) = load_policy(&args.model, &device)?;
+    let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
+    let load = |paths: &[PathBuf]| {
+        reward::dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    };
+    let data = load(&args.data)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+
+    let inputs = inputs(
+        backend,
+        [
+            ("--model", Some(model_fingerprint(&args.model)?)),
+            ("--data", Some(data.fingerprint())),
+            ("--eval-data", eval_data.as_ref().map(DpoDataset::fingerprint)),
+        ],
+    );
+    let run = session.run(&args.run, "dpo", &config, &inputs)?;
+    let mut run = run.with_keep_last(config.training.keep_last);
+    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
+    temper_dpo::train(&config, sft, side, &data, eval_data.as_ref(), &mut run)?;
+    Ok(session.outcome())
+}

@@ -1,0 +1,16 @@
+//! What can go wrong in this stage.
+
+/// Errors of the DPO stage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, a setting, or the run directory.
+    #[error(transparent)]
+    Train(#[from] temper_train::Error),
+    /// The model directory.
+    #[error(transparent)]
+    Model(#[from] temper_model::Error),
+    /// The tokenizer or the template.
+    #[error(transparent)]
+    Tokenizer(#[from] temper_tokenizer::Error),
+}

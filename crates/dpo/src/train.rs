@@ -1,0 +1,225 @@
+//! The loop of DPO.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use temper_comparisons::{ComparisonDataset, Ranking, ScorePairs};
+use temper_model::{CausalLm, in_parallel, shards};
+use temper_tokenizer::Text;
+use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
+
+use crate::logprobs::{completion_logprobs, read_logprobs, split};
+use crate::loss::{dpo_loss, implicit_rewards};
+use crate::metrics::{DpoEvaluation, DpoMetrics, PairSums, Referred};
+use crate::{DpoConfig, Error};
+
+/// Trains a policy on comparisons, without dropout. The reference is `policy` as it is given.
+///
+/// Returns the policy off the tape. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
+/// written a checkpoint; ask [`Run::interrupted`]. A resumed run is given the model of the start again.
+///
+/// # Errors
+/// Files, settings, or a loss that is not finite.
+pub fn train(
+    config: &DpoConfig,
+    policy: CausalLm,
+    text: Text<'_>,
+    data: &ComparisonDataset,
+    eval_data: Option<&ComparisonDataset>,
+    run: &mut Run,
+) -> Result<CausalLm, Error> {
+    config.validate()?;
+    let mut plan = StepPlan::new(&config.training, data.lengths());
+
+    let mut optimizer = Optimizer::new(&config.training.optimizer);
+    let ref_policy = policy.valid();
+    let mut policy = policy.train();
+    let mut step = 0;
+    if let Some(dir) = run.finished() {
+        return Ok(CausalLm::load(&dir, &ref_policy.device())?);
+    }
+    if let Some((_, dir)) = run.resume_from() {
+        (policy, step) = resume(dir, &mut optimizer, policy)?;
+    }
+    run.started(plan.total_steps());
+
+    // Once, and only of what the run will meet: the same rows in the same batches if it is resumed.
+    let ref_logprobs = reference(config, &ref_policy, data, &plan.rows());
+    let held_out = eval_data.map(|data| {
+        let rows: Vec<usize> = (0..data.len()).collect();
+        (data, reference(config, &ref_policy, data, &rows))
+    });
+
+    while !plan.is_done(step) {
+        let started = Instant::now();
+        let refer =
+            |&i: &usize| Referred { ranking: &data.rankings[i], ref_logprobs: ref_logprobs[i].as_slice() };
+        let batch: Vec<Referred<'_>> = plan.batch(step).iter().map(refer).collect();
+
+        let found = accumulate(&policy, &batch, config, &mut optimizer);
+        if !found.loss.is_finite() {
+            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: found.loss }.into());
+        }
+        let learning_rate = plan.learning_rate(step);
+        let (updated, grad_norm) = optimizer.step(policy, learning_rate)?;
+        policy = updated;
+        step += 1;
+
+        let n_tokens: usize = batch.iter().flat_map(|r| &r.ranking.completions).map(|c| c.tokens.len()).sum();
+        let metrics = DpoMetrics {
+            epoch: plan.epochs(step),
+            learning_rate,
+            grad_norm,
+            tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
+            ..found.sums.metrics(found.loss)
+        };
+        run.log(step, plan.total_steps(), &metrics)?;
+
+        if let Some((eval_data, ref_logprobs)) = &held_out
+            && plan.is_evaluation_due(step)
+        {
+            let found = judge(config, &policy, eval_data, ref_logprobs);
+            run.log_evaluation(step, &found)?;
+            if config.training.keep_best {
+                run.save_best(&found.candidate(step), |dir| save(dir, &policy, text, None))?;
+            }
+        }
+        let stop = run.interrupted() && !plan.is_done(step);
+        if stop || plan.is_checkpoint_due(step) {
+            run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))))?;
+        }
+        if stop {
+            return Ok(policy.valid());
+        }
+    }
+    let policy = policy.valid();
+    run.save_final(|dir| save(dir, &policy, text, None))?;
+    Ok(policy)
+}
+
+/// Loss and order of held-out comparisons by the implicit rewards of `policy`.
+pub fn evaluate(
+    config: &DpoConfig,
+    policy: &CausalLm,
+    ref_policy: &CausalLm,
+    data: &ComparisonDataset,
+) -> DpoEvaluation {
+    let rows: Vec<usize> = (0..data.len()).collect();
+    judge(config, policy, data, &reference(config, ref_policy, data, &rows))
+}
+
+/// Log-probabilities under the reference of the completions of some rankings; none of the others.
+fn reference(
+    config: &DpoConfig,
+    ref_policy: &CausalLm,
+    data: &ComparisonDataset,
+    rows: &[usize],
+) -> Vec<Vec<f32>> {
+    let rankings: Vec<&Ranking> = rows.iter().map(|&i| &data.rankings[i]).collect();
+    let batch_size = config.training.microbatch(config.training.batch_size);
+    let mut found = vec![Vec::new(); data.len()];
+    for (&i, logprobs) in rows.iter().zip(read_logprobs(ref_policy, &rankings, batch_size)) {
+        found[i] = logprobs;
+    }
+    found
+}
+
+fn judge(
+    config: &DpoConfig,
+    policy: &CausalLm,
+    data: &ComparisonDataset,
+    ref_logprobs: &[Vec<f32>],
+) -> DpoEvaluation {
+    let rankings: Vec<&Ranking> = data.rankings.iter().collect();
+    let batch_size = config.training.microbatch(config.training.batch_size);
+    let logprobs = read_logprobs(policy, &rankings, batch_size);
+    let mut sums = PairSums::default();
+    let mut cost = 0.0;
+    for ((ranking, logprobs), ref_logprobs) in rankings.into_iter().zip(&logprobs).zip(ref_logprobs) {
+        cost += sums.add(&Referred { ranking, ref_logprobs }, logprobs, config);
+    }
+    sums.evaluation(cost / data.len() as f64)
+}
+
+/// Loss of one batch, and what its pairs look like.
+#[derive(Default)]
+struct BatchPairs {
+    loss: f64,
+    sums: PairSums,
+}
+
+/// Forward and backward over one batch, in shards and microbatches that weigh as many comparisons as they have.
+fn accumulate(
+    policy: &CausalLm,
+    batch: &[Referred<'_>],
+    config: &DpoConfig,
+    optimizer: &mut Optimizer,
+) -> BatchPairs {
+    let size = config.training.microbatch(batch.len());
+    let device = policy.device();
+    let parts = shards(batch, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
+    let shards = in_parallel(parts.collect(), |(policy, rows)| {
+        let mut found = BatchPairs::default();
+        let mut gradients = Gradients::default();
+        for micro in rows.chunks(size) {
+            let share = micro.len() as f64 / batch.len() as f64;
+            gradients.add(forward_backward(&policy, micro, config, share, &mut found));
+        }
+        (found, gradients)
+    });
+    let mut found = BatchPairs::default();
+    for (shard, gradients) in shards {
+        found.loss += shard.loss;
+        found.sums.merge(&shard.sums);
+        optimizer.add(gradients);
+    }
+    found
+}
+
+/// Gradients of `share` times the loss of some comparisons; adds what it found to `found`.
+fn forward_backward(
+    policy: &CausalLm,
+    rows: &[Referred<'_>],
+    config: &DpoConfig,
+    share: f64,
+    found: &mut BatchPairs,
+) -> Gradients {
+    let device = policy.device().inner();
+    let rankings: Vec<&Ranking> = rows.iter().map(|row| row.ranking).collect();
+    let logprobs = completion_logprobs(policy, &rankings);
+    let data = logprobs.clone().inner().into_data();
+    let read = split(data.as_slice::<f32>().expect("the model computes in f32"), &rankings);
+    for (row, logprobs) in rows.iter().zip(&read) {
+        found.sums.add(row, logprobs, config);
+    }
+    let ref_logprobs: Vec<f32> = rows.iter().flat_map(|row| row.ref_logprobs).copied().collect();
+    let rewards =
+        implicit_rewards(logprobs, Tensor::from_data(ref_logprobs.as_slice(), &device), config.beta);
+    let loss = dpo_loss(rewards, &ScorePairs::of(&rankings, &device), config.label_smoothing) * share;
+    found.loss += loss.clone().into_scalar::<f64>();
+    Gradients::of(policy, loss)
+}
+
+fn save(
+    dir: &Path,
+    policy: &CausalLm,
+    text: Text<'_>,
+    progress: Option<(&Optimizer, usize)>,
+) -> Result<(), Error> {
+    policy.save(dir, text.tokenizer.special().eos)?;
+    text.save(dir)?;
+    if let Some((optimizer, step)) = progress {
+        save_progress(dir, optimizer, step)?;
+    }
+    Ok(())
+}
+
+fn resume(dir: &Path, optimizer: &mut Optimizer, policy: CausalLm) -> Result<(CausalLm, usize), Error> {
+    let context = policy.config().max_seq_len;
+    let policy = CausalLm::load(dir, &policy.device().inner())?.train();
+    policy.config().check_context(context)?;
+    let step = load_progress(dir, optimizer, &policy)?;
+    Ok((policy, step))
+}
