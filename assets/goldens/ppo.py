@@ -108,7 +108,56 @@ SHARED = {
     ],
     "minibatches": [[list(range(6))]] * 4,
 }
+# All of the paper at once on the rollout of the first case: the score one past the end, pretraining text in each update,
+# the averaged policy, and TensorFlow's epsilon.
+FULL = {
+    "config": SEPARATE["config"]
+    | {
+        "ema_decay": 0.75,
+        "rollout": SEPARATE["config"]["rollout"] | {"score_at": "past_end"},
+        "ptx": {"coef": 1.5, "sequences_per_episode": 0.5},
+        "optimizer": SEPARATE["config"]["optimizer"] | {"epsilon_style": "tensorflow", "epsilon": 1e-4},
+    },
+    "rows": SEPARATE["rows"],
+    "minibatches": SEPARATE["minibatches"],
+    # Each with its first target; the third is the rest of a longer text, without a start token of its own.
+    "texts": [[[1, 50, 41, 9, 3], 1], [[1, 23, 61, 3], 1], [[35, 18, 18, 30, 3], 0]],
+    # Two to a minibatch, from one shuffled pass after another.
+    "text_minibatches": [[[2, 0], [1, 2]], [[0, 1], [0, 1]], [[2, 2], [0, 1]]],
+}
 EOS = 3
+
+
+class TensorFlowAdamW:
+    """Epsilon beside the root that is not corrected for its bias; the correction is in the step size."""
+
+    def __init__(self, module, settings):
+        self.parameters, self.settings, self.updates = list(module.parameters()), settings, 0
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+
+    def zero_grad(self):
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self):
+        rate, beta_1, beta_2 = (self.settings[name] for name in ("learning_rate", "beta_1", "beta_2"))
+        self.updates += 1
+        size = rate * (1 - beta_2**self.updates) ** 0.5 / (1 - beta_1**self.updates)
+        for parameter, (first, second) in zip(self.parameters, self.moments):
+            if parameter.grad is None:
+                continue
+            first.mul_(beta_1).add_((1 - beta_1) * parameter.grad)
+            second.mul_(beta_2).add_((1 - beta_2) * parameter.grad**2)
+            parameter.mul_(1 - rate * self.settings["weight_decay"])
+            parameter.sub_(size * first / (second.sqrt() + self.settings["epsilon"]))
+
+
+def optimizer_of(module, settings, learning_rate):
+    settings = settings | {"learning_rate": learning_rate}
+    if settings.get("epsilon_style") == "tensorflow":
+        return TensorFlowAdamW(module, settings)
+    return adamw(module, settings)
 
 
 class ValueHead(nn.Module):
@@ -141,8 +190,25 @@ def completion_logprobs(policy, episode, temperature):
 
 
 def completion_values(critic, episode):
-    """The value of the state before each token of the completion."""
-    return forward(critic.values, episode["row"])[len(episode["prompt"]) - 1 : -1]
+    """The value of the state before each token of the completion; and of that behind the end, where the score stands."""
+    values = forward(critic.values, episode["row"])[len(episode["prompt"]) - 1 :]
+    return values if episode["past_end"] else values[:-1]
+
+
+def is_past_end(episode, rollout):
+    """An answer that ends before the last place has room behind its end."""
+    ended, n = episode["row"][-1] == EOS, len(episode["row"]) - len(episode["prompt"])
+    return rollout.get("score_at") == "past_end" and ended and n < rollout["max_new_tokens"]
+
+
+def text_loss(policy, texts):
+    """Mean negative log-likelihood of every token from the first target on, but for the first of a row."""
+    found = []
+    for tokens, first in texts:
+        log_probs = forward(policy, tokens)[:-1].log_softmax(-1)
+        taken = log_probs[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])]
+        found.append(taken[max(first, 1) - 1 :])
+    return -torch.cat(found).mean()
 
 
 def final_score(episode, rollout):
@@ -177,10 +243,12 @@ def prepare(episodes, policy, reference, critic, config):
     temperature, settings = rollout["temperature"], config["ppo"]
     with torch.no_grad():
         for e in episodes:
+            e["past_end"] = is_past_end(e, rollout)
             e["old"], _ = completion_logprobs(policy, e, temperature)
             e["ref"], _ = completion_logprobs(reference, e, temperature)
             e["values"] = completion_values(critic, e)
     rewards = [-kl_coef * (e["old"] - e["ref"]) for e in episodes]
+    rewards = [torch.cat([r, r.new_zeros(1)]) if e["past_end"] else r for r, e in zip(rewards, episodes)]
     for reward, e in zip(rewards, episodes):
         reward[-1] += final_score(e, rollout)
     if settings.get("whiten_rewards"):
@@ -188,7 +256,9 @@ def prepare(episodes, policy, reference, critic, config):
     for reward, e in zip(rewards, episodes):
         found = advantages_and_returns(reward, e["values"], settings.get("gamma", 1.0), settings.get("gae_lambda", 0.95))
         e["advantages"], e["returns"] = found
-    for whitened, e in zip(standardise([e["advantages"] for e in episodes], keep_mean=False), episodes):
+    # Behind the end there is a value to learn, but no token to choose.
+    chosen = [e["advantages"][: len(e["old"])] for e in episodes]
+    for whitened, e in zip(standardise(chosen, keep_mean=False), episodes):
         e["advantages"] = whitened
 
     returns = torch.cat([e["returns"] for e in episodes])
@@ -246,16 +316,23 @@ def update(case, episodes, policy, reference, critic):
     settings, separate = config["ppo"], config["critic"]["kind"] == "reward_model"
     metrics = prepare(episodes, policy, reference, critic, config)
     if separate:
-        trained = [(policy, adamw(policy, config["optimizer"] | {"learning_rate": config["learning_rate"]}))]
-        trained += [(critic, adamw(critic, config["optimizer"] | {"learning_rate": config["critic"]["learning_rate"]}))]
+        trained = [(policy, optimizer_of(policy, config["optimizer"], config["learning_rate"]))]
+        trained += [(critic, optimizer_of(critic, config["optimizer"], config["critic"]["learning_rate"]))]
     else:
         # The critic holds the policy's backbone, whose embedding is the policy's head: all that there is.
         trained = [(critic, adamw(critic, config["optimizer"] | {"learning_rate": config["learning_rate"]}))]
     steps = []
-    for minibatch in (minibatch for epoch in case["minibatches"] for minibatch in epoch):
+    average = [weight.detach().clone() for weight in policy.parameters()]
+    minibatches = [minibatch for epoch in case["minibatches"] for minibatch in epoch]
+    text_minibatches = [rows for epoch in case.get("text_minibatches", []) for rows in epoch]
+    for turn, minibatch in enumerate(minibatches):
         policy_loss, value_loss, entropy, logged = losses([episodes[i] for i in minibatch], policy, critic, config)
         objective = policy_loss - settings.get("entropy_coef", 0.0) * entropy
         loss = objective + (1.0 if separate else settings["vf_coef"]) * value_loss
+        if text_minibatches:
+            ptx_loss = text_loss(policy, [case["texts"][i] for i in text_minibatches[turn]])
+            logged["ptx/loss"] = ptx_loss.item()
+            loss = loss + config["ptx"]["coef"] * ptx_loss
         for _, optimizer in trained:
             optimizer.zero_grad()
         loss.backward()
@@ -263,7 +340,14 @@ def update(case, episodes, policy, reference, critic):
         norms = [nn.utils.clip_grad_norm_(module.parameters(), limit).item() for module, _ in trained]
         for _, optimizer in trained:
             optimizer.step()
+        if "ema_decay" in config:
+            decay = config["ema_decay"]
+            average = [decay * a + (1 - decay) * w.detach() for a, w in zip(average, policy.parameters())]
         steps.append(logged | {"policy/grad_norm": norms[0]})
+    if "ema_decay" in config:
+        with torch.no_grad():
+            for weight, mean in zip(policy.parameters(), average):
+                weight.copy_(mean)
     for name in steps[0]:
         metrics[name] = np.mean([step[name] for step in steps])
     metrics["val/ratio_var"] = np.var([step["val/ratio"] for step in steps])
@@ -275,7 +359,7 @@ def update(case, episodes, policy, reference, critic):
 
 def models(name):
     """The golden models as Temper loads them, in float64."""
-    if name == "separate":
+    if name in ("separate", "full"):
         policy, reference, critic = Gpt2Lm(), Gpt2Lm(activation="relu", tied=False), Scalar(Gpt2Backbone(), "last")
         seeds = [(policy, 2), (reference, 2), (critic, 4)]
     else:
@@ -304,5 +388,5 @@ def write_case(out, name, case):
 def write_ppo(out):
     directory = out / "ppo"
     directory.mkdir(exist_ok=True)
-    for name, case in (("separate", SEPARATE), ("shared", SHARED)):
+    for name, case in (("separate", SEPARATE), ("shared", SHARED), ("full", FULL)):
         write_case(directory, name, case)

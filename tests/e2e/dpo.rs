@@ -30,7 +30,7 @@ fn it_turns_comparisons_into_a_policy() {
 
     // The output is a policy like any other.
     temper.run("generate --model dpo/final --prompt Hi --max-new-tokens 3").ok();
-    temper.run("eval --model dpo/final --against sft/final --judge reward/final --data prompts.jsonl").ok();
+    temper.run("eval --model dpo/final --against sft/final --judge reward/final --data prompts.jsonl --max-new-tokens 9").ok();
     temper.run(&format!("{DPO} --out again --set max_steps=1").replace("sft/final", "dpo/best")).ok();
     temper.run("report dpo").ok();
     assert!(temper.read("dpo/report.html").contains("Implicit reward, chosen"));

@@ -312,10 +312,10 @@ impl std::fmt::Debug for Said {
 }
 
 fn is_progress(line: &str) -> bool {
-    let stages = ["sft step", "reward step", "ppo step", "sft:", "reward:", "ppo:"];
+    let stages = ["sft", "reward", "dpo", "ppo"].map(|stage| [format!("{stage} step"), format!("{stage}:")]);
     line.starts_with("note: ")
         || line.starts_with("stage ")
-        || stages.iter().any(|stage| line.starts_with(stage))
+        || stages.as_flattened().iter().any(|stage| line.starts_with(stage.as_str()))
 }
 
 /// The keys of an object in their order.

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use temper_model::{CausalLm, ScalarModel};
-use temper_ppo::{Critic, CriticKind, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, Text, train};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_ppo::{
+    Critic, CriticKind, Data, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, Text, TextDataset, train,
+};
+use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, shuffled};
 
 use crate::backends::{Backend, backends};
@@ -28,7 +30,7 @@ fn models(case: &str, backend: &Backend) -> Models {
     let lm = |name: &str| CausalLm::load(&path(name), &backend.device).unwrap();
     let critic = || ScalarModel::load(&path("gpt2-reward"), &backend.device).unwrap();
     match case {
-        "separate" => Models {
+        "separate" | "full" => Models {
             policy: lm("gpt2"),
             ref_policy: lm("gpt2-untied"),
             critic: Critic::Separate(Box::new(critic())),
@@ -57,6 +59,21 @@ fn assert_minibatches(config: &PpoConfig, expected: &Value) {
     }
 }
 
+/// The texts of a case with pretraining, and a check that chance draws them as the golden was told.
+fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<TextDataset> {
+    let text = |text: &Value| Example {
+        tokens: numbers(&text[0]).iter().map(|&id| id as u32).collect(),
+        prompt_len: number(&text[1]) as usize,
+        n_cut: 0,
+    };
+    let examples: Vec<Example> = texts.as_array()?.iter().map(text).collect();
+    let expected: Vec<u32> = minibatches.as_array()?.iter().flat_map(rows).flatten().collect();
+    let pass = |pass: u64| shuffled(examples.len(), &mut Seed(config.seed).stream_at("ptx", pass));
+    let found: Vec<u32> = (0..).flat_map(pass).map(|i| i as u32).take(expected.len()).collect();
+    assert_eq!(found, expected, "the texts of the minibatches");
+    Some(TextDataset { examples })
+}
+
 /// Weights of a file whose names start with `network.`, and without it.
 fn of(network: &str, all: &BTreeMap<String, Stored>) -> BTreeMap<String, Stored> {
     let prefix = format!("{network}.");
@@ -70,13 +87,14 @@ fn assert_step_equals_pytorchs(name: &str) {
     let golden = |key: &str| section(&file, key);
     let config: PpoConfig = serde_json::from_value(golden("config")).unwrap();
     let has_critic = config.advantage.kind.has_critic();
-    assert_eq!(has_critic && config.critic.kind == CriticKind::RewardModel, name == "separate");
+    assert_eq!(has_critic && config.critic.kind == CriticKind::RewardModel, ["separate", "full"].contains(&name));
     let prompts = rows(&golden("prompts"));
     let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { text: String::new(), tokens });
     let prompts = PromptDataset { prompts: prompts.collect(), n_dropped: 0 };
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
     let scores: Vec<f32> = numbers(&golden("scores")).iter().map(|&s| s as f32).collect();
     assert_minibatches(&config, &golden("minibatches"));
+    let texts = texts(&config, &golden("texts"), &golden("text_minibatches"));
     let weights = read(&path(&format!("ppo/{name}.safetensors")));
 
     for backend in backends() {
@@ -87,7 +105,8 @@ fn assert_step_equals_pytorchs(name: &str) {
         };
         let mut run = Run::ephemeral().unwrap();
         let text = Text { tokenizer: &tokenizer, template: &template };
-        train(&config, models(name, &backend), text, &prompts, &mut score, &mut run).unwrap();
+        let data = Data { texts: texts.as_ref(), ..Data::from(&prompts) };
+        train(&config, models(name, &backend), text, data, &mut score, &mut run).unwrap();
         assert_eq!(sampled, rows(&golden("rows")), "{}: the rollout", backend.name);
 
         let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();
@@ -108,6 +127,13 @@ fn assert_step_equals_pytorchs(name: &str) {
 #[test]
 fn a_ppo_step_with_a_critic_of_its_own_equals_pytorchs() {
     assert_step_equals_pytorchs("separate");
+}
+
+/// With the score one past the end, pretraining text in each update, the moving average of the policy, and
+/// TensorFlow's epsilon: what is left of the paper, and of lm-human-preferences.
+#[test]
+fn a_whole_step_of_ppo_ptx_equals_pytorchs() {
+    assert_step_equals_pytorchs("full");
 }
 
 /// The notebook's arrangement: one network with a value head, one optimizer for the weighted sum of the losses.

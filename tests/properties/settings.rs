@@ -8,6 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -26,6 +27,7 @@ fn read_settings(bytes: &[u8]) {
     fs::write(&path, bytes).unwrap();
     let _ = resolve::<SftConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
     let _ = resolve::<RewardConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
+    let _ = resolve::<DpoConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
     let _ = resolve::<PpoConfig>(None, Some(&path), &[]).and_then(|config| config.validate());
     let _ =
         Run::open(&dir.path().join("run"), "sft", &String::from_utf8_lossy(bytes), &Inputs::default(), false);
@@ -63,10 +65,11 @@ const ROWS: [&str; 3] = [
      \"rejected\":\"\\n\\nHuman: hi\\n\\nAssistant: 您好\"}\n",
 ];
 
-fn defaults() -> [String; 3] {
+fn defaults() -> [String; 4] {
     [
         to_commented_toml(&SftConfig::default()).unwrap(),
         to_commented_toml(&RewardConfig::default()).unwrap(),
+        to_commented_toml(&DpoConfig::default()).unwrap(),
         to_commented_toml(&PpoConfig::default()).unwrap(),
     ]
 }
@@ -83,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_settings_are_settings_or_an_error(which in 0usize..3, damages in damages()) {
+    fn damaged_settings_are_settings_or_an_error(which in 0usize..4, damages in damages()) {
         read_settings(&damaged(defaults()[which].as_bytes(), &damages));
     }
 
@@ -143,6 +146,7 @@ where
 fn no_setting_is_negative_infinite_or_no_number() {
     check_refused::<SftConfig>(SftConfig::validate, &[]);
     check_refused::<RewardConfig>(RewardConfig::validate, &[]);
+    check_refused::<DpoConfig>(DpoConfig::validate, &[]);
     let signed = ["rollout.missing_eos_value", "ppo.vf_coef", "ppo.entropy_coef"];
     check_refused::<PpoConfig>(PpoConfig::validate, &signed);
 }

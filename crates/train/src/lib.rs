@@ -1,4 +1,4 @@
-//! Bookkeeping of training runs, shared by the three stages: settings, data files, seeds, schedules, batches,
+//! Bookkeeping of training runs, shared by the stages: settings, data files, seeds, schedules, batches,
 //! metrics, checkpoints and run directories.
 //!
 //! Invariant: this crate knows no model, no tokenizer and no text of its own. A formula belongs into
