@@ -121,9 +121,9 @@ FULL = {
     "rows": SEPARATE["rows"],
     "minibatches": SEPARATE["minibatches"],
     # Each with its first target; the third is the rest of a longer text, without a start token of its own.
-    "texts": [[[1, 50, 41, 9, 3], 1], [[1, 23, 61, 3], 1], [[35, 18, 18, 30, 3], 0]],
+    "texts": [[[1, 50, 41, 9, 3], 1], [[1, 23, 58, 3], 1], [[35, 18, 18, 30, 3], 0]],
     # Two to a minibatch, from one shuffled pass after another.
-    "text_minibatches": [[[2, 0], [1, 2]], [[0, 1], [0, 1]], [[2, 2], [0, 1]]],
+    "text_minibatches": [[[2, 1], [0, 0]], [[2, 1], [2, 1]], [[0, 0], [2, 1]]],
 }
 EOS = 3
 

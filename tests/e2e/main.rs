@@ -17,3 +17,4 @@ mod rewards;
 mod selection;
 mod stages;
 mod util;
+mod whole;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use temper_dpo::DpoConfig;
 use temper_model::Pooling;
-use temper_ppo::{AdvantageKind, Critic, Models, Sample};
+use temper_ppo::{AdvantageKind, Critic, Data, Models, Sample, ScoreAt, Scorers, TextDataset};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Inputs, Run, Schedule, ScheduleKind, TrainingConfig};
 
 use crate::setup::{
@@ -147,6 +147,43 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
             temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
         });
     }
+}
+
+/// The averaged policy and the place among the texts too; and what is only recorded.
+#[test]
+fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
+    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
+    let text = |tokens: &[u32]| Example { tokens: tokens.into(), prompt_len: 1, n_cut: 0 };
+    let texts = TextDataset { examples: vec![text(&[1, 4, 5, 3]), text(&[1, 6, 3]), text(&[1, 7, 8, 9, 3])] };
+    let mut config = toy_config(4, 6);
+    (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
+    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 3);
+    (config.ptx.sequences_per_episode, config.ema_decay) = (0.6, 0.9);
+    config.rollout.score_at = ScoreAt::PastEnd;
+    assert_resumes(|run| {
+        let models = Models { policy: toy_model(1), ref_policy: toy_model(1), critic: Critic::ValueHead };
+        let side = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+        let first = |sample: &Sample<'_>| sample.completion_tokens[0] as f32 / 8.0;
+        let scorers = Scorers {
+            score: &mut |samples: &[Sample<'_>]| Ok(samples.iter().map(first).collect()),
+            token_rewards: Some(&mut |samples: &[Sample<'_>]| {
+                Ok(samples
+                    .iter()
+                    .map(|s| s.completion_tokens.iter().map(|&t| t as f32 / 99.0).collect())
+                    .collect())
+            }),
+            gold: Some(&mut |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| -first(s)).collect())),
+        };
+        let data = Data { texts: Some(&texts), ..Data::from(&data) };
+        temper_ppo::train(&config, models, side, data, scorers, run).unwrap();
+        let differ = |a: &str, b: &str| {
+            let read = |dir: &str| std::fs::read(run.dir().join(dir).join("model.safetensors")).unwrap();
+            assert_ne!(read(a), read(b), "{a} and {b}");
+        };
+        differ("checkpoints/step-000004", "checkpoints/step-000004/ema");
+        differ("final", "checkpoints/step-000006/ema");
+    });
 }
 
 #[test]

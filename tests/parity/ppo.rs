@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use temper_model::{CausalLm, ScalarModel};
 use temper_ppo::{
-    Critic, CriticKind, Data, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, Text, TextDataset, train,
+    Critic, CriticKind, Data, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, Text, TextDataset,
+    train,
 };
 use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, shuffled};
@@ -87,7 +88,10 @@ fn assert_step_equals_pytorchs(name: &str) {
     let golden = |key: &str| section(&file, key);
     let config: PpoConfig = serde_json::from_value(golden("config")).unwrap();
     let has_critic = config.advantage.kind.has_critic();
-    assert_eq!(has_critic && config.critic.kind == CriticKind::RewardModel, ["separate", "full"].contains(&name));
+    assert_eq!(
+        has_critic && config.critic.kind == CriticKind::RewardModel,
+        ["separate", "full"].contains(&name)
+    );
     let prompts = rows(&golden("prompts"));
     let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { text: String::new(), tokens });
     let prompts = PromptDataset { prompts: prompts.collect(), n_dropped: 0 };
