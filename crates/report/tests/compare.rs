@@ -8,7 +8,7 @@ use temper_report::{Error, compare, draw};
 /// A run of 100 rollouts whose KL grows to 4 and whose judge, where there is one, turns at √KL = 1.
 fn run(dir: &Path, name: &str, judged: bool) -> PathBuf {
     let dir = dir.join(name);
-    fs::create_dir_all(&dir).unwrap();
+    fs::create_dir_all(&dir).expect("the folder can be made");
     let line = |step: i32| {
         let kl = f64::from(step) / 25.0;
         let root = kl.sqrt();
@@ -16,13 +16,15 @@ fn run(dir: &Path, name: &str, judged: bool) -> PathBuf {
             if judged { format!(",\"objective/gold\":{}", root * (2.0 - root)) } else { String::new() };
         format!("{{\"step\":{step},\"objective/kl\":{kl},\"objective/scores\":{root}{gold}}}\n")
     };
-    fs::write(dir.join("metrics.jsonl"), (1..=100).map(line).collect::<String>()).unwrap();
+    fs::write(dir.join("metrics.jsonl"), (1..=100).map(line).collect::<String>())
+        .expect("the file can be written");
     dir
 }
 
 fn page(written: &[PathBuf]) -> String {
-    let html = written.iter().find(|path| path.extension().is_some_and(|e| e == "html")).unwrap();
-    fs::read_to_string(html).unwrap()
+    let html =
+        written.iter().find(|path| path.extension().is_some_and(|e| e == "html")).expect("a page is written");
+    fs::read_to_string(html).expect("the page can be read")
 }
 
 #[test]
