@@ -181,14 +181,21 @@ mod tests {
         for step in 1..=4 {
             checks.look_at_scores(&PpoConfig::default(), &[1.5; 4], step, &mut run);
         }
+        let mut config = PpoConfig::default();
+        (config.advantage.kind, config.rollout.samples_per_prompt) = (crate::AdvantageKind::Rloo, 2);
+        let mut checks = Checks::default();
+        for step in 1..=4 {
+            checks.look_at_scores(&config, &[1.5, 1.5, 2.5, 2.5], step, &mut run);
+        }
         let said = said.lock().unwrap();
-        let [ratio, kl, flat] = said.as_slice() else { panic!("{said:?}") };
+        let [ratio, kl, flat, flat_groups] = said.as_slice() else { panic!("{said:?}") };
         assert!(
             ratio.starts_with("step 3: ") && ratio.contains("2.0e-2") && ratio.contains("temperature"),
             "{ratio}"
         );
         let known = flat.starts_with("step 3: all answers of a rollout score the same");
         assert!(known && !flat.contains("  "), "{flat}");
+        assert!(flat_groups.starts_with("step 3: all answers to a prompt score the same"), "{flat_groups}");
         assert!(kl.starts_with("step 3: ") && kl.contains("-0.20 nats") && kl.contains("top-p"), "{kl}");
     }
 }
