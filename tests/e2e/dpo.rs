@@ -33,7 +33,7 @@ fn it_turns_comparisons_into_a_policy() {
     temper.run("eval --model dpo/final --against sft/final --judge reward/final --data prompts.jsonl --max-new-tokens 9").ok();
     temper.run(&format!("{DPO} --out again --set max_steps=1").replace("sft/final", "dpo/best")).ok();
     temper.run("report dpo").ok();
-    assert!(temper.read("dpo/report.html").contains("Implicit reward, chosen"));
+    assert!(temper.read("dpo/report.html").contains("Implied reward, chosen"));
 }
 
 #[test]

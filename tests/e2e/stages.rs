@@ -219,7 +219,9 @@ fn a_finished_pipeline_does_nothing_again() {
             "eos_rate",
             "win_rate",
             "win_rate_ci95",
-            "prompts"
+            "prompts",
+            "text_loss_sft",
+            "text_loss_ppo"
         ]
     );
     assert!(temper.path("run/report.html").is_file());

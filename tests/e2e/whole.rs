@@ -57,24 +57,22 @@ fn demonstrations_score_0_on_average_with_a_normalised_reward_model() {
 #[test]
 fn ppo_mixes_text_in_averages_the_policy_and_records_a_judge() {
     let temper = with_texts();
-    temper
-        .run(&format!(
-            "{PPO} --ptx-data texts.jsonl --gold reward/final --set ema_decay=0.9 --set rollout.score_at=past_end \
-             --set ptx.sequences_per_episode=0.5 --set checkpoint_every=2"
-        ))
-        .ok();
+    let whole = format!(
+        "{PPO} --ptx-data texts.jsonl --set ema_decay=0.9 --set rollout.score_at=past_end \
+         --set ptx.sequences_per_episode=0.5 --set checkpoint_every=2"
+    );
+    temper.run(&format!("{whole} --gold reward/final")).ok();
     let metrics = temper.read("ppo/metrics.jsonl");
     let lines: Vec<serde_json::Value> =
         metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &lines {
-        // The judge is the reward model itself, which reads the decoded text.
-        let (score, gold) = (&line["objective/scores"], &line["objective/gold"]);
-        let apart = score.as_f64().unwrap() - gold.as_f64().unwrap();
-        assert!(apart.abs() < 1e-3, "{score} {gold}");
-        assert!(line["ptx/loss"].as_f64().unwrap() > 0.0);
+        assert!(line["objective/gold"].is_f64() && line["ptx/loss"].as_f64().unwrap() > 0.0, "{line}");
     }
     let weights = |dir: &str| temper.bytes(&format!("ppo/{dir}/model.safetensors"));
     assert_ne!(weights("checkpoints/step-000002"), weights("checkpoints/step-000002/ema"));
+    // What is recorded is not learned from.
+    temper.run(&whole.replace("--out ppo", "--out unwatched")).ok();
+    assert_eq!(weights("final"), temper.bytes("unwatched/final/model.safetensors"));
     temper.run("generate --model ppo/final --prompt hi --greedy --max-new-tokens 4").ok();
 }
 

@@ -364,10 +364,29 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub judge_seconds: f64,
     #[command(flatten)]
+    pub best_of: BestOf,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+}
+
+/// Several answers to a prompt, of which a reward model picks one.
+#[derive(Clone, Debug, Args)]
+pub struct BestOf {
+    /// Of so many answers of `--model` to each prompt, take the one that `--reward` scores highest
+    #[arg(
+        long = "best-of",
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..),
+        requires_all = ["against", "reward"]
+    )]
+    pub n: u16,
+    /// The reward model that picks
+    #[arg(long, value_name = "DIR", requires = "n")]
+    pub reward: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

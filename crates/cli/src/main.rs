@@ -2,6 +2,7 @@
 
 mod answers;
 mod args;
+mod best_of;
 mod commands;
 mod device;
 mod failure;

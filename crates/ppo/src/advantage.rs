@@ -235,6 +235,7 @@ mod tests {
             padded.completion_len += 3;
             let pad = |x: &Tensor<2>| Tensor::cat(vec![x.clone(), Tensor::zeros([8, 3], &x.device())], 1);
             padded.completion_mask = pad(&rollout.completion_mask);
+            padded.value_mask = pad(&rollout.value_mask);
             padded.old_logprobs = pad(&rollout.old_logprobs);
             padded.ref_logprobs = pad(&rollout.ref_logprobs);
             padded.values = pad(&rollout.values);

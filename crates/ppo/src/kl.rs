@@ -51,18 +51,18 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    /// r = ln 2, −ln 2, 0: 2 − ln 2 − 1, ½ + ln 2 − 1 and 0, whose mean is 1/6; the pad counts nothing.
+    /// r = ln 2, −ln 4, 0: 2 − ln 2 − 1, ¼ + 2 ln 2 − 1 and 0, together ¼ + ln 2; the pad counts nothing.
     #[test]
     fn the_kl_in_the_loss_is_that_of_eq_4() {
         let tensor = |row: [f32; 4]| Tensor::<2>::from_data([row], &Device::flex());
         let ln_2 = std::f32::consts::LN_2;
         let found = kl_loss(
             tensor([-1.0, -1.0, -2.0, -99.0]),
-            tensor([-1.0 + ln_2, -1.0 - ln_2, -2.0, 99.0]),
+            tensor([-1.0 + ln_2, -1.0 - 2.0 * ln_2, -2.0, 99.0]),
             tensor([1.0, 1.0, 1.0, 0.0]),
         );
         let found: f32 = found.into_scalar();
-        assert!((found - 1.0 / 6.0).abs() < 1e-6, "{found}");
+        assert!((found - (0.25 + ln_2) / 3.0).abs() < 1e-6, "{found}");
     }
 
     const ADAPTIVE: KlConfig = KlConfig { coef: 0.15, target: 6.0, horizon: 10_000.0 };

@@ -213,6 +213,8 @@ nats = 6.0
 kind = \"cosine\"
 # Warm-up
 warmup_steps = 5
+# Its start
+warmup_from = 0.0
 # End
 final_fraction = 0.0
 ";

@@ -331,9 +331,12 @@ impl Update {
             |tensor: &mut Tensor<1>| std::mem::replace(tensor, Tensor::empty([1], &device)).into_data();
         let (mut p, g) = (p.into_data(), g.into_data());
         let (mut first, mut second) = (take(&mut moments.first), take(&mut moments.second));
-        let [beta_1, beta_2, rate, second_scale, epsilon, keep, grad_scale] = [
+        // 1 − β is taken in f64: in f32 that of .999 is wrong from its fifth digit on.
+        let [beta_1, beta_2, rest_1, rest_2, rate, second_scale, epsilon, keep, grad_scale] = [
             self.beta_1,
             self.beta_2,
+            1.0 - self.beta_1,
+            1.0 - self.beta_2,
             self.rate,
             self.second_scale,
             self.epsilon,
@@ -348,8 +351,8 @@ impl Update {
             let v = second.as_mut_slice::<f32>().expect("moments are f32");
             for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
                 let g = g * grad_scale;
-                *m = *m * beta_1 + g * (1.0 - beta_1);
-                *v = *v * beta_2 + g * g * (1.0 - beta_2);
+                *m = *m * beta_1 + g * rest_1;
+                *v = *v * beta_2 + g * g * rest_2;
                 *p = *p * keep - *m / (v.sqrt() * second_scale + epsilon) * rate;
             }
         }

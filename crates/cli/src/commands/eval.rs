@@ -11,7 +11,8 @@ use temper_reward::{RewardDetails, RewardEvaluation, examine};
 use temper_tokenizer::Overflow;
 
 use crate::answers::{Answer, BATCH_SIZE, answer, eos_rate, prompts};
-use crate::args::{EvalArgs, SamplingArgs};
+use crate::args::EvalArgs;
+use crate::best_of::{best_answer, kl_bound};
 use crate::commands::{Outcome, print_json, reward, sft};
 use crate::device;
 use crate::judge::{Duel, Judge, answer_logprobs, estimate, length_controlled, win_rate};
@@ -63,9 +64,9 @@ fn duel(session: &Session, args: &EvalArgs, against: &Path, device: &Device) -> 
     let seed = session.seed.unwrap_or(0);
 
     let (model, text) = load_policy(&args.model, device)?;
-    let first = answer(&model, &text, &prompts, &args.sampling, seed)?;
+    let first = best_answer(&model, &text, &prompts, &args.sampling, seed, &args.best_of, device)?;
     let first_scores = judge.scores(&prompts, &first)?;
-    let reader = Reader::new(&text, &prompts, &first, &args.sampling);
+    let reader = Reader::new(&text, &prompts, &first, args);
     let first_logprobs = reader.as_ref().ok().map(|reader| reader.logprobs(&model));
     let first_vocab = model.config().vocab_size;
     drop(model);
@@ -115,6 +116,8 @@ fn duel(session: &Session, args: &EvalArgs, against: &Path, device: &Device) -> 
         "length_against": mean(&|i| duels[i].lens[1] as f64),
         "tokens": mean(&|i| first[i].tokens.len() as f64),
         "tokens_against": mean(&|i| second[i].tokens.len() as f64),
+        "best_of": args.best_of.n,
+        "best_of_kl_bound": kl_bound(args.best_of.n),
         "kl": kl.map(|(kl, _)| kl),
         "kl_standard_error": kl.and_then(|(_, error)| error),
     }))?;
@@ -135,8 +138,12 @@ impl<'a> Reader<'a> {
         text: &TextSide,
         prompts: &[String],
         answers: &'a [Answer],
-        sampling: &SamplingArgs,
+        args: &EvalArgs,
     ) -> Result<Self, &'static str> {
+        let sampling = &args.sampling;
+        if args.best_of.n > 1 {
+            return Err("the best of several answers is not a draw from the model");
+        }
         if sampling.greedy || sampling.top_k > 0 || sampling.top_p < 1.0 {
             return Err("greedy, top-k and top-p answers are not drawn from the model's whole distribution");
         }

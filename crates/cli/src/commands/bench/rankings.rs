@@ -55,7 +55,8 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         Some(dir) => CausalLm::load(dir, device)?,
         None => imitate(dir.path(), seed, device)?,
     };
-    let mut config: RewardConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Reward)?), None, &[])?;
+    let mut config: RewardConfig =
+        resolve(Some(recipe::stage_settings("courtesy", Stage::Reward)?), None, &[])?;
     config.training.seed = seed.0;
     config.training.checkpoint_every = 0;
     let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
