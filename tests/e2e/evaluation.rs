@@ -102,6 +102,8 @@ fn a_duel_with_oneself_is_a_draw_at_no_distance() {
             "length_against",
             "tokens",
             "tokens_against",
+            "best_of",
+            "best_of_kl_bound",
             "kl",
             "kl_standard_error"
         ]
@@ -230,4 +232,22 @@ fn a_judge_that_cannot_be_is_refused() {
         "eval --model sft/final --against nowhere --judge courtesy --data prompts.jsonl",
         &["courtesy judge"],
     );
+}
+
+#[test]
+fn the_best_of_several_answers_is_that_of_the_highest_score() {
+    let temper = Temper::with_reward_model();
+    let duel = "eval --model sft/final --against sft/final --judge reward/final --data prompts.jsonl --max-new-tokens 6";
+    let found = |flags: &str| temper.run(&format!("{duel} {flags}")).ok().rows()[0].clone();
+    let (one, eight) = (found(""), found("--best-of 8 --reward reward/final"));
+    let score = |row: &serde_json::Value| row["score"].as_f64().unwrap();
+    // The judge is the model that picks, and the first of the eight is the one answer.
+    assert_eq!(score(&one), eight["score_against"].as_f64().unwrap());
+    assert!(score(&eight) > score(&one), "{one} {eight}");
+    assert!(eight["kl"].is_null() && (eight["best_of_kl_bound"].as_f64().unwrap() - 1.204_442).abs() < 1e-5);
+    for (flags, says) in [("--best-of 0 --reward reward/final", "0 is not in"), ("--best-of 4", "--reward")] {
+        let said = temper.run(&format!("{duel} {flags}")).misused();
+        assert!(said.stderr.contains(says), "{said:?}");
+    }
+    temper.refuses(&format!("{duel} --best-of 4 --reward sft/final"), &["reward model"]);
 }

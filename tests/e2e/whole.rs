@@ -3,8 +3,8 @@
 
 use crate::util::Temper;
 
-const PPO: &str = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out ppo --set batch_size=4 \
-                   --set max_steps=3 --set rollout.max_new_tokens=6";
+const PPO: &str = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out ppo --set batch_size=2 \
+                   --set epochs=9 --set max_steps=3 --set rollout.max_new_tokens=6";
 
 fn with_texts() -> Temper {
     let temper = Temper::with_reward_model();

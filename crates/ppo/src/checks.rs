@@ -28,6 +28,8 @@ const EOS_ANSWERS: usize = 50;
 const EXPLAINED_FLOOR: f64 = -1.0;
 /// A critic that starts as the reward model is that far off at first: healthy runs leave it within ten rollouts.
 const EXPLAINED_PATIENCE: usize = 20;
+/// Scores are narrow when their deviation has come down to this share of the greatest.
+const NARROW: f64 = 0.3;
 /// Rollouts in a row without a difference between scores before it is said: one alone may be chance.
 const FLAT_PATIENCE: usize = 3;
 
@@ -42,6 +44,9 @@ pub(crate) struct Checks {
     ends: Streak,
     critic: Streak,
     flat: Streak,
+    /// Standard deviation of the scores: now, and the greatest there was.
+    spread: f64,
+    widest: f64,
 }
 
 impl Checks {
@@ -56,6 +61,8 @@ impl Checks {
             ends: Streak::default(),
             critic: Streak::default(),
             flat: Streak::default(),
+            spread: 0.0,
+            widest: 0.0,
         }
     }
 
@@ -100,10 +107,10 @@ impl Checks {
                 100.0 * metrics.eos_rate
             ));
         }
-        if self
-            .critic
-            .lasts(metrics.explained_var.is_some_and(|share| share < EXPLAINED_FLOOR), EXPLAINED_PATIENCE)
-        {
+        // Of scores that hardly differ any more, as where all is learned, there is nothing to explain.
+        let explains = self.spread < NARROW * self.widest
+            || metrics.explained_var.is_none_or(|share| share >= EXPLAINED_FLOOR);
+        if self.critic.lasts(!explains, EXPLAINED_PATIENCE) {
             warn(format!(
                 "the explained variance is below {EXPLAINED_FLOOR} for {EXPLAINED_PATIENCE} rollouts in a row, now \
                  {:.1}: the critic does not learn (its learning rate, a `ppo.value_clip_range` that is small beside \
@@ -117,6 +124,10 @@ impl Checks {
     pub(crate) fn look_at_scores(&mut self, config: &PpoConfig, scores: &[f64], step: usize, run: &mut Run) {
         let has_critic = config.advantage.kind.has_critic();
         let compared = if has_critic { scores.len() } else { config.rollout.samples_per_prompt };
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        self.spread =
+            (scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / scores.len() as f64).sqrt();
+        self.widest = self.widest.max(self.spread);
         let flat = scores.len() > 1
             && scores.chunks(compared).all(|group| group.iter().all(|score| *score == group[0]));
         if !self.flat.lasts(flat, FLAT_PATIENCE) {
@@ -312,6 +323,21 @@ mod tests {
         assert!(only(said(&config, 1, &vec![endless(1); 60]), 50).contains("50 rollouts"));
         config.rollout.missing_eos = MissingEos::Keep;
         assert_eq!(said(&config, 1, &vec![endless(64); 9]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn where_scores_hardly_differ_any_more_nothing_is_said_of_the_critic() {
+        let learned_all = |spread: f64| {
+            said_of(&PpoConfig::default(), |checks, run| {
+                checks.look_at_scores(&PpoConfig::default(), &[0.0, 1.0], 1, run);
+                for step in 2..40 {
+                    checks.look_at_scores(&PpoConfig::default(), &[1.0 - spread, 1.0], step, run);
+                    checks.look(&PpoMetrics { explained_var: Some(-9.0), ..fine() }, &[0.0; 2], step, run);
+                }
+            })
+        };
+        assert_eq!(learned_all(0.1), Vec::<String>::new());
+        assert_eq!(learned_all(0.8).len(), 1);
     }
 
     #[test]

@@ -130,8 +130,8 @@ pub fn train<'a>(
         metrics.episode = step * rollout.len();
         metrics.lr = lr;
         fill_times(&mut metrics, &rollout, rollout_seconds, started.elapsed().as_secs_f64());
-        checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
         checks.look_at_scores(config, &read_all(vec![rollout.scores]), step, run);
+        checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
         run.log(step, total_steps, &metrics)?;
         learner.remember_score(metrics.scores, config.checkpoint_every);
 
