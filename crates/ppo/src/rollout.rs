@@ -157,7 +157,9 @@ pub(crate) fn collect_rollout(
 
     let ref_policy = Policy { lm: actors.ref_policy.valid(), value_head: None };
     let critic = actors.critic.map(ScalarModel::valid);
-    let size = if config.ppo.minibatch_size == 0 { batch } else { config.ppo.minibatch_size };
+    // As many episodes at once as an update takes, so that both need the same memory.
+    let sizes = [config.ppo.microbatch_size, config.ppo.minibatch_size];
+    let size = sizes.into_iter().find(|&size| size > 0).unwrap_or(batch);
     let parts = shards(&rows, &device)
         .into_iter()
         .map(|(first, rows)| (policy.clone(), ref_policy.clone(), critic.clone(), first, rows));
