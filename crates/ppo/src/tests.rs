@@ -13,9 +13,9 @@ use crate::learner::{Learner, Recorded};
 use crate::metrics::PpoMetrics;
 use crate::prompts::EncodedPrompt;
 use crate::rewards::shape_rewards;
-use crate::rollout::{Rollout, collect_rollout};
+use crate::rollout::{Rollout, Scorers, collect_rollout};
 use crate::train::Targets;
-use crate::{MissingEos, PpoConfig, Sample};
+use crate::{MissingEos, PpoConfig, Sample, ScoreAt};
 
 pub(crate) const EOS: u32 = 3;
 const VOCAB: usize = 8;
@@ -473,4 +473,79 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
+}
+
+/// One reward for each token of an answer, 1, 2, 3, …, less one at the end if `n_short` is 1.
+fn counted(samples: &[Sample<'_>], n_short: usize) -> Vec<Vec<f32>> {
+    let row =
+        |sample: &Sample<'_>| (1..=sample.completion_tokens.len() - n_short).map(|t| t as f32).collect();
+    samples.iter().map(row).collect()
+}
+
+/// A rollout of `config` with token rewards and no score.
+fn collect_counted(config: &PpoConfig, n_short: usize) -> Result<Rollout, crate::Error> {
+    let (tokenizer, learner) = (Tokenizer::byte(), learner(config, Critic::ValueHead));
+    let reference = language_model(1);
+    let prompts = prompts(8);
+    let prompts: Vec<&EncodedPrompt> = prompts.iter().collect();
+    let mut scorers = Scorers {
+        score: &mut |samples: &[Sample<'_>]| Ok(vec![0.0; samples.len()]),
+        token_rewards: Some(&mut |samples: &[Sample<'_>]| Ok(counted(samples, n_short))),
+        gold: None,
+    };
+    collect_rollout(config, &learner.actors(&reference, &tokenizer), &prompts, 17, 1, &mut scorers)
+}
+
+#[test]
+fn token_rewards_are_to_come_until_their_token_is_there() {
+    let mut config = config();
+    (config.kl.coef, config.ppo.gae_lambda) = (0.0, 1.0);
+    let rollout = collect_counted(&config, 0).unwrap();
+    let (found, metrics, _) = targets(&config, &rollout);
+    let returns = numbers(found.returns);
+    let lens: Vec<usize> =
+        rollout.rows.iter().zip(&rollout.prompt_lens).map(|(row, p)| row.len() - p).collect();
+    for (row, &len) in lens.iter().enumerate() {
+        for t in 0..rollout.completion_len {
+            let to_come: usize = (t + 1..=len).sum();
+            let found = returns[row * rollout.completion_len + t];
+            assert!((found - to_come as f64).abs() < 1e-4, "row {row}, token {t}: {found} {to_come}");
+        }
+    }
+    let mean = lens.iter().map(|len| len * (len + 1) / 2).sum::<usize>() as f64 / lens.len() as f64;
+    assert!((metrics.token_rewards.unwrap() - mean).abs() < 1e-4, "{metrics:?}");
+}
+
+#[test]
+fn too_few_token_rewards_are_refused() {
+    let error = collect_counted(&config(), 1).unwrap_err().to_string();
+    assert!(error.contains("token rewards for an answer of") && error.contains("step 1"), "{error}");
+}
+
+/// Oracle 10: an answer that ends in the last place is scored there, wherever scores stand; and so is one that does not
+/// end.
+#[test]
+fn a_score_stands_one_past_the_end_where_there_is_room() {
+    let mut config = config();
+    config.rollout.score_at = ScoreAt::PastEnd;
+    config.kl.coef = 0.0;
+    let learner = learner(&config, Critic::ValueHead);
+    let rollout = collect(&config, &learner, &language_model(1), &prompts(32));
+    let shaped = crate::train::targets(&config, &rollout, 0.0).shaped;
+    let (rewards, scores) = (numbers(shaped.rewards), numbers(rollout.scores.clone()));
+    let mut seen = [0; 3];
+    for (row, tokens) in rollout.rows.iter().enumerate() {
+        let len = tokens.len() - rollout.prompt_lens[row];
+        let (place, case) = match (rollout.ended[row], len == config.rollout.max_new_tokens) {
+            (true, false) => (len, 0),
+            (true, true) => (len - 1, 1),
+            (false, _) => (len - 1, 2),
+        };
+        seen[case] += 1;
+        for t in 0..rollout.completion_len {
+            let expected = if t == place { scores[row] } else { 0.0 };
+            assert_eq!(rewards[row * rollout.completion_len + t], expected, "row {row}, column {t}");
+        }
+    }
+    assert!(seen.iter().all(|&n| n > 0), "each kind of answer was there: {seen:?}");
 }
