@@ -46,8 +46,9 @@ fuzz_target!(|data: &[u8]| {
         1 => {
             let checkpoint = DIR.path().join("checkpoints/step-000001");
             fs::write(checkpoint.join("training/manifest.json"), bytes).expect("there is room for a file");
-            let _ = verify(&checkpoint);
-            latest(DIR.path()).expect("what does not fit is passed over");
+            let whole = verify(&checkpoint).is_ok();
+            // The only checkpoint: none to fall back to.
+            assert_eq!(latest(DIR.path()).is_ok(), whole, "what is taken is whole");
         }
         _ => {
             fs::write(&path, bytes).expect("there is room for a file");

@@ -42,7 +42,7 @@ fn demonstrations_score_0_on_average_with_a_normalised_reward_model() {
     for how in ["none", "mean", "mean_std"] {
         temper.run(&format!("{train} {how} --set normalize={how}")).ok();
     }
-    let [plain, mean, both] = ["none", "mean", "mean_std"].map(|how| scores(how));
+    let [plain, mean, both] = ["none", "mean", "mean_std"].map(scores);
     let ((level, scale), (centred, kept), (zero, one)) = (spread(&plain), spread(&mean), spread(&both));
     assert!(level.abs() > 1e-3, "there was something to do: {plain:?}");
     assert!(centred.abs() < 1e-4 && (kept - scale).abs() < 1e-4, "{mean:?}");
