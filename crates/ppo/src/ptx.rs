@@ -75,11 +75,13 @@ pub(crate) fn ptx_step(
         let (mut loss, mut gradients) = (0.0, Gradients::default());
         for micro in rows.chunks(size) {
             let share = micro.iter().map(|row| targets_of(row)).sum::<usize>() as f64 / total as f64;
+            if coef == 0.0 {
+                loss += share * text_loss(&policy.lm.valid(), micro).into_scalar::<f64>();
+                continue;
+            }
             let nll = text_loss(&policy.lm, micro);
             loss += share * nll.clone().into_scalar::<f64>();
-            if coef != 0.0 {
-                gradients.add(Gradients::of(&policy, nll.mul_scalar(coef * share)));
-            }
+            gradients.add(Gradients::of(&policy, nll.mul_scalar(coef * share)));
         }
         (loss, gradients)
     });
