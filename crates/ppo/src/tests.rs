@@ -7,7 +7,7 @@ use temper_model::{CausalLm, Init, ModelConfig, Pooling, ScalarModel};
 use temper_tokenizer::Tokenizer;
 use temper_train::Seed;
 
-use crate::critic::Critic;
+use crate::critic::{Critic, Entropy};
 use crate::gae::Advantages;
 use crate::learner::{Learner, Recorded};
 use crate::metrics::PpoMetrics;
@@ -100,7 +100,7 @@ pub(crate) fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollou
 }
 
 pub(crate) fn learner(config: &PpoConfig, critic: Critic) -> Learner {
-    Learner::new(config, language_model(1), critic)
+    Learner::new(config, language_model(1), critic, VOCAB)
 }
 
 fn both_critics() -> [Critic; 2] {
@@ -298,7 +298,7 @@ fn d2_an_update_moves_the_policy_towards_the_better_answers() {
         let advantages = numbers(targets(&config, &rollout).0.advantages);
         let (_, learner) = updated(&config, learner, &rollout);
         let all: Vec<usize> = (0..48).collect();
-        let output = learner.policy.valid().forward(&rollout.episodes(&all, &Device::flex()), 0.7, false);
+        let output = learner.policy.valid().forward(&rollout.episodes(&all, &Device::flex()), 0.7, Entropy::Skipped);
         let after = numbers(output.logprobs * rollout.completion_mask.clone());
         let gain: f64 = advantages.iter().zip(before.iter().zip(&after)).map(|(a, (b, c))| a * (c - b)).sum();
         assert!(gain > 0.1, "{gain}");
@@ -363,7 +363,7 @@ fn d10_the_entropy_of_a_uniform_policy_is_the_log_of_its_vocabulary() {
     let mut lm = language_model(1);
     let head = lm.lm_head.as_mut().unwrap();
     head.weight = head.weight.clone().map(|weight| weight * 0.0);
-    let learner = Learner::new(&config, lm.clone(), Critic::ValueHead);
+    let learner = Learner::new(&config, lm.clone(), Critic::ValueHead, VOCAB);
     let rollout = collect(&config, &learner, &lm, &prompts(8));
     let (metrics, _) = updated(&config, learner, &rollout);
     let ln_vocab = (VOCAB as f64).ln();
@@ -469,7 +469,7 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let models =
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::None };
     let text = crate::Text { tokenizer: &tokenizer, template: &template };
-    let prompts = crate::PromptDataset { prompts: prompts(2), n_dropped: 0 };
+    let prompts = crate::PromptDataset { prompts: prompts(2), n_dropped: 0, n_truncated: 0 };
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
