@@ -368,7 +368,8 @@ mod tests {
     fn logits_that_are_no_numbers_are_an_error() {
         let mut model = model("tiny");
         // Finite weights, whose products are not.
-        model.transformer.wte.weight = model.transformer.wte.weight.clone().map(|w| w.mul_scalar(1e38));
+        let norm = model.transformer.ln_f.as_mut().unwrap();
+        norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
         let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
         assert_eq!(error.to_string(), "the model's logits are not finite numbers");
     }

@@ -417,7 +417,10 @@ impl Documented for PpoConfig {
             ("learning_rate", "highest learning rate of the policy"),
             ("batch_size", "prompts in one rollout, each answered samples_per_prompt times"),
             ("max_seq_len", "longest prompt and completion together in tokens; 0: the model's context"),
-            ("max_prompt_len", "longest prompt in tokens; 0: the longest that leaves room for max_new_tokens"),
+            (
+                "max_prompt_len",
+                "longest prompt in tokens; 0: the longest that leaves room for max_new_tokens",
+            ),
             ("overflow", "what happens to a longer prompt: drop | truncate_prompt"),
             ("checkpoint_every", "rollouts between checkpoints; 0: none but the last"),
             ("keep_last", "checkpoints that stay, the newest ones"),

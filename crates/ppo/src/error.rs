@@ -48,7 +48,9 @@ pub enum Error {
         max_seq_len: usize,
     },
     /// The text of `rollout.stop_token` is not one token.
-    #[error("`rollout.stop_token` is {text:?}, which the tokenizer makes {n_tokens} tokens of; it must be one")]
+    #[error(
+        "`rollout.stop_token` is {text:?}, which the tokenizer makes {n_tokens} tokens of; it must be one"
+    )]
     StopToken {
         /// The text.
         text: String,

@@ -12,6 +12,7 @@ use temper_train::{
     Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled,
 };
 
+use crate::config::PtxConfig;
 use crate::critic::{Critic, Entropy, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
 use crate::kl::{KlController, kl_loss};
@@ -20,7 +21,6 @@ use crate::metrics::{PpoMetrics, read_all};
 use crate::ptx::{TextDataset, ptx_step};
 use crate::rollout::{Actors, Rollout, select_rows};
 use crate::train::Text;
-use crate::config::PtxConfig;
 use crate::{Error, PpoConfig};
 
 /// Where a checkpoint keeps the averaged policy.

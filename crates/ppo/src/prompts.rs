@@ -95,6 +95,9 @@ mod tests {
         assert_eq!((cut.prompts.len(), cut.n_dropped, cut.n_truncated), (2, 0, 1));
         assert_eq!(cut.prompts[1].tokens, [1, 110 + 4, 103 + 4, 2], "`ng` between the template's tokens");
         let error = dataset(&["too long"], 4, Overflow::Drop).unwrap_err();
-        assert_eq!(error.to_string(), "none of the 1 prompts fits into 4 tokens, which leave room for an answer");
+        assert_eq!(
+            error.to_string(),
+            "none of the 1 prompts fits into 4 tokens, which leave room for an answer"
+        );
     }
 }

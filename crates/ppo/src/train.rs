@@ -120,7 +120,8 @@ pub fn train<'a>(
             let batch = step_prompts(prompts, config.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
             let actors = learner.actors(&ref_policy, text.tokenizer);
-            let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, &mut scorers) {
+            let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, &mut scorers)
+            {
                 Ok(rollout) => rollout,
                 Err(error) => return stop_early(error, &learner, progress, run),
             };
@@ -156,11 +157,11 @@ pub fn train<'a>(
             && (last || due(step, config.eval_every))
         {
             let policy = learner.released();
-            let evaluation =
-                match evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers) {
-                    Ok(evaluation) => evaluation,
-                    Err(error) => return stop_early(error, &learner, progress, run),
-                };
+            let evaluation = match evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers)
+            {
+                Ok(evaluation) => evaluation,
+                Err(error) => return stop_early(error, &learner, progress, run),
+            };
             run.log_evaluation(step, &evaluation)?;
             candidate = Some(match evaluation.gold {
                 Some(gold) => ("eval/gold", gold),
