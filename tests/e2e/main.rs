@@ -14,6 +14,7 @@ mod kills;
 mod presets;
 mod resume;
 mod rewards;
+mod rollouts;
 mod selection;
 mod stages;
 mod util;
