@@ -99,7 +99,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let mut ppo_tokens = 0;
     let mut score = |samples: &[Sample<'_>]| {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
-        Ok(score_samples(&reward_model, samples, samples.len()))
+        Ok(score_samples(&reward_model, samples, true, samples.len()))
     };
     temper_ppo::train(&config, models, text, &prompts, &mut score, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();
