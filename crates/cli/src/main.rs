@@ -8,12 +8,14 @@ mod device;
 mod failure;
 mod inputs;
 mod judge;
+mod lines;
 mod machine;
 mod progress;
 mod recipe;
 mod rewards;
 mod session;
 mod text;
+mod warning;
 
 use std::process::ExitCode;
 

@@ -26,6 +26,7 @@
 mod attention;
 mod backbone;
 mod block;
+mod carried;
 mod checkpoint;
 mod config;
 mod dropout;

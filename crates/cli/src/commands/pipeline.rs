@@ -220,7 +220,7 @@ fn judge(
         let dir = dir.join("final");
         let (model, text) = load_policy(&dir, device)?;
         let answers = answer(&model, &text, &prompts, &sampling, seed)?;
-        let scores = score_answers(&reward_model, &reward_text, &files.reward, &prompts, &answers)?;
+        let scores = score_answers(&reward_model, &reward_text, &text, &prompts, &answers)?;
         let judged = prompts.iter().zip(answers).zip(scores).map(|((prompt, answer), score)| {
             let (gold, right) = rule.judge(prompt, &answer);
             Side { answer, score, gold, right }
