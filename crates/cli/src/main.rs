@@ -14,6 +14,7 @@ mod recipe;
 mod rewards;
 mod session;
 mod text;
+mod without_effect;
 
 use std::process::ExitCode;
 
