@@ -12,6 +12,7 @@ mod evaluation;
 mod groups;
 mod kills;
 mod presets;
+mod reports;
 mod resume;
 mod rewards;
 mod selection;

@@ -89,8 +89,8 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 /// something cannot be read or written, or `out` or the picture is there already and is not an older report.
 pub fn compare(runs: &[PathBuf], points: Option<&Path>, out: &Path) -> Result<Vec<PathBuf>, Error> {
     const TITLE: &str = "Scores against the KL that they cost";
+    files::check_free(out)?;
     let (page, picture_alone) = names_of(out)?;
-    files::check_free(&page)?;
     files::check_free(&picture_alone)?;
     let comparison = compare::Comparison::read(runs, points)?;
     let picture = comparison.picture();
