@@ -7,6 +7,7 @@ mod bad_models;
 mod bad_runs;
 mod cli;
 mod defects;
+mod documents;
 mod dpo;
 mod evaluation;
 mod groups;

@@ -123,3 +123,8 @@ fn names_of(out: &Path) -> Result<(PathBuf, PathBuf), Error> {
     };
     Ok((out.to_path_buf(), picture))
 }
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
