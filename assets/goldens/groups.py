@@ -114,7 +114,8 @@ def prepare(episodes, policy, reference, config):
         "objective/entropy": -np.mean([e["old"].sum().item() for e in episodes]),
         "objective/non_score_reward": -kl_coef * kl,
         "objective/rlhf_reward": np.mean([final_score(e, rollout) for e in episodes]) - kl_coef * kl,
-        "objective/scores": np.mean([e["score"] for e in episodes]),
+        "objective/scores": np.mean([final_score(e, rollout) for e in episodes]),
+        "objective/raw_scores": np.mean([e["score"] for e in episodes]),
         "response_length/mean": np.mean(lens),
     }
 

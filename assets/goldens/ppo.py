@@ -122,8 +122,8 @@ FULL = {
     "minibatches": SEPARATE["minibatches"],
     # Each with its first target; the third is the rest of a longer text, without a start token of its own.
     "texts": [[[1, 50, 41, 9, 3], 1], [[1, 23, 58, 3], 1], [[35, 18, 18, 30, 3], 0]],
-    # Two to a minibatch, from one shuffled pass after another.
-    "text_minibatches": [[[2, 1], [0, 0]], [[2, 1], [2, 1]], [[0, 0], [2, 1]]],
+    # Half a row for each episode of a minibatch of four or two, from one shuffled pass after another.
+    "text_minibatches": [[[2, 1], [0]], [[0, 2], [1]], [[2, 1], [0]]],
 }
 EOS = 3
 
@@ -272,7 +272,8 @@ def prepare(episodes, policy, reference, critic, config):
         "objective/entropy": -torch.stack([e["old"].sum() for e in episodes]).mean(),
         "objective/non_score_reward": -kl_coef * kl,
         "objective/rlhf_reward": np.mean([final_score(e, rollout) for e in episodes]) - kl_coef * kl,
-        "objective/scores": np.mean([e["score"] for e in episodes]),
+        "objective/scores": np.mean([final_score(e, rollout) for e in episodes]),
+        "objective/raw_scores": np.mean([e["score"] for e in episodes]),
         "val/explained_var": 1 - residual.var(correction=0) / returns.var(correction=0),
         "val/num_eos_tokens": sum(ended),
         "response/eos_rate": np.mean(ended),

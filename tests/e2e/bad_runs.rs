@@ -96,14 +96,15 @@ fn an_out_that_holds_another_run_is_refused() {
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run_and_names_the_step() {
     let temper = Temper::with_reward_model();
-    let diverges = "--set learning_rate=1e30 --set checkpoint_every=1 --set epochs=5";
+    let diverges =
+        "--set learning_rate=1e6 --set optimizer.weight_decay=1e6 --set checkpoint_every=1 --set epochs=5";
     for (stage, command) in [
         ("sft", "sft --model gpt2-tiny --data demonstrations.jsonl --out a --set batch_size=2"),
         ("reward", "reward --model sft/final --data comparisons.jsonl --out a --set batch_size=2"),
         (
             "ppo",
             "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out a --set batch_size=3 \
-             --set rollout.max_new_tokens=3 --set critic.learning_rate=1e30",
+             --set rollout.max_new_tokens=3 --set critic.learning_rate=1e6",
         ),
     ] {
         let out = format!("{stage}-diverged");

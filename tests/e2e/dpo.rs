@@ -77,7 +77,7 @@ fn bad_comparisons_and_models_are_refused() {
 fn a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint() {
     let temper = Temper::with_sft();
     let run = "dpo --data comparisons.jsonl --model sft/final --out out --set epochs=9 --set checkpoint_every=1 \
-               --set learning_rate=1e30 --set optimizer.max_grad_norm=0";
+               --set learning_rate=1e6 --set optimizer.weight_decay=1e6 --set optimizer.max_grad_norm=0";
     let said = temper.run(run).failed(&["of step 2 is ", "hint: "]);
     assert!(said.hint().contains("learning_rate"), "{said:?}");
     assert!(temper.path("out/checkpoints/step-000001").is_dir() && !temper.path("out/final").exists());

@@ -16,6 +16,7 @@ mod presets;
 mod reports;
 mod resume;
 mod rewards;
+mod rollouts;
 mod selection;
 mod stages;
 mod util;

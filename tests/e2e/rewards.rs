@@ -24,7 +24,7 @@ fn scores(temper: &Temper, out: &str) -> Vec<f64> {
     let rows = temper.read(&format!("{out}/metrics.jsonl"));
     let score = |row| {
         let row: serde_json::Value = serde_json::from_str(row).expect("a row of metrics");
-        row["objective/scores"].as_f64().expect("a score")
+        row["objective/raw_scores"].as_f64().expect("a score")
     };
     rows.lines().map(score).collect()
 }

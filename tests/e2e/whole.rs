@@ -83,7 +83,7 @@ fn mistakes_in_what_is_mixed_in_are_named() {
         ("--ptx-data demonstrations.jsonl", "missing column `text`"),
         ("--ptx-data nowhere.jsonl", "nowhere.jsonl"),
         ("--gold nobody", "`nobody` is no judge"),
-        ("--set ptx.coef=-1", "`ptx.coef` is -1, it must be 0 or above"),
+        ("--set ptx.coef=-1", "`ptx.coef` is -1, it must be between 0 and 1e9"),
         ("--set ptx.sequences_per_episode=0", "`ptx.sequences_per_episode` is 0"),
         ("--set ema_decay=1", "`ema_decay` is 1, it must be in [0, 1)"),
         ("--set rollout.score_at=start", "wrong value for `rollout.score_at`"),

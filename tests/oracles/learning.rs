@@ -38,7 +38,12 @@ fn sft_learns_eight_lines_by_heart() {
 
     let prompts: Vec<Vec<u32>> =
         LINES.iter().map(|(prompt, _)| template.encode_prompt(&tokenizer, prompt)).collect();
-    let options = GenerateOptions { max_new_tokens: 40, sampler: Sampler::Greedy, eos: 3, seed: 0 };
+    let options = GenerateOptions {
+        max_new_tokens: 40,
+        sampler: Sampler::Greedy,
+        eos: 3,
+        ..GenerateOptions::default()
+    };
     let said = generate(&model, &prompts, &options).unwrap();
     for ((prompt, expected), said) in LINES.iter().zip(said) {
         assert_eq!(tokenizer.decode(&said.tokens), *expected, "{prompt}");
@@ -110,7 +115,12 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let found = temper_dpo::evaluate(&config, &policy, &sft, &held_out);
     assert!(found.rewards_accuracies >= 0.95 && found.rewards_margins > 1.0, "{found:?}");
 
-    let options = GenerateOptions { max_new_tokens: 40, sampler: Sampler::Greedy, eos: 3, seed: 0 };
+    let options = GenerateOptions {
+        max_new_tokens: 40,
+        sampler: Sampler::Greedy,
+        eos: 3,
+        ..GenerateOptions::default()
+    };
     let prompts = [template.encode_prompt(&tokenizer, "When?")];
     let said = |model: &CausalLm| tokenizer.decode(&generate(model, &prompts, &options).unwrap()[0].tokens);
     let (before, after) = (said(&sft), said(&policy));

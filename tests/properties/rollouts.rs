@@ -104,7 +104,11 @@ impl Setup {
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
-        let prompts = PromptDataset { prompts: self.prompts.iter().map(encoded).collect(), n_dropped: 0 };
+        let prompts = PromptDataset {
+            prompts: self.prompts.iter().map(encoded).collect(),
+            n_dropped: 0,
+            n_truncated: 0,
+        };
         let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {
@@ -155,7 +159,7 @@ proptest! {
     ) {
         let model = language_model(&config, seed);
         let sampler = Sampler::Random { temperature, top_k: 0, top_p: 1.0 };
-        let options = GenerateOptions { max_new_tokens: 12, sampler, eos, seed };
+        let options = GenerateOptions { max_new_tokens: 12, sampler, eos, seed, ..GenerateOptions::default() };
         for (prompt, completion) in prompts.iter().zip(generate(&model, &prompts, &options).expect("it fits")) {
             let alone = logprobs_alone(&model, prompt, &completion.tokens, temperature);
             check_close(&completion.logprobs, &alone, "log-probs");
@@ -172,7 +176,7 @@ proptest! {
         seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed);
-        let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::Greedy, eos, seed };
+        let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::Greedy, eos, seed, ..GenerateOptions::default() };
         let together = generate(&model, &prompts, &options).expect("it fits");
         for (prompt, expected) in prompts.iter().zip(&together) {
             let alone = generate(&model, std::slice::from_ref(prompt), &options).expect("it fits").remove(0);

@@ -88,7 +88,16 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         temper_ppo::Error::Train(error) => error.hint(),
         temper_ppo::Error::Model(error) => hint_of_model(error),
         temper_ppo::Error::Tokenizer(error) => hint_of_tokenizer(error),
-        temper_ppo::Error::NothingFits { .. } => too_long(),
+        temper_ppo::Error::NothingFits { .. } => Some(
+            "use a model with a longer context, lower `rollout.max_new_tokens`, or `--set overflow=truncate_prompt`"
+                .into(),
+        ),
+        temper_ppo::Error::NoRoom { .. } => {
+            Some("or raise `max_seq_len`, up to the shortest context of the models".into())
+        }
+        temper_ppo::Error::StopToken { .. } => {
+            Some("a full stop is one token in most vocabularies: `--set rollout.stop_token=.`".into())
+        }
         temper_ppo::Error::NoText { .. } => Some("each row needs a `text` of two tokens or more".into()),
         temper_ppo::Error::NonFiniteLoss { .. } => diverged(),
         temper_ppo::Error::Score { .. } | temper_ppo::Error::BadScores { .. } => {

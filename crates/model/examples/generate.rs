@@ -34,7 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn sample(model: &CausalLm, prompts: &[Vec<u32>]) -> Result<Vec<Completion>, Error> {
     let sampler = Sampler::Random { temperature: 1.0, top_k: 0, top_p: 1.0 };
-    generate(model, prompts, &GenerateOptions { max_new_tokens: 12, sampler, eos: 3, seed: 7 })
+    generate(
+        model,
+        prompts,
+        &GenerateOptions { max_new_tokens: 12, sampler, eos: 3, seed: 7, ..GenerateOptions::default() },
+    )
 }
 
 /// Between the sampler's log-probabilities and those of one forward over prompt and completion.

@@ -72,6 +72,9 @@ pub enum Error {
         /// What it has become.
         value: f32,
     },
+    /// The output of a model is NaN or infinite, although its weights are finite numbers.
+    #[error("the model's logits are not finite numbers")]
+    NonFiniteLogits,
     /// A checkpoint holds another kind of model than the one asked for.
     #[error("{}: this is a {found}, a {expected} is needed", path.display())]
     WrongHead {

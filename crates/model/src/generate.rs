@@ -8,7 +8,7 @@ use crate::Error;
 use crate::heads::CausalLm;
 use crate::input::TokenBatch;
 use crate::kv_cache::KvCache;
-use crate::logprobs::log_probs;
+use crate::logprobs::{first_columns, log_probs};
 use crate::parallel::{in_parallel, shards};
 use crate::sampler::Sampler;
 
@@ -17,18 +17,55 @@ use crate::sampler::Sampler;
 pub struct GenerateOptions {
     /// Longest completion, in tokens, the end token included. A shorter context ends it earlier.
     pub max_new_tokens: usize,
+    /// Longest prompt and completion together, in tokens; never more than the model's context.
+    pub max_seq_len: usize,
     /// How tokens are chosen.
     pub sampler: Sampler,
     /// Ends a completion; kept as its last token.
     pub eos: u32,
-    /// Row i of a call draws from its own stream of this seed: its neighbours cannot change it.
+    /// Another token that ends a completion, once it is long enough.
+    pub stop: Option<StopToken>,
+    /// Only ids below this are sampled. A model may have more embedding rows than its tokenizer has tokens; their
+    /// probability is 0 here, and the log-probabilities are those of the tokens that are left.
+    pub n_tokens: usize,
+    /// Row i of a call draws from stream `first_stream + i` of this seed: its neighbours cannot change it.
     pub seed: u64,
+    /// The random stream of the first row. Calls that share a seed and continue each other's rows count on.
+    pub first_stream: u64,
+}
+
+impl Default for GenerateOptions {
+    /// 64 tokens of the model's own distribution, without any end.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 64,
+            max_seq_len: usize::MAX,
+            sampler: Sampler::PLAIN,
+            eos: u32::MAX,
+            stop: None,
+            n_tokens: usize::MAX,
+            seed: 0,
+            first_stream: 0,
+        }
+    }
+}
+
+/// A token that ends a completion in addition to the end token; it is kept as the last token.
+///
+/// Ziegler et al. 2019 end a continuation at its first full stop after 16 tokens (lm-human-preferences, `lm_tasks.py`:
+/// `truncate_token`, `truncate_after`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopToken {
+    /// Its id.
+    pub token: u32,
+    /// Tokens that come before it at least; an earlier one does not end the completion.
+    pub after: usize,
 }
 
 /// Why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// With the end token.
+    /// With the end token or the stop token.
     Stop,
     /// At the length limit.
     Length,
@@ -51,7 +88,8 @@ pub struct Completion {
 /// and the last one to end ends the work.
 ///
 /// # Errors
-/// [`Error::PromptTooLong`] for a prompt that fills the context.
+/// [`Error::PromptTooLong`] for a prompt that fills the context; [`Error::NonFiniteLogits`] if the model answers with
+/// NaN or infinity.
 ///
 /// # Panics
 /// If a prompt is empty.
@@ -60,7 +98,7 @@ pub fn generate(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
 ) -> Result<Vec<Completion>, Error> {
-    let max_seq_len = model.config().max_seq_len;
+    let max_seq_len = model.config().max_seq_len.min(options.max_seq_len);
     if let Some(index) = prompts.iter().position(|prompt| prompt.len() >= max_seq_len) {
         return Err(Error::PromptTooLong { index, prompt_len: prompts[index].len(), max_seq_len });
     }
@@ -73,7 +111,7 @@ pub fn generate(
     let parts = parts.into_iter().map(|(first, prompts)| (model.clone(), first, prompts)).collect();
     let completions =
         in_parallel(parts, |(model, first, prompts)| generate_shard(&model, first, prompts, options));
-    Ok(completions.into_iter().flatten().collect())
+    Ok(completions.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Completes some rows of a call, of which the first is row `first`.
@@ -82,8 +120,9 @@ fn generate_shard(
     first: usize,
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
-) -> Vec<Completion> {
-    let max_seq_len = model.config().max_seq_len;
+) -> Result<Vec<Completion>, Error> {
+    let max_seq_len = model.config().max_seq_len.min(options.max_seq_len);
+    let n_tokens = model.config().vocab_size.min(options.n_tokens);
     let device = model.device();
     let batch = TokenBatch::left_padded(prompts, &device);
     let [_, seq] = batch.dims();
@@ -99,10 +138,11 @@ fn generate_shard(
 
     let mut logits = model.prefill(&batch, &mut cache);
     loop {
-        let logprobs = log_probs(logits, options.sampler.temperature()).into_data(); // [active, vocab]
+        let logits_of_tokens = first_columns(logits, n_tokens);
+        let logprobs = log_probs(logits_of_tokens, options.sampler.temperature()).into_data(); // [active, n_tokens]
         let logprobs = logprobs.as_slice::<f32>().expect("the model computes in f32");
-        for (row, logprobs) in active.iter().zip(logprobs.chunks_exact(model.config().vocab_size)) {
-            rows[*row].take(logprobs, options);
+        for (row, logprobs) in active.iter().zip(logprobs.chunks_exact(n_tokens)) {
+            rows[*row].take(logprobs, options)?;
         }
         let running: Vec<usize> = (0..active.len()).filter(|&i| rows[active[i]].finish.is_none()).collect();
         if running.is_empty() {
@@ -116,7 +156,7 @@ fn generate_shard(
         let positions: Vec<usize> = active.iter().map(|&row| rows[row].last_position()).collect();
         logits = model.decode(&tokens, &positions, &mut cache);
     }
-    rows.into_iter().map(Row::into_completion).collect()
+    Ok(rows.into_iter().map(Row::into_completion).collect())
 }
 
 /// One row while it is being written.
@@ -132,7 +172,7 @@ struct Row {
 impl Row {
     fn new(index: usize, prompt: &[u32], max_seq_len: usize, options: &GenerateOptions) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-        rng.set_stream(index as u64);
+        rng.set_stream(options.first_stream.wrapping_add(index as u64));
         let max_len = options.max_new_tokens.min(max_seq_len - prompt.len());
         Self {
             prompt_len: prompt.len(),
@@ -144,15 +184,21 @@ impl Row {
         }
     }
 
-    fn take(&mut self, logprobs: &[f32], options: &GenerateOptions) {
+    fn take(&mut self, logprobs: &[f32], options: &GenerateOptions) -> Result<(), Error> {
+        // One logit that is NaN or infinite makes all of a row's log-probabilities NaN.
+        if logprobs[0].is_nan() {
+            return Err(Error::NonFiniteLogits);
+        }
         let token = options.sampler.choose(logprobs, &mut self.rng);
         self.tokens.push(token as u32);
         self.logprobs.push(logprobs[token]);
-        if token as u32 == options.eos {
+        let stops = |stop: StopToken| stop.token == token as u32 && self.tokens.len() > stop.after;
+        if token as u32 == options.eos || options.stop.is_some_and(stops) {
             self.finish = Some(Finish::Stop);
         } else if self.tokens.len() == self.max_len {
             self.finish = Some(Finish::Length);
         }
+        Ok(())
     }
 
     fn last_token(&self) -> u32 {
@@ -181,7 +227,7 @@ mod tests {
     }
 
     fn options(sampler: Sampler) -> GenerateOptions {
-        GenerateOptions { max_new_tokens: 24, sampler, eos: 3, seed: 11 }
+        GenerateOptions { max_new_tokens: 24, sampler, eos: 3, seed: 11, ..GenerateOptions::default() }
     }
 
     const SAMPLER: Sampler = Sampler::Random { temperature: 0.8, top_k: 0, top_p: 1.0 };
@@ -273,6 +319,62 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_token_ends_a_row_once_enough_tokens_came_before_it() {
+        let model = model("tiny");
+        let endless = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        let free = generate(&model, &prompts(), &endless).unwrap();
+        let token = free[0].tokens[4];
+        let first_from = |after: usize| free[0].tokens.iter().skip(after).position(|t| *t == token);
+        for after in [0, 4, 5] {
+            let stop = Some(StopToken { token, after });
+            let stopped = generate(&model, &prompts(), &GenerateOptions { stop, ..endless.clone() }).unwrap();
+            let (len, finish) = match first_from(after) {
+                Some(place) => (after + place + 1, Finish::Stop),
+                None => (24, Finish::Length),
+            };
+            assert_eq!(stopped[0].tokens, free[0].tokens[..len], "after {after}");
+            assert_eq!(stopped[0].finish, finish, "after {after}");
+        }
+    }
+
+    /// A model whose embedding is padded, as GPT-2's often is to a multiple of 64.
+    #[test]
+    fn ids_that_the_tokenizer_does_not_have_are_never_sampled() {
+        let model = model("tiny");
+        let few = GenerateOptions { n_tokens: 5, ..options(Sampler::PLAIN) };
+        let completions = generate(&model, &prompts(), &few).unwrap();
+        assert!(completions.iter().all(|c| c.tokens.iter().all(|token| *token < 5)), "{completions:?}");
+        // The log-probabilities are those of the choice among the five: about ln 1/5, and not ln 1/260.
+        let logprobs: Vec<f32> = completions.iter().flat_map(|c| c.logprobs.clone()).collect();
+        let mean = logprobs.iter().sum::<f32>() / logprobs.len() as f32;
+        assert!(mean > -2.5, "{mean}");
+    }
+
+    #[test]
+    fn a_batch_in_parts_gives_the_same_rows_where_its_streams_count_on() {
+        let model = model("tiny");
+        let whole = generate(&model, &prompts(), &options(SAMPLER)).unwrap();
+        let part = |first: usize, len: usize| {
+            let options = GenerateOptions { first_stream: first as u64, ..options(SAMPLER) };
+            generate(&model, &prompts()[first..first + len], &options).unwrap()
+        };
+        let parts = [part(0, 3), part(3, 1)].concat();
+        for (part, whole) in parts.iter().zip(&whole) {
+            assert_eq!(part.tokens, whole.tokens);
+        }
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_an_error() {
+        let mut model = model("tiny");
+        // Finite weights, whose products are not.
+        let norm = model.transformer.ln_f.as_mut().unwrap();
+        norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
+        let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
+        assert_eq!(error.to_string(), "the model's logits are not finite numbers");
+    }
+
+    #[test]
     fn the_context_ends_a_completion_and_a_prompt_that_fills_it_is_refused() {
         let model = model("tiny");
         let nearly = vec![5; 126];
@@ -280,5 +382,9 @@ mod tests {
         assert_eq!(generate(&model, &[nearly], &unused).unwrap()[0].tokens.len(), 2);
         let error = generate(&model, &[vec![1], vec![5; 128]], &options(SAMPLER)).unwrap_err();
         assert!(matches!(error, Error::PromptTooLong { index: 1, prompt_len: 128, .. }));
+        let short = GenerateOptions { max_seq_len: 9, ..unused };
+        assert_eq!(generate(&model, &[vec![5; 6]], &short).unwrap()[0].tokens.len(), 3);
+        let error = generate(&model, &[vec![5; 9]], &short).unwrap_err();
+        assert!(matches!(error, Error::PromptTooLong { index: 0, prompt_len: 9, max_seq_len: 9 }));
     }
 }

@@ -17,7 +17,7 @@
 //! let config = ModelConfig::preset("tiny")?;
 //! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
 //! let model = CausalLm::new(&config, &mut rng, &Device::flex());
-//! let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::PLAIN, eos: 3, seed: 0 };
+//! let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::PLAIN, eos: 3, ..GenerateOptions::default() };
 //! let completions = generate(&model, &[vec![1, 76, 109, 2]], &options)?;
 //! assert!(completions[0].tokens.len() <= 8);
 //! # Ok::<(), temper_model::Error>(())
@@ -49,11 +49,11 @@ pub use block::{Block, FeedForward};
 pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS, Positions};
 pub use dropout::Dropout;
 pub use error::Error;
-pub use generate::{Completion, Finish, GenerateOptions, generate};
+pub use generate::{Completion, Finish, GenerateOptions, StopToken, generate};
 pub use heads::{CausalLm, Pooling, ScalarModel, select_positions};
 pub use input::TokenBatch;
 pub use kv_cache::KvCache;
-pub use logprobs::{entropy, log_probs, token_logprobs};
+pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, shards};
 pub use sampler::Sampler;

@@ -15,6 +15,16 @@ pub fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
     log_softmax(logits, 1)
 }
 
+/// The logits of the first `n` tokens: a model may have more embedding rows than its tokenizer has tokens, and no
+/// policy may ever sample one of those.
+///
+/// # Shapes
+/// - `logits`: `[rows, vocab]`
+/// - output: `[rows, min(n, vocab)]`
+pub fn first_columns(logits: Tensor<2>, n: usize) -> Tensor<2> {
+    if n < logits.dims()[1] { logits.narrow(1, 0, n) } else { logits }
+}
+
 /// Log-probabilities of the given tokens.
 ///
 /// # Shapes

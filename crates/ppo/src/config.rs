@@ -8,6 +8,8 @@ use temper_train::{
 
 /// Rows of a batch that no machine has; more is a typing mistake.
 const MAX_BATCH: usize = 65536;
+/// Coefficients, scores and ranges beyond this are typing mistakes, and products of them leave the range of `f32`.
+const GREATEST: f64 = 1e9;
 
 /// Settings of PPO against a score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,21 +23,25 @@ pub struct PpoConfig {
     pub learning_rate: f64,
     /// Prompts in one rollout (InstructGPT: 512), each answered `rollout.samples_per_prompt` times.
     pub batch_size: usize,
-    /// Longest prompt and completion in tokens; 0 for the model's context.
+    /// Longest prompt and completion together in tokens; 0 for the model's context.
     pub max_seq_len: usize,
-    /// What happens to a prompt that leaves no room for an answer.
+    /// Longest prompt in tokens; 0 for the longest that leaves room for `rollout.max_new_tokens` in `max_seq_len`.
+    pub max_prompt_len: usize,
+    /// What happens to a longer prompt.
     pub overflow: Overflow,
     /// Rollouts between checkpoints; 0 for none but the last.
     pub checkpoint_every: usize,
     /// Checkpoints that stay, the newest ones.
     pub keep_last: usize,
-    /// Keep the policy of the highest mean score in `best/`: of an evaluation, or, without evaluation prompts, of the
-    /// last `checkpoint_every` rollouts, looked at whenever a checkpoint is due and at the end.
+    /// Keep the policy of the highest mean score in `best/`: by the gold judge where there is one, otherwise by the score
+    /// after the rules for missing ends. It is the mean of an evaluation; or, without evaluation prompts, of the last
+    /// `checkpoint_every` rollouts, compared whenever a checkpoint is due and at the end.
     pub keep_best: bool,
     /// Rollouts between evaluations on the evaluation prompts; 0 for one at the end.
     pub eval_every: usize,
     /// Decay of a moving average of the policy's weights, taken after every update (InstructGPT: 0.992); 0 for none.
-    /// With one, it is the average that is evaluated and kept as the best and the final model.
+    /// With one, it is the average that is evaluated and kept as the best and the final model. Rollouts are always of
+    /// the policy itself, so without evaluation prompts its scores decide which average is the best.
     pub ema_decay: f64,
     /// Everything random comes from it.
     pub seed: u64,
@@ -69,6 +75,13 @@ pub struct RolloutConfig {
     pub max_new_tokens: usize,
     /// Sampling temperature; enters every log-probability.
     pub temperature: f64,
+    /// Text of one token that ends an answer, in addition to the end token; empty for none. Such an answer counts as
+    /// ended (Ziegler et al. 2019: a full stop).
+    pub stop_token: String,
+    /// Tokens that an answer has at least before `stop_token` ends it (Ziegler et al. 2019: 16).
+    pub stop_after: usize,
+    /// Answers that are sampled at once, to save memory; 0 for the whole rollout. The answers are the same.
+    pub sampling_batch_size: usize,
     /// What happens to the score of an answer that does not end.
     pub missing_eos: MissingEos,
     /// The penalty or the score for it.
@@ -123,7 +136,8 @@ pub struct UpdateConfig {
     pub ppo_epochs: usize,
     /// Episodes in one update (InstructGPT: 64); 0 for the whole rollout.
     pub minibatch_size: usize,
-    /// Episodes in one forward pass; 0 for the whole minibatch.
+    /// Episodes in one forward pass, in the update and wherever answers are recorded or scored; 0 for the whole
+    /// minibatch. Sampling has `rollout.sampling_batch_size`.
     pub microbatch_size: usize,
     /// ε of the clipped ratio.
     pub clip_range: f64,
@@ -221,6 +235,7 @@ impl Default for PpoConfig {
             learning_rate: 1e-5,
             batch_size: 64,
             max_seq_len: 0,
+            max_prompt_len: 0,
             overflow: Overflow::Drop,
             checkpoint_every: 100,
             keep_last: 2,
@@ -247,6 +262,9 @@ impl Default for RolloutConfig {
             samples_per_prompt: 1,
             max_new_tokens: 48,
             temperature: 1.0,
+            stop_token: String::new(),
+            stop_after: 0,
+            sampling_batch_size: 0,
             missing_eos: MissingEos::Subtract,
             missing_eos_value: 1.0,
             score_at: ScoreAt::End,
@@ -312,30 +330,31 @@ impl PpoConfig {
         require(self.max_seq_len != 1, "max_seq_len", self.max_seq_len, "0 or at least 2")?;
         self.validate_groups()?;
         require_count("rollout.max_new_tokens", self.rollout.max_new_tokens)?;
-        require_positive("rollout.temperature", self.rollout.temperature)?;
-        let finite = |key, x: f64| require(x.is_finite(), key, x, "a finite number");
-        finite("rollout.missing_eos_value", self.rollout.missing_eos_value)?;
-        finite("ppo.vf_coef", self.ppo.vf_coef)?;
-        finite("ppo.entropy_coef", self.ppo.entropy_coef)?;
-        finite("kl.coef", self.kl.coef)?;
-        require(self.kl.coef >= 0.0, "kl.coef", self.kl.coef, "0 or above")?;
-        finite("kl.target", self.kl.target)?;
-        require(self.kl.target >= 0.0, "kl.target", self.kl.target, "0 or above")?;
-        require_positive("kl.horizon", self.kl.horizon)?;
+        let temperature = self.rollout.temperature;
+        require((0.01..=100.0).contains(&temperature), "rollout.temperature", temperature, "0.01 to 100")?;
+        let signed = |key, x: f64| require(x.abs() <= GREATEST, key, x, "between -1e9 and 1e9");
+        let weight = |key, x: f64| require((0.0..=GREATEST).contains(&x), key, x, "between 0 and 1e9");
+        signed("rollout.missing_eos_value", self.rollout.missing_eos_value)?;
+        weight("ppo.vf_coef", self.ppo.vf_coef)?;
+        signed("ppo.entropy_coef", self.ppo.entropy_coef)?;
+        weight("kl.coef", self.kl.coef)?;
+        weight("kl.target", self.kl.target)?;
+        let horizon = self.kl.horizon;
+        require((1.0..=1e18).contains(&horizon), "kl.horizon", horizon, "between 1 and 1e18")?;
         require_count("ppo.ppo_epochs", self.ppo.ppo_epochs)?;
-        require_positive("ppo.clip_range", self.ppo.clip_range)?;
+        let range = |key, x: f64| require(x > 0.0 && x <= GREATEST, key, x, "above 0, up to 1e9");
+        range("ppo.clip_range", self.ppo.clip_range)?;
         let off_or = |key, x: f64, least: f64, expected| {
-            require(x == 0.0 || x.is_finite() && x > least, key, x, expected)
+            require(x == 0.0 || x > least && x <= GREATEST, key, x, expected)
         };
-        off_or("rollout.score_clip", self.rollout.score_clip, 0.0, "0 or above")?;
-        off_or("ppo.dual_clip", self.ppo.dual_clip, 1.0, "0 or above 1")?;
-        off_or("ppo.max_approx_kl", self.ppo.max_approx_kl, 0.0, "0 or above")?;
-        require_positive("ppo.value_clip_range", self.ppo.value_clip_range)?;
+        off_or("rollout.score_clip", self.rollout.score_clip, 0.0, "between 0 and 1e9")?;
+        off_or("ppo.dual_clip", self.ppo.dual_clip, 1.0, "0, or above 1 and up to 1e9")?;
+        off_or("ppo.max_approx_kl", self.ppo.max_approx_kl, 0.0, "between 0 and 1e9")?;
+        range("ppo.value_clip_range", self.ppo.value_clip_range)?;
         require_fraction("ppo.gamma", self.ppo.gamma)?;
         require_fraction("ppo.gae_lambda", self.ppo.gae_lambda)?;
         require_positive("critic.learning_rate", self.critic.learning_rate)?;
-        finite("ptx.coef", self.ptx.coef)?;
-        require(self.ptx.coef >= 0.0, "ptx.coef", self.ptx.coef, "0 or above")?;
+        weight("ptx.coef", self.ptx.coef)?;
         let per_episode = self.ptx.sequences_per_episode;
         require(
             per_episode > 0.0 && per_episode <= MAX_BATCH as f64,
@@ -346,6 +365,31 @@ impl PpoConfig {
         require((0.0..1.0).contains(&self.ema_decay), "ema_decay", self.ema_decay, "in [0, 1)")?;
         self.schedule.validate()?;
         self.optimizer.validate()
+    }
+
+    /// The longest prompt, in tokens, that leaves room for a whole answer within `max_seq_len` tokens.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`](crate::Error::NoRoom) if no prompt does, or if `max_prompt_len` asks for a longer one.
+    pub fn prompt_limit(&self, max_seq_len: usize) -> Result<usize, crate::Error> {
+        let max_new_tokens = self.rollout.max_new_tokens;
+        let no_room = |key, value, most| Err(crate::Error::NoRoom { key, value, most, max_seq_len });
+        if max_new_tokens >= max_seq_len {
+            return no_room("rollout.max_new_tokens", max_new_tokens, max_seq_len.saturating_sub(1));
+        }
+        let room = max_seq_len - max_new_tokens;
+        if self.max_prompt_len > room {
+            return no_room("max_prompt_len", self.max_prompt_len, room);
+        }
+        Ok(if self.max_prompt_len == 0 { room } else { self.max_prompt_len })
+    }
+
+    /// Episodes in one forward pass that learns nothing: as many as one of an update has, so that both need the same
+    /// memory.
+    pub fn forward_batch_size(&self) -> usize {
+        let sizes = [self.ppo.microbatch_size, self.ppo.minibatch_size];
+        let rollout = self.batch_size * self.rollout.samples_per_prompt;
+        sizes.into_iter().find(|&size| size > 0).unwrap_or(rollout)
     }
 
     /// What comes of several answers to a prompt; a setting that a critic alone could follow is not passed over.
@@ -372,13 +416,17 @@ impl Documented for PpoConfig {
             ("max_steps", "stop after this many rollouts; 0: no limit"),
             ("learning_rate", "highest learning rate of the policy"),
             ("batch_size", "prompts in one rollout, each answered samples_per_prompt times"),
-            ("max_seq_len", "longest prompt and completion in tokens; 0: the model's context"),
-            ("overflow", "what happens to a prompt that leaves no room: drop | truncate_prompt"),
+            ("max_seq_len", "longest prompt and completion together in tokens; 0: the model's context"),
+            (
+                "max_prompt_len",
+                "longest prompt in tokens; 0: the longest that leaves room for max_new_tokens",
+            ),
+            ("overflow", "what happens to a longer prompt: drop | truncate_prompt"),
             ("checkpoint_every", "rollouts between checkpoints; 0: none but the last"),
             ("keep_last", "checkpoints that stay, the newest ones"),
             (
                 "keep_best",
-                "keep the policy of the highest mean score in best/: of an evaluation, else of the rollouts of a checkpoint",
+                "keep the policy of the highest mean score in best/, by the gold judge where there is one",
             ),
             ("eval_every", "rollouts between evaluations; 0: one at the end"),
             ("ema_decay", "decay of a moving average of the policy, which is the final one then; 0: none"),
@@ -387,6 +435,9 @@ impl Documented for PpoConfig {
             ("rollout.samples_per_prompt", "answers to each prompt; at least 2 for rloo and grpo"),
             ("rollout.max_new_tokens", "longest completion in tokens, the end token included"),
             ("rollout.temperature", "sampling temperature; enters every log-probability"),
+            ("rollout.stop_token", "text of one more token that ends an answer, such as \".\"; empty: none"),
+            ("rollout.stop_after", "tokens that an answer has at least before stop_token ends it"),
+            ("rollout.sampling_batch_size", "answers sampled at once, to save memory; 0: the whole rollout"),
             ("rollout.missing_eos", "score of an answer that does not end: keep | subtract | replace"),
             ("rollout.missing_eos_value", "what is subtracted, or the score in its place"),
             ("rollout.score_at", "which token gets the score: end | past_end, one behind it as TRL does"),
@@ -396,7 +447,10 @@ impl Documented for PpoConfig {
             ("kl.horizon", "episodes over which an adaptive coefficient reacts"),
             ("ppo.ppo_epochs", "passes over each rollout"),
             ("ppo.minibatch_size", "episodes in one update; 0: the whole rollout"),
-            ("ppo.microbatch_size", "episodes in one forward pass, to save memory; 0: the whole minibatch"),
+            (
+                "ppo.microbatch_size",
+                "episodes in one forward pass (update, recording, scoring), to save memory; 0: the whole minibatch",
+            ),
             ("ppo.clip_range", "the ratio is clipped to 1 ± this"),
             ("ppo.dual_clip", "a token with a negative advantage costs at most this times it; 0: never"),
             ("ppo.max_approx_kl", "no more updates from a rollout after a minibatch above this; 0: never"),
@@ -467,6 +521,54 @@ mod tests {
         assert_eq!(refused(AdvantageKind::Gae, 3, 0.9, true), Ok(()));
         let error = refused(AdvantageKind::Gae, usize::MAX, 1.0, false).unwrap_err();
         assert!(error.contains("it must be at most 65536 answers in a rollout"), "{error}");
+    }
+
+    #[test]
+    fn a_prompt_leaves_room_for_a_whole_answer() {
+        let mut config = PpoConfig::default();
+        config.rollout.max_new_tokens = 53;
+        // TL;DR: 512 and 53 tokens.
+        assert_eq!(config.prompt_limit(565).unwrap(), 512);
+        config.max_prompt_len = 100;
+        assert_eq!(config.prompt_limit(565).unwrap(), 100);
+        config.max_prompt_len = 513;
+        let error = config.prompt_limit(565).unwrap_err().to_string();
+        assert!(error.starts_with("`max_prompt_len` is 513, it must be at most 512"), "{error}");
+        let error = config.prompt_limit(53).unwrap_err().to_string();
+        assert!(error.starts_with("`rollout.max_new_tokens` is 53, it must be at most 52"), "{error}");
+    }
+
+    /// Numbers that `f32` cannot hold, or that no computation survives.
+    #[test]
+    fn values_that_make_nonsense_are_refused_by_their_key() {
+        let refused = |change: &dyn Fn(&mut PpoConfig)| {
+            let mut config = PpoConfig::default();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        for (key, change) in [
+            ("rollout.temperature", (|c, x| c.rollout.temperature = x) as fn(&mut PpoConfig, f64)),
+            ("rollout.missing_eos_value", |c, x| c.rollout.missing_eos_value = x),
+            ("rollout.score_clip", |c, x| c.rollout.score_clip = x),
+            ("kl.coef", |c, x| c.kl.coef = x),
+            ("kl.target", |c, x| c.kl.target = x),
+            ("kl.horizon", |c, x| c.kl.horizon = x),
+            ("ppo.clip_range", |c, x| c.ppo.clip_range = x),
+            ("ppo.dual_clip", |c, x| c.ppo.dual_clip = x),
+            ("ppo.value_clip_range", |c, x| c.ppo.value_clip_range = x),
+            ("ppo.vf_coef", |c, x| c.ppo.vf_coef = x),
+            ("ppo.entropy_coef", |c, x| c.ppo.entropy_coef = x),
+            ("ptx.coef", |c, x| c.ptx.coef = x),
+        ] {
+            for value in [1e38, 1e308, f64::NAN, f64::INFINITY] {
+                let error = refused(&|config| change(config, value));
+                assert!(error.starts_with(&format!("`{key}` is ")), "{key} = {value}: {error}");
+            }
+        }
+        for tiny in [1e-40, 0.0, -1.0] {
+            assert!(refused(&|c| c.rollout.temperature = tiny).starts_with("`rollout.temperature` is"));
+        }
+        assert!(refused(&|c| c.kl.horizon = 1e-320).starts_with("`kl.horizon` is"));
     }
 
     #[test]

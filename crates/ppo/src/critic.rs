@@ -3,7 +3,9 @@
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch, select_positions, token_logprobs};
+use temper_model::{
+    CausalLm, Dropout, ScalarModel, TokenBatch, first_columns, select_positions, token_logprobs,
+};
 
 /// The value function, given to [`train`](crate::train).
 #[derive(Debug)]
@@ -23,6 +25,9 @@ pub struct Policy {
     pub lm: CausalLm,
     /// `d_model → 1`, where the critic is not a network of its own.
     pub value_head: Option<Linear>,
+    /// Tokens that can be sampled: the tokenizer's. The model may have more rows than these.
+    #[module(skip)]
+    pub n_tokens: usize,
 }
 
 /// A value head that says 0 everywhere.
@@ -30,75 +35,132 @@ pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
     LinearConfig::new(d_model, 1).with_initializer(Initializer::Zeros).init(device)
 }
 
-/// Episodes of one forward pass, and where their completions stand.
+/// Episodes of one forward pass, and the places of their completions.
 ///
 /// ```text
 /// tokens    p p p a b [EOS] .     prompt_len 3
 /// reads         ^ ^ ^             hidden states that predict a, b, [EOS]; values of the states before them (D4)
 /// ```
+///
+/// Only these places reach the heads, above all the one over the vocabulary: prompts and padding cost nothing there.
 pub(crate) struct EpisodeBatch {
     tokens: TokenBatch,
-    positions: Vec<(usize, usize)>,
     targets: Tensor<1, Int>,
+    logprob_places: Places,
+    value_places: Places,
+}
+
+/// Hidden states that a head reads, and where its results belong: one row per episode, one column per completion token.
+struct Places {
+    /// Row and column of each hidden state.
+    positions: Vec<(usize, usize)>,
+    /// For each cell of the result the index of its hidden state; one past the last for a cell without one.
+    cells: Tensor<1, Int>,
     dims: [usize; 2],
 }
 
+impl Places {
+    /// Row `i` has `lens[i]` places, of which the first is the last token of its prompt.
+    fn new(prompt_lens: &[usize], lens: &[usize], completion_len: usize, device: &Device) -> Self {
+        let n: usize = lens.iter().sum();
+        let mut positions = Vec::with_capacity(n);
+        let mut cells = Vec::with_capacity(lens.len() * completion_len);
+        for (row, (prompt_len, len)) in prompt_lens.iter().zip(lens).enumerate() {
+            for column in 0..completion_len {
+                let is_read = column < *len;
+                cells.push(if is_read { positions.len() } else { n } as i32);
+                if is_read {
+                    positions.push((row, prompt_len - 1 + column));
+                }
+            }
+        }
+        let n_cells = cells.len();
+        let cells = Tensor::from_data(TensorData::new(cells, [n_cells]), device);
+        Self { positions, cells, dims: [lens.len(), completion_len] }
+    }
+
+    /// `[batch, seq, d_model]` to the hidden states that are read, `[places, d_model]`.
+    fn read(&self, hidden: Tensor<3>) -> Tensor<2> {
+        select_positions(hidden, &self.positions)
+    }
+
+    /// One number per place, `[places]`, to `[batch, completion_len]` with 0 where there is none.
+    fn spread(&self, x: Tensor<1>) -> Tensor<2> {
+        let nothing = Tensor::zeros([1], &x.device());
+        Tensor::cat(vec![x, nothing], 0).select(0, self.cells.clone()).reshape(self.dims)
+    }
+}
+
 impl EpisodeBatch {
-    /// Rows of prompt and completion; the result has `completion_len` columns, pads behind the end included.
+    /// Rows of prompt and completion, with the values that each completion has: one for each token, and one more where
+    /// there is one past the end. Results have `completion_len` columns.
     pub(crate) fn new(
         rows: &[&[u32]],
         prompt_lens: &[usize],
+        value_lens: &[usize],
         completion_len: usize,
         device: &Device,
     ) -> Self {
-        let mut positions = Vec::with_capacity(rows.len() * completion_len);
-        let mut targets = Vec::with_capacity(rows.len() * completion_len);
-        for (i, (row, prompt_len)) in rows.iter().zip(prompt_lens).enumerate() {
-            for column in *prompt_len..prompt_len + completion_len {
-                // One past the end reads the last token: the value of having ended. What comes behind reads it again,
-                // and the masks drop it.
-                positions.push((i, (column - 1).min(row.len() - 1)));
-                targets.push(row[column.min(row.len() - 1)] as i32);
-            }
-        }
+        let completions = || rows.iter().zip(prompt_lens).map(|(row, prompt_len)| &row[*prompt_len..]);
+        let targets: Vec<i32> = completions().flatten().map(|token| *token as i32).collect();
+        let lens: Vec<usize> = completions().map(<[u32]>::len).collect();
         let n = targets.len();
         Self {
             tokens: TokenBatch::right_padded(rows, device),
-            positions,
             targets: Tensor::from_data(TensorData::new(targets, [n]), device),
-            dims: [rows.len(), completion_len],
+            logprob_places: Places::new(prompt_lens, &lens, completion_len, device),
+            // One past the end reads the last token: the value of having ended.
+            value_places: Places::new(prompt_lens, value_lens, completion_len, device),
         }
     }
 }
 
-/// What a policy says about the completions of some episodes.
+/// What becomes of the entropy of the whole distribution, which takes several passes over the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entropy {
+    /// It is not computed.
+    Skipped,
+    /// It is computed off the tape, to be logged.
+    Measured,
+    /// It is part of the loss.
+    Learned,
+}
+
+/// What a policy says about the completions of some episodes; 0 where a completion has no token.
 pub(crate) struct PolicyOutput {
     /// `[batch, completion_len]`.
     pub(crate) logprobs: Tensor<2>,
-    /// Entropy of the whole distribution in nats: `[batch, completion_len]`.
-    pub(crate) entropy: Tensor<2>,
+    /// Entropy of the whole distribution in nats, if it was asked for: `[batch, completion_len]`.
+    pub(crate) entropy: Option<Tensor<2>>,
     /// From the value head, if there is one: `[batch, completion_len]`.
     pub(crate) values: Option<Tensor<2>>,
 }
 
 impl Policy {
+    /// A policy that samples the first `n_tokens` ids of the model, or all where it has fewer.
+    pub(crate) fn new(lm: CausalLm, value_head: Option<Linear>, n_tokens: usize) -> Self {
+        let n_tokens = n_tokens.min(lm.config().vocab_size);
+        Self { lm, value_head, n_tokens }
+    }
+
     /// One pass for log-probabilities, entropy and values (D14).
-    ///
-    /// With `entropy_gradient` false the entropy is off the tape.
-    pub(crate) fn forward(
-        &self,
-        batch: &EpisodeBatch,
-        temperature: f64,
-        entropy_gradient: bool,
-    ) -> PolicyOutput {
+    pub(crate) fn forward(&self, batch: &EpisodeBatch, temperature: f64, entropy: Entropy) -> PolicyOutput {
         let hidden = self.lm.transformer.forward(&batch.tokens, &mut Dropout::off());
-        let hidden = select_positions(hidden, &batch.positions); // [batch · completion_len, d_model]
-        let values = self.value_head.as_ref().map(|head| head.forward(hidden.clone()).reshape(batch.dims));
-        let all = temper_model::log_probs(self.lm.logits(hidden), temperature);
-        let for_entropy = if entropy_gradient { all.clone() } else { all.clone().inner() };
+        let values = self.value_head.as_ref().map(|head| {
+            let values = head.forward(batch.value_places.read(hidden.clone()));
+            batch.value_places.spread(values.squeeze_dim(1))
+        });
+        let places = &batch.logprob_places;
+        let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
+        let all = temper_model::log_probs(logits, temperature); // [tokens, n_tokens]
+        let entropy = match entropy {
+            Entropy::Skipped => None,
+            Entropy::Measured => Some(all.clone().inner()),
+            Entropy::Learned => Some(all.clone()),
+        };
         PolicyOutput {
-            entropy: temper_model::entropy(for_entropy).reshape(batch.dims),
-            logprobs: token_logprobs(all, batch.targets.clone()).reshape(batch.dims),
+            entropy: entropy.map(|all| places.spread(temper_model::entropy(all))),
+            logprobs: places.spread(token_logprobs(all, batch.targets.clone())),
             values,
         }
     }
@@ -107,7 +169,8 @@ impl Policy {
 /// Values of a separate critic at the same places: `[batch, completion_len]`.
 pub(crate) fn critic_values(critic: &ScalarModel, batch: &EpisodeBatch) -> Tensor<2> {
     let hidden = critic.transformer.forward(&batch.tokens, &mut Dropout::off());
-    critic.score.forward(select_positions(hidden, &batch.positions)).reshape(batch.dims)
+    let values = critic.score.forward(batch.value_places.read(hidden));
+    batch.value_places.spread(values.squeeze_dim(1))
 }
 
 #[cfg(test)]
@@ -124,20 +187,19 @@ mod tests {
     const ROUNDING: f64 = 1e-5;
 
     fn batch(rows: &[&[u32]]) -> EpisodeBatch {
-        EpisodeBatch::new(rows, &PROMPT_LENS, 4, &Device::flex())
+        EpisodeBatch::new(rows, &PROMPT_LENS, &[4, 2], 4, &Device::flex())
     }
 
     fn policy() -> Policy {
         let lm = language_model(1);
-        let value_head = Some(scalar_model(2).score);
-        Policy { lm, value_head }
+        Policy::new(lm, Some(scalar_model(2).score), 8)
     }
 
     /// Log-probabilities at temperature 0.5, entropies and values of the policy, and values of a critic.
     fn outputs(batch: &EpisodeBatch) -> [Vec<f64>; 4] {
-        let output = policy().forward(batch, 0.5, false);
+        let output = policy().forward(batch, 0.5, Entropy::Measured);
         let values = critic_values(&scalar_model(3), batch);
-        [output.logprobs, output.entropy, output.values.unwrap(), values].map(numbers)
+        [output.logprobs, output.entropy.unwrap(), output.values.unwrap(), values].map(numbers)
     }
 
     fn same(a: &[f64], b: &[f64]) -> bool {
@@ -203,6 +265,32 @@ mod tests {
         assert!(same(&a[..3], &b[..3]) && !same(&a[3..4], &b[3..4]), "{a:?} {b:?}");
     }
 
+    /// A padded model has rows that no token of the tokenizer belongs to; here the last three of eight.
+    #[test]
+    fn tokens_that_cannot_be_sampled_take_no_part_in_the_distribution() {
+        let rows: [&[u32]; 2] = [&[1, 4, 2, 4, 1, 2, EOS], &[1, 4, EOS]];
+        let narrow = Policy::new(language_model(1), None, 5).forward(&batch(&rows), 0.5, Entropy::Measured);
+        let whole = Policy::new(language_model(1), None, 999);
+        assert_eq!(whole.n_tokens, 8);
+        let logprobs = numbers(whole.forward(&batch(&rows), 0.5, Entropy::Skipped).logprobs);
+        let (narrow, entropy) = (numbers(narrow.logprobs), numbers(narrow.entropy.unwrap()));
+        // Without competitors every token is more probable, and no entropy is above that of five equal tokens.
+        assert!(narrow[..4].iter().zip(&logprobs[..4]).all(|(a, b)| a > b), "{narrow:?} {logprobs:?}");
+        assert!(entropy.iter().all(|entropy| *entropy <= 5f64.ln() + 1e-6), "{entropy:?}");
+    }
+
+    /// The head over the vocabulary reads real tokens alone.
+    #[test]
+    fn prompts_and_padding_do_not_reach_the_vocabulary() {
+        let batch = batch(&ROWS);
+        assert_eq!(batch.logprob_places.positions.len(), 4 + 2);
+        assert_eq!(batch.targets.dims(), [6]);
+        let [logprobs, entropy, values, critic] = outputs(&batch);
+        for outside in [logprobs, entropy, values, critic] {
+            assert_eq!(outside[6..], [0.0, 0.0], "nothing after the end of the second answer");
+        }
+    }
+
     /// Oracle 11: one token further, at the end token itself, a critic that starts as the reward model says the
     /// score, bias included.
     #[test]
@@ -210,8 +298,8 @@ mod tests {
         let model = scalar_model(3);
         let tokens = TokenBatch::right_padded(&ROWS, &Device::flex());
         let scores = numbers(model.scores(&tokens, &PROMPT_LENS, &mut Dropout::off()));
-        let values =
-            numbers(critic_values(&model, &EpisodeBatch::new(&ROWS, &PROMPT_LENS, 5, &Device::flex())));
+        let batch = EpisodeBatch::new(&ROWS, &PROMPT_LENS, &[5, 3], 5, &Device::flex());
+        let values = numbers(critic_values(&model, &batch));
         assert!(same(&[values[4], values[5 + 2]], &scores), "{values:?} {scores:?}");
     }
 }

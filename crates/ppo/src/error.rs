@@ -14,12 +14,48 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
     /// Every prompt is longer than the limit.
-    #[error("none of the {rows} prompts leaves room for an answer in {max_seq_len} tokens")]
+    #[error("none of the {rows} prompts fits into {max_prompt_len} tokens, which leave room for an answer")]
     NothingFits {
         /// Rows that were given.
         rows: usize,
-        /// The limit.
+        /// Most tokens of a prompt.
+        max_prompt_len: usize,
+    },
+    /// A length leaves no room for the other part of prompt and answer.
+    #[error("`{key}` is {value}, it must be at most {most}: prompt and answer share {max_seq_len} tokens")]
+    NoRoom {
+        /// The setting.
+        key: &'static str,
+        /// Its value in tokens.
+        value: usize,
+        /// What it may be.
+        most: usize,
+        /// Tokens that prompt and answer share.
         max_seq_len: usize,
+    },
+    /// A prompt is too long for a whole answer after it.
+    #[error(
+        "prompt {index} has {prompt_len} tokens: with {max_new_tokens} new ones it does not fit into {max_seq_len}"
+    )]
+    NoRoomForAnswer {
+        /// Which prompt, counted from 1.
+        index: usize,
+        /// Its tokens.
+        prompt_len: usize,
+        /// `rollout.max_new_tokens`.
+        max_new_tokens: usize,
+        /// The shortest context of policy and critic, or `max_seq_len` where that is shorter.
+        max_seq_len: usize,
+    },
+    /// The text of `rollout.stop_token` is not one token.
+    #[error(
+        "`rollout.stop_token` is {text:?}, which the tokenizer makes {n_tokens} tokens of; it must be one"
+    )]
+    StopToken {
+        /// The text.
+        text: String,
+        /// Its tokens.
+        n_tokens: usize,
     },
     /// No plain text is left to learn from.
     #[error("none of the {rows} plain texts has a token to learn")]

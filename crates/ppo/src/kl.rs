@@ -31,8 +31,15 @@ impl KlController {
     }
 }
 
+/// Log-ratios in nats above this are not exponentiated: e¹⁰ is 22,026 already.
+const GREATEST_LOG_RATIO: f64 = 10.0;
+
 /// exp(r) − r − 1 with r = log π_ref − log π, averaged over completion tokens (GRPO: Shao et al. 2024,
 /// arXiv 2402.03300, Eq. (4)): `[1]`.
+///
+/// A token far less probable than in the reference would rule the whole update with its exp(r). Beyond r =
+/// [`GREATEST_LOG_RATIO`] the exponential continues along its tangent: the pull back to the reference stays, its length
+/// has a bound. (OpenRLHF and verl clamp r at 10 and 20, which takes the pull away; TRL has no bound.)
 ///
 /// It is never below 0, and its mean over the policy's own tokens is KL(π, π_ref). Its gradient, (1 − π_ref / π) ∇ log π,
 /// is in expectation that of KL(π_ref, π): to first order the same, and further away another one.
@@ -43,7 +50,9 @@ impl KlController {
 pub fn kl_loss(logprobs: Tensor<2>, ref_logprobs: Tensor<2>, completion_mask: Tensor<2>) -> Tensor<1> {
     // Masked before the exponential: a pad must not overflow what counts.
     let log_ratio = (ref_logprobs - logprobs) * completion_mask.clone();
-    masked_mean(log_ratio.clone().exp() - log_ratio - 1.0, completion_mask)
+    let bounded = log_ratio.clone().clamp_max(GREATEST_LOG_RATIO);
+    let excess = log_ratio.clone() - bounded.clone();
+    masked_mean(bounded.exp() * (excess + 1.0) - log_ratio - 1.0, completion_mask)
 }
 
 #[cfg(test)]
@@ -63,6 +72,24 @@ mod tests {
         );
         let found: f32 = found.into_scalar();
         assert!((found - (0.25 + ln_2) / 3.0).abs() < 1e-6, "{found}");
+    }
+
+    /// At r = 60 the loss is e¹⁰ (1 + 50) − 60 − 1, and its gradient by log π is −(e¹⁰ − 1), not −e⁶⁰.
+    #[test]
+    fn a_token_that_became_improbable_is_pulled_back_with_a_bounded_force() {
+        let device = Device::flex().autodiff();
+        let logprobs = Tensor::<2>::from_data([[-60.0f32, -9.0]], &device).require_grad();
+        let row = |row: [f32; 2]| Tensor::<2>::from_data([row], &Device::flex());
+        let loss = kl_loss(logprobs.clone(), row([0.0, 0.0]), row([1.0, 1.0]));
+        let (at_10, at_9) = (10f64.exp(), 9f64.exp());
+        let expected = (at_10 * 51.0 - 61.0 + at_9 - 10.0) / 2.0;
+        let found: f64 = loss.clone().inner().into_scalar();
+        assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        let gradient = logprobs.grad(&loss.backward()).unwrap().into_data();
+        for (found, expected) in gradient.as_slice::<f32>().unwrap().iter().zip([at_10, at_9]) {
+            let expected = -(expected - 1.0) / 2.0;
+            assert!((f64::from(*found) / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        }
     }
 
     const ADAPTIVE: KlConfig = KlConfig { coef: 0.15, target: 6.0, horizon: 10_000.0 };

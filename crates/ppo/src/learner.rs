@@ -12,7 +12,8 @@ use temper_train::{
     Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled,
 };
 
-use crate::critic::{Critic, Policy, critic_values, zero_head};
+use crate::config::PtxConfig;
+use crate::critic::{Critic, Entropy, Policy, critic_values, zero_head};
 use crate::gae::Advantages;
 use crate::kl::{KlController, kl_loss};
 use crate::loss::{PolicyClip, policy_loss, value_loss};
@@ -35,19 +36,38 @@ pub(crate) struct Learner {
     policy_optimizer: Optimizer,
     critic_optimizer: Optimizer,
     pub(crate) kl: KlController,
-    /// Mean scores of the last rollouts.
+    /// Mean scores of the last rollouts, by which the best policy is chosen.
     recent_scores: VecDeque<f64>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Rollouts that were learned from.
+    pub(crate) step: usize,
+    /// Whether the evaluation that may be due after this step is over.
+    pub(crate) is_evaluated: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { step: 0, is_evaluated: true }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     step: usize,
+    /// Only where the run was stopped during the evaluation of this step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    evaluation_is_due: bool,
     kl_coef: Exact,
     recent_scores: Vec<Exact>,
 }
 
 impl Learner {
-    pub(crate) fn new(config: &PpoConfig, policy: CausalLm, critic: Critic) -> Self {
+    /// A learner whose policy samples the first `n_tokens` ids of its model.
+    pub(crate) fn new(config: &PpoConfig, policy: CausalLm, critic: Critic, n_tokens: usize) -> Self {
         let (d_model, device) = (policy.config().d_model, policy.device().inner());
         let (value_head, critic) = match critic {
             _ if !config.advantage.kind.has_critic() => (None, None),
@@ -58,7 +78,7 @@ impl Learner {
         Self {
             average: (config.ema_decay > 0.0).then(|| policy.valid()),
             ema_decay: config.ema_decay,
-            policy: Policy { lm: policy, value_head }.train(),
+            policy: Policy::new(policy, value_head, n_tokens).train(),
             critic,
             policy_optimizer: Optimizer::new(&config.optimizer),
             critic_optimizer: Optimizer::new(&config.optimizer),
@@ -104,8 +124,7 @@ impl Learner {
     ) -> Result<UpdateStats, Error> {
         let rollout = recorded.rollout;
         let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
-        let n_texts = (size as f64 * config.ptx.sequences_per_episode).ceil() as usize;
-        let minibatches = rollout.len().div_ceil(size);
+        let size = size.min(rollout.len());
         let mut stats = UpdateStats {
             has_values: rollout.has_values,
             has_kl_loss: recorded.kl_in_loss.is_some(),
@@ -116,9 +135,8 @@ impl Learner {
             let index = (step * config.ppo.ppo_epochs + epoch) as u64;
             let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
             for (i, minibatch) in order.chunks(size).enumerate() {
-                // By place alone, whether or not earlier rollouts made all their updates: nothing to store.
-                let place = (index as usize * minibatches + i) * n_texts;
-                self.add_ptx(config, recorded.texts, (place, n_texts), step, seed, &mut stats)?;
+                let texts = text_rows(&config.ptx, rollout.len(), size, (index as usize, i));
+                self.add_ptx(config, recorded.texts, texts, step, seed, &mut stats)?;
                 self.ppo_step(config, recorded, minibatch, learning_rates, step, &mut stats)?;
                 if stats.last_approx_kl > limit {
                     return Ok(stats);
@@ -164,21 +182,20 @@ impl Learner {
         let total = recorded.rollout.counts(minibatch);
         let networks = || (self.policy.clone().fork(&device), self.critic.clone().map(|c| c.fork(&device)));
         let parts = shards(minibatch, &device).into_iter().map(|(_, episodes)| (networks(), episodes));
+        let check_ratio = stats.minibatches == 0;
         let found = in_parallel(parts.collect(), |((policy, critic), episodes)| {
             let micro_step = |micro| {
                 // Every token weighs the same, and so does every value.
                 let (tokens, values) = recorded.rollout.counts(micro);
                 let weights = (tokens as f64 / total.0 as f64, values as f64 / total.1 as f64);
-                micro_step(config, &policy, critic.as_ref(), recorded, micro, weights)
+                micro_step(config, &policy, critic.as_ref(), recorded, micro, weights, check_ratio)
             };
             episodes.chunks(size).map(micro_step).collect::<Vec<_>>()
         });
         let mut sums = [0.0; N_MEANS];
         for part in found.into_iter().flatten() {
             sums.iter_mut().zip(part.means).for_each(|(sum, mean)| *sum += mean);
-            if stats.minibatches == 0 {
-                stats.first_ratio_error = stats.first_ratio_error.max(part.ratio_error);
-            }
+            stats.first_ratio_error = stats.first_ratio_error.max(part.ratio_error);
             self.policy_optimizer.add(part.policy_gradients);
             self.critic_optimizer.add(part.critic_gradients);
         }
@@ -199,15 +216,15 @@ impl Learner {
         Ok(())
     }
 
-    /// Writes the model that is released into `dir`; or, for a resume at `step`, the policy as it is, its average in
+    /// Writes the model that is released into `dir`; or, for a resume at `progress`, the policy as it is, its average in
     /// `ema/`, and the state of the training. The critic goes into `critic/`.
-    pub(crate) fn save(&self, dir: &Path, text: Text<'_>, step: Option<usize>) -> Result<(), Error> {
+    pub(crate) fn save(&self, dir: &Path, text: Text<'_>, progress: Option<Progress>) -> Result<(), Error> {
         let eos = text.tokenizer.special().eos;
-        let lm = if step.is_some() { self.policy.lm.valid() } else { self.released() };
+        let lm = if progress.is_some() { self.policy.lm.valid() } else { self.released() };
         lm.save(dir, eos)?;
         text.tokenizer.save(dir)?;
         text.template.save(dir)?;
-        if let Some(average) = self.average.as_ref().filter(|_| step.is_some()) {
+        if let Some(average) = self.average.as_ref().filter(|_| progress.is_some()) {
             average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
         }
         let critic_dir = dir.join("critic");
@@ -222,21 +239,22 @@ impl Learner {
             }
             (None, None) => {}
         }
-        if let Some(step) = step {
+        if let Some(Progress { step, is_evaluated }) = progress {
             let dir = dir.join(TRAINING_DIR);
             self.policy_optimizer.save(&dir.join("policy_optimizer.safetensors"))?;
             if self.critic.is_some() {
                 self.critic_optimizer.save(&dir.join("critic_optimizer.safetensors"))?;
             }
             let recent_scores = self.recent_scores.iter().map(|&score| Exact(score)).collect();
-            let state = State { step, kl_coef: Exact(self.kl.coef), recent_scores };
+            let kl_coef = Exact(self.kl.coef);
+            let state = State { step, evaluation_is_due: !is_evaluated, kl_coef, recent_scores };
             save_json(&dir.join("state.json"), &state)?;
         }
         Ok(())
     }
 
-    /// Puts everything back as a checkpoint left it, and returns its step.
-    pub(crate) fn resume(&mut self, dir: &Path) -> Result<usize, Error> {
+    /// Puts everything back as a checkpoint left it, and returns how far it was.
+    pub(crate) fn resume(&mut self, dir: &Path) -> Result<Progress, Error> {
         let device = self.policy.lm.device().inner();
         let lm = CausalLm::load(dir, &device)?;
         let load_critic = || ScalarModel::load(&dir.join("critic"), &device);
@@ -251,7 +269,7 @@ impl Learner {
         }
         let head = critic.as_ref().map(|critic| critic.score.clone());
         let value_head = head.filter(|_| self.policy.value_head.is_some());
-        self.policy = Policy { lm, value_head }.train();
+        self.policy = Policy::new(lm, value_head, self.policy.n_tokens).train();
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.load(&training.join("policy_optimizer.safetensors"), &self.policy)?;
         if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
@@ -268,7 +286,7 @@ impl Learner {
         }
         self.kl.coef = kl_coef;
         self.recent_scores = state.recent_scores.iter().map(|score| score.0).collect();
-        Ok(state.step)
+        Ok(Progress { step: state.step, is_evaluated: !state.evaluation_is_due })
     }
 }
 
@@ -294,7 +312,7 @@ struct MicroStep {
     /// Policy loss, value loss, policy clip fraction, approximate KL, ratio, value clip fraction, entropy, KL loss; 0
     /// where there is none.
     means: [f64; N_MEANS],
-    /// Greatest |ratio − 1|.
+    /// Greatest |ratio − 1|, if it was asked for; otherwise 0.
     ratio_error: f64,
     policy_gradients: Gradients,
     critic_gradients: Gradients,
@@ -308,6 +326,7 @@ fn micro_step(
     recorded: &Recorded<'_>,
     micro: &[usize],
     (weight, value_weight): (f64, f64),
+    check_ratio: bool,
 ) -> MicroStep {
     let (settings, rollout) = (&config.ppo, recorded.rollout);
     let pick = |x: &Tensor<2>| select_rows(x, micro);
@@ -315,9 +334,10 @@ fn micro_step(
     let value_mask = pick(&rollout.value_mask);
     let episodes = rollout.episodes(micro, &mask.device());
 
-    let output = policy.forward(&episodes, config.rollout.temperature, settings.entropy_coef != 0.0);
+    let entropy = if settings.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Learned };
+    let output = policy.forward(&episodes, config.rollout.temperature, entropy);
     let old_logprobs = pick(&rollout.old_logprobs);
-    let ratio_error = greatest_ratio_error(&output.logprobs, &old_logprobs, &mask);
+    let ratio_error = check_ratio.then(|| greatest_ratio_error(&output.logprobs, &old_logprobs, &mask));
     let advantages = pick(&recorded.targets.advantages);
     let kl_part = recorded
         .kl_in_loss
@@ -329,7 +349,7 @@ fn micro_step(
         mask.clone(),
         PolicyClip { range: settings.clip_range, dual: settings.dual_clip },
     );
-    let entropy = masked_mean(output.entropy, mask);
+    let entropy = masked_mean(output.entropy.expect("it was asked for"), mask);
 
     let values = match critic {
         Some(critic) => Some(critic_values(critic, &episodes)),
@@ -351,9 +371,7 @@ fn micro_step(
         &entropy,
         kl_part.as_ref().map_or(&nothing, |(_, loss)| loss),
     ];
-    let means = read_all(means.map(|x| x.clone().inner()).to_vec());
-    let weights = [weight, value_weight, weight, weight, weight, value_weight, weight, weight];
-    let means = std::array::from_fn(|i| weights[i] * means[i]);
+    let scalars: Vec<Tensor<1>> = means.map(|x| x.clone().inner()).into_iter().chain(ratio_error).collect();
 
     let mut objective = policy_part.loss;
     if settings.entropy_coef != 0.0 {
@@ -373,13 +391,34 @@ fn micro_step(
         (_, None) => Gradients::default(),
     };
     let policy_gradients = Gradients::of(policy, objective);
-    MicroStep { means, ratio_error, policy_gradients, critic_gradients }
+    // One transfer, after both backward passes are queued.
+    let scalars = read_all(scalars);
+    let weights = [weight, value_weight, weight, weight, weight, value_weight, weight, weight];
+    MicroStep {
+        means: std::array::from_fn(|i| weights[i] * scalars[i]),
+        ratio_error: scalars.get(N_MEANS).copied().unwrap_or(0.0),
+        policy_gradients,
+        critic_gradients,
+    }
 }
 
-/// Oracle 1: before the first update of a rollout, policy and sampling policy are the same.
-fn greatest_ratio_error(logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &Tensor<2>) -> f64 {
+/// Greatest |ratio − 1|, `[1]`: before the first update of a rollout, policy and sampling policy are the same (oracle 1).
+fn greatest_ratio_error(logprobs: &Tensor<2>, old_logprobs: &Tensor<2>, mask: &Tensor<2>) -> Tensor<1> {
     let ratio = ((logprobs.clone().inner() - old_logprobs.clone()) * mask.clone()).exp();
-    (ratio - 1.0).abs().max().into_scalar()
+    (ratio - 1.0).abs().max()
+}
+
+/// First row and number of the rows of plain text that go with minibatch `i` of pass `pass` over a rollout: as many as
+/// `ptx.sequences_per_episode` says for each of the minibatch's own episodes.
+///
+/// The place follows from the numbers alone, whether or not earlier rollouts made all their updates: nothing to store.
+fn text_rows(ptx: &PtxConfig, episodes: usize, size: usize, (pass, i): (usize, usize)) -> (usize, usize) {
+    let rows_for = |episodes: usize| (episodes as f64 * ptx.sequences_per_episode).ceil() as usize;
+    let ragged = episodes % size;
+    let rows_of_pass = episodes / size * rows_for(size) + rows_for(ragged);
+    let first = i * size;
+    let n = rows_for(size.min(episodes - first));
+    (pass * rows_of_pass + i * rows_for(size), n)
 }
 
 /// Sums over the minibatches of one rollout.
@@ -423,5 +462,27 @@ impl UpdateStats {
         metrics.entropy = entropy;
         metrics.policy_grad_norm = self.grad_norm / n;
         metrics.first_ratio_error = self.first_ratio_error;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each minibatch has the rows of its own episodes, and the places of one pass after another leave no gap.
+    #[test]
+    fn every_episode_brings_its_own_share_of_text() {
+        let places = |per_episode: f64, episodes: usize, size: usize| -> Vec<(usize, usize)> {
+            let ptx = PtxConfig { sequences_per_episode: per_episode, ..PtxConfig::default() };
+            let minibatches = episodes.div_ceil(size);
+            (0..2 * minibatches)
+                .map(|i| text_rows(&ptx, episodes, size, (i / minibatches, i % minibatches)))
+                .collect()
+        };
+        // InstructGPT's 8 for each of 8 episodes, in one update.
+        assert_eq!(places(8.0, 8, 8), [(0, 64), (64, 64)]);
+        // 10 episodes in minibatches of 4: the last has 2.
+        assert_eq!(places(2.0, 10, 4), [(0, 8), (8, 8), (16, 4), (20, 8), (28, 8), (36, 4)]);
+        assert_eq!(places(0.125, 12, 8), [(0, 1), (1, 1), (2, 1), (3, 1)]);
     }
 }

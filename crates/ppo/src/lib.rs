@@ -66,7 +66,7 @@ pub use metrics::PpoMetrics;
 pub use prompts::{EncodedPrompt, PromptDataset};
 pub use ptx::TextDataset;
 pub use rewards::{ShapedRewards, shape_rewards};
-pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
+pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn, stop_token};
 pub use train::{Data, Models, PpoEvaluation, Text, evaluate, train};
 
 #[cfg(test)]

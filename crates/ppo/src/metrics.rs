@@ -29,12 +29,15 @@ pub struct PpoMetrics {
     /// −β KL per answer, which GRPO has in the loss.
     #[serde(rename = "objective/non_score_reward")]
     pub non_score_reward: f64,
-    /// Score after the rule for missing ends, plus the penalty.
+    /// `objective/scores` plus `objective/non_score_reward`.
     #[serde(rename = "objective/rlhf_reward")]
     pub rlhf_reward: f64,
-    /// Mean score as the scoring function gave it.
+    /// Mean score after the rule for missing ends and the cut, as in TRL and lm-human-preferences.
     #[serde(rename = "objective/scores")]
     pub scores: f64,
+    /// Mean score as the scoring function gave it.
+    #[serde(rename = "objective/raw_scores")]
+    pub raw_scores: f64,
     /// Mean score by an independent judge, if one was asked; never learned from.
     #[serde(rename = "objective/gold", skip_serializing_if = "Option::is_none")]
     pub gold: Option<f64>,
@@ -144,7 +147,8 @@ impl PpoMetrics {
             non_score_reward: -kl_coef * read[0],
             // From the parts, as TRL does: the rewards themselves may have been scaled.
             rlhf_reward: read[2] - kl_coef * read[0],
-            scores: mean(&rollout.raw_scores),
+            scores: read[2],
+            raw_scores: mean(&rollout.raw_scores),
             gold: rollout.gold_scores.as_deref().map(mean),
             token_rewards,
             explained_var: rollout.has_values.then_some(1.0 - read[3]),

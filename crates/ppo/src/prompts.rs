@@ -21,10 +21,13 @@ pub struct PromptDataset {
     pub prompts: Vec<EncodedPrompt>,
     /// How many were dropped: they leave no room, or have no token to start from.
     pub n_dropped: usize,
+    /// How many lost tokens on their left to leave room for an answer.
+    pub n_truncated: usize,
 }
 
 impl PromptDataset {
     /// Encodes prompts of at most `max_prompt_len` tokens; longer ones are dropped or lose their left.
+    /// [`PpoConfig::prompt_limit`](crate::PpoConfig::prompt_limit) gives the limit that leaves room for a whole answer.
     ///
     /// # Errors
     /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
@@ -36,7 +39,8 @@ impl PromptDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let encode = |prompt: &Prompt| {
+        let mut n_truncated = 0;
+        let mut encode = |prompt: &Prompt| {
             let text = prompt.prompt.clone();
             let tokens = template.encode_prompt(tokenizer, &text);
             let tokens = match overflow {
@@ -45,17 +49,19 @@ impl PromptDataset {
                 _ if tokens.len() <= max_prompt_len => Some(tokens),
                 Overflow::Drop => None,
                 Overflow::TruncatePrompt => {
-                    template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok()
+                    let cut = template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok();
+                    n_truncated += usize::from(cut.is_some());
+                    cut
                 }
             };
             Some(EncodedPrompt { text, tokens: tokens? })
         };
-        let encoded: Vec<EncodedPrompt> = prompts.iter().filter_map(encode).collect();
+        let encoded: Vec<EncodedPrompt> = prompts.iter().filter_map(&mut encode).collect();
         if encoded.is_empty() {
-            return Err(Error::NothingFits { rows: prompts.len(), max_seq_len: max_prompt_len + 1 });
+            return Err(Error::NothingFits { rows: prompts.len(), max_prompt_len });
         }
         let n_dropped = prompts.len() - encoded.len();
-        Ok(Self { prompts: encoded, n_dropped })
+        Ok(Self { prompts: encoded, n_dropped, n_truncated })
     }
 
     /// What a resumed run compares: that these are the same prompts.
@@ -84,11 +90,14 @@ mod tests {
     #[test]
     fn d9_a_long_prompt_is_dropped_and_counted_or_loses_its_left() {
         let dropped = dataset(&["hi", "too long"], 4, Overflow::Drop).unwrap();
-        assert_eq!((dropped.prompts.len(), dropped.n_dropped), (1, 1));
+        assert_eq!((dropped.prompts.len(), dropped.n_dropped, dropped.n_truncated), (1, 1, 0));
         let cut = dataset(&["hi", "too long"], 4, Overflow::TruncatePrompt).unwrap();
-        assert_eq!((cut.prompts.len(), cut.n_dropped), (2, 0));
+        assert_eq!((cut.prompts.len(), cut.n_dropped, cut.n_truncated), (2, 0, 1));
         assert_eq!(cut.prompts[1].tokens, [1, 110 + 4, 103 + 4, 2], "`ng` between the template's tokens");
         let error = dataset(&["too long"], 4, Overflow::Drop).unwrap_err();
-        assert_eq!(error.to_string(), "none of the 1 prompts leaves room for an answer in 5 tokens");
+        assert_eq!(
+            error.to_string(),
+            "none of the 1 prompts fits into 4 tokens, which leave room for an answer"
+        );
     }
 }

@@ -80,8 +80,10 @@ pub(crate) fn ptx_step(
                 continue;
             }
             let nll = text_loss(&policy.lm, micro);
-            loss += share * nll.clone().into_scalar::<f64>();
+            // The backward pass is queued before the loss is read.
+            let value = nll.clone().inner();
             gradients.add(Gradients::of(&policy, nll.mul_scalar(coef * share)));
+            loss += share * value.into_scalar::<f64>();
         }
         (loss, gradients)
     });
@@ -142,7 +144,7 @@ mod tests {
     fn its_gradient_is_the_coefficient_times_that_of_the_mean_and_does_not_mind_microbatches() {
         let data = texts(6);
         let rows: Vec<&Example> = data.examples.iter().collect();
-        let policy = Policy { lm: language_model(1), value_head: None }.train();
+        let policy = Policy::new(language_model(1), None, usize::MAX).train();
         let moved = |gradients: Gradients| {
             let plain = AdamWConfig {
                 beta_1: 0.0,

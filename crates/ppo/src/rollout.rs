@@ -3,13 +3,14 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_model::{
-    CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, generate, in_parallel, shards,
+    CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, StopToken, generate, in_parallel,
+    shards,
 };
 use temper_tokenizer::Tokenizer;
 
 use crate::Error;
 use crate::config::{MissingEos, PpoConfig, RolloutConfig, ScoreAt};
-use crate::critic::{EpisodeBatch, Policy, critic_values};
+use crate::critic::{Entropy, EpisodeBatch, Policy, critic_values};
 use crate::prompts::EncodedPrompt;
 
 /// An answer to be scored.
@@ -124,8 +125,8 @@ pub(crate) fn collect_rollout(
     let prompts: Vec<&EncodedPrompt> =
         prompts.iter().flat_map(|prompt| std::iter::repeat_n(*prompt, samples_per_prompt)).collect();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
-    let completions =
-        generate(&policy.lm, &tokens, &generate_options(config, actors.tokenizer, sample_seed))?;
+    let options = generate_options(config, actors.tokenizer, sample_seed)?;
+    let completions = generate_in_parts(&policy.lm, &tokens, &options, config.rollout.sampling_batch_size)?;
 
     let samples = samples(actors.tokenizer, &prompts, &completions);
     let raw_scores = ask(&samples, step, scorers.score)?;
@@ -155,11 +156,10 @@ pub(crate) fn collect_rollout(
         columns(rows.iter().flat_map::<Vec<f32>, _>(padded).collect())
     });
 
-    let ref_policy = Policy { lm: actors.ref_policy.valid(), value_head: None };
+    let ref_policy = Policy::new(actors.ref_policy.valid(), None, policy.n_tokens);
     let critic = actors.critic.map(ScalarModel::valid);
     // As many episodes at once as an update takes, so that both need the same memory.
-    let sizes = [config.ppo.microbatch_size, config.ppo.minibatch_size];
-    let size = sizes.into_iter().find(|&size| size > 0).unwrap_or(batch);
+    let size = config.forward_batch_size();
     let parts = shards(&rows, &device)
         .into_iter()
         .map(|(first, rows)| (policy.clone(), ref_policy.clone(), critic.clone(), first, rows));
@@ -167,14 +167,15 @@ pub(crate) fn collect_rollout(
         let record = |(i, rows): (usize, &[Vec<u32>])| {
             let start = first + i * size;
             let tokens: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-            let prompt_lens = &prompt_lens[start..start + rows.len()];
-            let episodes = EpisodeBatch::new(&tokens, prompt_lens, completion_len, &device);
-            let output = policy.forward(&episodes, config.rollout.temperature, false);
+            let end = start + rows.len();
+            let (prompt_lens, value_lens) = (&prompt_lens[start..end], &value_lens[start..end]);
+            let episodes = EpisodeBatch::new(&tokens, prompt_lens, value_lens, completion_len, &device);
+            let output = policy.forward(&episodes, config.rollout.temperature, Entropy::Skipped);
             let values = match &critic {
                 Some(critic) => critic_values(critic, &episodes),
                 None => output.values.unwrap_or_else(|| output.logprobs.zeros_like()),
             };
-            let reference = ref_policy.forward(&episodes, config.rollout.temperature, false);
+            let reference = ref_policy.forward(&episodes, config.rollout.temperature, Entropy::Skipped);
             [output.logprobs, reference.logprobs, values]
         };
         rows.chunks(size).enumerate().map(record).collect::<Vec<_>>()
@@ -206,13 +207,52 @@ pub(crate) fn collect_rollout(
 }
 
 /// Sampling as the configuration says: no top-k or top-p, so that log-probabilities are those of the choice (D5).
-pub(crate) fn generate_options(config: &PpoConfig, tokenizer: &Tokenizer, seed: u64) -> GenerateOptions {
-    GenerateOptions {
+pub(crate) fn generate_options(
+    config: &PpoConfig,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<GenerateOptions, Error> {
+    Ok(GenerateOptions {
         max_new_tokens: config.rollout.max_new_tokens,
+        max_seq_len: if config.max_seq_len == 0 { usize::MAX } else { config.max_seq_len },
         sampler: Sampler::Random { temperature: config.rollout.temperature, top_k: 0, top_p: 1.0 },
         eos: tokenizer.special().eos,
+        stop: stop_token(&config.rollout, tokenizer)?,
+        n_tokens: tokenizer.vocab_size(),
         seed,
+        first_stream: 0,
+    })
+}
+
+/// The token of `rollout.stop_token`, if there is one.
+///
+/// # Errors
+/// [`Error::StopToken`] if the text is not a single token of the tokenizer.
+pub fn stop_token(config: &RolloutConfig, tokenizer: &Tokenizer) -> Result<Option<StopToken>, Error> {
+    if config.stop_token.is_empty() {
+        return Ok(None);
     }
+    match tokenizer.encode(&config.stop_token)[..] {
+        [token] => Ok(Some(StopToken { token, after: config.stop_after })),
+        ref tokens => Err(Error::StopToken { text: config.stop_token.clone(), n_tokens: tokens.len() }),
+    }
+}
+
+/// [`generate()`] in calls of at most `size` rows, 0 for one call. Every row draws from its own random stream, so the
+/// answers do not depend on the size; the memory of the cache does.
+pub(crate) fn generate_in_parts(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+    size: usize,
+) -> Result<Vec<Completion>, Error> {
+    let size = if size == 0 { prompts.len().max(1) } else { size };
+    let mut completions = Vec::with_capacity(prompts.len());
+    for (part, rows) in prompts.chunks(size).enumerate() {
+        let first_stream = options.first_stream + (part * size) as u64;
+        completions.extend(generate(model, rows, &GenerateOptions { first_stream, ..options.clone() })?);
+    }
+    Ok(completions)
 }
 
 /// Columns of an answer that have a value: its tokens, and one past the end where its score stands there.
@@ -243,6 +283,15 @@ pub(crate) fn samples<'a>(
         .collect()
 }
 
+/// Scores beyond this are mistakes of the scorer. Sums of their squares would leave the range of `f32`, and every weight
+/// of the policy would become NaN.
+const GREATEST_SCORE: f32 = 1e9;
+const LEARNABLE: &str = "which is not between -1e9 and 1e9";
+
+fn is_learnable(score: f32) -> bool {
+    score.abs() <= GREATEST_SCORE
+}
+
 /// Asks for the score of each answer, and checks what comes back.
 pub(crate) fn ask(samples: &[Sample<'_>], step: usize, score: &mut ScoreFn<'_>) -> Result<Vec<f32>, Error> {
     let scores = score(samples).map_err(|source| Error::Score { step, source })?;
@@ -250,8 +299,8 @@ pub(crate) fn ask(samples: &[Sample<'_>], step: usize, score: &mut ScoreFn<'_>) 
         let problem = format!("{} scores for {} answers", scores.len(), samples.len());
         return Err(Error::BadScores { step, problem });
     }
-    if let Some(bad) = scores.iter().find(|score| !score.is_finite()) {
-        return Err(Error::BadScores { step, problem: format!("the score {bad}") });
+    if let Some(bad) = scores.iter().find(|score| !is_learnable(**score)) {
+        return Err(Error::BadScores { step, problem: format!("the score {bad:e}, {LEARNABLE}") });
     }
     Ok(scores)
 }
@@ -272,15 +321,15 @@ fn ask_tokens(
         if row.len() != n {
             return Err(bad(format!("{} token rewards for an answer of {n} tokens", row.len())));
         }
-        if let Some(reward) = row.iter().find(|reward| !reward.is_finite()) {
-            return Err(bad(format!("the token reward {reward}")));
+        if let Some(reward) = row.iter().find(|reward| !is_learnable(**reward)) {
+            return Err(bad(format!("the token reward {reward:e}, {LEARNABLE}")));
         }
     }
     Ok(rows)
 }
 
 /// The rule for missing ends, then the cut.
-fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
+pub(crate) fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
     let value = config.missing_eos_value as f32;
     let rule = |(score, ended): (&f32, &bool)| match config.missing_eos {
         _ if *ended => *score,
@@ -323,7 +372,8 @@ impl Rollout {
     pub(crate) fn episodes(&self, index: &[usize], device: &Device) -> EpisodeBatch {
         let rows: Vec<&[u32]> = index.iter().map(|&i| self.rows[i].as_slice()).collect();
         let prompt_lens: Vec<usize> = index.iter().map(|&i| self.prompt_lens[i]).collect();
-        EpisodeBatch::new(&rows, &prompt_lens, self.completion_len, device)
+        let value_lens: Vec<usize> = index.iter().map(|&i| self.value_lens[i]).collect();
+        EpisodeBatch::new(&rows, &prompt_lens, &value_lens, self.completion_len, device)
     }
 }
 

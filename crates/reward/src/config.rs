@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use temper_model::Pooling;
 use temper_tokenizer::Overflow;
-use temper_train::{Documented, Error, TrainingConfig, TrainingDocs, require};
+use temper_train::{Documented, Error, TrainingConfig, TrainingDocs, require_coefficient};
 
 use crate::Normalize;
 
@@ -55,8 +55,8 @@ impl RewardConfig {
     /// [`Error::OutOfRange`] with the key.
     pub fn validate(&self) -> Result<(), Error> {
         self.training.validate()?;
-        require(self.margin >= 0.0 && self.margin.is_finite(), "margin", self.margin, "0 or above")?;
-        require(self.center >= 0.0 && self.center.is_finite(), "center", self.center, "0 or above")
+        require_coefficient("margin", self.margin)?;
+        require_coefficient("center", self.center)
     }
 }
 

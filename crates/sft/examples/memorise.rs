@@ -38,7 +38,7 @@ fn main() -> Result<(), Error> {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
         eos: tokenizer.special().eos,
-        seed: 0,
+        ..GenerateOptions::default()
     };
     for (row, answer) in rows.iter().zip(generate(&model, &prompts, &options)?) {
         println!("{} -> {}", row.prompt, tokenizer.decode(&answer.tokens));

@@ -70,7 +70,9 @@ pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
-pub use range::{require, require_count, require_fraction, require_positive};
+pub use range::{
+    require, require_coefficient, require_count, require_f32, require_fraction, require_positive,
+};
 pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
 pub use run::Run;

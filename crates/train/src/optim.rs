@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::files::write_file;
-use crate::range::{require, require_positive};
+use crate::range::{require, require_coefficient};
 
 /// The numbers of AdamW (Loshchilov and Hutter 2019) and of gradient clipping. None is inherited from a library.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,10 +51,11 @@ impl AdamWConfig {
     pub fn validate(&self) -> Result<(), Error> {
         require((0.0..1.0).contains(&self.beta_1), "optimizer.beta_1", self.beta_1, "in [0, 1)")?;
         require((0.0..1.0).contains(&self.beta_2), "optimizer.beta_2", self.beta_2, "in [0, 1)")?;
-        require_positive("optimizer.epsilon", self.epsilon)?;
-        let bounded = |key, x: f64| require(x >= 0.0 && x.is_finite(), key, x, "a finite number, 0 or above");
-        bounded("optimizer.weight_decay", self.weight_decay)?;
-        bounded("optimizer.max_grad_norm", self.max_grad_norm)
+        // Smaller, and the step of a gradient whose square is 0 in f32 has no bound; larger, and nothing is learned.
+        let usable = (1e-20..=1e3).contains(&self.epsilon);
+        require(usable, "optimizer.epsilon", self.epsilon, "a number above 0, between 1e-20 and 1000")?;
+        require_coefficient("optimizer.weight_decay", self.weight_decay)?;
+        require_coefficient("optimizer.max_grad_norm", self.max_grad_norm)
     }
 }
 

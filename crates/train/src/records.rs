@@ -24,6 +24,8 @@ const PROMPT_COLUMNS: [&str; 3] = ["prompt", "instruction", "question"];
 const COMPLETIONS_COLUMNS: [&str; 2] = ["completions", "responses"];
 const COMPLETION_COLUMNS: [&str; 4] = ["completion", "response", "output", "answer"];
 const TEXT_COLUMNS: [&str; 1] = ["text"];
+/// Largest size of a score or margin: f32 holds it, and its product with any coefficient that is allowed.
+const LARGEST: f64 = 1e30;
 /// What an hh-rlhf transcript puts before every answer; a prompt cut from one ends with it.
 const ASSISTANT: &str = "\n\nAssistant:";
 
@@ -94,7 +96,7 @@ enum Fault {
     NoSharedPrompt,
     #[error("columns `chosen` and `rejected` are the same")]
     Same,
-    #[error("column `margin` must be a positive number, found {found}")]
+    #[error("column `margin` must be a positive number up to 1e30, found {found}")]
     Margin { found: String },
     #[error("column `{column}` must be an array, found {found}")]
     NotArray { column: &'static str, found: &'static str },
@@ -104,7 +106,7 @@ enum Fault {
     Completion { column: &'static str, idx: usize, fault: String },
     #[error("column `scores` must hold a number for each of the {expected} completions, found {found}")]
     ScoreCount { expected: usize, found: usize },
-    #[error("score {idx} must be a number, found {found}")]
+    #[error("score {idx} must be a number from -1e30 to 1e30, found {found}")]
     NotScore { idx: usize, found: String },
     #[error("column `ranking` must name each of the {expected} completions once, from 0 to {}: {fault}", expected - 1)]
     Ranking { expected: usize, fault: String },
@@ -204,7 +206,7 @@ impl Comparison {
             return Err(Fault::Same);
         }
         if present(row, &["margin"]).is_some() {
-            let margin = row["margin"].as_f64().filter(|margin| *margin > 0.0);
+            let margin = row["margin"].as_f64().filter(|margin| *margin > 0.0 && *margin <= LARGEST);
             pair.scores[0] = margin.ok_or_else(|| Fault::Margin { found: row["margin"].to_string() })?;
         }
         Ok(pair)
@@ -242,7 +244,7 @@ fn read_scores(values: &[Value], n: usize) -> Result<Vec<f64>, Fault> {
         return Err(Fault::ScoreCount { expected: n, found: values.len() });
     }
     let score = |(idx, value): (usize, &Value)| {
-        let found = value.as_f64().filter(|score| score.is_finite());
+        let found = value.as_f64().filter(|score| score.abs() <= LARGEST);
         found.ok_or_else(|| Fault::NotScore { idx, found: value.to_string() })
     };
     values.iter().enumerate().map(score).collect()
@@ -406,7 +408,7 @@ mod tests {
             row(Value::Null),
             json!({"prompt": "p", "completions": ["a", "b"], "scores": [1.0, 0.0]}),
         );
-        for wrong in [json!(0), json!(-1), json!("2")] {
+        for wrong in [json!(0), json!(-1), json!("2"), json!(1e308)] {
             check_error::<Comparison>(row(wrong), "column `margin` must be a positive number");
         }
     }
@@ -434,7 +436,10 @@ mod tests {
         let ranked = |scores: Value| json!({"prompt": "p", "completions": ["a", "b", "c"], "scores": scores});
         check::<Comparison>(row(json!([1, 3, 1])), ranked(json!([1.0, 3.0, 1.0])));
         check_error::<Comparison>(row(json!([1, 3])), "a number for each of the 3 completions, found 2");
-        check_error::<Comparison>(row(json!([1, "x", 2])), "score 1 must be a number, found \"x\"");
+        check_error::<Comparison>(
+            row(json!([1, "x", 2])),
+            "score 1 must be a number from -1e30 to 1e30, found \"x\"",
+        );
         check_error::<Comparison>(row(json!([2, 2, 2])), "all completions are tied");
     }
 

@@ -77,7 +77,11 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let eos = tokenizer.special().eos;
     let asked: Vec<Vec<u32>> =
         data.demonstrations.iter().map(|row| template.encode_prompt(&tokenizer, &row.prompt)).collect();
-    generate(&sft, &asked, &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, seed: 0 })?;
+    generate(
+        &sft,
+        &asked,
+        &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, ..GenerateOptions::default() },
+    )?;
     let generate_seconds = seconds();
 
     let training =
@@ -166,7 +170,8 @@ fn generation(repeats: usize, device: &Device) -> Result<()> {
     for batch in [1, 32] {
         let prompts: Vec<Vec<u32>> = (0..batch).map(|row| tokens(row, 16)).collect();
         // An end token that the vocabulary does not have: every row runs to its limit.
-        let options = GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, eos: u32::MAX, seed: 0 };
+        let options =
+            GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, ..GenerateOptions::default() };
         let seconds = repeated(repeats, || Ok(generate(&model, &prompts, &options).map(|_| ())?))?;
         print_json(&line(&format!("generate_b{batch}"), &seconds, Some(batch * 48)))?;
     }

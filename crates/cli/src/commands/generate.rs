@@ -58,7 +58,7 @@ pub fn options(args: &SamplingArgs, seed: u64) -> Result<GenerateOptions> {
     }
     let (temperature, top_k, top_p) = (args.temperature, args.top_k, args.top_p);
     let sampler = if args.greedy { Sampler::Greedy } else { Sampler::Random { temperature, top_k, top_p } };
-    Ok(GenerateOptions { max_new_tokens: args.max_new_tokens, sampler, eos: 0, seed })
+    Ok(GenerateOptions { max_new_tokens: args.max_new_tokens, sampler, seed, ..GenerateOptions::default() })
 }
 
 /// Completes text prompts.
@@ -81,6 +81,11 @@ pub fn complete(
     }
     // Longer answers than the context do not exist; their length would only be reserved.
     let max_new_tokens = options.max_new_tokens.min(model.config().max_seq_len);
-    let options = GenerateOptions { eos: text.tokenizer.special().eos, max_new_tokens, ..options.clone() };
+    let options = GenerateOptions {
+        eos: text.tokenizer.special().eos,
+        n_tokens: text.tokenizer.vocab_size(),
+        max_new_tokens,
+        ..options.clone()
+    };
     Ok(generate(model, &rows, &options)?)
 }

@@ -51,8 +51,10 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             Some((model, difference.map(|_| (reward_text, dir))))
         }
     };
+    let max_prompt_len = config.prompt_limit(max_seq_len)?;
+    temper_ppo::stop_token(&config.rollout, &text.tokenizer)?;
     let load = |paths: &[PathBuf]| {
-        prompts(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+        prompts(session, paths, &text, max_prompt_len, config.overflow, args.run.skip_bad_rows)
     };
     let data = load(&args.prompts)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
@@ -82,7 +84,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             RewardModel::Text { model, text: reward_text, dir, policy: &text.template }
         }
     });
-    let mut rewards = Rewards::open(&args.rewards, scorer, config.batch_size)?;
+    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size())?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
     let mut gold =
         judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text.template, samples));
@@ -148,13 +150,14 @@ fn prompts(
     session: &Session,
     paths: &[PathBuf],
     text: &TextSide,
-    max_seq_len: usize,
+    max_prompt_len: usize,
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<PromptDataset> {
     let prompts: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
-    let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_seq_len - 1, overflow)?;
-    session
-        .note_count(data.n_dropped, &format!("prompts leave no room for an answer in {max_seq_len} tokens"));
+    let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_prompt_len, overflow)?;
+    let room = format!("the {max_prompt_len} tokens that leave room for an answer");
+    session.note_count(data.n_dropped, &format!("prompts have more than {room}, and were dropped"));
+    session.note_count(data.n_truncated, &format!("prompts were cut on the left to {room}"));
     Ok(data)
 }
