@@ -58,11 +58,27 @@ fn well_known_values_stand_where_they_belong() {
         ("instructgpt-1.3b", "ppo", "learning_rate", "learning_rate = 0.00000805  # appendix E"),
         ("tldr-1b", "ppo", "missing_eos", "missing_eos = \"replace\"  # ppo.py"),
         ("tldr-1b", "ppo", "whiten_rewards", "whiten_rewards = false  # ppo.py"),
+        ("instructgpt-1.3b", "ppo", "max_prompt_len", "max_prompt_len = 1024  # C: prompts of more than 1k"),
+        ("lm-human-preferences", "ppo", "stop_token", "stop_token = \".\"  # launch.py: books_task"),
+        ("lm-human-preferences", "ppo", "stop_after", "stop_after = 16  # launch.py: books_task"),
         ("lm-human-preferences", "ppo", "target", "target = 6.0  # launch.py"),
         ("trl", "sft", "learning_rate", "learning_rate = 0.00002  # trl/trainer/sft_config.py"),
     ] {
         let printed = temper.run(&format!("config {stage} --preset {preset}")).ok().stdout;
         assert!(line(&printed, key).starts_with(begins), "{preset} {stage}: {}", line(&printed, key));
+    }
+}
+
+/// Their prompts are as long as their sources say: what the setting leaves, less what an answer needs.
+#[test]
+fn prompts_of_the_presets_leave_room_for_their_answers() {
+    let temper = Temper::new();
+    for (preset, prompt) in [("trl", 512), ("tldr-1b", 512), ("lm-human-preferences", 64)] {
+        let printed = temper.run(&format!("config ppo --preset {preset}")).ok().stdout;
+        let number = |key: &str| -> usize {
+            line(&printed, key).split([' ', '=']).find_map(|word| word.parse().ok()).expect("a number")
+        };
+        assert_eq!(number("max_seq_len") - number("max_new_tokens"), prompt, "{preset}");
     }
 }
 

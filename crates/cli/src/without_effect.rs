@@ -94,6 +94,11 @@ fn ppo(config: &PpoConfig, ptx_data_given: bool) -> Vec<Idle> {
     );
     push(config.kl.target == 0.0, &["kl.horizon"], "`kl.target` is 0, so the coefficient is fixed");
     push(
+        config.rollout.stop_token.is_empty(),
+        &["rollout.stop_after"],
+        "`rollout.stop_token` is empty, so only the end token ends an answer",
+    );
+    push(
         config.rollout.missing_eos == MissingEos::Keep,
         &["rollout.missing_eos_value"],
         "`rollout.missing_eos` is keep",
@@ -213,11 +218,12 @@ mod tests {
     fn defaults_that_nobody_asked_for_are_not_named() {
         let config = PpoConfig::default();
         assert_eq!(sentences(&ppo(&config, false), &asked_for(&config, None).unwrap()), [""; 0]);
-        let sets = ["ptx.coef=0.5", "kl.horizon=5"].map(str::to_owned);
+        let sets = ["ptx.coef=0.5", "kl.horizon=5", "rollout.stop_after=3"].map(str::to_owned);
         let config: PpoConfig = resolve(None, None, &sets).unwrap();
         let found = sentences(&ppo(&config, false), &asked_for(&config, None).unwrap());
         assert!(
-            found.len() == 2
+            found.len() == 3
+                && found[2].contains("rollout.stop_after")
                 && found[0].starts_with("note: `ptx.coef` has")
                 && found[1].contains("kl.horizon")
         );
