@@ -10,7 +10,7 @@ fn two_runs() -> Temper {
     for name in ["a", "b"] {
         let line =
             |step: i32| format!("{{\"step\":{step},\"objective/kl\":{step},\"objective/scores\":{step}}}\n");
-        std::fs::create_dir(temper.path(name)).unwrap();
+        std::fs::create_dir(temper.path(name)).expect("the folder can be made");
         temper.write(&format!("{name}/metrics.jsonl"), (1..=9).map(line).collect::<String>());
     }
     temper

@@ -1,4 +1,4 @@
-//! Settings that somebody has asked for and that nothing in the run reads: said at the start, not found out at the end.
+//! Settings that somebody has asked for and that nothing in the run reads: said at the start, not notes out at the end.
 
 use std::collections::BTreeSet;
 
@@ -220,12 +220,12 @@ mod tests {
         assert_eq!(sentences(&ppo(&config, false), &asked_for(&config, None).unwrap()), [""; 0]);
         let sets = ["ptx.coef=0.5", "kl.horizon=5", "rollout.stop_after=3"].map(str::to_owned);
         let config: PpoConfig = resolve(None, None, &sets).unwrap();
-        let found = sentences(&ppo(&config, false), &asked_for(&config, None).unwrap());
+        let notes = sentences(&ppo(&config, false), &asked_for(&config, None).unwrap());
         assert!(
-            found.len() == 3
-                && found[2].contains("rollout.stop_after")
-                && found[0].starts_with("note: `ptx.coef` has")
-                && found[1].contains("kl.horizon")
+            notes.len() == 3
+                && notes[2].contains("rollout.stop_after")
+                && notes[0].starts_with("note: `ptx.coef` has")
+                && notes[1].contains("kl.horizon")
         );
     }
 
@@ -233,14 +233,14 @@ mod tests {
     fn normalisation_needs_demonstrations_and_dropout_a_model_that_has_it() {
         let (config, text) = resolved::<RewardConfig>("lm-human-preferences", Stage::Reward, &[]);
         let asked = asked_for(&config, Some(text)).unwrap();
-        let found = sentences(&reward(&config, false), &asked);
-        assert!(found.len() == 1 && found[0].contains("`normalize` has no effect"), "{found:?}");
+        let notes = sentences(&reward(&config, false), &asked);
+        assert!(notes.len() == 1 && notes[0].contains("`normalize` has no effect"), "{notes:?}");
         assert_eq!(sentences(&reward(&config, true), &asked), [""; 0]);
 
         let (config, text) = resolved::<SftConfig>("instructgpt-1.3b", Stage::Sft, &[]);
         let asked = asked_for(&config, Some(text)).unwrap();
-        let found = sentences(&sft(&config, 0.0), &asked);
-        assert!(found.len() == 1 && found[0].contains("`dropout` has no effect"), "{found:?}");
+        let notes = sentences(&sft(&config, 0.0), &asked);
+        assert!(notes.len() == 1 && notes[0].contains("`dropout` has no effect"), "{notes:?}");
         assert_eq!(sentences(&sft(&config, 0.2), &asked), [""; 0]);
     }
 }

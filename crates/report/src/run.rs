@@ -52,9 +52,9 @@ impl Run {
             StageRun { name, config_file: "config.toml".to_owned(), ..run }
         });
         for name in other_directories(dir)? {
-            let found = stage_run(&dir.join(&name), None, &mut notes)?;
+            let other = stage_run(&dir.join(&name), None, &mut notes)?;
             let config_file = format!("{name}/config.toml");
-            stages.extend(found.map(|run| StageRun { name: Some(name), config_file, ..run }));
+            stages.extend(other.map(|run| StageRun { name: Some(name), config_file, ..run }));
         }
         let single = stages.is_empty() && itself.is_some();
         stages.extend(itself);

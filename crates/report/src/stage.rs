@@ -157,7 +157,7 @@ impl Stage {
         key_of
             .into_iter()
             .find(|(section, key, _)| setting(config, section, key).is_some())
-            .map(|found| found.2)
+            .map(|entry| entry.2)
     }
 
     /// Tells the stage from the names of its metrics.
