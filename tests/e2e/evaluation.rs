@@ -74,6 +74,8 @@ fn a_reward_model_is_told_by_its_scores_its_lengths_and_its_confidence() {
     let order: Vec<_> =
         order.iter().map(|b| (b["chosen"].as_str().unwrap(), b["pairs"].as_u64().unwrap())).collect();
     assert_eq!(order, [("shorter", 1), ("longer", 3)]);
+    // So the longer one would win three of the four.
+    assert_eq!(number(&found, "eval_longer_wins"), 0.75);
     let bucket = &found["eval_by_confidence"][0];
     assert_eq!(keys(bucket), ["from", "to", "pairs", "accuracy", "expected"]);
     assert!(number(bucket, "expected") >= 0.5);

@@ -57,7 +57,10 @@ fn without_a_critic_none_is_asked_for_written_or_reported() {
             assert_eq!(row.get("loss/kl_avg").is_some(), kind == "grpo", "{row}");
         }
         // Two prompts, three answers to each, one point more for each: (1 + … + 6) / 6.
-        assert_eq!((rows[0]["episode"].as_u64(), rows[0]["objective/raw_scores"].as_f64()), (Some(6), Some(3.5)));
+        assert_eq!(
+            (rows[0]["episode"].as_u64(), rows[0]["objective/raw_scores"].as_f64()),
+            (Some(6), Some(3.5))
+        );
         temper.run(&format!("report {kind}")).ok();
         let page = temper.read(&format!("{kind}/report.html"));
         assert!(page.contains("KL to the SFT model") && !page.contains("Value loss"));

@@ -29,9 +29,13 @@ fn a_printed_preset_keeps_its_sources_and_reads_back_as_the_same_settings() {
             }
             temper.write("printed.toml", &printed.stdout);
             let again = temper.run(&format!("config {stage} --config printed.toml")).ok().stdout;
+            // What the preset says about itself is no comment of a key, so it is not printed again.
+            let header = printed.stdout.lines().take_while(|line| line.starts_with('#')).count();
+            assert!(header > 0 && printed.stdout.lines().nth(header) == Some(""), "{printed:?}");
             let bare: String = printed
                 .stdout
                 .lines()
+                .skip(header + 1)
                 .map(|line| if line.contains(" = ") { line.split("  # ").next().unwrap() } else { line })
                 .map(|line| format!("{line}\n"))
                 .collect();
@@ -51,13 +55,61 @@ fn well_known_values_stand_where_they_belong() {
         ("instructgpt-1.3b", "ppo", "coef", "coef = 0.02  # C.4"),
         ("instructgpt-1.3b", "ppo", "gae_lambda", "gae_lambda = 0.95  # not published: Temper's default"),
         ("instructgpt-1.3b", "ppo", "seed", "seed = 0  # not published: Temper's default"),
+        ("instructgpt-1.3b", "ppo", "learning_rate", "learning_rate = 0.00000805  # appendix E"),
         ("tldr-1b", "ppo", "missing_eos", "missing_eos = \"replace\"  # ppo.py"),
+        ("tldr-1b", "ppo", "whiten_rewards", "whiten_rewards = false  # ppo.py"),
+        ("instructgpt-1.3b", "ppo", "max_prompt_len", "max_prompt_len = 1024  # C: prompts of more than 1k"),
+        ("lm-human-preferences", "ppo", "stop_token", "stop_token = \".\"  # launch.py: books_task"),
+        ("lm-human-preferences", "ppo", "stop_after", "stop_after = 16  # launch.py: books_task"),
         ("lm-human-preferences", "ppo", "target", "target = 6.0  # launch.py"),
         ("trl", "sft", "learning_rate", "learning_rate = 0.00002  # trl/trainer/sft_config.py"),
     ] {
         let printed = temper.run(&format!("config {stage} --preset {preset}")).ok().stdout;
         assert!(line(&printed, key).starts_with(begins), "{preset} {stage}: {}", line(&printed, key));
     }
+}
+
+/// Their prompts are as long as their sources say: what the setting leaves, less what an answer needs.
+#[test]
+fn prompts_of_the_presets_leave_room_for_their_answers() {
+    let temper = Temper::new();
+    for (preset, prompt) in [("trl", 512), ("tldr-1b", 512), ("lm-human-preferences", 64)] {
+        let printed = temper.run(&format!("config ppo --preset {preset}")).ok().stdout;
+        let number = |key: &str| -> usize {
+            line(&printed, key).split([' ', '=']).find_map(|word| word.parse().ok()).expect("a number")
+        };
+        assert_eq!(number("max_seq_len") - number("max_new_tokens"), prompt, "{preset}");
+    }
+}
+
+#[test]
+fn a_preset_says_what_it_needs_and_a_run_what_it_does_not_use() {
+    let temper = Temper::with_reward_model();
+    let printed = temper.run("config ppo --preset tldr-1b").ok().stdout;
+    assert!(
+        printed.contains("# Its base model, Pythia, is a GPT-NeoX, which Temper does not read"),
+        "{printed}"
+    );
+
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --preset trl \
+               --set max_seq_len=0 --set rollout.max_new_tokens=4 --set batch_size=2 --set max_steps=1 --out ppo";
+    let said = temper.run(ppo).ok();
+    assert!(
+        said.stderr.contains("note: `ppo.vf_coef` has no effect: the critic is a network of its own"),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("ptx.coef"), "{said:?}");
+    let said = temper.run(&format!("{ppo}-2 --set ptx.coef=0.5")).ok();
+    assert!(said.stderr.contains("note: `ptx.coef` has no effect: there is no `--ptx-data`"), "{said:?}");
+
+    let reward = "reward --data comparisons.jsonl --model sft/final --set normalize=mean_std --set max_steps=1 --out rm";
+    let said = temper.run(reward).ok();
+    assert!(
+        said.stderr.contains("note: `normalize` has no effect: there is no `--normalize-data`"),
+        "{said:?}"
+    );
+    let said = temper.run(&format!("{reward}-2 --normalize-data demonstrations.jsonl")).ok();
+    assert!(!said.stderr.contains("no effect"), "{said:?}");
 }
 
 #[test]

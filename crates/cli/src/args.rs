@@ -453,7 +453,7 @@ pub struct ReportArgs {
     /// Results without a run for that picture, as JSON: `[{"label": "DPO", "kl": 2.9, "gold": 0.81}, …]`
     #[arg(long, value_name = "FILE", requires = "compare")]
     pub points: Option<PathBuf>,
-    /// Where that picture goes: a page and, beside it, an `.svg`
+    /// The page to write, exactly there; the picture alone goes next to it, with `.svg` in place of `.html`
     #[arg(long, value_name = "FILE.html", requires = "compare")]
     pub out: Option<PathBuf>,
 }

@@ -78,6 +78,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
+    if let Some(error) = cause.downcast_ref::<temper_report::Error>() {
+        return Some(error.hint());
+    }
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         return hint_of_io(error);
     }

@@ -16,6 +16,7 @@ mod rewards;
 mod session;
 mod text;
 mod warning;
+mod without_effect;
 
 use std::process::ExitCode;
 

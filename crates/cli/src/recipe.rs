@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn a_preset_whose_base_model_cannot_be_read_says_so_before_its_first_value() {
+        let stages = [Stage::Sft, Stage::Reward, Stage::Ppo];
+        let mut texts: Vec<&str> = stages.map(|stage| stage_settings("tldr-1b", stage).unwrap()).into();
+        texts.push(stage_settings("trl", Stage::Ppo).unwrap());
+        for text in texts {
+            let header = text.split("epochs = ").next().unwrap();
+            assert!(header.contains("Pythia") && header.contains("which Temper does not read"), "{header}");
+        }
+    }
+
+    #[test]
     fn a_stage_or_a_name_that_there_is_not_is_an_error() {
         for name in NAMES {
             for stage in [Stage::Sft, Stage::Reward, Stage::Ppo] {

@@ -26,3 +26,8 @@ mod ranking;
 pub use dataset::ComparisonDataset;
 pub use pairs::ScorePairs;
 pub use ranking::{Pair, Ranking};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -45,3 +45,8 @@ pub use judge::Verdict;
 pub use mixture::Mixture;
 pub use task::{Fact, Prompt, Task};
 pub use text::Text;
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,8 @@ pub use metrics::{DpoEvaluation, DpoMetrics};
 pub use temper_comparisons::{ComparisonDataset as DpoDataset, Pair, Ranking, ScorePairs};
 pub use temper_tokenizer::Text;
 pub use train::{evaluate, train};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

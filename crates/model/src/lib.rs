@@ -60,3 +60,8 @@ pub use parallel::{in_parallel, shards};
 pub use sampler::Sampler;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, n_targets, nll};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

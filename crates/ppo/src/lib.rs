@@ -71,3 +71,8 @@ pub use train::{Data, Models, PpoEvaluation, Text, evaluate, train};
 
 #[cfg(test)]
 mod tests;
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

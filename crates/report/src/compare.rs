@@ -1,20 +1,54 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::Error;
-use crate::escape::escape;
+use crate::escape::{escape, escape_up_to};
+use crate::files::read;
 use crate::frontier::{Frontier, Track, root, thinned};
 use crate::frontier_plot::{Picture, Plot, Series};
 use crate::metrics::{LARGEST, Metrics};
 use crate::number::figure;
 use crate::palette::{Ink, SERIES};
 
+const OF_DIFFERENT_JUDGES: &str = "Scores of DIFFERENT independent judges: heights cannot be compared";
+const OF_DIFFERENT_SCORERS: &str =
+    "Scores that are learned from, of DIFFERENT models: heights cannot be compared";
+
 /// A run of PPO, or of what else logs score and KL at every rollout.
 #[derive(Debug)]
 pub struct Runner {
     label: String,
     frontier: Frontier,
+    judges: Judges,
+}
+
+/// What scored the answers of a run, as its `inputs.json` has it.
+#[derive(Debug, Default)]
+struct Judges {
+    /// What the policy learns from.
+    score: Option<String>,
+    /// What it does not learn from.
+    gold: Option<String>,
+}
+
+impl Judges {
+    /// Nothing is known where there is no such file, or it is of another kind.
+    fn parse(text: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Inputs {
+            given: BTreeMap<String, String>,
+        }
+        let Ok(Inputs { given }) = serde_json::from_str(text) else { return Self::default() };
+        let scorers: Vec<&str> =
+            ["--reward", "--reward-program", "--reward-url", "the weights of the scores"]
+                .iter()
+                .filter_map(|flag| given.get(*flag).map(String::as_str))
+                .collect();
+        let score = (!scorers.is_empty()).then(|| scorers.join(", "));
+        Self { score, gold: given.get("--gold").cloned() }
+    }
 }
 
 /// A result of which only the evaluation is known: best-of-n, DPO.
@@ -49,16 +83,13 @@ impl Comparison {
             if !dir.is_dir() {
                 return Err(Error::NotADirectory { dir: dir.clone() });
             }
-            let inside = dir.join("ppo").join("metrics.jsonl");
-            let path = if inside.is_file() { inside } else { dir.join("metrics.jsonl") };
-            let text = match std::fs::read(&path) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-                Err(source) => return Err(Error::Read { path, source }),
-            };
+            let inside = dir.join("ppo");
+            let run = if inside.join("metrics.jsonl").is_file() { inside } else { dir.clone() };
+            let text = read(&run.join("metrics.jsonl"))?.unwrap_or_default();
             let frontier = Frontier::of(&Metrics::parse(&text));
             let frontier = frontier.ok_or_else(|| Error::NoFrontier { dir: dir.clone() })?;
-            runners.push(Runner { label, frontier });
+            let judges = Judges::parse(&read(&run.join("inputs.json"))?.unwrap_or_default());
+            runners.push(Runner { label, frontier, judges });
         }
         let points = points.map_or(Ok(Vec::new()), read_points)?;
         let comparison = Self { runners, points };
@@ -93,11 +124,15 @@ impl Comparison {
         };
         let plots = [
             plot(
-                "Score of the independent judge",
+                if self.gold_differs() { OF_DIFFERENT_JUDGES } else { "Score of the independent judge" },
                 |runner| runner.frontier.gold.as_ref(),
                 |point| point.gold,
             ),
-            plot("Score that is learned from", |runner| Some(&runner.frontier.score), |point| point.score),
+            plot(
+                if self.score_differs() { OF_DIFFERENT_SCORERS } else { "Score that is learned from" },
+                |runner| Some(&runner.frontier.score),
+                |point| point.score,
+            ),
         ];
         let labels = self.runners.iter().map(|runner| runner.label.clone());
         let legend = SERIES.into_iter().zip(labels.chain(self.point_labels().into_iter().map(str::to_owned)));
@@ -126,7 +161,7 @@ impl Comparison {
             let cells: String = cells.iter().map(|cell| format!("<td class=\"n\">{cell}</td>")).collect();
             html.push_str(&format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escape(label)));
         };
-        for Runner { label, frontier } in &self.runners {
+        for Runner { label, frontier, .. } in &self.runners {
             let end = frontier.score.turn().last;
             let turn = frontier.gold.as_ref().map(Track::turn);
             let highest = turn.map_or("–".to_owned(), |turn| {
@@ -153,6 +188,44 @@ impl Comparison {
         }
         html.push_str("</tbody></table></div>\n");
         html
+    }
+
+    /// Whether the runs name more than one independent judge.
+    fn gold_differs(&self) -> bool {
+        let judged = self.runners.iter().filter(|runner| runner.frontier.gold.is_some());
+        judged.filter_map(|runner| runner.judges.gold.as_ref()).collect::<BTreeSet<_>>().len() > 1
+    }
+
+    /// Whether the runs learned from more than one score.
+    fn score_differs(&self) -> bool {
+        self.runners.iter().filter_map(|runner| runner.judges.score.as_ref()).collect::<BTreeSet<_>>().len()
+            > 1
+    }
+
+    /// A warning for the page where the runs were not scored by the same models or judges; otherwise nothing.
+    pub fn judges_note(&self) -> String {
+        let note = |differs: bool, what: &str, named: fn(&Judges) -> Option<&String>| {
+            if !differs {
+                return String::new();
+            }
+            let of_run = |runner: &Runner| {
+                let judge = named(&runner.judges).map_or("unknown", String::as_str);
+                format!("{}: {}", escape_up_to(&runner.label, 80), escape_up_to(judge, 120))
+            };
+            let runs: Vec<String> = self.runners.iter().map(of_run).collect();
+            format!("<p><strong>{what}</strong> ({}).</p>\n", runs.join("; "))
+        };
+        let gold = note(
+            self.gold_differs(),
+            "The runs were judged by different independent judges, so heights of their gold lines cannot be compared",
+            |judges| judges.gold.as_ref(),
+        );
+        let score = note(
+            self.score_differs(),
+            "The runs learned from different scores, so heights of these lines cannot be compared",
+            |judges| judges.score.as_ref(),
+        );
+        gold + &score
     }
 
     /// How many rollouts a point of each line averages.

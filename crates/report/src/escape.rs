@@ -12,18 +12,32 @@ pub fn escape(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             '\n' | '\t' => escaped.push(character),
-            '\r' => escaped.push('␍'),
-            '\0'..='\x1f' => escaped.push(char::from_u32(0x2400 + character as u32).unwrap_or('\u{fffd}')),
-            '\x7f' => escaped.push('␡'),
-            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                escaped.push('\u{fffd}')
-            }
-            '\u{fdd0}'..='\u{fdef}' => escaped.push('\u{fffd}'),
-            _ if character as u32 & 0xfffe == 0xfffe => escaped.push('\u{fffd}'),
-            _ => escaped.push(character),
+            _ => escaped.push(visible_character(character)),
         }
     }
     escaped
+}
+
+/// Text to draw into a picture, on one line: what a reader could not see is made visible as in [`escape`], newlines and
+/// tabs too, and what is longer than `limit` characters ends in `…`. Markup is left to the one that writes the picture.
+pub fn visible(text: &str, limit: usize) -> String {
+    let shown = text.chars().map(visible_character);
+    match text.char_indices().nth(limit) {
+        None => shown.collect(),
+        Some(_) => shown.take(limit.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// The character itself, or what stands for one that cannot be seen or that XML does not allow.
+fn visible_character(character: char) -> char {
+    match character {
+        '\0'..='\x1f' => char::from_u32(0x2400 + character as u32).unwrap_or('\u{fffd}'),
+        '\x7f' => '␡',
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        '\u{fdd0}'..='\u{fdef}' => '\u{fffd}',
+        _ if character as u32 & 0xfffe == 0xfffe => '\u{fffd}',
+        _ => character,
+    }
 }
 
 /// Escaped text of at most `limit` characters; what is cut is counted.
@@ -52,6 +66,12 @@ mod tests {
     #[test]
     fn control_characters_become_visible() {
         assert_eq!(escape("a\0\x1b[1m\u{202e}\u{85}\nb\r"), "a␀␛[1m\u{fffd}\u{fffd}\nb␍");
+    }
+
+    #[test]
+    fn drawn_text_is_one_visible_line() {
+        assert_eq!(visible("a\0\x1b\x07\u{202e}\n\t\u{ffff}<é", 20), "a␀␛␇\u{fffd}␊␉\u{fffd}<é");
+        assert_eq!([visible("äöü", 3), visible("äöü", 2)], ["äöü", "ä…"]);
     }
 
     #[test]

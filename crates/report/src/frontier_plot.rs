@@ -3,11 +3,11 @@ use plotters::style::text_anchor::HPos;
 
 use crate::Error;
 use crate::curve::{extent, widened};
-use crate::escape::escape;
+use crate::escape::{escape, visible};
 use crate::frontier::{Frontier, Stop, thinned};
 use crate::number;
 use crate::palette::{self, Ink};
-use crate::plot::{Area, FINE, PlotError, at, svg, text};
+use crate::plot::{Area, FINE, PlotError, at, svg, text, write};
 
 const PLOT_WIDTH: u32 = 760;
 const PLOT_HEIGHT: u32 = 250;
@@ -106,7 +106,7 @@ impl Picture {
             format!("width=\"{}\" height=\"{}\" xmlns=\"http://www.w3.org/2000/svg\"", size.0, size.1);
         svg(size, &attributes, |area| {
             area.fill(&WHITE)?;
-            area.draw_text(title, &text(17.0, palette::TEXT, HPos::Left, true), at(PADDING + 10, 14))?;
+            write(area, title, &text(17.0, palette::TEXT, HPos::Left, true), at(PADDING + 10, 14))?;
             let edge = (PADDING * FINE) as i32;
             self.draw(&area.margin((HEADER * FINE) as i32, edge, edge, edge))
         })
@@ -142,7 +142,7 @@ impl Picture {
             let (from, to) = (at(4, y), at(24, y));
             legend.draw(&PathElement::new([from, to], ink.light.stroke_width(3 * FINE)))?;
             let style = text(12.5, palette::TEXT, HPos::Left, false);
-            legend.draw_text(&short(label), &style, at(32, y - 8))?;
+            write(&legend, &visible(label, LABEL_CHARACTERS), &style, at(32, y - 8))?;
         }
         Ok(())
     }
@@ -156,13 +156,6 @@ fn failed(source: PlotError) -> Error {
     Error::Plot { metric: "objective/kl".to_owned(), source }
 }
 
-fn short(label: &str) -> String {
-    match label.char_indices().nth(LABEL_CHARACTERS) {
-        None => label.to_owned(),
-        Some(_) => label.chars().take(LABEL_CHARACTERS - 1).chain(['…']).collect(),
-    }
-}
-
 impl Series {
     fn places(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         let points = self.points.iter().map(|(place, _)| *place);
@@ -172,7 +165,7 @@ impl Series {
 
 impl Plot {
     fn draw(&self, area: &Area<'_>, x: (f64, f64), mark: Option<f64>, lowest: bool) -> Result<(), PlotError> {
-        area.draw_text(&self.heading, &text(12.5, palette::TEXT, HPos::Left, true), at(10, 8))?;
+        write(area, &self.heading, &text(12.5, palette::TEXT, HPos::Left, true), at(10, 8))?;
         let y = widened(extent(self.series.iter().flat_map(Series::places).map(|place| place.1)), 0.08, 0.5);
         let fine = |pixels: u32| pixels * FINE;
         let mut builder = ChartBuilder::on(area);
@@ -229,7 +222,7 @@ impl Plot {
         for (place, note) in self.series.iter().flat_map(|series| &series.points) {
             let (x, y) = inside(place);
             let style = text(11.0, palette::MUTED, HPos::Left, false);
-            area.draw_text(note, &style, (x + (8 * FINE) as i32, y - (6 * FINE) as i32))?;
+            write(area, note, &style, (x + (8 * FINE) as i32, y - (6 * FINE) as i32))?;
         }
         if let Some((place, words)) = &self.mark {
             let (width, _) = area.dim_in_pixel();
@@ -239,7 +232,7 @@ impl Plot {
                 palette::TEXT.light.stroke_width(2 * FINE),
             ))?;
             // Above the plot, where no cloud is.
-            area.draw_text(words, &text(12.5, palette::GOLD, HPos::Right, true), at(width / FINE - 18, 8))?;
+            write(area, words, &text(12.5, palette::GOLD, HPos::Right, true), at(width / FINE - 18, 8))?;
         }
         Ok(())
     }

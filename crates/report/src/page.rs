@@ -47,13 +47,14 @@ fn title(run: &Run) -> String {
     let named = run.summary.text("/recipe").filter(|recipe| !recipe.is_empty());
     match (named, run.stages.first()) {
         (Some(recipe), _) => format!("The {} recipe", escape(recipe)),
-        (None, Some(stage)) if run.single => format!("{}: {}", stage.label(), escape(&run.name)),
+        (None, Some(stage)) if run.single => format!("{}: {}", escape(&stage.label()), escape(&run.name)),
         _ => escape(&run.name),
     }
 }
 
 fn curves(stage: &StageRun) -> Result<String, Error> {
-    let (slug, heading) = (stage.stage.slug(), stage.title());
+    // Escaped, although a slug has only characters that need none.
+    let (slug, heading) = (escape(&stage.slug), escape(&stage.title()));
     let mut html = format!("<section id=\"{slug}\"><h2>{heading}</h2>\n");
     let curves = stage.curves();
     if curves.is_empty() {
@@ -69,6 +70,9 @@ fn curves(stage: &StageRun) -> Result<String, Error> {
         html.push_str(&format!(
             "<p class=\"note\">In each panel, {note} · number at the top right: where it ends.</p>\n"
         ));
+    }
+    if let Some(evaluation) = &stage.evaluation {
+        html.push_str(&evaluation.html());
     }
     let others = stage.other_curves();
     if !others.is_empty() {
@@ -89,8 +93,14 @@ fn curves(stage: &StageRun) -> Result<String, Error> {
 /// What a run paid in KL for its score, where it has both.
 fn frontier(stage: &StageRun) -> Result<String, Error> {
     let Some(frontier) = Frontier::of(&stage.metrics) else { return Ok(String::new()) };
+    let id = if stage.name.is_none() {
+        "frontier".to_owned()
+    } else {
+        format!("frontier-{}", escape(&stage.slug))
+    };
+    let of = stage.name.as_ref().map_or(String::new(), |name| format!(" ({})", escape(name)));
     Ok(format!(
-        "<section id=\"frontier\"><h2>What the score costs</h2>\n<p>{}</p>\n<figure class=\"frontier\">{}</figure>\n\
+        "<section id=\"{id}\"><h2>What the score costs{of}</h2>\n<p>{}</p>\n<figure class=\"frontier\">{}</figure>\n\
          <p>{}</p>\n<p class=\"note\">{}</p>\n</section>\n",
         frontier.explanation(),
         frontier_plot::single(&frontier)?,

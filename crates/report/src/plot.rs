@@ -3,6 +3,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Error;
 use crate::curve::Curve;
+use crate::escape::visible;
 use crate::number;
 use crate::palette::{self, Ink};
 use crate::stage::Stage;
@@ -15,6 +16,8 @@ const PANEL: (u32, u32) = (360, 230);
 const COLUMNS: usize = 3;
 const HEADER: u32 = 44;
 const PADDING: u32 = 12;
+/// Longer texts would leave every picture.
+const MOST_CHARACTERS: usize = 160;
 
 /// A place to draw on.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -29,7 +32,7 @@ pub fn panel(stage: Stage, curve: &Curve<'_>) -> Result<String, Error> {
 }
 
 /// All panels of a stage on one white sheet, as a file of its own.
-pub fn sheet(stage: Stage, curves: &[Curve<'_>]) -> Result<String, Error> {
+pub fn sheet(stage: Stage, title: &str, curves: &[Curve<'_>]) -> Result<String, Error> {
     let columns = curves.len().clamp(1, COLUMNS);
     let rows = curves.len().div_ceil(columns).max(1);
     let size = (PANEL.0 * columns as u32 + 2 * PADDING, PANEL.1 * rows as u32 + HEADER + PADDING);
@@ -37,11 +40,11 @@ pub fn sheet(stage: Stage, curves: &[Curve<'_>]) -> Result<String, Error> {
         format!("width=\"{}\" height=\"{}\" xmlns=\"http://www.w3.org/2000/svg\"", size.0, size.1);
     svg(size, &attributes, |area| {
         area.fill(&WHITE)?;
-        area.draw_text(stage.title(), &text(17.0, palette::TEXT, HPos::Left, true), at(PADDING + 10, 14))?;
+        write(area, title, &text(17.0, palette::TEXT, HPos::Left, true), at(PADDING + 10, 14))?;
         // A single column has no room for both.
         if let Some(note) = window_note(curves).filter(|_| columns > 1) {
             let style = text(11.5, palette::MUTED, HPos::Right, false);
-            area.draw_text(&note, &style, at(size.0 - PADDING - 14, 18))?;
+            write(area, &note, &style, at(size.0 - PADDING - 14, 18))?;
         }
         let edge = (PADDING * FINE) as i32;
         let grid = area.margin((HEADER * FINE) as i32, edge, edge, edge).split_evenly((rows, columns));
@@ -82,9 +85,9 @@ pub fn svg(
 fn draw_panel(area: &Area<'_>, curve: &Curve<'_>, accent: Ink) -> Result<(), PlotError> {
     let (width, _) = area.dim_in_pixel();
     let width = width / FINE;
-    area.draw_text(&curve.panel.heading(), &text(12.5, palette::TEXT, HPos::Left, true), at(10, 8))?;
+    write(area, &curve.panel.heading(), &text(12.5, palette::TEXT, HPos::Left, true), at(10, 8))?;
     if let Some(last) = curve.last() {
-        area.draw_text(&number::figure(last), &text(12.5, accent, HPos::Right, true), at(width - 14, 8))?;
+        write(area, &number::figure(last), &text(12.5, accent, HPos::Right, true), at(width - 14, 8))?;
     }
     let mut remarks = Vec::new();
     if !curve.held_out.is_empty() {
@@ -96,7 +99,7 @@ fn draw_panel(area: &Area<'_>, curve: &Curve<'_>, accent: Ink) -> Result<(), Plo
     if curve.cut {
         remarks.push("spikes cut");
     }
-    area.draw_text(&remarks.join(" · "), &text(11.0, palette::MUTED, HPos::Left, false), at(10, 25))?;
+    write(area, &remarks.join(" · "), &text(11.0, palette::MUTED, HPos::Left, false), at(10, 25))?;
 
     let fine = |pixels: u32| pixels * FINE;
     let mut chart = ChartBuilder::on(area)
@@ -143,6 +146,17 @@ fn draw_panel(area: &Area<'_>, curve: &Curve<'_>, accent: Ink) -> Result<(), Plo
     chart.draw_series(LineSeries::new(curve.held_out.iter().copied(), dark.stroke_width(FINE)))?;
     chart.draw_series(curve.held_out.iter().map(|point| Circle::new(*point, fine(3), dark.filled())))?;
     Ok(())
+}
+
+/// Text on the picture, on one line, with everything in it visible and valid in XML: metric names, labels and notes come
+/// from files that anyone may have written.
+pub fn write(
+    area: &Area<'_>,
+    words: &str,
+    style: &TextStyle<'_>,
+    place: (i32, i32),
+) -> Result<(), PlotError> {
+    area.draw_text(&visible(words, MOST_CHARACTERS), style, place)
 }
 
 /// A place in pixels.

@@ -6,8 +6,7 @@ pub fn settings(run: &Run) -> String {
     let mut folded = String::new();
     for stage in &run.stages {
         if let Some(config) = &stage.config {
-            let (label, slug) = (stage.stage.label(), stage.stage.slug());
-            let file = if run.single { "config.toml".to_owned() } else { format!("{slug}/config.toml") };
+            let (label, file) = (escape(&stage.label()), escape(&stage.config_file));
             folded.push_str(&format!(
                 "<details><summary>{label} <code>{file}</code></summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
                 escape(config.trim_end())

@@ -1,4 +1,5 @@
 use crate::curve::{Curve, Panel, Unit};
+use crate::evaluation::Evaluation;
 use crate::metrics::Metrics;
 
 /// A stage of the pipeline.
@@ -145,6 +146,20 @@ impl Stage {
         }
     }
 
+    /// Tells the stage from the keys of its settings, for a run that has not logged a step.
+    pub fn of_config(config: &str) -> Option<Self> {
+        let key_of = [
+            ("rollout", "max_new_tokens", Self::Ppo),
+            ("", "label_smoothing", Self::Dpo),
+            ("", "pooling", Self::Reward),
+            ("", "template", Self::Sft),
+        ];
+        key_of
+            .into_iter()
+            .find(|(section, key, _)| setting(config, section, key).is_some())
+            .map(|entry| entry.2)
+    }
+
     /// Tells the stage from the names of its metrics.
     pub fn of(metrics: &Metrics) -> Option<Self> {
         if metrics.has("objective/") || metrics.has("policy/") || metrics.has("val/") {
@@ -166,13 +181,39 @@ impl Stage {
 pub struct StageRun {
     /// Which stage.
     pub stage: Stage,
+    /// The name of its directory, where that is not the stage's usual one; a run that is drawn alone has none.
+    pub name: Option<String>,
+    /// What its section of the page and its picture are called: unique on the page, and safe in a file name.
+    pub slug: String,
+    /// Where its settings are, as a path from the directory of the report.
+    pub config_file: String,
     /// Its steps.
     pub metrics: Metrics,
     /// Its `config.toml`, as written.
     pub config: Option<String>,
+    /// Whether it has left a final model.
+    pub has_final: bool,
+    /// What `temper eval` printed about a reward model, if that was kept in the run directory.
+    pub evaluation: Option<Evaluation>,
 }
 
 impl StageRun {
+    /// A run in its usual place, of which nothing is known yet but its metrics.
+    pub fn of(stage: Stage, metrics: Metrics) -> Self {
+        let slug = stage.slug().to_owned();
+        let config_file = format!("{slug}/config.toml");
+        Self {
+            stage,
+            name: None,
+            slug,
+            config_file,
+            metrics,
+            config: None,
+            has_final: false,
+            evaluation: None,
+        }
+    }
+
     /// The curves to look at first: what this stage is known to log, as far as it was logged.
     pub fn curves(&self) -> Vec<Curve<'_>> {
         self.stage.panels().iter().filter_map(|panel| Curve::of(panel, &self.metrics)).collect()
@@ -188,25 +229,59 @@ impl StageRun {
         curves.filter(|curve| curve.raw.iter().any(|point| point.1 != curve.raw[0].1)).collect()
     }
 
-    /// The title for readers, with the name of the method where the settings say that it is another one.
+    /// The title for readers, with the method where the settings say that it is another one, and with the name.
     pub fn title(&self) -> String {
-        self.stage.title().replacen(self.stage.label(), &self.label(), 1)
+        let title = self.stage.title().replacen(self.stage.label(), &self.method(), 1);
+        self.name.as_ref().map_or(title.clone(), |name| format!("{title} ({name})"))
     }
 
-    /// The short name: `PPO`, or `RLOO` of a run of PPO with such advantages.
+    /// The short name: `PPO`, or `RLOO` of a run of PPO with such advantages, and the directory if it has another name.
     pub fn label(&self) -> String {
-        let kind = self.config.as_deref().filter(|_| self.stage == Stage::Ppo).and_then(advantage_kind);
-        kind.filter(|kind| *kind != "gae").map_or(self.stage.label().to_owned(), str::to_uppercase)
+        let method = self.method();
+        self.name.as_ref().map_or(method.clone(), |name| format!("{method} ({name})"))
+    }
+
+    fn method(&self) -> String {
+        let config = self.config.as_deref().filter(|_| self.stage == Stage::Ppo);
+        let kind = config.and_then(|config| setting(config, "advantage", "kind"));
+        let kind = kind.map(|kind| kind.trim_matches('"')).filter(|kind| {
+            *kind != "gae" && !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric())
+        });
+        kind.map_or(self.stage.label().to_owned(), str::to_uppercase)
+    }
+
+    /// The sentence about a run that has not come to its end; none for one that has.
+    pub fn unfinished(&self) -> Option<String> {
+        let done = self.metrics.last("step").unwrap_or(0.0);
+        let most = self.config.as_deref().and_then(|config| setting(config, "", "max_steps")?.parse().ok());
+        let most: Option<f64> = most.filter(|most| *most > 0.0);
+        if self.has_final || most.is_some_and(|most| done >= most) {
+            return None;
+        }
+        let unit = if self.stage == Stage::Ppo { "rollouts" } else { "steps" };
+        let so_far = match most {
+            Some(most) => format!("{done} of at most {most} {unit}"),
+            None => format!("{done} {unit} so far, and no final model"),
+        };
+        Some(format!("{} has not finished: {so_far}.", self.label()))
     }
 }
 
-/// `kind` in the section `[advantage]` of settings as Temper writes them.
-fn advantage_kind(config: &str) -> Option<&str> {
-    let section = config.split("\n[").find_map(|section| section.strip_prefix("advantage]"))?;
-    let value =
-        section.lines().find_map(|line| line.trim().strip_prefix("kind")?.trim().strip_prefix('='))?;
-    let kind = value.trim().strip_prefix('"')?.split('"').next()?;
-    kind.chars().all(|c| c.is_ascii_alphanumeric()).then_some(kind)
+/// The value of a key, as written, in a section of settings as Temper writes them; `""` is what comes before all
+/// sections.
+fn setting<'a>(config: &'a str, section: &str, key: &str) -> Option<&'a str> {
+    let mut current = "";
+    for line in config.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = name;
+        } else if current == section
+            && let Some((name, value)) = line.split_once('=')
+            && name.trim() == key
+        {
+            return Some(value.split(" #").next().unwrap_or(value).trim());
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -226,11 +301,39 @@ mod tests {
     #[test]
     fn a_run_is_named_after_its_advantages() {
         let named = |config: &str| {
-            let metrics = Metrics::default();
-            StageRun { stage: Stage::Ppo, metrics, config: Some(config.to_owned()) }.label()
+            StageRun { config: Some(config.to_owned()), ..StageRun::of(Stage::Ppo, Metrics::default()) }
+                .label()
         };
         assert_eq!(named("a = 1\n\n[kl]\nkind = \"x\"\n\n[advantage]\n# how\nkind = \"rloo\"\n"), "RLOO");
         assert_eq!(named("[kl]\nkind = \"x\"\n\n[advantage]\nkind = \"gae\"\n"), "PPO");
         assert_eq!(named("[schedule]\nkind = \"linear\"\n"), "PPO");
+    }
+
+    #[test]
+    fn a_run_without_its_last_step_and_without_a_final_model_is_unfinished() {
+        let run = |config: &str, steps: usize| StageRun {
+            config: Some(config.to_owned()),
+            ..StageRun::of(Stage::Ppo, Metrics::parse(&format!("{{\"step\":{steps}}}\n")))
+        };
+        let of_40 = "epochs = 9\nmax_steps = 40\n\n[rollout]\nmax_steps = 3\n";
+        assert_eq!(
+            run(of_40, 33).unfinished().as_deref(),
+            Some("PPO has not finished: 33 of at most 40 rollouts.")
+        );
+        assert_eq!(run(of_40, 40).unfinished(), None);
+        assert_eq!(
+            run("max_steps = 0\n", 33).unfinished().as_deref(),
+            Some("PPO has not finished: 33 rollouts so far, and no final model.")
+        );
+        assert_eq!(StageRun { has_final: true, ..run(of_40, 33) }.unfinished(), None);
+    }
+
+    #[test]
+    fn a_run_without_steps_is_told_by_its_settings() {
+        assert_eq!(Stage::of_config("epochs = 1\n[rollout]\nmax_new_tokens = 4\n"), Some(Stage::Ppo));
+        assert_eq!(Stage::of_config("pooling = \"last\"\n"), Some(Stage::Reward));
+        assert_eq!(Stage::of_config("beta = 0.1\nlabel_smoothing = 0.0\n"), Some(Stage::Dpo));
+        assert_eq!(Stage::of_config("template = \"auto\"\n"), Some(Stage::Sft));
+        assert_eq!(Stage::of_config("[package]\nname = \"x\"\n"), None);
     }
 }

@@ -1,3 +1,4 @@
+use crate::escape::escape;
 use crate::number::{bytes, duration, figure};
 use crate::run::Run;
 use crate::stage::{Stage, StageRun};
@@ -5,9 +6,14 @@ use crate::stage::{Stage, StageRun};
 /// The table of seconds and tokens per second; the metrics speak where the summary is silent.
 pub fn timings(run: &Run) -> String {
     let mut rows = String::new();
-    for stage in Stage::ALL {
-        let metrics = run.stage(stage).map(|stage: &StageRun| &stage.metrics);
-        let at = |key: &str| run.summary.number(&format!("/{}/{key}", stage.slug()));
+    // The summary may know a stage that left nothing else; runs under other names are not in it.
+    let usual = Stage::ALL
+        .map(|stage| (Some(stage), run.stages.iter().find(|run| run.stage == stage && run.name.is_none())));
+    let named = run.stages.iter().filter(|run| run.name.is_some()).map(|run| (None, Some(run)));
+    for (stage, of_stage) in usual.into_iter().chain(named) {
+        let label = of_stage.map(StageRun::label).or(stage.map(|stage| stage.label().to_owned()));
+        let metrics = of_stage.map(|run: &StageRun| &run.metrics);
+        let at = |key: &str| run.summary.number(&format!("/{}/{key}", stage?.slug()));
         let seconds = at("seconds").or_else(|| metrics?.last("time/elapsed_seconds"));
         let speed = at("tokens_per_second")
             .or_else(|| at("rollout_tokens_per_second"))
@@ -18,7 +24,7 @@ pub fn timings(run: &Run) -> String {
         let steps = metrics.filter(|metrics| metrics.steps() > 0).map(|metrics| metrics.steps() as f64);
         rows.push_str(&format!(
             "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
-            stage.label(),
+            escape(&label.unwrap_or_default()),
             steps.map_or("–".to_owned(), whole),
             seconds.map_or("–".to_owned(), duration),
             speed.map_or("–".to_owned(), whole),

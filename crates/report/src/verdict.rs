@@ -2,11 +2,27 @@ use crate::number::{figure, percent};
 use crate::run::Run;
 use crate::stage::{Stage, StageRun};
 
-/// What came out, in one sentence, claimed no more strongly than the numbers allow. Plain text.
+/// What came out, in one sentence, claimed no more strongly than the numbers allow; and what has not come to its end.
+/// Plain text.
 pub fn verdict(run: &Run) -> String {
-    judged(run).or_else(|| scored(run)).or_else(|| trained(run)).unwrap_or_else(|| {
+    let claim = judged(run).or_else(|| scored(run)).or_else(|| ordered(run)).or_else(|| trained(run));
+    let claim = claim.unwrap_or_else(|| {
         "The run has not come far enough for a verdict; this is what it has left so far.".to_owned()
-    })
+    });
+    let rest = unfinished(run).into_iter().map(|sentence| format!(" {sentence}"));
+    [claim].into_iter().chain(rest).collect()
+}
+
+/// One sentence about a pipeline without a summary, or one for each stage by itself that has not finished.
+fn unfinished(run: &Run) -> Vec<String> {
+    if run.unfinished_pipeline {
+        return vec!["The pipeline has not reached its end.".to_owned()];
+    }
+    // A pipeline that has written its summary was finished then.
+    if run.summary.number("/seconds").is_some() {
+        return Vec::new();
+    }
+    run.stages.iter().filter_map(StageRun::unfinished).collect()
 }
 
 /// By the independent judge.
@@ -62,15 +78,31 @@ fn scored(run: &Run) -> Option<String> {
     ))
 }
 
+/// By the comparisons that a reward model was not trained on, if that is the last stage that ran.
+fn ordered(run: &Run) -> Option<String> {
+    let stage = run.stages.iter().rev().find(|stage| stage.metrics.steps() > 0)?;
+    if stage.stage != Stage::Reward {
+        return None;
+    }
+    let accuracy = stage.metrics.last("eval_accuracy")?;
+    let loss = stage.metrics.last("eval_loss");
+    let loss =
+        loss.map_or(String::new(), |loss| format!(", at a held-out loss of {} nats per pair", figure(loss)));
+    Some(format!(
+        "{}: it orders {} of the held-out pairs as the data do{loss}.",
+        stage.label(),
+        percent(accuracy)
+    ))
+}
+
 /// By the loss of the last stage that ran.
 fn trained(run: &Run) -> Option<String> {
     let stage = run.stages.iter().rev().find(|stage| stage.metrics.last("loss").is_some())?;
     let (first, last) = quarters(stage, "loss")?;
     let moved = if last < first { "fell" } else { "did not fall: it went" };
-    let unfinished = if run.single { "" } else { " The pipeline has not reached its end." };
-    let (label, steps) = (stage.stage.label(), stage.metrics.steps());
+    let (label, steps) = (stage.label(), stage.metrics.steps());
     Some(format!(
-        "{label}: over {steps} {} the loss {moved} from {} (mean of the first quarter) to {} (last quarter).{unfinished}",
+        "{label}: over {steps} {} the loss {moved} from {} (mean of the first quarter) to {} (last quarter).",
         if steps == 1 { "step" } else { "steps" },
         figure(first),
         figure(last)
@@ -94,6 +126,7 @@ mod tests {
         Run {
             name: "x".to_owned(),
             single: false,
+            unfinished_pipeline: false,
             summary: Summary::parse(summary).expect("the test writes JSON"),
             stages: Vec::new(),
             samples: Vec::new(),
@@ -132,11 +165,25 @@ mod tests {
         });
         let metrics = crate::metrics::Metrics::parse(&rows.collect::<String>());
         let mut run = with("{}");
-        run.stages.push(StageRun { stage: Stage::Ppo, metrics, config: None });
+        run.stages.push(StageRun { has_final: true, ..StageRun::of(Stage::Ppo, metrics) });
         assert_eq!(
             verdict(&run),
             "Under PPO the reward model’s mean score rose from 1.00 to 4.00; that of the independent judge, which it \
              does not learn from, did not rise: it went from 0.400 to 0.100."
+        );
+    }
+
+    #[test]
+    fn a_reward_model_is_headed_by_its_held_out_accuracy() {
+        let rows = "{\"step\":1,\"loss\":0.7,\"accuracy\":0.5}\n{\"step\":2,\"loss\":0.3,\"accuracy\":0.9}\n\
+                    {\"step\":2,\"eval_loss\":0.52,\"eval_accuracy\":0.74}\n";
+        let mut run = with("{}");
+        let metrics = crate::metrics::Metrics::parse(rows);
+        run.stages.push(StageRun { has_final: true, ..StageRun::of(Stage::Reward, metrics) });
+        assert_eq!(
+            verdict(&run).replace('\u{a0}', " "),
+            "Reward model: it orders 74 % of the held-out pairs as the data do, at a held-out loss of 0.520 nats per \
+             pair."
         );
     }
 

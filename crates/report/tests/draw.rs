@@ -139,6 +139,7 @@ fn an_interrupted_pipeline_gives_what_is_there() {
     put(dir.path(), "sft/metrics.jsonl", &lines(30, &["loss"], |step| format!("{}", 5.0 / step as f64)));
     put(dir.path(), "reward/metrics.jsonl", "");
     put(dir.path(), "ppo/config.toml", "epochs = 1\n");
+    put(dir.path(), "pipeline.json", "{\"recipe\":\"courtesy\"}");
     put(dir.path(), "summary.json", "{\"recipe\":\"cour");
     assert_eq!(names(&draw(dir.path()).unwrap()), ["curves-sft.svg", "report.html"]);
     let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
@@ -208,4 +209,88 @@ fn tens_of_thousands_of_steps_stay_a_small_page() {
     );
     draw(dir.path()).unwrap();
     assert!(fs::metadata(dir.path().join("report.html")).unwrap().len() < 100_000);
+}
+
+#[test]
+fn stages_without_a_pipeline_are_finished_when_they_have_their_final_models() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "sft/metrics.jsonl", &lines(30, &["loss"], |step| format!("{}", 5.0 / step as f64)));
+    put(dir.path(), "sft/final/config.json", "{}");
+    put(
+        dir.path(),
+        "reward/metrics.jsonl",
+        &lines(9, &["loss", "accuracy"], |step| format!("{}", 5.0 / step as f64)),
+    );
+    put(dir.path(), "reward/final/config.json", "{}");
+    let page = || {
+        draw(dir.path()).unwrap();
+        fs::read_to_string(dir.path().join("report.html")).unwrap()
+    };
+    assert!(!page().contains("has not reached its end") && !page().contains("has not finished"));
+    // A run of PPO is added, and has come to rollout 33 of 40.
+    put(dir.path(), "ppo/config.toml", "epochs = 9\nmax_steps = 40\n");
+    put(dir.path(), "ppo/metrics.jsonl", &lines(33, &["objective/scores"], |step| format!("{step}")));
+    let unfinished = page();
+    assert!(unfinished.contains("PPO has not finished: 33 of at most 40 rollouts."), "{unfinished}");
+    assert!(!unfinished.contains("SFT has not finished") && !unfinished.contains("The pipeline"));
+}
+
+#[test]
+fn a_run_directory_of_any_name_is_told_by_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "my first <sft>/metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
+    put(dir.path(), "rm/metrics.jsonl", &lines(3, &["loss", "accuracy", "margin"], |step| format!("{step}")));
+    put(dir.path(), "waiting/config.toml", "epochs = 1\n\n[rollout]\nmax_new_tokens = 8\n");
+    put(dir.path(), "sft/metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
+    put(dir.path(), "foreign/metrics.jsonl", "{\"step\":1,\"bleu\":0.5}\n");
+    put(dir.path(), "data/demonstrations.jsonl", "{}\n");
+    let written = draw(dir.path()).unwrap();
+    assert_eq!(
+        names(&written),
+        ["curves-sft.svg", "curves-my_first__sft_.svg", "curves-rm.svg", "report.html"]
+    );
+    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    for part in [
+        "SFT: imitate demonstrations</h2>",
+        "SFT: imitate demonstrations (my first &lt;sft&gt;)</h2>",
+        "Reward model: learn what people prefer (rm)</h2>",
+        "PPO: write what the reward model prefers (waiting)</h2>",
+        "<code>waiting/config.toml</code>",
+        "Note: foreign has a metrics.jsonl, but its metrics belong to no stage of Temper",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    // A second report is drawn over the first one, and its pictures are not taken for runs.
+    assert_eq!(draw(dir.path()).unwrap(), written);
+}
+
+#[test]
+fn a_run_directory_with_another_run_inside_shows_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let outer = dir.path().join("outer");
+    put(&outer, "metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
+    put(&outer, "sft/metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
+    assert_eq!(names(&draw(&outer).unwrap()), ["curves-sft.svg", "curves-outer.svg", "report.html"]);
+}
+
+#[test]
+fn the_evaluation_of_a_reward_model_is_on_its_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = "{\"step\":1,\"loss\":0.7,\"accuracy\":0.5}\n{\"step\":1,\"eval_accuracy\":0.75}\n";
+    put(dir.path(), "metrics.jsonl", metrics);
+    put(
+        dir.path(),
+        "evaluation.json",
+        r#"{"eval_accuracy":0.75,"eval_pairs":4,"eval_longer_wins":0.5,
+            "eval_by_length_order":[{"chosen":"shorter","pairs":4,"accuracy":0.75}]}"#,
+    );
+    let page = || {
+        draw(dir.path()).unwrap();
+        fs::read_to_string(dir.path().join("report.html")).unwrap().replace('\u{a0}', " ")
+    };
+    let with = page();
+    assert!(with.contains("Reward model: it orders 75 % of the held-out pairs"), "{with}");
+    assert!(with.contains("would be right in 50 %") && with.contains("shorter than the rejected one"));
+    put(dir.path(), "evaluation.json", "{\"win_rate\":0.5}");
+    assert!(page().contains("Note: The evaluation.json of"));
 }

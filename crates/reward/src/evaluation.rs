@@ -1,5 +1,7 @@
 //! Where a reward model is right: by length, by its own confidence, and how much it goes by length alone.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 use crate::{Pair, RewardDataset, RewardEvaluation};
@@ -20,6 +22,9 @@ pub struct RewardDetails {
     pub eval_score_std: f64,
     /// Pearson's correlation of score and length over all completions; none where either is constant.
     pub eval_score_length_correlation: Option<f64>,
+    /// Share of the pairs in which the rule "the longer one wins" would be right, pairs of equal length counting half.
+    /// An accuracy that is not above it may be nothing but length.
+    pub eval_longer_wins: f64,
     /// Accuracy where the chosen side is shorter, about as long, and longer; pairs that there are none of are left out.
     pub eval_by_length_order: Vec<OrderBucket>,
     /// Accuracy by the mean length of the pair, in quartiles.
@@ -124,11 +129,17 @@ pub fn examine(data: &RewardDataset, found: &RewardEvaluation) -> RewardDetails 
         (!pairs.is_empty()).then(|| OrderBucket { chosen, pairs: pairs.len(), accuracy: accuracy(&pairs) })
     };
     let confidence = |pair: &Judged| pair.margin().abs();
+    let longer_wins = |pair: &Judged| match pair.chosen_len.cmp(&pair.rejected_len) {
+        Ordering::Less => 0.0,
+        Ordering::Equal => 0.5,
+        Ordering::Greater => 1.0,
+    };
     RewardDetails {
         eval_chosen_score: judged.iter().map(|pair| pair.chosen_score).sum::<f64>() / n,
         eval_rejected_score: judged.iter().map(|pair| pair.rejected_score).sum::<f64>() / n,
         eval_score_std: variance(&scores).sqrt(),
         eval_score_length_correlation: correlation(&scores, &lens),
+        eval_longer_wins: judged.iter().map(longer_wins).sum::<f64>() / n,
         eval_by_length_order: ["shorter", "equal", "longer"].into_iter().filter_map(order).collect(),
         eval_by_length: buckets(&judged, Judged::mean_len).into_iter().map(|(bucket, _)| bucket).collect(),
         eval_by_confidence: buckets(&judged, confidence)
@@ -254,6 +265,14 @@ mod tests {
         );
         assert_eq!(details(&[[9, 8]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "equal");
         assert_eq!(details(&[[9, 7]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "longer");
+    }
+
+    /// By hand: the first side is longer, as long, longer and shorter, which is 1 + 1/2 + 1 + 0 of 4. Scores play no part.
+    #[test]
+    fn the_longer_one_wins_in_half_of_the_pairs_of_equal_length() {
+        for scores in [[[0.0, 1.0]; 4], [[1.0, 0.0]; 4]] {
+            close(details(&[[9, 8], [1, 1], [3, 2], [2, 9]], &scores).eval_longer_wins, 0.625);
+        }
     }
 
     /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2, of which only the two of 1.25 and that of 0 are not right.

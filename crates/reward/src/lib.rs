@@ -44,3 +44,8 @@ pub use score::score;
 pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs};
 pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

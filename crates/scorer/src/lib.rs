@@ -32,3 +32,8 @@ mod program;
 pub use endpoint::{Endpoint, Retries};
 pub use error::{Error, Status};
 pub use program::{Answer, Program};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -57,7 +57,7 @@ impl Documented for SftConfig {
                 ("overflow", "what happens to longer ones: drop | truncate_prompt"),
                 (
                     "template",
-                    "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
+                    "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos (docs/templates.md)",
                 ),
                 ("dropout", "train with the dropout of the model's configuration"),
             ],

@@ -40,3 +40,8 @@ pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
 pub use temper_tokenizer::Text;
 pub use train::{SftEvaluation, SftMetrics, evaluate, train};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,8 @@ pub use special::SpecialTokens;
 pub use template::{Piece, Template};
 pub use text::Text;
 pub use tokenizer::Tokenizer;
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -80,3 +80,8 @@ pub use same::{Inputs, fingerprint_files, fingerprint_rows};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use training::{TrainingConfig, TrainingDocs};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,7 +25,8 @@ pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The settings with a comment for each, and with their sources where the preset names them.
+/// The settings with a comment for each, and with their sources where the preset names them, after what the preset says
+/// about itself: which model it needs, and what of its source Temper does not do.
 fn printed<T>(
     session: &Session,
     args: &ConfigArgs,
@@ -38,6 +39,11 @@ where
     validate(&config)?;
     Ok(match &args.settings.preset {
         None => to_commented_toml(&config)?,
-        Some(name) => to_sourced_toml(&config, recipe::stage_settings(name, args.stage)?)?,
+        Some(name) => {
+            let preset = recipe::stage_settings(name, args.stage)?;
+            let header: Vec<&str> = preset.lines().take_while(|line| line.starts_with('#')).collect();
+            let gap = if header.is_empty() { "" } else { "\n\n" };
+            header.join("\n") + gap + &to_sourced_toml(&config, preset)?
+        }
     })
 }

@@ -19,6 +19,7 @@ use crate::judge::Judge;
 use crate::rewards::{RewardModel, Rewards};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train, load_reward_model};
+use crate::without_effect;
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
@@ -121,6 +122,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("--gold", args.gold.clone()),
         ],
     );
+    without_effect::note_ppo(session, &args.settings, &config, !args.ptx_data.is_empty())?;
     let run = session.run(&args.run, "ppo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -13,6 +13,7 @@ use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, start};
+use crate::without_effect;
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
@@ -34,6 +35,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(SftDataset::fingerprint)),
         ],
     );
+    without_effect::note_sft(session, &args.settings, &config, model.config().dropout)?;
     let run = session.run(&args.run, "sft", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
