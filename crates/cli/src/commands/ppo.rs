@@ -61,7 +61,8 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     };
     // A reward model reads an answer that a stop token ended with one more token, its end.
     let n_ends = usize::from(temper_ppo::stop_token(&config.rollout, &text.tokenizer)?.is_some());
-    let max_prompt_len = config.prompt_limit(max_seq_len - n_ends)?;
+    let room = reward_model.as_ref().map_or(usize::MAX, |(model, ..)| model.config().max_seq_len - n_ends);
+    let max_prompt_len = config.prompt_limit(max_seq_len.min(room))?;
     let load = |paths: &[PathBuf]| {
         prompts(session, paths, &text, max_prompt_len, config.overflow, args.run.skip_bad_rows)
     };
