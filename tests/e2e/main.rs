@@ -16,5 +16,6 @@ mod resume;
 mod rewards;
 mod selection;
 mod stages;
+mod texts;
 mod util;
 mod whole;
