@@ -224,7 +224,6 @@ fn a_judge_that_cannot_be_is_refused() {
     refused("sh -c 'read -r line; exit 3'", &[], &["ended (exit status: 3) after 0 of 3 scores"]);
     refused("sh -c 'sleep 30'", &["--judge-seconds", "0.3"], &["of 3 scores within 0.3 s"]);
     for misuse in [
-        "eval --model x --data y --judge-program cat",
         "eval --model x --data y --against z --judge courtesy --judge-program cat",
         "eval --model x --data y --against z",
     ] {
@@ -232,6 +231,10 @@ fn a_judge_that_cannot_be_is_refused() {
     }
     temper.refuses(
         "eval --model sft/final --against nowhere --judge courtesy --data prompts.jsonl",
+        &["nowhere/config.json"],
+    );
+    temper.refuses(
+        "eval --model sft/final --against sft/final --judge courtesy --data prompts.jsonl",
         &["courtesy judge"],
     );
 }

@@ -19,5 +19,6 @@ mod rewards;
 mod rollouts;
 mod selection;
 mod stages;
+mod texts;
 mod util;
 mod whole;
