@@ -55,7 +55,7 @@ mod metrics;
 mod run;
 mod same;
 
-pub use batches::{length_buckets, shuffled};
+pub use batches::{length_buckets, random_batches, shuffled};
 pub use best::Candidate;
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, step_dirs, verify, write_atomic};
 pub use config::resolve;
