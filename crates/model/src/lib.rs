@@ -55,7 +55,7 @@ pub use input::TokenBatch;
 pub use kv_cache::KvCache;
 pub use logprobs::{entropy, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
-pub use parallel::{in_parallel, shards};
+pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use sampler::Sampler;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, n_targets, nll};
