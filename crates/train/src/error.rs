@@ -103,6 +103,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A settings file holds bytes that are not UTF-8.
+    #[error("{}:{line}: not valid UTF-8", path.display())]
+    SettingsNotUtf8 {
+        /// The settings file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+    },
     /// A number of the training itself is NaN or infinite.
     #[error("the {what} of update {update} is not finite")]
     NonFinite {
@@ -306,6 +314,7 @@ impl Error {
             Error::NonFinite { .. } | Error::NonFiniteLoss { .. } => {
                 "lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory"
             }
+            Error::SettingsNotUtf8 { .. } => "save the file as UTF-8",
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
             Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
