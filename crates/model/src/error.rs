@@ -72,6 +72,9 @@ pub enum Error {
         /// What it has become.
         value: f32,
     },
+    /// A model computes NaN or infinities from tokens that it was given; such a model is not saved as a result.
+    #[error("the model computes numbers that are not finite, though its weights are")]
+    NonFiniteOutput,
     /// A checkpoint holds another kind of model than the one asked for.
     #[error("{}: this is a {found}, a {expected} is needed", path.display())]
     WrongHead {

@@ -30,6 +30,7 @@ mod checkpoint;
 mod config;
 mod dropout;
 mod error;
+mod finite;
 mod generate;
 mod heads;
 mod init;
