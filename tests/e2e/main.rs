@@ -11,6 +11,7 @@ mod dpo;
 mod evaluation;
 mod groups;
 mod kills;
+mod own_files;
 mod presets;
 mod resume;
 mod rewards;
