@@ -12,6 +12,7 @@ mod dpo;
 mod evaluation;
 mod groups;
 mod kills;
+mod own_files;
 mod presets;
 mod reports;
 mod resume;

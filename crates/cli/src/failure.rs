@@ -112,7 +112,7 @@ fn too_long() -> Option<String> {
 }
 
 fn diverged() -> Option<String> {
-    Some("lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory".into())
+    Some(temper_train::NOT_FINITE_HINT.into())
 }
 
 fn hint_of_model(error: &temper_model::Error) -> Option<String> {
@@ -135,7 +135,7 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             "config.json is damaged, or of a kind of model that Temper does not know".into()
         }
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
-        Error::NonFiniteWeight { .. } => return diverged(),
+        Error::NonFiniteWeight { .. } | Error::NonFiniteOutput => return diverged(),
         _ => return None,
     })
 }

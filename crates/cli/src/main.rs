@@ -63,6 +63,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Outcome> {
     let session = Session::new(&cli.common)?;
+    machine::start_threads()?;
     match cli.command {
         Command::Sft(args) => commands::sft::run(&session, &args),
         Command::Reward(args) => commands::reward::run(&session, &args),

@@ -1,8 +1,8 @@
 //! What every stage command does around its loop: settings, the run directory, Ctrl-C.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,6 +26,8 @@ pub struct Session {
     pub device: Option<String>,
     /// `--seed`, if given.
     pub seed: Option<u64>,
+    /// Settings and data files that were read: a run must not overwrite them.
+    inputs: Mutex<Vec<PathBuf>>,
     interrupt: Arc<AtomicBool>,
     /// Whether a run is open, which wants to write a checkpoint before the end.
     in_run: Arc<AtomicBool>,
@@ -49,7 +51,8 @@ impl Session {
             }
         })
         .context("cannot listen for Ctrl-C")?;
-        Ok(Self { quiet: common.quiet, device: common.device.clone(), seed: common.seed, interrupt, in_run })
+        let (device, seed) = (common.device.clone(), common.seed);
+        Ok(Self { quiet: common.quiet, device, seed, inputs: Mutex::default(), interrupt, in_run })
     }
 
     /// Whether Ctrl-C was pressed.
@@ -75,6 +78,7 @@ impl Session {
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
+        self.remember_inputs(settings.config.as_slice());
         Ok(resolve(preset, settings.config.as_deref(), &sets)?)
     }
 
@@ -89,6 +93,7 @@ impl Session {
         if args.resume && !args.out.exists() {
             self.note(&format!("note: {} holds no run yet, this one starts it", args.out.display()));
         }
+        self.refuse_to_overwrite_inputs(args)?;
         let run = Run::open(&args.out, stage, &to_commented_toml(config)?, inputs, args.resume)?;
         if run.finished().is_some() {
             self.note(&format!("note: {} is finished, there is nothing left to do", args.out.display()));
@@ -99,9 +104,34 @@ impl Session {
 
     /// The rows of some data files, and a note of those that were skipped.
     pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
+        self.remember_inputs(paths);
         let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
         self.note_count(rows.skipped, "rows could not be read and were skipped");
         Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    fn remember_inputs(&self, paths: &[PathBuf]) {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);
+    }
+
+    /// A file that is read may lie in the run directory, but not where the run would write at its start.
+    fn refuse_to_overwrite_inputs(&self, args: &RunArgs) -> Result<()> {
+        if args.resume && Run::has_started(&args.out)? {
+            return Ok(());
+        }
+        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => false,
+        };
+        let written = Run::files_written_at_the_start(&args.out);
+        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        match inputs.iter().find(|input| written.iter().any(|path| same(input, path))) {
+            None => Ok(()),
+            Some(input) => Err(hinted(
+                format!("the run would overwrite {}, which it was given to read", input.display()),
+                "copy the file to another place, or choose another `--out`",
+            )),
+        }
     }
 
     /// How a run ended that met no error.

@@ -42,18 +42,33 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 ///
 /// [`Error::Io`] if it cannot be written; what was there is still there then.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let temp = temp_sibling(path);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temp)?;
+    let failed = |source| Error::Io { action: "write", path: path.to_owned(), source };
+    let (temp, mut file) = create_temp(path, |temp| File::create_new(temp)).map_err(failed)?;
+    let mut write = || -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temp, path)
     };
     write().map_err(|source| {
         let _ = fs::remove_file(&temp);
-        Error::Io { action: "write", path: path.to_owned(), source }
+        failed(source)
     })?;
     sync_dir(parent_of(path))
+}
+
+/// Makes a file or directory beside `path` under a temporary name that nothing else has: neither a link of somebody
+/// else nor what a killed process left there is written to.
+pub(crate) fn create_temp<T>(
+    path: &Path,
+    create: impl Fn(&Path) -> io::Result<T>,
+) -> io::Result<(PathBuf, T)> {
+    loop {
+        let temp = temp_sibling(path);
+        match create(&temp) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|made| (temp, made)),
+        }
+    }
 }
 
 /// Makes a directory with all that it lies in, so that a power cut does not take them away again.
@@ -69,7 +84,7 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name next to `path` that no other process or thread uses.
+/// A name next to `path` that no other process or thread of this machine uses.
 pub(crate) fn temp_sibling(path: &Path) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -86,10 +101,19 @@ pub(crate) fn is_temp_name(name: &str) -> bool {
 
 /// Makes a rename or a new name in `dir` durable, where the system can.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
-    if cfg!(unix) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", dir))?;
+    if !cfg!(unix) {
+        return Ok(());
     }
-    Ok(())
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error) if cannot_be_flushed(&error) => Ok(()),
+        result => result.map_err(Error::io("flush", dir)),
+    }
+}
+
+/// Whether the file system flushes no directories at all (some network and FUSE ones), or cannot be written.
+fn cannot_be_flushed(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | Unsupported | ReadOnlyFilesystem)
 }
 
 #[cfg(test)]
@@ -123,6 +147,34 @@ mod tests {
         for name in ["step-000004", ".tmp-", ".tmp-notes", ".tmp-1-", ".tmp-1-2", ".tmp-1-2-", ".tmp-a-2-x"] {
             assert!(!is_temp_name(name), "{name}");
         }
+    }
+
+    /// Raw numbers of Linux: EINVAL, ENOTSUP, ENOSYS and EROFS.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_flushes_of_directories_is_no_error() {
+        for code in [22, 95, 38, 30] {
+            assert!(cannot_be_flushed(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        // EIO and ENOSPC: the name may be lost.
+        assert!(![5, 28].into_iter().any(|code| cannot_be_flushed(&io::Error::from_raw_os_error(code))));
+    }
+
+    /// Links at the temporary names that come next, as a hostile or a killed process may leave them.
+    #[cfg(unix)]
+    #[test]
+    fn a_link_at_a_temporary_name_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("state.json"), dir.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let process = std::process::id();
+        for count in 0..2000 {
+            let name = format!("{TEMP_PREFIX}{process}-{count}-state.json");
+            std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+        }
+        save_json(&path, &1).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(load_json::<u8>(&path).unwrap(), 1);
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub fn complete(
         ..options.clone()
     };
     match generate(model, prompts, &options) {
-        Err(temper_model::Error::NonFiniteLogits) => {
+        Err(temper_model::Error::NonFiniteOutput) => {
             Err(not_a_number(text, "gives logits that are not finite numbers"))
         }
         completions => Ok(completions?),
