@@ -17,7 +17,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
-use crate::files::{create_dir, load_json, save_json, sync_dir, write_file};
+use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::metrics::{MetricsWriter, STEP_KEY, read_metrics};
 use crate::same::{Inputs, compare_configs, parse_config};
 
@@ -81,7 +81,7 @@ impl Found {
     /// Reads it, and changes nothing.
     fn of(dir: &Path, config: &Table, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
-        let stored = fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+        let stored = read_regular(&config_path)?;
         compare_configs(
             &parse_config(&String::from_utf8_lossy(&stored), &config_path)?,
             config,
@@ -124,6 +124,7 @@ impl Run {
         let given = parse_config(config_toml, &config_path)?;
         create_dir(dir)?;
         let lock = lock(dir)?;
+        check_regular(&metrics_path)?;
         let started = has_started(dir)?;
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
