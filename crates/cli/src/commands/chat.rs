@@ -1,6 +1,6 @@
 //! `temper chat`
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, Result};
 use temper_model::GenerateOptions;
@@ -10,6 +10,7 @@ use crate::commands::generate::{complete, options};
 use crate::commands::{Outcome, print_line};
 use crate::device;
 use crate::session::Session;
+use crate::terminal;
 use crate::text::load_policy;
 
 /// Reads prompts until the end of input. Each one is answered by itself: the models of the three stages learn
@@ -20,7 +21,10 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
     let (model, text) = load_policy(&args.model, &device)?;
     session.note("One prompt per line; an empty line or Ctrl-D ends.");
     for turn in 0.. {
-        prompt_sign()?;
+        if std::io::stdin().is_terminal() {
+            // Standard output is for answers only.
+            terminal::ask("> ");
+        }
         let mut line = String::new();
         let read = std::io::stdin().lock().read_line(&mut line).context("standard input")?;
         let line = line.trim_end_matches(['\n', '\r']).to_owned();
@@ -32,13 +36,4 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
         print_line(&text.tokenizer.decode(&completions[0].tokens))?;
     }
     Ok(Outcome::Done)
-}
-
-#[allow(clippy::print_stderr)] // Standard output is for answers only.
-fn prompt_sign() -> Result<()> {
-    if std::io::stdin().is_terminal() {
-        eprint!("> ");
-        std::io::stderr().flush()?;
-    }
-    Ok(())
 }

@@ -60,7 +60,7 @@ struct Examined {
 /// Both policies answer every prompt; the judge scores both answers.
 fn duel(session: &Session, args: &EvalArgs, against: &Path, device: &Device) -> Result<Outcome> {
     let prompts = prompts(session, &args.data, args.skip_bad_rows)?;
-    let mut judge = Judge::open(args, device)?;
+    let mut judge = Judge::open(args, device, session.stop())?;
     let seed = session.seed.unwrap_or(0);
 
     let (model, text) = load_policy(&args.model, device)?;
