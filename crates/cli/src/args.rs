@@ -22,7 +22,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     pub device: Option<String>,
     /// Everything random comes from it
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// No progress on standard error
     #[arg(short, long, global = true)]
@@ -218,8 +218,8 @@ pub struct RewardSources {
     /// Weight of the endpoint's score
     #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true)]
     pub url_weight: f32,
-    /// How long the program or the endpoint may take for one rollout
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    /// How long the program or the endpoint may take for one rollout, all tries included
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true)]
     pub reward_seconds: f64,
 }
 
@@ -271,16 +271,16 @@ pub struct PipelineArgs {
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
     /// Longest answer in tokens
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true)]
     pub max_new_tokens: usize,
     /// Divides the logits, from 0.0001 to 10000; below 1 is bolder, above 1 more varied
-    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub temperature: f64,
     /// Keep the most probable tokens up to this probability
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     pub top_p: f64,
     /// Keep this many most probable tokens; 0 keeps all
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", allow_negative_numbers = true)]
     pub top_k: usize,
     /// Always the most probable token
     #[arg(long)]
@@ -324,7 +324,7 @@ pub struct TokenizeArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Pad to this length; without `--model`, also cut to it as the notebook does
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub max_len: usize,
     /// JSON instead of a table
     #[arg(long)]
@@ -362,7 +362,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "COMMAND", group = "who")]
     pub judge_program: Option<String>,
     /// How long the program may take for 64 answers
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true)]
     pub judge_seconds: f64,
     #[command(flatten)]
     pub best_of: BestOf,

@@ -10,7 +10,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use temper_courtesy::Task;
 use temper_model::ScalarModel;
-use temper_scorer::Program;
+use temper_scorer::{Program, Stop};
 
 use crate::answers::{Answer, BATCH_SIZE, check_room, said, score_answers};
 use crate::args::EvalArgs;
@@ -34,10 +34,10 @@ pub enum Judge {
 
 impl Judge {
     /// The judge that the flags name.
-    pub fn open(args: &EvalArgs, device: &Device) -> Result<Self> {
+    pub fn open(args: &EvalArgs, device: &Device, stop: &Stop) -> Result<Self> {
         if let Some(command) = &args.judge_program {
             let limit = time_limit("--judge-seconds", args.judge_seconds)?;
-            return Ok(Self::Program(Program::start(command, limit)?));
+            return Ok(Self::Program(Program::start(command, limit, stop)?));
         }
         Self::named(args.judge.as_deref().unwrap_or("courtesy"), device)
     }

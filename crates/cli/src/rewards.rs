@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use temper_model::ScalarModel;
 use temper_ppo::Sample;
-use temper_scorer::{Answer, Endpoint, Program, Retries};
+use temper_scorer::{Answer, Endpoint, Program, Retries, Stop};
 use temper_tokenizer::{Example, Template};
 
 use crate::answers::{Said, TextEnd, example_of_ids, score_texts};
@@ -60,7 +60,12 @@ impl RewardModel<'_> {
 
 impl<'a> Rewards<'a> {
     /// Starts the program, if there is one; nothing is scored yet.
-    pub fn open(sources: &RewardSources, model: Option<RewardModel<'a>>, batch_size: usize) -> Result<Self> {
+    pub fn open(
+        sources: &RewardSources,
+        model: Option<RewardModel<'a>>,
+        batch_size: usize,
+        stop: &Stop,
+    ) -> Result<Self> {
         for weight in [sources.reward_weight, sources.program_weight, sources.url_weight] {
             if !weight.is_finite() {
                 return Err(hinted(
@@ -70,13 +75,18 @@ impl<'a> Rewards<'a> {
             }
         }
         let limit = time_limit("--reward-seconds", sources.reward_seconds)?;
-        let program =
-            sources.reward_program.as_ref().map(|command| Program::start(command, limit)).transpose()?;
-        let endpoint = sources.reward_url.as_ref().map(|url| Endpoint::new(url, limit, Retries::default()));
+        let endpoint =
+            sources.reward_url.as_ref().map(|url| Endpoint::new(url, limit, Retries::default(), stop));
+        let endpoint = endpoint.transpose()?;
+        let program = sources
+            .reward_program
+            .as_ref()
+            .map(|command| Program::start(command, limit, stop))
+            .transpose()?;
         Ok(Self {
             model: model.map(|model| (sources.reward_weight, model)),
             program: program.map(|program| (sources.program_weight, program)),
-            endpoint: endpoint.transpose()?.map(|endpoint| (sources.url_weight, endpoint)),
+            endpoint: endpoint.map(|endpoint| (sources.url_weight, endpoint)),
             batch_size,
         })
     }
@@ -91,7 +101,7 @@ impl<'a> Rewards<'a> {
             total.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
         };
         if let Some((weight, model)) = &self.model {
-            add(*weight, model.score(samples, self.batch_size)?);
+            add(*weight, model.score(samples, self.batch_size).map_err(boxed)?);
         }
         let answers: Vec<Answer<'_>> = (samples.iter())
             .map(|sample| Answer {
@@ -110,12 +120,17 @@ impl<'a> Rewards<'a> {
     }
 }
 
+/// The same error, whose hint can still be found.
+pub fn boxed(error: anyhow::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    error.reallocate_into_boxed_dyn_error_without_backtrace()
+}
+
 /// The time limit that a flag gives.
 pub fn time_limit(flag: &str, seconds: f64) -> Result<Duration> {
     if seconds > 0.0 && seconds < 1e9 {
         return Ok(Duration::from_secs_f64(seconds));
     }
-    Err(hinted(format!("`{flag} {seconds}` is no time limit"), "for example `60`"))
+    Err(hinted(format!("`{flag} {seconds}` is not a time limit"), "for example `60`"))
 }
 
 /// A reward model as a scoring function: the sampled ids as they are, never text encoded again. A reward model whose

@@ -1,6 +1,5 @@
 //! Settings from defaults, a preset, a file and `--set`, in this order, with every mistake named.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,9 +9,13 @@ use toml::{Table, Value};
 
 use crate::documented::{Documented, flatten, flatten_until, is_known, to_table};
 use crate::error::{Error, Origin, one_line};
+use crate::files::read_small;
 
 /// How much a key must look like an unknown one to be offered instead of it (Jaro-Winkler, 0 to 1).
 const LIKENESS: f64 = 0.75;
+
+/// A settings file has a few thousand bytes.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// One value that was given, with the place that it came from.
 struct Given {
@@ -43,7 +46,7 @@ where
         given.extend(parse_text::<T>(text, &|line| Origin::Preset { line })?);
     }
     if let Some(path) = file {
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = read_small(path, MOST_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
             Error::SettingsNotUtf8 { path: path.to_owned(), line }
@@ -298,6 +301,7 @@ mod tests {
     use super::*;
     use crate::ScheduleKind;
     use proptest::prelude::*;
+    use std::fs;
 
     fn set(sets: &[&str]) -> Result<Settings, Error> {
         resolve(None, None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>())

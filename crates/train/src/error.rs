@@ -101,6 +101,20 @@ pub enum Error {
         /// How many bad rows were skipped in it.
         skipped: usize,
     },
+    /// A file of settings or state is larger than any such file.
+    #[error("{} has more than {limit} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How much is read.
+        limit: u64,
+    },
+    /// A file of a run directory is a device, a pipe or something else that has no end.
+    #[error("{} is not a regular file", path.display())]
+    NotRegular {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// A JSON file of ours (state, manifest) does not hold what it should.
     #[error("{}: {message}", path.display())]
     BadState {
@@ -379,6 +393,12 @@ impl Error {
                 "copy the file back, or remove that checkpoint to go on from an older one"
             }
             Error::DamagedCheckpoint { .. } => "remove it, or copy it back as it was",
+            Error::BadState { .. } => {
+                "the file is damaged: copy it back as it was, or begin in another place"
+            }
+            Error::CheckpointFormat { .. } => "use the version of Temper that wrote it",
+            Error::TooLarge { .. } => "check the path: such a file is much smaller",
+            Error::NotRegular { .. } => "put a regular file in its place",
             Error::NotACheckpoint { .. } => "move it away, or choose another directory",
             _ => return None,
         };

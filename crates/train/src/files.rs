@@ -1,7 +1,7 @@
 //! Small files that are either the old one or the new one, never half of it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +12,47 @@ use crate::error::{Error, one_line};
 
 /// What the names of unfinished files and directories begin with; a reader ignores them.
 const TEMP_PREFIX: &str = ".tmp-";
+
+/// Settings and state are small; devices and pipes may have no end.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Reads a small file of a run directory. Whoever made the directory may have put something else in its place.
+///
+/// # Errors
+///
+/// [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`].
+pub(crate) fn read_regular(path: &Path) -> Result<Vec<u8>, Error> {
+    check_regular(path)?;
+    read_small(path, MOST_BYTES)
+}
+
+/// Refuses a device or a pipe; what is not there, or is a directory, fails when it is read.
+///
+/// # Errors
+///
+/// [`Error::NotRegular`].
+pub(crate) fn check_regular(path: &Path) -> Result<(), Error> {
+    let is_other = |file: fs::Metadata| !file.is_file() && !file.is_dir();
+    if fs::metadata(path).is_ok_and(is_other) {
+        return Err(Error::NotRegular { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Reads a file that has at most `limit` bytes, whatever kind of file it is.
+///
+/// # Errors
+///
+/// [`Error::Io`], [`Error::TooLarge`].
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    read.map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
 
 /// Writes `value` as indented JSON, atomically.
 ///
@@ -29,10 +70,9 @@ pub fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read; [`Error::BadState`] if it is not JSON or not a `T`.
+/// Those of [`read_regular`]; [`Error::BadState`] if it is not JSON or not a `T`.
 pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&bytes)
+    serde_json::from_slice(&read_regular(path)?)
         .map_err(|error| Error::BadState { path: path.to_owned(), message: one_line(&error.to_string()) })
 }
 
@@ -119,6 +159,28 @@ fn cannot_be_flushed(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let small = read_small(Path::new("/dev/zero"), 1000).unwrap_err().to_string();
+        assert_eq!(small, "/dev/zero has more than 1000 bytes");
+        let state = load_json::<u8>(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert_eq!(state, "/dev/zero is not a regular file");
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(load_json::<u8>(dir.path()), Err(Error::Io { .. })));
+        assert_eq!(
+            read_small(
+                &{
+                    let path = dir.path().join("x");
+                    fs::write(&path, "abc").unwrap();
+                    path
+                },
+                3
+            )
+            .unwrap(),
+            b"abc"
+        );
+    }
 
     #[test]
     fn json_comes_back() {

@@ -17,7 +17,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
-use crate::files::{create_dir, load_json, save_json, sync_dir, write_file};
+use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
 use crate::same::{Inputs, compare_configs, parse_config};
 
@@ -93,7 +93,7 @@ impl Found {
     /// Reads it, and changes nothing.
     fn of(dir: &Path, config: &Table, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
-        let stored = fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+        let stored = read_regular(&config_path)?;
         compare_configs(
             &parse_config(&String::from_utf8_lossy(&stored), &config_path)?,
             config,
@@ -140,6 +140,7 @@ impl Run {
         let given = parse_config(config_toml, &config_path)?;
         create_dir(dir)?;
         let lock = lock(dir)?;
+        check_regular(&metrics_path)?;
         if !resume {
             refuse_foreign_names(dir)?;
         }

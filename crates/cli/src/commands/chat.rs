@@ -1,6 +1,6 @@
 //! `temper chat`
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use temper_model::GenerateOptions;
@@ -12,6 +12,7 @@ use crate::commands::{Outcome, print_line};
 use crate::device;
 use crate::lines::{Line, next_line};
 use crate::session::Session;
+use crate::terminal;
 use crate::text::load_policy;
 
 /// Reads prompts until the end of input. Each one is answered by itself: the models of the three stages learn
@@ -22,7 +23,10 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
     let (model, text) = load_policy(&args.model, &device)?;
     session.note("One prompt per line; an empty line or Ctrl-D ends.");
     for turn in 0.. {
-        prompt_sign()?;
+        if std::io::stdin().is_terminal() {
+            // Standard output is for answers only.
+            terminal::ask("> ");
+        }
         let line = match next_line(&mut std::io::stdin().lock()).context("standard input")? {
             None => break,
             Some(Line::Text(line)) if line.is_empty() => break,
@@ -44,13 +48,4 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
         print_line(&text.tokenizer.decode(&completions[0].tokens))?;
     }
     Ok(Outcome::Done)
-}
-
-#[allow(clippy::print_stderr)] // Standard output is for answers only.
-fn prompt_sign() -> Result<()> {
-    if std::io::stdin().is_terminal() {
-        eprint!("> ");
-        std::io::stderr().flush()?;
-    }
-    Ok(())
 }

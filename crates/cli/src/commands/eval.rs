@@ -128,7 +128,7 @@ fn of_run(model: &Path) -> Result<Option<String>> {
 /// One policy or two answer every prompt, and the judge scores the answers.
 fn judged(session: &Session, args: &EvalArgs, device: &Device) -> Result<Outcome> {
     let mut prompts = PlacedPrompts::read(session, &args.data, args.skip_bad_rows)?;
-    let mut judge = Judge::open(args, device)?;
+    let mut judge = Judge::open(args, device, session.stop())?;
     let picks = args.best_of.reward.as_ref().filter(|_| args.best_of.n > 1);
     let picks = picks.map(|dir| load_reward_model(dir, device)).transpose()?;
     check(session, args, &mut prompts, &judge, picks.as_ref())?;

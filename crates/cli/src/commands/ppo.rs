@@ -16,7 +16,7 @@ use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::judge::Judge;
-use crate::rewards::{RewardModel, Rewards};
+use crate::rewards::{RewardModel, Rewards, boxed};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train, load_reward_model};
 use crate::without_effect;
@@ -101,7 +101,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         None => RewardModel::Ids { model, end: reward_text.end() },
         Some(_) => RewardModel::Text { model, text: reward_text, policy: &text.template },
     });
-    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size())?;
+    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size(), session.stop())?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
     let mut gold = judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text, samples));
     let scorers = Scorers {
@@ -115,7 +115,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("--policy", Some(model_fingerprint(&args.policy)?)),
             ("--reward", args.rewards.reward.as_deref().map(model_fingerprint).transpose()?),
             ("--reward-program", args.rewards.reward_program.clone()),
-            ("--reward-url", args.rewards.reward_url.clone()),
+            ("--reward-url", args.rewards.reward_url.as_deref().map(temper_scorer::masked)),
             ("the weights of the scores", Some(args.rewards.weights())),
             ("--prompts", Some(data.fingerprint())),
             ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
@@ -128,7 +128,11 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
-    temper_ppo::train(&config, models, side, data, scorers, &mut run)?;
+    match temper_ppo::train(&config, models, side, data, scorers, &mut run) {
+        // The scorer was not waited for.
+        Err(temper_ppo::Error::Score { .. }) if session.interrupted() => {}
+        trained => _ = trained?,
+    }
     Ok(session.outcome())
 }
 
@@ -147,7 +151,8 @@ fn gold_scores(
             ended: sample.ended,
         })
         .collect();
-    Ok(judge.scores(text, &prompts, &answers)?.into_iter().map(|score| score as f32).collect())
+    let scores = judge.scores(text, &prompts, &answers).map_err(boxed)?;
+    Ok(scores.into_iter().map(|score| score as f32).collect())
 }
 
 /// Reads and encodes plain text.
