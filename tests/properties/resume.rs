@@ -39,7 +39,7 @@ fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
     let training = TrainingConfig { max_steps: 2, checkpoint_every: 1, ..SftConfig::default().training };
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let examples = vec![example(&[1, 5], &[6, 3]), example(&[1, 7], &[8, 9, 3])];
-    let data = SftDataset { examples, n_dropped: 0, n_truncated: 0 };
+    let data = SftDataset::of(examples);
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     temper_sft::train(&config, model(), text, &data, None, run)
 }

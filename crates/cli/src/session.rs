@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use temper_train::{BadRows, Documented, Inputs, Run, read_all, resolve, to_commented_toml};
+use temper_train::{BadRows, Documented, Inputs, Run, resolve, to_commented_toml};
 
 use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
@@ -97,11 +97,9 @@ impl Session {
         Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
     }
 
-    /// The rows of some data files, and a note of those that were skipped.
+    /// The rows of some data files alone, and a note of those that were skipped; see [`Session::data_rows`].
     pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
-        let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
-        self.note_count(rows.skipped, "rows could not be read and were skipped");
-        Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
+        Ok(self.data_rows(paths, "", skip_bad_rows)?.rows)
     }
 
     /// How a run ended that met no error.

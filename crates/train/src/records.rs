@@ -2,9 +2,9 @@
 //!
 //! | field | columns, first one that is there and not null |
 //! | --- | --- |
-//! | `prompt` | `prompt`, `instruction` (with a non-empty `input` after a blank line), `question` |
+//! | `prompt` | `prompt`, `instruction` or `question`; after these two, a blank line and each non-empty one of `input` and `context` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
-//! | plain text | `text`, where there is no prompt |
+//! | plain text | `text`, where there is neither a prompt nor a completion |
 //! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
 //! | a pair of them | `chosen`, `rejected`, `margin` if given; without a prompt column, whole hh-rlhf transcripts |
 //!
@@ -12,7 +12,12 @@
 //! all completions from best to worst, tied ones in a list of their own: `[2, [0, 1], 3]`. If both are there, `scores`
 //! count.
 //!
-//! Other columns are ignored. Texts of white space only count as empty and are refused.
+//! Other columns are ignored, except for those that would change what a row means and that Temper does not read. These
+//! are refused unless they are empty: `input` and `context` next to `prompt`, `system`, `system_prompt` and `history`
+//! (all of them part of what was asked); and a `score_chosen` that is not above `score_rejected`. Among rows for SFT,
+//! `label: false` is refused too: it marks a bad answer.
+//!
+//! Texts without a visible character count as empty and are refused.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,6 +29,13 @@ const PROMPT_COLUMNS: [&str; 3] = ["prompt", "instruction", "question"];
 const COMPLETIONS_COLUMNS: [&str; 2] = ["completions", "responses"];
 const COMPLETION_COLUMNS: [&str; 4] = ["completion", "response", "output", "answer"];
 const TEXT_COLUMNS: [&str; 1] = ["text"];
+const PAIR_COLUMNS: [&str; 2] = ["chosen", "rejected"];
+/// What is asked about, next to the question itself: Alpaca's column and Dolly's.
+const MATERIAL_COLUMNS: [&str; 2] = ["input", "context"];
+/// What else can be part of a prompt: instructions for the whole dialogue, and its earlier turns.
+const UNREAD_COLUMNS: [&str; 3] = ["system", "system_prompt", "history"];
+/// Lists of turns.
+const CHAT_COLUMNS: [&str; 2] = ["messages", "conversations"];
 /// What an hh-rlhf transcript puts before every answer; a prompt cut from one ends with it.
 const ASSISTANT: &str = "\n\nAssistant:";
 
@@ -43,12 +55,14 @@ pub struct PlainText {
     pub text: String,
 }
 
-/// A row for SFT: a demonstration, or plain text mixed in among them.
+/// A row for SFT: a demonstration, or plain text mixed in among them. The chosen side of a pair is a demonstration too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Lesson {
     /// The completion is learned.
     Demonstration(Demonstration),
+    /// The better side of a pair, whose completion is learned like any other.
+    Chosen(Demonstration),
     /// All of it is learned.
     PlainText(PlainText),
 }
@@ -84,6 +98,14 @@ enum Fault {
     NotText { column: &'static str, found: &'static str },
     #[error("column `{column}` is empty")]
     Empty { column: &'static str },
+    #[error("column `{column}` next to `prompt` is not read, and the prompt may need it")]
+    Material { column: &'static str },
+    #[error("column `{column}` is not read, and the prompt may need it")]
+    Unread { column: &'static str },
+    #[error("column `label` is false, which marks a bad answer: it must not be imitated")]
+    BadAnswer,
+    #[error("column `score_chosen` must be above `score_rejected`, found {chosen} and {rejected}")]
+    ChosenScore { chosen: f64, rejected: f64 },
     #[error("column `{column}` has no text after the last shared \"\\n\\nAssistant:\"")]
     EmptyTurn { column: &'static str },
     #[error(
@@ -138,14 +160,24 @@ impl<'de> Deserialize<'de> for PlainText {
 
 impl<'de> Deserialize<'de> for Lesson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let row = Map::deserialize(deserializer)?;
-        let is_plain = present(&row, &PROMPT_COLUMNS).is_none() && present(&row, &TEXT_COLUMNS).is_some();
-        let lesson = if is_plain {
-            PlainText::from_row(&row).map(Self::PlainText)
-        } else {
-            Demonstration::from_row(&row).map(Self::Demonstration)
-        };
-        lesson.map_err(D::Error::custom)
+        Self::from_row(&Map::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Lesson {
+    fn from_row(row: &Map<String, Value>) -> Result<Self, Fault> {
+        let has = |columns| present(row, columns).is_some();
+        if row.get("label") == Some(&Value::Bool(false)) {
+            return Err(Fault::BadAnswer);
+        }
+        if !has(&COMPLETION_COLUMNS) && has(&PAIR_COLUMNS) {
+            let Comparison { prompt, mut completions, .. } = Comparison::from_pair(row)?;
+            return Ok(Self::Chosen(Demonstration { prompt, completion: completions.swap_remove(0) }));
+        }
+        if !has(&PROMPT_COLUMNS) && !has(&COMPLETION_COLUMNS) && has(&TEXT_COLUMNS) {
+            return PlainText::from_row(row).map(Self::PlainText);
+        }
+        Demonstration::from_row(row).map(Self::Demonstration)
     }
 }
 
@@ -190,7 +222,7 @@ impl Comparison {
     }
 
     fn from_pair(row: &Map<String, Value>) -> Result<Self, Fault> {
-        if present(row, &["chosen", "rejected"]).is_none() {
+        if present(row, &PAIR_COLUMNS).is_none() {
             return Err(Fault::Missing { columns: &["chosen", "completions", "responses"] });
         }
         let prompt = prompt(row)?;
@@ -202,6 +234,12 @@ impl Comparison {
         };
         if pair.completions[0] == pair.completions[1] {
             return Err(Fault::Same);
+        }
+        let score = |column| row.get(column).and_then(Value::as_f64);
+        if let (Some(chosen), Some(rejected)) = (score("score_chosen"), score("score_rejected"))
+            && chosen <= rejected
+        {
+            return Err(Fault::ChosenScore { chosen, rejected });
         }
         if present(row, &["margin"]).is_some() {
             let margin = row["margin"].as_f64().filter(|margin| *margin > 0.0);
@@ -226,7 +264,7 @@ fn completions(values: &[Value], column: &'static str) -> Result<Vec<String>, Fa
     for (idx, value) in values.iter().enumerate() {
         let fault = |fault: String| Fault::Completion { column, idx, fault };
         let text = value.as_str().ok_or_else(|| fault(format!("{}, not a string", kind_of(value))))?;
-        if text.trim().is_empty() {
+        if is_blank(text) {
             return Err(fault("empty".into()));
         }
         if let Some(twin) = found.iter().position(|other| other == text) {
@@ -277,22 +315,70 @@ impl Prompt {
 /// The prompt, if there is a column for it.
 fn prompt(row: &Map<String, Value>) -> Result<Option<String>, Fault> {
     let Some(column) = present(row, &PROMPT_COLUMNS) else { return Ok(None) };
+    if let Some(column) =
+        UNREAD_COLUMNS.into_iter().find(|column| row.get(*column).is_some_and(says_something))
+    {
+        return Err(Fault::Unread { column });
+    }
     let mut prompt = text(row, &PROMPT_COLUMNS)?.to_owned();
-    if column == "instruction" && present(row, &["input"]).is_some() {
-        match text(row, &["input"]) {
-            Ok(input) => prompt += &format!("\n\n{input}"),
-            Err(Fault::Empty { .. }) => {}
-            Err(fault) => return Err(fault),
+    for material in MATERIAL_COLUMNS {
+        match row.get(material).filter(|value| says_something(value)) {
+            None => {}
+            // A whole prompt may have it in itself already, or before the question: nobody knows.
+            Some(_) if column == "prompt" => return Err(Fault::Material { column: material }),
+            Some(Value::String(material)) => prompt += &format!("\n\n{material}"),
+            Some(other) => return Err(Fault::NotText { column: material, found: kind_of(other) }),
         }
     }
     Ok(Some(prompt))
+}
+
+/// Whether a value holds anything: not null, and not a text or list without content.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !is_blank(text),
+        Value::Array(values) => !values.is_empty(),
+        Value::Object(values) => !values.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// Whether a text has no visible character: white space, and the characters of no width that `char::is_whitespace` does
+/// not know.
+fn is_blank(text: &str) -> bool {
+    let is_invisible = |c| matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
+}
+
+/// What to do about a file all of whose rows have a fault like this one.
+pub(crate) fn column_advice(fault: &str, columns: &[String]) -> String {
+    if let Some(chat) = CHAT_COLUMNS.iter().find(|chat| columns.iter().any(|column| column == *chat)) {
+        return format!("chats in `{chat}` are not read yet: give each row a `prompt` and a `completion`");
+    }
+    if fault.starts_with("missing") {
+        return format!(
+            "rename the columns: a prompt is read from {}, a completion from {}, a pair from `chosen` and `rejected`, \
+             a ranking from {} with `scores` or `ranking`, plain text from `text`",
+            alternatives(&PROMPT_COLUMNS),
+            alternatives(&COMPLETION_COLUMNS),
+            alternatives(&COMPLETIONS_COLUMNS)
+        );
+    }
+    if fault.ends_with("must be a string, found an array") {
+        return "lists of messages are not read yet: give the texts themselves, as strings".into();
+    }
+    if fault.contains("is not read, and the prompt may need it") {
+        return "put its text into the prompt, or remove the column if the prompt does not need it".into();
+    }
+    "fix the rows of the file".into()
 }
 
 /// The text of the first of the columns that is there.
 fn text<'r>(row: &'r Map<String, Value>, columns: &'static [&'static str]) -> Result<&'r str, Fault> {
     let column = present(row, columns).ok_or(Fault::Missing { columns })?;
     match &row[column] {
-        Value::String(text) if text.trim().is_empty() => Err(Fault::Empty { column }),
+        Value::String(text) if is_blank(text) => Err(Fault::Empty { column }),
         Value::String(text) => Ok(text),
         other => Err(Fault::NotText { column, found: kind_of(other) }),
     }
@@ -311,7 +397,7 @@ fn split_transcripts(chosen: &str, rejected: &str) -> Result<Comparison, Fault> 
     let shared = pairs.take_while(|((_, a), b)| a == b).last().map_or(0, |((at, a), _)| at + a.len_utf8());
     let end = chosen[..shared].rfind(ASSISTANT).ok_or(Fault::NoSharedPrompt)? + ASSISTANT.len();
     for (column, transcript) in [("chosen", chosen), ("rejected", rejected)] {
-        if transcript[end..].trim().is_empty() {
+        if is_blank(&transcript[end..]) {
             return Err(Fault::EmptyTurn { column });
         }
     }
@@ -363,6 +449,93 @@ mod tests {
         check_error::<Lesson>(json!({"text": 3}), "column `text` must be a string, found a number");
         check_error::<PlainText>(json!({"prompt": "p"}), "missing column `text`");
         check_error::<Lesson>(json!({}), "missing column `prompt`, `instruction` or `question`");
+    }
+
+    #[test]
+    fn the_chosen_side_of_a_pair_is_a_lesson() {
+        let expected = json!({"prompt": "p", "completion": "a"});
+        check::<Lesson>(json!({"prompt": "p", "chosen": "a", "rejected": "b"}), expected.clone());
+        check::<Lesson>(
+            json!({"chosen": "\n\nHuman: p\n\nAssistant: a", "rejected": "\n\nHuman: p\n\nAssistant: b"}),
+            json!({"prompt": "\n\nHuman: p\n\nAssistant:", "completion": " a"}),
+        );
+        let row: Lesson =
+            serde_json::from_value(json!({"prompt": "p", "chosen": "a", "rejected": "b"})).unwrap();
+        assert!(matches!(row, Lesson::Chosen(_)), "it is told from a demonstration: {row:?}");
+        // A completion of its own counts.
+        check::<Lesson>(json!({"prompt": "p", "completion": "a", "chosen": "c", "rejected": "b"}), expected);
+        check_error::<Lesson>(json!({"prompt": "p", "chosen": "a"}), "missing column `rejected`");
+    }
+
+    #[test]
+    fn an_answer_that_is_labelled_bad_is_no_lesson() {
+        let row = |label: Value| json!({"prompt": "p", "completion": "c", "label": label});
+        check::<Lesson>(row(json!(true)), json!({"prompt": "p", "completion": "c"}));
+        check_error::<Lesson>(row(json!(false)), "column `label` is false");
+        // It can be scored like any other.
+        check::<Demonstration>(row(json!(false)), json!({"prompt": "p", "completion": "c"}));
+    }
+
+    #[test]
+    fn what_a_prompt_may_need_is_not_ignored() {
+        for column in ["system", "system_prompt", "history", "context", "input"] {
+            for nothing in [Value::Null, json!(""), json!([])] {
+                check::<Prompt>(json!({"prompt": "p", column: nothing}), json!({"prompt": "p"}));
+            }
+            let says = format!("column `{column}`");
+            check_error::<Prompt>(json!({"prompt": "p", column: "x"}), &says);
+            check_error::<Comparison>(
+                json!({"prompt": "p", "chosen": "a", "rejected": "b", column: ["x"]}),
+                &says,
+            );
+        }
+        let mistral = json!({"text": "p", "completion": "c"});
+        check_error::<Lesson>(mistral, "missing column `prompt`");
+    }
+
+    #[test]
+    fn a_pair_whose_scores_say_otherwise_is_refused() {
+        let row = |chosen: f64, rejected: f64| json!({"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": chosen, "score_rejected": rejected});
+        check::<Comparison>(
+            row(8.0, 7.5),
+            json!({"prompt": "p", "completions": ["a", "b"], "scores": [1.0, 0.0]}),
+        );
+        check_error::<Comparison>(row(7.5, 7.5), "must be above `score_rejected`, found 7.5 and 7.5");
+        check_error::<Comparison>(row(1.0, 7.5), "must be above `score_rejected`");
+    }
+
+    #[test]
+    fn texts_that_cannot_be_seen_are_empty() {
+        for blank in ["\u{200b}", "\u{feff} \u{2060}\n", "\u{200d}\u{200c}", "\0", "\u{3000}"] {
+            check_error::<Demonstration>(
+                json!({"prompt": "p", "completion": blank}),
+                "`completion` is empty",
+            );
+            check_error::<Comparison>(
+                json!({"prompt": "p", "completions": ["a", blank], "scores": [1, 0]}),
+                "completion 1 of column `completions` is empty",
+            );
+        }
+        // Joiners inside a text are part of it.
+        check::<Prompt>(
+            json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
+            json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
+        );
+    }
+
+    #[test]
+    fn the_context_of_a_question_is_part_of_the_prompt() {
+        let row = |context: Value| json!({"instruction": "Who?", "context": context, "response": "Ada.", "category": "closed_qa"});
+        check::<Demonstration>(
+            row(json!("Ada wrote it.")),
+            json!({"prompt": "Who?\n\nAda wrote it.", "completion": "Ada."}),
+        );
+        check::<Demonstration>(row(json!("")), json!({"prompt": "Who?", "completion": "Ada."}));
+        check::<Prompt>(json!({"question": "Who?", "context": "Ada."}), json!({"prompt": "Who?\n\nAda."}));
+        check::<Prompt>(
+            json!({"instruction": "i", "input": "x", "context": "c"}),
+            json!({"prompt": "i\n\nx\n\nc"}),
+        );
     }
 
     #[test]
