@@ -35,7 +35,7 @@ pub struct OrderBucket {
     pub chosen: &'static str,
     /// How many.
     pub pairs: usize,
-    /// Share of them in the right order: equal scores are wrong.
+    /// Share of them in the right order: a tie counts one half.
     pub accuracy: f64,
 }
 
@@ -48,7 +48,7 @@ pub struct Bucket {
     pub to: f64,
     /// How many.
     pub pairs: usize,
-    /// Share of them in the right order: equal scores are wrong.
+    /// Share of them in the right order: a tie counts one half.
     pub accuracy: f64,
 }
 
@@ -143,7 +143,7 @@ pub fn examine(data: &RewardDataset, found: &RewardEvaluation) -> RewardDetails 
 }
 
 fn accuracy(pairs: &[&Judged]) -> f64 {
-    pairs.iter().filter(|pair| pair.margin() > 0.0).count() as f64 / pairs.len() as f64
+    temper_comparisons::accuracy(pairs.iter().map(|pair| pair.margin()))
 }
 
 /// Equally full buckets, the lowest values first. Equal values stay together, so there may be fewer.

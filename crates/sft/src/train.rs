@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
@@ -111,7 +112,8 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, config.training.batch_size);
+            let rows_at_once = config.training.microbatch(config.training.batch_size);
+            let found = evaluate(&model, eval_data, rows_at_once);
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
@@ -130,7 +132,7 @@ pub fn train(
     Ok(model)
 }
 
-/// Loss and token accuracy over held-out examples.
+/// Loss and token accuracy over held-out examples, `batch_size` of them in one forward pass.
 pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEvaluation {
     let model = model.valid();
     let device = model.device();
@@ -140,8 +142,9 @@ pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEv
         let part = |examples: &[Example]| {
             let examples: Vec<&Example> = examples.iter().collect();
             let found = completion_logits(&model, &examples, &device, &mut Dropout::off());
-            let (targets, correct) = (found.n_targets(), found.n_correct());
-            (sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64, correct, targets)
+            let (targets, correct) = (found.n_targets(), found.correct());
+            let (loss, correct) = read(Tensor::cat(vec![sft_loss(found.logits, found.targets), correct], 0));
+            (loss * targets as f64, correct, targets)
         };
         examples.chunks(batch_size).map(part).collect::<Vec<_>>()
     });
@@ -180,11 +183,15 @@ fn accumulate(
         let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
         for micro in rows.chunks(size) {
             let found = completion_logits(&model, micro, &device.clone().inner(), &mut dropout);
-            correct += found.n_correct();
+            let n_correct = found.correct();
             let weight = found.n_targets() as f64 / n as f64;
             let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
-            loss += weighted.clone().into_scalar::<f64>();
+            let numbers = Tensor::cat(vec![weighted.clone().inner(), n_correct], 0);
+            // A read waits for the device, so the backward pass is queued before the only one.
             gradients.add(Gradients::of(&model, weighted));
+            let (micro_loss, micro_correct) = read(numbers);
+            loss += micro_loss;
+            correct += micro_correct;
         }
         (loss, correct, gradients)
     });
@@ -195,6 +202,13 @@ fn accumulate(
         optimizer.add(gradients);
     }
     (loss, correct as f64 / n as f64)
+}
+
+/// A loss and a count of tokens, in one transfer: `[2]`.
+fn read(numbers: Tensor<1>) -> (f64, usize) {
+    let data = numbers.into_data();
+    let numbers = data.as_slice::<f32>().expect("the model computes in f32");
+    (f64::from(numbers[0]), numbers[1] as usize)
 }
 
 fn save(
