@@ -315,3 +315,54 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
     let step = load_progress(dir, optimizer, &model)?;
     Ok((model, step))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_train::{Comparison, Seed};
+
+    #[test]
+    fn an_evaluation_takes_as_many_comparisons_at_once_as_an_update() {
+        let mut config = RewardConfig::default();
+        config.training.batch_size = 64;
+        assert_eq!(comparisons_at_once(&config), 64);
+        config.training.microbatch_size = 4;
+        assert_eq!(comparisons_at_once(&config), 4);
+    }
+
+    /// A ranking of three weighs as much as a pair in the loss, as in training; in the accuracy its three pairs do.
+    #[test]
+    fn the_evaluation_loss_is_that_of_training_and_the_accuracy_is_over_pairs() {
+        let row = |completions: &[&str], scores: &[f64]| Comparison {
+            prompt: "Say".into(),
+            completions: completions.iter().map(|&completion| completion.into()).collect(),
+            scores: scores.into(),
+        };
+        let rows = [row(&["yes", "no", "well"], &[2.0, 1.0, 0.0]), row(&["a", "bcd"], &[1.0, 0.0])];
+        let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+        let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+        let preset = ModelConfig::preset("tiny").unwrap();
+        let backbone = Backbone::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));
+        let found = evaluate(&model, &data, 8);
+        let cost = |a: usize, b: usize| f64::from(found.scores[b] - found.scores[a]).exp().ln_1p();
+        let expected = f64::midpoint((cost(0, 1) + cost(0, 2) + cost(1, 2)) / 3.0, cost(3, 4));
+        assert!((found.eval_loss - expected).abs() < 1e-9, "{} {expected}", found.eval_loss);
+        let right = found.margins.iter().filter(|(_, margin)| *margin > 0.0).count();
+        assert_eq!((found.eval_accuracy, found.eval_pairs), (right as f64 / 4.0, 4));
+
+        let rankings: Vec<&Ranking> = data.rankings.iter().collect();
+        let mut trained = BatchScores::default();
+        forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0, &mut trained);
+        assert!((trained.loss - found.eval_loss).abs() < 1e-6, "{} {}", trained.loss, found.eval_loss);
+    }
+
+    #[test]
+    fn a_tie_counts_one_half_in_the_accuracy_of_a_step() {
+        let found = BatchScores { loss: 0.0, scores: vec![0.0; 4], margins: vec![0.0, 1.0] };
+        assert_eq!(found.into_metrics().accuracy, 0.75);
+    }
+}

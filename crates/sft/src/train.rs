@@ -232,3 +232,51 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
     let step = load_progress(dir, optimizer, &model)?;
     Ok((model, step))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use temper_model::ModelConfig;
+    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_train::{Demonstration, Event, TrainingConfig};
+
+    /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
+    #[test]
+    fn an_evaluation_takes_as_many_rows_at_once_as_an_update() {
+        let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+        let row = |i: usize| Demonstration {
+            prompt: format!("say {i}"),
+            completion: "a word or two ".repeat(i % 7 + 1),
+        };
+        let rows: Vec<Demonstration> = (0..40).map(row).collect();
+        let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+        let preset = ModelConfig::preset("tiny").unwrap();
+        let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let text = Text { tokenizer: &tokenizer, template: &template };
+        let evaluated = |microbatch_size| {
+            let training = TrainingConfig {
+                microbatch_size,
+                max_steps: 1,
+                learning_rate: 1e-9,
+                batch_size: 20,
+                ..SftConfig::default().training
+            };
+            let config = SftConfig { training, dropout: false, ..SftConfig::default() };
+            let (tell, told) = std::sync::mpsc::channel();
+            let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
+                if let Event::Evaluated { metrics, .. } = event {
+                    tell.send(metrics["eval_loss"].as_f64().unwrap()).unwrap();
+                }
+            });
+            let trained = train(&config, model(), text, &data, Some(&data), &mut run).unwrap();
+            let logged = told.recv().unwrap();
+            (logged, [1, 20].map(|size| evaluate(&trained, &data, size).eval_loss))
+        };
+        let (logged, [one_at_a_time, whole]) = evaluated(1);
+        assert_ne!(one_at_a_time, whole, "the last bits tell");
+        assert_eq!(logged, one_at_a_time);
+        let (logged, [_, whole]) = evaluated(0);
+        assert_eq!(logged, whole);
+    }
+}

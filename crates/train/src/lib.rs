@@ -39,9 +39,11 @@ mod schedule;
 mod seed;
 
 // In: data files and settings.
+mod columns;
 mod config;
 mod documented;
 mod format;
+mod lines;
 mod range;
 mod records;
 mod row_report;

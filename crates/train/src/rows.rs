@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::columns::column_advice;
 use crate::error::{Error, one_line};
 use crate::format::Format;
-use crate::records::column_advice;
+use crate::lines::{LONGEST_ROW, Limited, Lines, TooLong, TooMuch, each_element, newlines};
 
 /// What to do with a row that is not what it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +80,6 @@ const UNPACKED_AT_LEAST: u64 = 1 << 30;
 /// … or to this many times its own, which no text of people reaches. More is a trap or an accident, and would
 /// only fill the memory.
 const MOST_PACKED: u64 = 100;
-/// The longest line of JSON lines, in bytes: a file without line ends must not fill the memory.
-const LONGEST_ROW: usize = 1 << 28;
 /// How many columns of a row a message lists.
 const COLUMNS_LISTED: usize = 20;
 
@@ -112,32 +111,13 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path, policy: BadRows) -> Result<Ro
     }
     let packed = metadata.len();
     let limit = UNPACKED_AT_LEAST.max(MOST_PACKED.saturating_mul(packed));
-    let unpacked = Limited { inner: flate2::bufread::MultiGzDecoder::new(file), left: limit };
+    let unpacked = Limited::new(flate2::bufread::MultiGzDecoder::new(file), limit);
     parse_rows(path, BufReader::new(unpacked), policy, |error| {
         if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
             return Error::UnpacksTooFar { path: path.to_owned(), packed, limit };
         }
         Error::io("unpack", path)(error)
     })
-}
-
-/// Gives at most so many bytes; one more is an error.
-struct Limited<R> {
-    inner: R,
-    left: u64,
-}
-
-/// There are more bytes than allowed.
-#[derive(Debug, thiserror::Error)]
-#[error("too many bytes")]
-struct TooMuch;
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other(TooMuch))?;
-        Ok(n)
-    }
 }
 
 /// Reads several files, one after the other.
@@ -175,67 +155,21 @@ fn parse_rows<T: DeserializeOwned>(
     if beginning.starts_with(BYTE_ORDER_MARK) {
         reader.consume(BYTE_ORDER_MARK.len());
     }
-    let mut lines = Lines { reader, line: 1, row: Vec::new() };
+    let mut lines = Lines::new(reader);
     let first_byte = lines.skip_white_space().map_err(&failed)?;
     let mut found = Found { path, policy, rows: Vec::new(), n_bad: 0, first_bad: None };
     if first_byte == Some(b'[') {
         let mut bytes = Vec::new();
-        lines.reader.read_to_end(&mut bytes).map_err(&failed)?;
+        let line = lines.rest(&mut bytes).map_err(&failed)?;
         // After this check the elements are well-formed JSON.
-        serde_json::from_slice::<IgnoredAny>(&bytes)
-            .map_err(|error| broken_array(path, lines.line, &error))?;
-        each_element(&bytes, lines.line, |line, piece| found.take(line, Ok(piece)))?;
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| broken_array(path, line, &error))?;
+        each_element(&bytes, line, |line, piece| found.take(line, Ok(piece)))?;
     } else {
         while let Some((line, piece)) = lines.next().map_err(&failed)? {
             found.take(line, piece)?;
         }
     }
     found.finish(first_byte)
-}
-
-/// Lines that are not blank.
-struct Lines<R> {
-    reader: R,
-    /// The 1-based line at which the reader is.
-    line: usize,
-    row: Vec<u8>,
-}
-
-/// A line of more than [`LONGEST_ROW`] bytes.
-struct TooLong;
-
-impl<R: BufRead> Lines<R> {
-    /// Passes over white space, blank lines included, which takes no memory however much there is of it. Returns the
-    /// byte after it.
-    fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
-        loop {
-            let buffer = self.reader.fill_buf()?;
-            let n = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            self.line += newlines(&buffer[..n]);
-            let next = buffer.get(n).copied();
-            let is_end = buffer.is_empty();
-            self.reader.consume(n);
-            if is_end || next.is_some() {
-                return Ok(next);
-            }
-        }
-    }
-
-    /// The next line with its number, without white space around it.
-    fn next(&mut self) -> io::Result<Option<(usize, Result<&[u8], TooLong>)>> {
-        if self.skip_white_space()?.is_none() {
-            return Ok(None);
-        }
-        self.row.clear();
-        (&mut self.reader).take(LONGEST_ROW as u64 + 1).read_until(b'\n', &mut self.row)?;
-        let line = self.line;
-        self.line += 1;
-        if self.row.len() > LONGEST_ROW && !self.row.ends_with(b"\n") {
-            self.reader.skip_until(b'\n')?;
-            return Ok(Some((line, Err(TooLong))));
-        }
-        Ok(Some((line, Ok(self.row.trim_ascii()))))
-    }
 }
 
 /// What was read of one file so far.
@@ -426,50 +360,12 @@ fn broken_array(path: &Path, first_line: usize, error: &serde_json::Error) -> Er
     Error::BrokenArray { path, line, column: error.column(), message: without_place(error) }
 }
 
-fn newlines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&byte| byte == b'\n').count()
-}
-
-/// Gives `visit` each element of a well-formed JSON array, with the line on which it starts, where the array starts
-/// on `first_line`. A list of them all could take many times the memory of the array.
-fn each_element(
-    bytes: &[u8],
-    first_line: usize,
-    mut visit: impl FnMut(usize, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut start: Option<(usize, usize)> = None;
-    let (mut line, mut depth, mut in_string, mut escaped) = (first_line, 0usize, false, false);
-    for (at, &byte) in bytes.iter().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        let ends_element = depth == 1 && matches!(byte, b',' | b']');
-        if ends_element {
-            if let Some((line, from)) = start.take() {
-                visit(line, bytes[from..at].trim_ascii())?;
-            }
-        } else if depth >= 1 && start.is_none() && !byte.is_ascii_whitespace() {
-            start = Some((line, at));
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'\n' => line += 1,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde::Deserialize;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Row {
@@ -549,10 +445,6 @@ mod tests {
 
     #[test]
     fn gzip_that_unpacks_without_end_is_an_error() {
-        let read = |left| io::read_to_string(Limited { inner: [b'x'; 100_000].as_slice(), left });
-        assert_eq!(read(100_000).unwrap().len(), 100_000);
-        assert!(read(99_999).unwrap_err().get_ref().unwrap().is::<TooMuch>());
-
         // A thousandth of its size, and more than a gibibyte.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl.gz");
@@ -563,15 +455,6 @@ mod tests {
         let error = read_rows::<Row>(&path, BadRows::Skip).unwrap_err();
         assert!(error.to_string().ends_with("unpack to more than 1073741824"), "{error}");
         assert!(error.hint().unwrap().contains("gunzip"), "{error}");
-    }
-
-    #[test]
-    fn blank_lines_take_no_memory() {
-        let newlines = io::repeat(b'\n').take(3 << 20).chain(b"{\"a\":7}".as_slice());
-        let mut lines = Lines { reader: BufReader::new(newlines), line: 1, row: Vec::new() };
-        let (line, row) = lines.next().unwrap().unwrap();
-        assert_eq!((line, row.ok().unwrap()), ((3 << 20) + 1, b"{\"a\":7}".as_slice()));
-        assert!(lines.row.capacity() < 1000 && lines.next().unwrap().is_none());
     }
 
     #[test]
