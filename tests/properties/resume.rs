@@ -48,8 +48,7 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
     let mut config = PpoConfig { epochs: 2, batch_size: 2, checkpoint_every: 1, ..PpoConfig::default() };
     config.rollout.max_new_tokens = 4;
     let prompt = |tokens: &[u32]| EncodedPrompt { text: String::new(), tokens: tokens.to_vec() };
-    let prompts =
-        PromptDataset::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
+    let prompts = PromptDataset::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
     let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let mut score = |samples: &[Sample<'_>]| {
         Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect::<Vec<_>>())

@@ -62,7 +62,11 @@ impl PromptDataset {
                     template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok()
                 }
             };
-            if cut.is_some() { report.truncated.push(i) } else { report.too_long.push(i) }
+            if cut.is_some() {
+                report.truncated.push(i)
+            } else {
+                report.too_long.push(i)
+            }
             Some(EncodedPrompt { text, tokens: cut? })
         };
         let encoded: Vec<EncodedPrompt> = prompts.iter().enumerate().filter_map(&mut encode).collect();

@@ -69,8 +69,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         prompts(session, paths, purpose, &text, fit, args.run.skip_bad_rows)
     };
     let data = load(&args.prompts, TRAINING)?;
-    let eval_data =
-        if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
     let texts = if args.ptx_data.is_empty() {
         None
@@ -182,7 +181,9 @@ fn prompts(
     let rows = session.data_rows::<Prompt>(paths, purpose, skip_bad_rows)?;
     let data = PromptDataset::new(&rows.rows, &text.tokenizer, &text.template, max_prompt_len, overflow)?;
     let room = format!("the {max_prompt_len} tokens that leave room for an answer");
-    session.note_rows(&rows, &data.report.too_long, |rows| format!("left out {rows}: they do not fit into {room}"));
+    session.note_rows(&rows, &data.report.too_long, |rows| {
+        format!("left out {rows}: they do not fit into {room}")
+    });
     session.note_rows(&rows, &data.report.without_tokens, |rows| {
         format!("left out {rows}: the tokenizer has no token for them")
     });
