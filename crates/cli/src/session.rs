@@ -15,7 +15,7 @@ use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
 use crate::ending::{Command, Ending};
 use crate::failure::hinted;
-use crate::{device, machine, progress, recipe, signals, terminal};
+use crate::{device, progress, recipe, signals, terminal};
 
 /// A signal this long after the first one is a second one.
 const SECOND_SIGNAL: Duration = Duration::from_millis(300);

@@ -51,7 +51,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
         ],
     );
-    without_effect::note_reward(session, &args.settings, &config, !args.normalize_data.is_empty())?;
+    without_effect::note_reward(session, &args.settings, &config, !normalize_data.is_empty())?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
@@ -73,9 +73,12 @@ fn nothing_to_normalize_on(session: &Session, args: &ComparisonArgs, config: &Re
             "give demonstrations by `--normalize-data`, or `--set normalize=none`",
         ));
     }
-    session.note(&format!(
-        "note: the scores are not normalised: `normalize` is {how}, but there is no `--normalize-data`"
-    ));
+    // Of a preset's settings without effect there is a note already.
+    if args.settings.preset.is_none() {
+        session.note(&format!(
+            "note: the scores are not normalised: `normalize` is {how}, but there is no `--normalize-data`"
+        ));
+    }
     Ok(())
 }
 
