@@ -15,7 +15,7 @@ use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
 use crate::ending::{Command, Ending};
 use crate::failure::hinted;
-use crate::{device, machine, progress, recipe, signals, terminal};
+use crate::{device, progress, recipe, signals, terminal};
 
 /// A signal this long after the first one is a second one.
 const SECOND_SIGNAL: Duration = Duration::from_millis(300);
@@ -46,7 +46,6 @@ impl Session {
         let interrupt = Arc::new(AtomicBool::new(false));
         let in_run = Arc::new(AtomicBool::new(false));
         let stop = Stop::when(Arc::clone(&interrupt));
-        machine::check_threads()?;
         let (flag, wait, scorers) = (Arc::clone(&interrupt), Arc::clone(&in_run), stop.clone());
         let quiet = common.quiet;
         let mut first: Option<Instant> = None;
