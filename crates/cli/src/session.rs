@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use temper_scorer::Stop;
-use temper_train::{BadRows, Documented, Event, Inputs, Run, read_all, resolve, to_commented_toml};
+use temper_train::{BadRows, Documented, Event, Inputs, Run, resolve, to_commented_toml};
 
 use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
@@ -145,15 +145,13 @@ impl Session {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rows of some data files, and a note of those that were skipped.
+    /// The rows of some data files alone, and a note of those that were skipped; see [`Session::data_rows`].
     pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
-        self.remember_inputs(paths);
-        let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
-        self.note_count(rows.skipped, "rows could not be read and were skipped");
-        Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
+        Ok(self.data_rows(paths, "", skip_bad_rows)?.rows)
     }
 
-    fn remember_inputs(&self, paths: &[PathBuf]) {
+    /// Files that are read, which a run must not overwrite.
+    pub fn remember_inputs(&self, paths: &[PathBuf]) {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);
     }
 
