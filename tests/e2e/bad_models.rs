@@ -26,6 +26,13 @@ fn a_checkpoint_of_another_architecture_is_named() {
     }
     temper.refuses("sft --out out --data demonstrations.jsonl --model llama", &["`llama`"]);
     temper.refuses(&format!("{REWARD} llama"), &["`llama`"]);
+    // A reward model of it is one that cannot be read, whatever is asked of it.
+    temper.edit_json("llama/config.json", |config| {
+        config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    });
+    for command in ["generate --prompt a --model llama", "eval --data comparisons.jsonl --model llama"] {
+        temper.refuses(command, &["`llama`", "unsupported"]);
+    }
     for (key, value, says) in [
         ("model_type", json!(null), "model_type"),
         ("n_head", json!(3), "n_heads"),
@@ -35,6 +42,8 @@ fn a_checkpoint_of_another_architecture_is_named() {
         ("n_positions", json!(null), "n_positions"),
         ("activation_function", json!("swish"), "swish"),
         ("layer_norm_epsilon", json!(-1.0), "norm_eps"),
+        ("layer_norm_epsilon", json!("x"), "`layer_norm_epsilon` must be a number, not \"x\""),
+        ("tie_word_embeddings", json!("x"), "`tie_word_embeddings` must be true or false"),
         ("resid_pdrop", json!(1.5), "pdrop"),
         ("n_embd", json!(64), "shape"),
         ("n_layer", json!(3), "weight"),

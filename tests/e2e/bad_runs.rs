@@ -116,14 +116,54 @@ fn a_loss_that_is_not_finite_ends_the_run_and_names_the_step() {
         temper.assert_nothing_half_written(&out);
         let checkpoint = format!("{out}/checkpoints/step-000001");
         assert!(temper.path(&checkpoint).is_dir(), "the last good checkpoint is kept");
-        // It is whole: it loads.
+        // It is whole: it loads, though what it says may be no number any more.
         let load = if stage == "reward" {
             format!("score --data demonstrations.jsonl --model {checkpoint}")
         } else {
             format!("logprobs --data demonstrations.jsonl --model {checkpoint}")
         };
-        temper.run(&load).ok();
+        let said = temper.run(&load);
+        assert!(said.code == Some(0) || said.hint().contains("the model has diverged"), "{said:?}");
     }
+}
+
+/// The last update takes every weight times -1e12: all are finite, and what the model computes is not.
+#[test]
+fn a_model_that_computes_nan_is_not_saved_as_a_result() {
+    let temper = Temper::with_sft();
+    let diverges = "--set learning_rate=1e6 --set optimizer.weight_decay=1e6 --set max_steps=1";
+    for (command, eval) in [
+        ("sft --model tiny --data demonstrations.jsonl", "demonstrations.jsonl"),
+        ("reward --model sft/final --data comparisons.jsonl", "comparisons.jsonl"),
+        ("dpo --model sft/final --data comparisons.jsonl", "comparisons.jsonl"),
+    ] {
+        let said = temper
+            .run(&format!("{command} --out a {diverges}"))
+            .failed(&["the model computes numbers that are not finite, though its weights are"]);
+        let hint = said.hint().to_owned();
+        assert!(hint.contains("learning_rate") && !hint.contains("checkpoint"), "{said:?}");
+        assert!(!temper.path("a/final").exists());
+        temper
+            .run(&format!("{command} --out b --eval-data {eval} {diverges}"))
+            .failed(&["the evaluation loss after step 1 is "]);
+        assert!(!temper.path("b/best").exists() && !temper.path("b/final").exists());
+        temper.assert_nothing_half_written("a");
+        std::fs::remove_dir_all(temper.path("a")).expect("a run");
+        std::fs::remove_dir_all(temper.path("b")).expect("a run");
+    }
+}
+
+#[test]
+fn a_number_of_threads_that_is_none_is_refused_by_the_name_of_its_variable() {
+    let temper = Temper::new();
+    let with = |threads: &str| temper.shell(&format!("RAYON_NUM_THREADS={threads} exec \"$TEMPER\" {TRAIN}"));
+    for threads in ["20000", "-1", "abc", "1000000000000000000000"] {
+        let said = with(threads).refused(&["RAYON_NUM_THREADS", threads, "hint: "]);
+        assert!(said.hint().contains("up to 1024"), "{said:?}");
+    }
+    assert!(!temper.path("out").exists());
+    with("3").ok();
+    assert_eq!(temper.json("out/inputs.json")["machine"]["threads"], "3");
 }
 
 #[test]

@@ -218,13 +218,12 @@ fn a_judge_that_cannot_be_is_refused() {
     };
     refused("no-such-program", &[], &["cannot start `no-such-program`"]);
     refused("sh 'x", &[], &["`sh 'x` is not a command"]);
-    refused("cat", &["--judge-seconds", "0"], &["`--judge-seconds 0` is no time limit"]);
-    refused("cat", &["--judge-seconds", "inf"], &["`--judge-seconds inf` is no time limit"]);
+    refused("cat", &["--judge-seconds", "0"], &["`--judge-seconds 0` is not a time limit"]);
+    refused("cat", &["--judge-seconds", "inf"], &["`--judge-seconds inf` is not a time limit"]);
     refused("cat", &[], &["which is neither a number nor an object with a `score`"]);
     refused("sh -c 'read -r line; exit 3'", &[], &["ended (exit status: 3) after 0 of 3 scores"]);
     refused("sh -c 'sleep 30'", &["--judge-seconds", "0.3"], &["of 3 scores within 0.3 s"]);
     for misuse in [
-        "eval --model x --data y --judge-program cat",
         "eval --model x --data y --against z --judge courtesy --judge-program cat",
         "eval --model x --data y --against z",
     ] {
@@ -232,6 +231,10 @@ fn a_judge_that_cannot_be_is_refused() {
     }
     temper.refuses(
         "eval --model sft/final --against nowhere --judge courtesy --data prompts.jsonl",
+        &["nowhere/config.json"],
+    );
+    temper.refuses(
+        "eval --model sft/final --against sft/final --judge courtesy --data prompts.jsonl",
         &["courtesy judge"],
     );
 }

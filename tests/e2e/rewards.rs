@@ -119,6 +119,26 @@ fn a_program_that_hangs_is_given_up() {
     said.failed(&["of 3 scores within 0.3 s"]);
 }
 
+/// Nobody listens at port 1.
+#[test]
+fn a_password_in_an_address_is_neither_stored_nor_shown() {
+    let temper = Temper::with_sft();
+    let ppo = |password: &str, more: &str| {
+        temper.run(&format!(
+            "{PPO} --reward-url http://me:{password}@127.0.0.1:1/ --reward-seconds 0.2 --out out {more}"
+        ))
+    };
+    let said = ppo("secret", "").failed(&["http://me:***@127.0.0.1:1/"]);
+    assert!(!said.stderr.contains("secret"), "{said:?}");
+    assert!(temper.read("out/inputs.json").contains("http://me:***@127.0.0.1:1/"));
+    for (path, content) in temper.snapshot("out") {
+        let content = content.unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&content).contains("secret"), "{}", path.display());
+    }
+    // The same server under another password is the same scorer.
+    ppo("changed", "--resume").failed(&["http://me:***@127.0.0.1:1/"]);
+}
+
 #[test]
 fn nonsense_from_a_program_is_shown() {
     let temper = Temper::with_sft();
@@ -133,9 +153,11 @@ fn a_source_that_cannot_be_is_refused_before_anything_is_written() {
     for (arguments, says) in [
         (&["--reward-program", "no-such-program"][..], "cannot start `no-such-program`"),
         (&["--reward-program", "sh 'x"], "`sh 'x` is not a command"),
-        (&["--reward-url", "reward/final"], "`reward/final` is no http or https address"),
+        (&["--reward-url", "reward/final"], "`reward/final` is not an http or https address"),
+        (&["--reward-url", "http://127.0.0.1:99999/"], "the port 99999 is not between 1 and 65535"),
+        (&["--reward-program", "cat", "--reward-seconds", "-1"], "`--reward-seconds -1` is not a time limit"),
         (&["--reward-program", "cat", "--program-weight", "inf"], "the weight inf is not a finite number"),
-        (&["--reward-program", "cat", "--reward-seconds", "0"], "`--reward-seconds 0` is no time limit"),
+        (&["--reward-program", "cat", "--reward-seconds", "0"], "`--reward-seconds 0` is not a time limit"),
     ] {
         let mut all: Vec<&str> = PPO.split_whitespace().collect();
         all.extend(["--out", "out"]);

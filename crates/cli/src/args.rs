@@ -22,7 +22,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     pub device: Option<String>,
     /// Everything random comes from it
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// No progress on standard error
     #[arg(short, long, global = true)]
@@ -77,9 +77,9 @@ pub enum Command {
     /// Scores of given completions by a reward model
     #[command(after_help = "Example:\n  temper score --model runs/reward/final --data demonstrations.jsonl")]
     Score(DataArgs),
-    /// Judge a model: SFT loss, reward accuracy, or the win rate of two policies
+    /// Judge a model: SFT loss, reward accuracy, the mean score of a policy, or the win rate of two
     #[command(
-        after_help = "Examples:\n  temper eval --model runs/sft/final --data heldout.jsonl\n  temper eval --model runs/ppo/final --against runs/sft/final --judge runs/reward/final --data prompts.jsonl"
+        after_help = "Examples:\n  temper eval --model runs/sft/final --data heldout.jsonl\n  temper eval --model runs/ppo/final --judge runs/reward/final --data prompts.jsonl\n  temper eval --model runs/ppo/final --against runs/sft/final --judge runs/reward/final --data prompts.jsonl"
     )]
     Eval(EvalArgs),
     /// Choose the checkpoint of an SFT run whose answers a reward model likes best
@@ -218,8 +218,8 @@ pub struct RewardSources {
     /// Weight of the endpoint's score
     #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true)]
     pub url_weight: f32,
-    /// How long the program or the endpoint may take for one rollout
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    /// How long the program or the endpoint may take for one rollout, all tries included
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true)]
     pub reward_seconds: f64,
 }
 
@@ -271,16 +271,16 @@ pub struct PipelineArgs {
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
     /// Longest answer in tokens
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// Divides the logits; below 1 is bolder, above 1 more varied
-    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    /// Divides the logits, from 0.0001 to 10000; below 1 is bolder, above 1 more varied
+    #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub temperature: f64,
     /// Keep the most probable tokens up to this probability
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     pub top_p: f64,
     /// Keep this many most probable tokens; 0 keeps all
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", allow_negative_numbers = true)]
     pub top_k: usize,
     /// Always the most probable token
     #[arg(long)]
@@ -319,11 +319,12 @@ pub struct TokenizeArgs {
     /// The completion
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub completion: String,
-    /// Take tokenizer and template from this model; without it, the byte tokenizer and the notebook's template
+    /// Take tokenizer and template from this model, and show the labels that are trained. Without it, print the arrays
+    /// of the notebook's `encode_dialog`, whose labels its own training uses and Temper's does not
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Pad or cut to this length
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    /// Pad to this length; without `--model`, also cut to it as the notebook does
+    #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub max_len: usize,
     /// JSON instead of a table
     #[arg(long)]
@@ -335,10 +336,10 @@ pub struct DataArgs {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Rows with `prompt` and `completion`
+    /// Rows with `prompt` and `completion`; `temper score` reads `ended` too: false for an answer that has no end
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// Leave out rows that cannot be read, and count them
+    /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
 }
@@ -351,23 +352,26 @@ pub struct EvalArgs {
     /// Demonstrations, comparisons or prompts, as the model and the flags ask for
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// A second policy to win against
+    /// A second policy to win against; a judge without one gives the mean score of `--model`
     #[arg(long, value_name = "DIR", requires = "who")]
     pub against: Option<PathBuf>,
     /// `courtesy` for that recipe's rule, or a reward model's directory
-    #[arg(long, value_name = "courtesy|DIR", requires = "against", group = "who")]
+    #[arg(long, value_name = "courtesy|DIR", group = "who")]
     pub judge: Option<String>,
     /// A program with its arguments as the judge: reads an answer per line, as JSON, and writes a number for each
-    #[arg(long, value_name = "COMMAND", requires = "against", group = "who")]
+    #[arg(long, value_name = "COMMAND", group = "who")]
     pub judge_program: Option<String>,
     /// How long the program may take for 64 answers
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true)]
     pub judge_seconds: f64,
     #[command(flatten)]
     pub best_of: BestOf,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Leave out rows that cannot be read, and count them
+    /// `overflow` or `max_seq_len`, for example `--set overflow=truncate_prompt`; else as in the run that the model is of
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "who")]
+    pub sets: Vec<String>,
+    /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
 }
@@ -381,7 +385,7 @@ pub struct BestOf {
         value_name = "N",
         default_value_t = 1,
         value_parser = clap::value_parser!(u16).range(1..),
-        requires_all = ["against", "reward"]
+        requires_all = ["who", "reward"]
     )]
     pub n: u16,
     /// The reward model that picks

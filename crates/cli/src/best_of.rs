@@ -1,33 +1,30 @@
 //! Best of n: what a reward model gets out of a policy without training it.
 
 use anyhow::Result;
-use burn::tensor::Device;
-use temper_model::CausalLm;
+use temper_model::{CausalLm, ScalarModel};
 
 use crate::answers::{Answer, answer, score_answers};
-use crate::args::{BestOf, SamplingArgs};
-use crate::text::{TextSide, load_reward_model};
+use crate::args::SamplingArgs;
+use crate::text::TextSide;
 
 /// Two draws from the same policy never share a stream.
 const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One answer per prompt; with `--best-of n`, the one of n that the reward model scores highest.
+/// One answer per prompt; with a number and a reward model, the one of so many that it scores highest.
 pub fn best_answer(
     model: &CausalLm,
     text: &TextSide,
     prompts: &[String],
     sampling: &SamplingArgs,
     seed: u64,
-    best_of: &BestOf,
-    device: &Device,
+    best_of: Option<(u16, &(ScalarModel, TextSide))>,
 ) -> Result<Vec<Answer>> {
-    let Some(dir) = best_of.reward.as_ref().filter(|_| best_of.n > 1) else {
+    let Some((n, (reward_model, reward_text))) = best_of else {
         return answer(model, text, prompts, sampling, seed);
     };
-    let (reward_model, reward_text) = load_reward_model(dir, device)?;
-    let draws = (0..u64::from(best_of.n)).map(|i| {
+    let draws = (0..u64::from(n)).map(|i| {
         let answers = answer(model, text, prompts, sampling, seed.wrapping_add(i.wrapping_mul(SEED_STEP)))?;
-        let scores = score_answers(&reward_model, &reward_text, dir, prompts, &answers)?;
+        let scores = score_answers(reward_model, reward_text, text, prompts, &answers)?;
         Ok(answers.into_iter().zip(scores).collect())
     });
     Ok(highest(draws.collect::<Result<Vec<_>>>()?))

@@ -52,13 +52,7 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
         Some((name, index)) => (name, Some(index)),
         None => (spec, None),
     };
-    let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) else {
-        let names: Vec<&str> = BACKENDS.iter().map(|backend| backend.name).collect();
-        return Err(hinted(
-            format!("unknown device `{spec}`"),
-            format!("devices: auto, {}", names.join(", ")),
-        ));
-    };
+    let backend = known(name, spec)?;
     if !backend.compiled {
         return Err(hinted(
             format!("device `{name}` is not compiled into this binary"),
@@ -85,6 +79,24 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
             )
         })
         .map(|device| (device, backend.name))
+}
+
+/// Refuses a name that no backend has, whatever is compiled in: settings may be for another machine.
+///
+/// # Errors
+/// An unknown name.
+pub fn check(spec: &str) -> Result<()> {
+    if spec != "auto" {
+        known(spec.split_once(':').map_or(spec, |(name, _)| name), spec)?;
+    }
+    Ok(())
+}
+
+fn known(name: &str, spec: &str) -> Result<&'static Backend> {
+    BACKENDS.iter().find(|backend| backend.name == name).ok_or_else(|| {
+        let names: Vec<&str> = BACKENDS.iter().map(|backend| backend.name).collect();
+        hinted(format!("unknown device `{spec}`"), format!("devices: auto, {}", names.join(", ")))
+    })
 }
 
 /// The first graphics card that works, or the CPU.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::terminal;
+
 /// An error with advice.
 #[derive(Debug)]
 pub struct Hinted {
@@ -22,18 +24,18 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
-/// The error as one line, without saying anything twice.
+/// The error as one line of bounded length, without control characters and without saying anything twice.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string().replace('\n', " ");
+        let cause = terminal::one_line(&cause.to_string());
         if line.is_empty() {
             line = cause;
         } else if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    terminal::one_line(&line)
 }
 
 /// What to do about it, where that is known.
@@ -84,6 +86,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         return hint_of_io(error);
     }
+    if let Some(error) = cause.downcast_ref::<temper_scorer::Error>() {
+        return hint_of_scorer(error);
+    }
     match cause.downcast_ref::<temper_ppo::Error>()? {
         temper_ppo::Error::Train(error) => error.hint(),
         temper_ppo::Error::Model(error) => hint_of_model(error),
@@ -100,11 +105,57 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         }
         temper_ppo::Error::NoText { .. } => Some("each row needs a `text` of two tokens or more".into()),
         temper_ppo::Error::NonFiniteLoss { .. } => diverged(),
-        temper_ppo::Error::Score { .. } | temper_ppo::Error::BadScores { .. } => {
+        temper_ppo::Error::Score { source, .. } => Some(hint_of_score(source.as_ref())),
+        temper_ppo::Error::BadScores { .. } => {
             Some("mend what scores, then go on with the same command and `--resume`".into())
         }
         _ => None,
     }
+}
+
+/// A scorer from outside can be mended while the run waits; what else fails has its own advice.
+fn hint_of_score(source: &(dyn std::error::Error + 'static)) -> String {
+    let again = "then continue with the same command and `--resume`";
+    if let Some(hint) = source.downcast_ref().and_then(hint_of_scorer) {
+        return format!("{hint}; {again}");
+    }
+    let deeper = std::iter::successors(Some(source), |cause| cause.source()).find_map(hint_of_cause);
+    deeper.unwrap_or_else(|| format!("mend what scores, {again}"))
+}
+
+fn hint_of_scorer(error: &temper_scorer::Error) -> Option<String> {
+    use temper_scorer::Error;
+    Some(match error {
+        Error::BadCommand { .. } => "write it as in a shell, for example `python3 score.py`".into(),
+        Error::Start { source, .. } => match source.kind() {
+            std::io::ErrorKind::NotFound => "check the name of the program; it is looked up in PATH".into(),
+            std::io::ErrorKind::PermissionDenied => {
+                "make it executable, or name its interpreter, as in `python3 score.py`".into()
+            }
+            _ => return hint_of_io(source),
+        },
+        Error::Died { .. } => {
+            "see what it has written to standard error; it must live until its input ends".into()
+        }
+        Error::TimeLimit { .. } => {
+            "it must flush each line at once; if it only needs longer, raise the limit of seconds".into()
+        }
+        Error::BadLine { .. } | Error::Unasked { .. } => {
+            "it must write a number, or an object with a `score`, for each line that it reads, and nothing else"
+                .into()
+        }
+        Error::Thread { source, .. } => return hint_of_io(source),
+        Error::BadUrl { .. } | Error::BadPort { .. } => "for example `http://localhost:8000/score`".into(),
+        Error::Unreachable { .. } => "check that the server runs at this address".into(),
+        Error::NoAnswer { .. } => {
+            "see what the server is doing; if it only needs longer, raise the limit of seconds".into()
+        }
+        Error::Redirects { .. } => "give the address that it names, if you trust it: no redirect is followed".into(),
+        Error::Refused { .. } | Error::BadResponse { .. } | Error::BadBody { .. } => {
+            "the server must answer with status 200 and `{\"scores\": [1.5, …]}`, a number for each answer".into()
+        }
+        _ => return None,
+    })
 }
 
 fn too_long() -> Option<String> {
@@ -112,7 +163,7 @@ fn too_long() -> Option<String> {
 }
 
 fn diverged() -> Option<String> {
-    Some("lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory".into())
+    Some(temper_train::NOT_FINITE_HINT.into())
 }
 
 fn hint_of_model(error: &temper_model::Error) -> Option<String> {
@@ -135,7 +186,7 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             "config.json is damaged, or of a kind of model that Temper does not know".into()
         }
         Error::PromptTooLong { .. } => "shorten the prompt, or use a model with a longer context".into(),
-        Error::NonFiniteWeight { .. } => return diverged(),
+        Error::NonFiniteWeight { .. } | Error::NonFiniteOutput => return diverged(),
         _ => return None,
     })
 }
@@ -157,8 +208,30 @@ fn hint_of_io(error: &std::io::Error) -> Option<String> {
         }
         ErrorKind::InvalidData => "the text must be UTF-8".into(),
         ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => "the file is damaged or not whole".into(),
+        ErrorKind::InvalidFilename => "choose a shorter name".into(),
+        ErrorKind::OutOfMemory => "free some memory, or raise the memory limit".into(),
+        ErrorKind::WouldBlock => {
+            "the system has no room for another thread or process: end some, or raise the limit (`ulimit -u`)"
+                .into()
+        }
+        _ => return hint_of_errno(error.raw_os_error()?),
+    })
+}
+
+/// For what has no kind of its own yet.
+#[cfg(unix)]
+fn hint_of_errno(code: i32) -> Option<String> {
+    use rustix::io::Errno;
+    Some(match Errno::from_raw_os_error(code) {
+        Errno::LOOP => "a symbolic link leads back to itself: remove it, or choose another path".into(),
+        Errno::MFILE | Errno::NFILE => "too many files are open: raise the limit (`ulimit -n`)".into(),
         _ => return None,
     })
+}
+
+#[cfg(not(unix))]
+fn hint_of_errno(_: i32) -> Option<String> {
+    None
 }
 
 fn missing_file(path: &Path) -> String {
@@ -175,6 +248,7 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
     use temper_tokenizer::Error;
     Some(match error {
         Error::NoTokenizer { .. } => "a model directory needs its tokenizer.json".into(),
+        Error::NoEos { .. } => "the file that came with the tokenizer usually names it: copy it, too".into(),
         Error::MissingSpecial { .. } => {
             "choose another template, for example `--set template=plain_eos`".into()
         }
@@ -190,6 +264,42 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn an_error_line_is_printable_and_bounded() {
+        let name = format!("a\x1b[31m\nb{}", "x".repeat(50_000_000));
+        let error = hinted(format!("`{name}` is wrong in c.toml:3"), "");
+        let line = one_line(&error);
+        assert!(line.starts_with("`a\\u{1b}[31m bxxx") && line.ends_with("x` is wrong in c.toml:3"));
+        assert!(line.len() < 2000, "{}", line.len());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_system_says_has_a_hint() {
+        for (errno, expected) in [
+            (rustix::io::Errno::NAMETOOLONG, "shorter name"),
+            (rustix::io::Errno::MFILE, "ulimit -n"),
+            (rustix::io::Errno::LOOP, "symbolic link"),
+            (rustix::io::Errno::NOMEM, "memory"),
+            (rustix::io::Errno::AGAIN, "ulimit -u"),
+        ] {
+            let source = std::io::Error::from_raw_os_error(errno.raw_os_error());
+            let error = temper_train::Error::Io { action: "read", path: "a".into(), source };
+            let hint = hint(&error.into()).unwrap_or_default();
+            assert!(hint.contains(expected), "{errno:?}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_score_that_fails_has_the_hint_of_its_cause() {
+        let of = |source| hint(&temper_ppo::Error::Score { step: 3, source }.into()).unwrap_or_default();
+        let scorer = temper_scorer::Error::BadLine { command: "x".into(), line: "y".into(), problem: "z" };
+        let found = of(Box::new(scorer));
+        assert!(found.starts_with("it must write a number") && found.ends_with("and `--resume`"), "{found}");
+        assert_eq!(of(crate::rewards::boxed(hinted("m", "its own"))), "its own");
+        assert_eq!(of("x".into()), "mend what scores, then continue with the same command and `--resume`");
+    }
 
     #[test]
     fn a_cause_is_said_once() {

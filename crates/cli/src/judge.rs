@@ -4,15 +4,15 @@ mod divergence;
 mod length_controlled;
 mod win_rate;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
 use temper_courtesy::Task;
 use temper_model::ScalarModel;
-use temper_scorer::Program;
+use temper_scorer::{Program, Stop};
 
-use crate::answers::{Answer, BATCH_SIZE, said, score_answers};
+use crate::answers::{Answer, BATCH_SIZE, check_room, said, score_answers};
 use crate::args::EvalArgs;
 use crate::failure::hinted;
 use crate::rewards::time_limit;
@@ -27,17 +27,17 @@ pub enum Judge {
     /// The exact rule of the courtesy task.
     Courtesy(Task),
     /// A reward model, not necessarily the one trained against.
-    Reward(Box<(ScalarModel, TextSide)>, PathBuf),
+    Reward(Box<(ScalarModel, TextSide)>),
     /// A program that is asked as PPO asks it.
     Program(Program),
 }
 
 impl Judge {
     /// The judge that the flags name.
-    pub fn open(args: &EvalArgs, device: &Device) -> Result<Self> {
+    pub fn open(args: &EvalArgs, device: &Device, stop: &Stop) -> Result<Self> {
         if let Some(command) = &args.judge_program {
             let limit = time_limit("--judge-seconds", args.judge_seconds)?;
-            return Ok(Self::Program(Program::start(command, limit)?));
+            return Ok(Self::Program(Program::start(command, limit, stop)?));
         }
         Self::named(args.judge.as_deref().unwrap_or("courtesy"), device)
     }
@@ -54,11 +54,19 @@ impl Judge {
                 "give `courtesy`, the directory of a reward model, or `--judge-program`",
             ));
         }
-        Ok(Self::Reward(Box::new(load_reward_model(dir, device)?), dir.to_owned()))
+        Ok(Self::Reward(Box::new(load_reward_model(dir, device)?)))
     }
 
-    /// One score per answer.
-    pub fn scores(&mut self, prompts: &[String], answers: &[Answer]) -> Result<Vec<f64>> {
+    /// Notices a judge whose context is too short for what answers of `policy`, with their prompts, can need.
+    pub fn check_room(&self, policy: &TextSide, needed: usize) -> Result<()> {
+        match self {
+            Self::Reward(judge) => check_room(judge.0.config(), &judge.1, policy, needed),
+            Self::Courtesy(_) | Self::Program(_) => Ok(()),
+        }
+    }
+
+    /// One score per answer of a policy.
+    pub fn scores(&mut self, policy: &TextSide, prompts: &[String], answers: &[Answer]) -> Result<Vec<f64>> {
         match self {
             Self::Courtesy(task) => prompts
                 .iter()
@@ -68,10 +76,7 @@ impl Judge {
                     Ok(verdict.ok_or_else(|| not_courtesy(prompt))?.score)
                 })
                 .collect(),
-            Self::Reward(model, dir) => {
-                let (model, text) = model.as_ref();
-                score_answers(model, text, dir, prompts, answers)
-            }
+            Self::Reward(judge) => score_answers(&judge.0, &judge.1, policy, prompts, answers),
             Self::Program(program) => {
                 let mut scores = Vec::with_capacity(answers.len());
                 // The time limit is for a batch, whatever the number of prompts.

@@ -1,6 +1,48 @@
-//! What this machine is, for reports and summaries.
+//! What this machine is, for reports and summaries, and how many of its threads are used.
 
+use std::env;
+
+use anyhow::Result;
 use serde_json::{Value, json};
+
+use crate::failure::hinted;
+
+/// Names the number of threads. The name is that of `rayon`, by which the CPU backends compute.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+/// More than any machine has; starting many more takes seconds, and the system may refuse.
+const MAX_THREADS: usize = 1024;
+
+/// Starts the threads that the CPU backends compute with: `RAYON_NUM_THREADS` of them, or one for each core.
+///
+/// # Errors
+/// A value that is no number of threads.
+pub fn start_threads() -> Result<()> {
+    let wanted = match env::var_os(THREADS_VARIABLE) {
+        None => 0,
+        Some(text) if text.is_empty() => 0,
+        Some(text) => {
+            let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&n| n <= MAX_THREADS);
+            number.ok_or_else(|| {
+                hinted(
+                    format!("the environment variable {THREADS_VARIABLE} is `{}`", text.to_string_lossy()),
+                    format!(
+                        "it must be a whole number up to {MAX_THREADS}; unset it for one thread per core"
+                    ),
+                )
+            })?
+        }
+    };
+    let wanted = if wanted == 0 { n_cores().min(MAX_THREADS) } else { wanted };
+    let started = temper_model::start_threads(wanted);
+    if started < wanted {
+        tracing::warn!("the system gives no more than {started} of {wanted} threads");
+    }
+    Ok(())
+}
+
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// The processor's name.
 pub fn cpu() -> String {
@@ -11,8 +53,7 @@ pub fn cpu() -> String {
 
 /// Threads that the CPU backends use.
 pub fn threads() -> usize {
-    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    temper_model::n_threads()
 }
 
 /// Highest memory use of this process so far, in bytes; 0 where the system does not tell.

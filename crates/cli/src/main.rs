@@ -5,37 +5,44 @@ mod args;
 mod best_of;
 mod commands;
 mod device;
+mod ending;
 mod failure;
 mod inputs;
 mod judge;
+mod lines;
 mod machine;
+mod memory;
 mod progress;
 mod recipe;
 mod rewards;
 mod session;
+mod signals;
+mod terminal;
 mod text;
+mod warning;
 mod without_effect;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::Outcome;
+use crate::commands::{Outcome, StandardOutput};
 use crate::session::Session;
 
-/// Training allocates and frees the same large buffers at every step. The system's allocator gives them back to the
-/// kernel each time and pays for every page again: a fifth of a step on a CPU.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Allocator = memory::Allocator;
 
 /// What a command returns to the shell after Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let level = match (cli.common.quiet, cli.common.verbose) {
         (true, _) => LevelFilter::ERROR,
         (_, true) => LevelFilter::DEBUG,
@@ -43,7 +50,8 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| terminal::Log)
+        .log_internal_errors(false)
         .without_time()
         .with_target(false)
         .with_ansi(false)
@@ -51,16 +59,42 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Help and version, which are results; or what is wrong with the command line, with exit code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let printed = error.print().context(StandardOutput);
+        return printed.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+    }
+    let text = error.render().to_string();
+    // The text without colours has lost escape sequences of the user's, too.
+    let given: Vec<String> = std::env::args_os().map(|given| given.to_string_lossy().into_owned()).collect();
+    if terminal::is_printable(&text) && given.iter().all(|given| terminal::is_printable(given)) {
+        // With colours, where the terminal has them. Nobody is left to hear of a failure.
+        let _ = error.print();
+    } else {
+        terminal::say_lines(text.trim_end());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    terminal::say(&format!("error: {}", failure::one_line(error)));
+    if let Some(hint) = failure::hint(error) {
+        terminal::say(&format!("hint: {hint}"));
+    }
+    ExitCode::FAILURE
 }
 
 fn run(cli: Cli) -> Result<Outcome> {
     let session = Session::new(&cli.common)?;
+    machine::start_threads()?;
     match cli.command {
         Command::Sft(args) => commands::sft::run(&session, &args),
         Command::Reward(args) => commands::reward::run(&session, &args),
@@ -84,15 +118,8 @@ fn run(cli: Cli) -> Result<Outcome> {
 
 /// Whoever read our output has seen enough: no error.
 fn closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
+    let is_broken = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
-}
-
-#[allow(clippy::print_stderr)] // The end of the line for errors.
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {}", failure::one_line(error));
-    if let Some(hint) = failure::hint(error) {
-        eprintln!("hint: {hint}");
-    }
+    };
+    error.is::<StandardOutput>() && error.chain().any(is_broken)
 }

@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use temper_train::Event;
 
+use crate::terminal;
+
 /// Seconds between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -26,18 +28,19 @@ struct View {
     first: usize,
 }
 
-impl View {
-    #[allow(clippy::print_stderr)] // This is the place for it.
-    fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+impl Drop for View {
+    /// A run that ends early leaves its bar as it is.
+    fn drop(&mut self) {
+        if self.bar.take().is_some() {
+            terminal::show_bar(None);
         }
     }
+}
 
+impl View {
     fn show(&mut self, event: Event<'_>) {
         match event {
-            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::Warning { message } => terminal::say(&format!("warning: {message}")),
             _ if self.quiet => {}
             Event::Started { stage, first_step, total_steps } => {
                 self.stage = stage.to_owned();
@@ -50,9 +53,10 @@ impl View {
                         ProgressBar::new(total_steps as u64).with_style(style).with_prefix(stage.to_owned());
                     bar.set_position(first_step as u64);
                     bar.reset_eta();
+                    terminal::show_bar(Some(bar.clone()));
                     self.bar = Some(bar);
                 } else if first_step > 0 {
-                    self.line(&format!("{stage}: going on from step {first_step} of {total_steps}"));
+                    terminal::say(&format!("{stage}: going on from step {first_step} of {total_steps}"));
                 }
             }
             Event::Step { step, total_steps, metrics } => self.step(step, total_steps, metrics),
@@ -62,7 +66,7 @@ impl View {
                     .filter(|(key, _)| key.starts_with("eval"))
                     .map(|(k, v)| format!("{k} {}", short(v)))
                     .collect();
-                self.line(&format!("{} step {step}: {}", self.stage, values.join("  ")));
+                terminal::say(&format!("{} step {step}: {}", self.stage, values.join("  ")));
             }
             Event::Checkpoint { step, path } => {
                 tracing::debug!(step, path = %path.display(), "checkpoint");
@@ -78,6 +82,7 @@ impl View {
             if step == total_steps {
                 bar.finish();
                 self.bar = None;
+                terminal::show_bar(None);
             }
             return;
         }
@@ -85,7 +90,7 @@ impl View {
         if due || step == total_steps {
             let rate = self.began.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
             let left = rate * (total_steps - step) as f64;
-            self.line(&format!("{} step {step}/{total_steps}  {summary}  {left:.0} s left", self.stage));
+            terminal::say(&format!("{} step {step}/{total_steps}  {summary}  {left:.0} s left", self.stage));
             self.last_line = Some(Instant::now());
         }
     }
@@ -107,7 +112,8 @@ fn summary(metrics: &Map<String, Value>) -> String {
     known.collect::<Vec<_>>().join("  ")
 }
 
-fn short(value: &Value) -> String {
+/// A number with the digits that matter.
+pub fn short(value: &Value) -> String {
     match value.as_f64() {
         Some(x) if x.abs() >= 100.0 => format!("{x:.0}"),
         Some(x) if value.is_f64() => format!("{x:.3}"),

@@ -1,9 +1,11 @@
 //! Built-in recipes, data that is ours and the settings of all three stages; and presets, the settings of others.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use temper_courtesy::{Sizes, Task};
+use temper_train::write_file;
 
 use crate::args::{RecipeName, Stage};
 use crate::failure::hinted;
@@ -90,16 +92,33 @@ impl RecipeName {
         }
     }
 
-    /// Writes the recipe's data files into `dir`.
+    /// Writes the recipe's data files into `dir`. Those that are there already with the same content stay.
+    ///
+    /// # Errors
+    /// A file of one of their names with other content, and then nothing is written; a disk that refuses.
     pub fn write_data(self, dir: &Path, seed: u64) -> Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let files = match self {
-            Self::Courtesy => {
-                let data = Task::new().generate(seed, &Sizes::default());
-                return data
-                    .write(dir)
-                    .with_context(|| format!("cannot write the data in {}", dir.display()));
+        let mut missing = Vec::new();
+        for (name, content) in self.files(seed) {
+            let path = dir.join(name);
+            match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => missing.push((path, content)),
+                Ok(there) if there.is_file() && std::fs::read(&path).is_ok_and(|bytes| bytes == content) => {}
+                _ => {
+                    return Err(hinted(
+                        format!("{} exists and is not of this recipe and seed", path.display()),
+                        "move it away, or choose another `--out`",
+                    ));
+                }
             }
+        }
+        missing.iter().try_for_each(|(path, content)| Ok(write_file(path, content)?))
+    }
+
+    /// The names of the recipe's data files, and what is in them.
+    fn files(self, seed: u64) -> Vec<(&'static str, Vec<u8>)> {
+        let files = match self {
+            Self::Courtesy => return Task::new().generate(seed, &Sizes::default()).files(),
             Self::Notebook => [
                 ("demonstrations.jsonl", asset!("notebook/demonstrations.jsonl")),
                 ("comparisons.jsonl", asset!("notebook/comparisons.jsonl")),
@@ -111,11 +130,7 @@ impl RecipeName {
                 ("prompts.jsonl", asset!("notebook-zh/prompts.jsonl")),
             ],
         };
-        for (name, text) in files {
-            let path = dir.join(name);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        files.map(|(name, text)| (name, text.as_bytes().to_vec())).into()
     }
 }
 

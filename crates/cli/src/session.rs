@@ -1,19 +1,21 @@
 //! What every stage command does around its loop: settings, the run directory, Ctrl-C.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use temper_train::{BadRows, Documented, Inputs, Run, read_all, resolve, to_commented_toml};
+use temper_scorer::Stop;
+use temper_train::{BadRows, Documented, Event, Inputs, Run, read_all, resolve, to_commented_toml};
 
 use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
+use crate::ending::{Command, Ending};
 use crate::failure::hinted;
-use crate::{progress, recipe};
+use crate::{device, machine, progress, recipe, signals, terminal};
 
 /// A signal this long after the first one is a second one.
 const SECOND_SIGNAL: Duration = Duration::from_millis(300);
@@ -26,9 +28,15 @@ pub struct Session {
     pub device: Option<String>,
     /// `--seed`, if given.
     pub seed: Option<u64>,
+    /// Settings and data files that were read: a run must not overwrite them.
+    inputs: Mutex<Vec<PathBuf>>,
     interrupt: Arc<AtomicBool>,
     /// Whether a run is open, which wants to write a checkpoint before the end.
     in_run: Arc<AtomicBool>,
+    /// The same interrupt for scorers.
+    stop: Stop,
+    /// What the last run has told of itself.
+    ending: Arc<Mutex<Ending>>,
 }
 
 impl Session {
@@ -37,19 +45,43 @@ impl Session {
     pub fn new(common: &Common) -> Result<Self> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let in_run = Arc::new(AtomicBool::new(false));
-        let (flag, wait) = (Arc::clone(&interrupt), Arc::clone(&in_run));
+        let stop = Stop::when(Arc::clone(&interrupt));
+        machine::check_threads()?;
+        let (flag, wait, scorers) = (Arc::clone(&interrupt), Arc::clone(&in_run), stop.clone());
+        let quiet = common.quiet;
         let mut first: Option<Instant> = None;
-        ctrlc::set_handler(move || {
+        signals::listen(move || {
             // A group and its leader may be signalled both: two signals at once are one.
-            let again = first.get_or_insert_with(Instant::now).elapsed() > SECOND_SIGNAL;
+            let again = first.is_some_and(|first| first.elapsed() > SECOND_SIGNAL);
             flag.store(true, Ordering::SeqCst);
             if again || !wait.load(Ordering::SeqCst) {
+                scorers.kill_programs();
                 #[allow(clippy::exit)] // Asked for twice, or there is nothing to save: now.
                 std::process::exit(130);
             }
+            if first.is_none() && !quiet {
+                terminal::say(
+                    "note: this step is being finished and a checkpoint written; a second Ctrl-C ends at once",
+                );
+            }
+            first.get_or_insert_with(Instant::now);
         })
         .context("cannot listen for Ctrl-C")?;
-        Ok(Self { quiet: common.quiet, device: common.device.clone(), seed: common.seed, interrupt, in_run })
+        Ok(Self {
+            quiet,
+            device: common.device.clone(),
+            seed: common.seed,
+            inputs: Mutex::default(),
+            interrupt,
+            in_run,
+            stop,
+            ending: Arc::default(),
+        })
+    }
+
+    /// What makes scorers end with the run.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Whether Ctrl-C was pressed.
@@ -75,7 +107,12 @@ impl Session {
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
-        Ok(resolve(preset, settings.config.as_deref(), &sets)?)
+        self.remember_inputs(settings.config.as_slice());
+        let config: T = resolve(preset, settings.config.as_deref(), &sets)?;
+        if let Some(name) = serde_json::to_value(&config)?.get("device").and_then(|name| name.as_str()) {
+            device::check(name)?;
+        }
+        Ok(config)
     }
 
     /// Opens the run directory, with progress and Ctrl-C connected.
@@ -89,31 +126,70 @@ impl Session {
         if args.resume && !args.out.exists() {
             self.note(&format!("note: {} holds no run yet, this one starts it", args.out.display()));
         }
+        self.refuse_to_overwrite_inputs(args)?;
         let run = Run::open(&args.out, stage, &to_commented_toml(config)?, inputs, args.resume)?;
         if run.finished().is_some() {
             self.note(&format!("note: {} is finished, there is nothing left to do", args.out.display()));
         }
         self.in_run.store(true, Ordering::SeqCst);
-        Ok(run.with_observer(progress::observer(self.quiet)).with_interrupt(Arc::clone(&self.interrupt)))
+        *self.ending() = Ending::new(&args.out, stage, run.resume_from().map(|(_, path)| path));
+        let ending = Arc::clone(&self.ending);
+        let mut show = progress::observer(self.quiet);
+        let observer = move |event: Event<'_>| {
+            ending.lock().unwrap_or_else(PoisonError::into_inner).watch(&event);
+            show(event);
+        };
+        Ok(run.with_observer(observer).with_interrupt(Arc::clone(&self.interrupt)))
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows of some data files, and a note of those that were skipped.
     pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
+        self.remember_inputs(paths);
         let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
         self.note_count(rows.skipped, "rows could not be read and were skipped");
         Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
     }
 
-    /// How a run ended that met no error.
+    fn remember_inputs(&self, paths: &[PathBuf]) {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);
+    }
+
+    /// A file that is read may lie in the run directory, but not where the run would write at its start.
+    fn refuse_to_overwrite_inputs(&self, args: &RunArgs) -> Result<()> {
+        if args.resume && Run::has_started(&args.out)? {
+            return Ok(());
+        }
+        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => false,
+        };
+        let written = Run::files_written_at_the_start(&args.out);
+        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        match inputs.iter().find(|input| written.iter().any(|path| same(input, path))) {
+            None => Ok(()),
+            Some(input) => Err(hinted(
+                format!("the run would overwrite {}, which it was given to read", input.display()),
+                "copy the file to another place, or choose another `--out`",
+            )),
+        }
+    }
+
+    /// How a run ended that met no error, after telling the user so. Without a run the next Ctrl-C ends at once.
     pub fn outcome(&self) -> Outcome {
+        self.in_run.store(false, Ordering::SeqCst);
+        let lines = self.ending().lines(self.interrupted(), &Command::of_process());
+        lines.iter().for_each(|line| self.note(line));
         if self.interrupted() { Outcome::Interrupted } else { Outcome::Done }
     }
 
     /// A line for people, unless they want none.
-    #[allow(clippy::print_stderr)] // The one place for notes.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            terminal::say(text);
         }
     }
 

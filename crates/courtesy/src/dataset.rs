@@ -1,5 +1,4 @@
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -279,6 +278,12 @@ impl Dataset {
     ///
     /// Whatever the file system refuses, with the file's path.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        self.files().into_iter().try_for_each(|(name, content)| write_file(&dir.join(name), &content))
+    }
+
+    /// The names of the files that [`Dataset::write`] makes, and what is in them.
+    pub fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
         #[derive(Serialize)]
         struct Row<'a> {
             prompt: &'a str,
@@ -286,31 +291,34 @@ impl Dataset {
         fn rows(prompts: &[String]) -> impl Iterator<Item = Row<'_>> {
             prompts.iter().map(|prompt| Row { prompt })
         }
-        std::fs::create_dir_all(dir)?;
-        write_rows(&dir.join("demonstrations.jsonl"), self.demonstrations.iter())?;
-        write_rows(&dir.join("comparisons.jsonl"), self.comparisons.iter())?;
-        write_rows(&dir.join("prompts.jsonl"), rows(&self.prompts))?;
-        write_rows(&dir.join("eval_prompts.jsonl"), rows(&self.eval_prompts))?;
-        write_rows(&dir.join("demonstrations_heldout.jsonl"), self.demonstrations_heldout.iter())?;
-        write_rows(&dir.join("comparisons_heldout.jsonl"), self.comparisons_heldout.iter())?;
-        write_rows(&dir.join("texts.jsonl"), self.texts.iter())?;
-        write_rows(&dir.join("texts_heldout.jsonl"), self.texts_heldout.iter())
+        vec![
+            ("demonstrations.jsonl", lines(self.demonstrations.iter())),
+            ("comparisons.jsonl", lines(self.comparisons.iter())),
+            ("prompts.jsonl", lines(rows(&self.prompts))),
+            ("eval_prompts.jsonl", lines(rows(&self.eval_prompts))),
+            ("demonstrations_heldout.jsonl", lines(self.demonstrations_heldout.iter())),
+            ("comparisons_heldout.jsonl", lines(self.comparisons_heldout.iter())),
+            ("texts.jsonl", lines(self.texts.iter())),
+            ("texts_heldout.jsonl", lines(self.texts_heldout.iter())),
+        ]
     }
 }
 
+/// Rows as JSON lines.
+fn lines<T: Serialize>(rows: impl Iterator<Item = T>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut text, &row).expect("texts and numbers are JSON");
+        text.push(b'\n');
+    }
+    text
+}
+
 /// Writes beside `path` first, so that a file that is there is whole.
-fn write_rows<T: Serialize>(path: &Path, rows: impl Iterator<Item = T>) -> io::Result<()> {
+fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("jsonl.partial");
-    let write = || {
-        let mut file = BufWriter::new(File::create(&partial)?);
-        for row in rows {
-            serde_json::to_writer(&mut file, &row)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
+    let write = std::fs::write(&partial, content).and_then(|()| std::fs::rename(&partial, path));
+    write.map_err(|error| {
         // The partial file may never have come to be; the first error is the one to tell.
         let _ = std::fs::remove_file(&partial);
         io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))

@@ -13,6 +13,9 @@ pub struct DpoConfig {
     pub training: TrainingConfig,
     /// What happens to a prompt and completion that are too long.
     pub overflow: Overflow,
+    /// The dialogue template, if the model directory brings none, as in SFT. `auto` is the notebook's for our byte
+    /// tokenizer, and prompt, completion and end token for any other.
+    pub template: String,
     /// β: how much a change of log-probability counts as reward. The smaller, the further the policy may leave its
     /// reference (0.1 in the paper's dialogue task and in TRL).
     pub beta: f64,
@@ -31,6 +34,7 @@ impl Default for DpoConfig {
                 ..TrainingConfig::default()
             },
             overflow: Overflow::Drop,
+            template: "auto".into(),
             beta: 0.1,
             label_smoothing: 0.0,
         }
@@ -59,6 +63,10 @@ impl Documented for DpoConfig {
             max_seq_len: "longest prompt and completion in tokens; 0: the model's context",
             own: &[
                 ("overflow", "what happens to longer ones: drop | truncate_prompt"),
+                (
+                    "template",
+                    "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
+                ),
                 ("beta", "reward per nat of log-probability; the smaller, the further the policy may go"),
                 ("label_smoothing", "share of pairs taken to be in the wrong order, below 0.5; 0: none"),
             ],

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use temper_comparisons::{ComparisonDataset, Ranking, ScorePairs};
 use temper_model::{CausalLm, in_parallel, shards};
 use temper_tokenizer::Text;
-use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
+use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
@@ -21,7 +21,7 @@ use crate::{DpoConfig, Error};
 /// written a checkpoint; ask [`Run::interrupted`]. A resumed run is given the model of the start again.
 ///
 /// # Errors
-/// Files, settings, or a loss that is not finite.
+/// Files, settings, a loss that is not finite, or a trained policy that computes numbers that are not.
 pub fn train(
     config: &DpoConfig,
     policy: CausalLm,
@@ -81,6 +81,7 @@ pub fn train(
             && plan.is_evaluation_due(step)
         {
             let found = judge(config, &policy, eval_data, ref_logprobs);
+            require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| save(dir, &policy, text, None))?;
@@ -95,7 +96,14 @@ pub fn train(
         }
     }
     let policy = policy.valid();
-    run.save_final(|dir| save(dir, &policy, text, None))?;
+    let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
+    let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
+    policy.check_finite(&rows)?;
+    if let Err(error) = run.save_final(|dir| save(dir, &policy, text, None)) {
+        // What stood in the way can be moved, and nothing need be trained again.
+        let _ = run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))));
+        return Err(error);
+    }
     Ok(policy)
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use rand::Rng;
 
 use crate::block::Block;
+use crate::carried::Carried;
 use crate::config::{ModelConfig, Positions};
 use crate::dropout::Dropout;
 use crate::init;
@@ -27,6 +28,8 @@ pub struct Backbone {
     pub ln_f: Option<LayerNorm>,
     #[module(skip)]
     config: ModelConfig,
+    #[module(skip)]
+    pub(crate) carried: Carried,
 }
 
 impl Backbone {
@@ -47,6 +50,7 @@ impl Backbone {
             h: (0..config.n_layers).map(|_| Block::new(config, device)).collect(),
             ln_f: config.final_norm.then(layer_norm),
             config: config.clone(),
+            carried: Carried::default(),
         }
     }
 

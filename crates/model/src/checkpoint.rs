@@ -9,9 +9,21 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
 use crate::Error;
+use crate::backbone::Backbone;
+use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::heads::{CausalLm, Pooling, ScalarModel};
 use crate::params::{ParamMap, map_params};
+
+impl ModelConfig {
+    /// The shape of the model in a directory, from its `config.json` alone; whatever its head.
+    ///
+    /// # Errors
+    /// A missing or malformed file, or another architecture.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        Self::from_hugging_face(&read_config(dir)?, &dir.join("config.json"))
+    }
+}
 
 const CAUSAL_LM: &str = "language model";
 const SCALAR_MODEL: &str = "reward model";
@@ -23,11 +35,14 @@ impl CausalLm {
     /// Missing or malformed files, another architecture, a reward model, missing weights or wrong shapes.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let json = read_config(dir)?;
+        // First of all, since another architecture is not made loadable by another head.
+        let config = ModelConfig::from_hugging_face(&json, &dir.join("config.json"))?;
         if is_scalar(&json) {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
-        let config = ModelConfig::from_hugging_face(&json, &dir.join("config.json"))?;
-        load_weights(dir, &config, || Self::blank(&config, device))
+        let mut model = load_weights(dir, &config, &[], || Self::blank(&config, device))?;
+        model.transformer.carried = Carried::of(dir, &json)?;
+        Ok(model)
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing directory.
@@ -40,29 +55,37 @@ impl CausalLm {
         let mut json = self.config().to_hugging_face();
         json["architectures"] =
             Value::from(vec![if self.config().is_gpt2() { "GPT2LMHeadModel" } else { "TemperCausalLm" }]);
-        write_config(json, eos, dir)?;
+        write_config(json, &self.transformer, eos, dir)?;
         save_weights(self, dir)
     }
 }
 
 impl ScalarModel {
-    /// Reads a reward model or a critic.
+    /// Reads a reward model or a critic: ours, or a `GPT2ForSequenceClassification` with one label, whose missing bias
+    /// is 0.
     ///
     /// # Errors
     /// As [`CausalLm::load`]; a directory without a scalar head is refused, never given a fresh one.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let json = read_config(dir)?;
+        let path = dir.join("config.json");
+        let config = ModelConfig::from_hugging_face(&json, &path)?;
         if !is_scalar(&json) {
             return Err(Error::WrongHead { path: dir.into(), found: CAUSAL_LM, expected: SCALAR_MODEL });
         }
-        let path = dir.join("config.json");
-        let config = ModelConfig::from_hugging_face(&json, &path)?;
-        let pooling = match json["temper_pooling"].as_str() {
-            Some("mean") => Pooling::Mean,
-            Some("last") | None => Pooling::Last,
-            Some(other) => return Err(Error::Malformed { path, reason: format!("pooling `{other}`") }),
+        let (pooling, optional): (_, &[&str]) = match &json["temper_pooling"] {
+            // `GPT2ForSequenceClassification` reads the last token through a head without a bias.
+            Value::Null => (Pooling::Last, &["score.bias"]),
+            Value::String(name) if name == "mean" => (Pooling::Mean, &[]),
+            Value::String(name) if name == "last" => (Pooling::Last, &[]),
+            other => {
+                let reason = format!("`temper_pooling` must be \"last\" or \"mean\", not {other}");
+                return Err(Error::Malformed { path, reason });
+            }
         };
-        load_weights(dir, &config, || Self::blank(&config, pooling, device))
+        let mut model = load_weights(dir, &config, optional, || Self::blank(&config, pooling, device))?;
+        model.transformer.carried = Carried::of(dir, &json)?;
+        Ok(model)
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing directory.
@@ -74,7 +97,7 @@ impl ScalarModel {
         json["architectures"] = Value::from(vec!["GPT2ForSequenceClassification"]);
         json["num_labels"] = Value::from(1);
         json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
-        write_config(json, eos, dir)?;
+        write_config(json, &self.transformer, eos, dir)?;
         save_weights(self, dir)
     }
 }
@@ -89,9 +112,11 @@ fn read_config(dir: &Path) -> Result<Value, Error> {
     serde_json::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.to_string() })
 }
 
-fn write_config(mut json: Value, eos: u32, dir: &Path) -> Result<(), Error> {
+fn write_config(mut json: Value, model: &Backbone, eos: u32, dir: &Path) -> Result<(), Error> {
     json["eos_token_id"] = Value::from(eos);
     json["bos_token_id"] = Value::Null; // Or transformers assumes GPT-2's own, which a small vocabulary lacks.
+    model.carried.add_to(&mut json, eos);
+    model.carried.save(dir)?;
     let path = dir.join("config.json");
     let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
     std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
@@ -111,8 +136,13 @@ fn is_transposed(name: &str) -> bool {
     name == "score.weight" || name == "lm_head.weight"
 }
 
-/// Fills every parameter of a blank module from `dir/model.safetensors`.
-fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce() -> M) -> Result<M, Error> {
+/// Fills every parameter of a blank module from `dir/model.safetensors`; those of `optional` are 0 where it has none.
+fn load_weights<M: Module>(
+    dir: &Path,
+    config: &ModelConfig,
+    optional: &[&str],
+    blank: impl FnOnce() -> M,
+) -> Result<M, Error> {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::Malformed {
@@ -126,7 +156,7 @@ fn load_weights<M: Module>(dir: &Path, config: &ModelConfig, blank: impl FnOnce(
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
-    let mut loader = Loader { file: &file, path: &path, read: Vec::new(), error: None };
+    let mut loader = Loader { file: &file, path: &path, optional, read: Vec::new(), error: None };
     let module = map_params(blank(), &mut loader);
     let unread = unread(&file.names(), &loader.read);
     if let (None, Some((first, more))) = (&loader.error, unread.split_first()) {
@@ -154,6 +184,7 @@ fn unread<'a>(names: &[&'a str], read: &[String]) -> Vec<&'a str> {
 struct Loader<'a> {
     file: &'a SafeTensors<'a>,
     path: &'a PathBuf,
+    optional: &'a [&'a str],
     read: Vec<String>,
     error: Option<Error>,
 }
@@ -196,6 +227,9 @@ impl ParamMap for &mut Loader<'_> {
     fn map<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
         if self.error.is_some() {
             return value;
+        }
+        if self.optional.contains(&path) && self.file.tensor(path).is_err() {
+            return Tensor::zeros(value.dims(), &value.device());
         }
         match self.read(&file_name(path), &value.dims()) {
             Ok(data) => {
@@ -291,6 +325,7 @@ mod tests {
     use crate::{Dropout, TokenBatch};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use serde_json::json;
 
     fn rng() -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(3)
@@ -344,6 +379,98 @@ mod tests {
             assert!(matches!(ScalarModel::load(&dir, &Device::flex()), Err(Error::WrongHead { .. })));
             std::fs::remove_dir_all(dir).unwrap();
         }
+    }
+
+    /// As `GPT2ForSequenceClassification` writes it: no bias, and no word of pooling.
+    #[test]
+    fn a_reward_model_of_hugging_face_has_no_bias_and_may_be_normalised_and_saved() {
+        let dir = scratch("hugging-face-rm");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        let model = ScalarModel::new(lm.transformer, Pooling::Last, &mut rng()).rescaled(1.0, 0.5);
+        model.save(&dir, 3).unwrap();
+        rewrite(&dir, |name| name != "score.bias");
+        let error = ScalarModel::load(&dir, &Device::flex()).unwrap_err();
+        assert!(
+            matches!(&error, Error::MissingWeight { name, .. } if name == "score.bias"),
+            "ours is damaged: {error}"
+        );
+        edit_config(&dir, |json| _ = json.as_object_mut().unwrap().remove("temper_pooling"));
+        let scores = |model: &ScalarModel| {
+            let data = model.scores(&batch(), &[4, 2], &mut Dropout::off()).into_data();
+            data.as_slice::<f32>().unwrap().to_vec()
+        };
+        let loaded = ScalarModel::load(&dir, &Device::flex()).unwrap();
+        let close = |found: &[f32], expected: &[f32], shift: f32| {
+            found.iter().zip(expected).all(|(found, expected)| (found - expected - shift).abs() < 1e-6)
+        };
+        assert!(close(&scores(&model), &scores(&loaded), 0.5), "its bias is 0");
+        let shifted = loaded.rescaled(1.0, -2.0);
+        shifted.save(&dir, 3).unwrap();
+        let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
+        assert_eq!(scores(&back), scores(&shifted), "the shift is saved");
+        assert!(close(&scores(&model), &scores(&back), 2.5));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn edit_config(dir: &Path, edit: impl FnOnce(&mut Value)) {
+        let path = dir.join("config.json");
+        let mut json = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        edit(&mut json);
+        std::fs::write(path, json.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_reward_model_of_another_architecture_is_unsupported_and_not_called_a_reward_model() {
+        let dir = scratch("llama-rm");
+        let json = json!({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]});
+        std::fs::write(dir.join("config.json"), json.to_string()).unwrap();
+        for error in [
+            CausalLm::load(&dir, &Device::flex()).unwrap_err(),
+            ScalarModel::load(&dir, &Device::flex()).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::UnsupportedArchitecture { .. }), "{error}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_hugging_face_directory_says_besides_its_shape_is_saved_with_the_model() {
+        let (from, to) = (scratch("carried-from"), scratch("carried-to"));
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&from, 3).unwrap();
+        let said = json!({"pad_token_id": 0, "bos_token_id": 1, "initializer_range": 0.15, "eos_token_id": [3, 7],
+                          "task_specific_params": {"text-generation": {"max_length": 50}}});
+        edit_config(&from, |json| {
+            json["dtype"] = "bfloat16".into();
+            json.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        });
+        let generation = "{\n  \"eos_token_id\": [3, 7], \"temperature\": 0.7}";
+        std::fs::write(from.join("generation_config.json"), generation).unwrap();
+
+        let model = CausalLm::load(&from, &Device::flex()).unwrap();
+        let written = |dir: &Path| -> Value {
+            serde_json::from_str(&std::fs::read_to_string(dir.join("config.json")).unwrap()).unwrap()
+        };
+        let check = |dir: &Path| {
+            let found = written(dir);
+            for (key, value) in said.as_object().unwrap() {
+                assert_eq!(&found[key], value, "{key}");
+            }
+            assert_eq!(found["dtype"], Value::Null, "the numbers are written as float32");
+            assert_eq!(std::fs::read_to_string(dir.join("generation_config.json")).unwrap(), generation);
+        };
+        model.save(&to, 3).unwrap();
+        check(&to);
+        // A reward model starts from its backbone.
+        ScalarModel::new(model.transformer.clone(), Pooling::Last, &mut rng()).save(&to, 3).unwrap();
+        check(&to);
+        assert_eq!(written(&to)["architectures"][0], "GPT2ForSequenceClassification");
+        // A tokenizer that ends otherwise has the last word.
+        model.save(&to, 5).unwrap();
+        assert_eq!(written(&to)["eos_token_id"], 5);
+        std::fs::remove_dir_all(from).unwrap();
+        std::fs::remove_dir_all(to).unwrap();
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub const INIT_STD: f64 = 0.02;
 /// Token ids and positions are 32-bit integers on every backend; nothing else of a model comes near this.
 const MOST: usize = i32::MAX as usize;
 
+/// Positions of the longest context. Room for a whole answer is reserved before its first token, and a model without
+/// learned positions may name any length in a file of a few kilobytes.
+const MOST_POSITIONS: usize = 1 << 20;
+
 /// Non-linearity of the feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,6 +213,9 @@ impl ModelConfig {
                 return refuse(field, format!("{value} is more than {MOST}"));
             }
         }
+        if self.max_seq_len > MOST_POSITIONS {
+            return refuse("max_seq_len", format!("{} is more than {MOST_POSITIONS}", self.max_seq_len));
+        }
         if !self.d_model.is_multiple_of(self.n_heads) {
             return refuse("n_heads", format!("{} does not divide d_model = {}", self.n_heads, self.d_model));
         }
@@ -221,8 +228,8 @@ impl ModelConfig {
                 return refuse(field, format!("{p} is not in [0, 1)"));
             }
         }
-        if self.norm_eps.is_nan() || self.norm_eps <= 0.0 {
-            return refuse("norm_eps", format!("{} is not above 0", self.norm_eps));
+        if !(self.norm_eps > 0.0 && self.norm_eps <= 1.0) {
+            return refuse("norm_eps", format!("{} is not above 0 and at most 1", self.norm_eps));
         }
         Ok(())
     }
@@ -287,32 +294,50 @@ impl ModelConfig {
             Some(other) => {
                 return Err(unsupported(format!("model_type `{other}`; known are `gpt2` and `temper`")));
             }
-            None => return Err(unsupported("it names no model_type".into())),
+            None if config["model_type"].is_null() => {
+                return Err(unsupported("it names no model_type".into()));
+            }
+            None => {
+                let found = &config["model_type"];
+                return Err(unsupported(format!("`model_type` must be a name, not {found}")));
+            }
         };
         parsed.validate()?;
         Ok(parsed)
     }
 
     fn from_gpt2(config: &Value) -> Result<Self, String> {
-        let number = |key: &str| {
-            config[key]
-                .as_u64()
-                .map(|n| n as usize)
-                .ok_or_else(|| format!("key `{key}` is missing or no count"))
+        let wrong = |key: &str, kind: &str| format!("`{key}` must be {kind}, not {}", config[key]);
+        let number = |key: &str| match config[key].as_u64() {
+            Some(n) => Ok(n as usize),
+            None if config[key].is_null() => Err(format!("`{key}` is missing")),
+            None => Err(wrong(key, "a count")),
         };
-        let fraction = |key: &str, default: f64| config[key].as_f64().unwrap_or(default);
+        let fraction = |key: &str, default: f64| match &config[key] {
+            Value::Null => Ok(default),
+            value => value.as_f64().ok_or_else(|| wrong(key, "a number")),
+        };
+        let flag = |key: &str, default: bool| match &config[key] {
+            Value::Null => Ok(default),
+            value => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
+        };
         for key in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {
-            if config[key].as_bool() == Some(true) {
+            if flag(key, false)? {
                 return Err(format!("`{key}` is not supported"));
             }
         }
-        if config["scale_attn_weights"].as_bool() == Some(false) {
+        if !flag("scale_attn_weights", true)? {
             return Err("`scale_attn_weights: false` is not supported".into());
         }
-        let dropout = fraction("resid_pdrop", 0.1);
-        if fraction("embd_pdrop", 0.1) != dropout {
+        let dropout = fraction("resid_pdrop", 0.1)?;
+        if fraction("embd_pdrop", 0.1)? != dropout {
             return Err("`embd_pdrop` differs from `resid_pdrop`".into());
         }
+        let activation = match &config["activation_function"] {
+            Value::Null => "gelu_new",
+            Value::String(name) => name,
+            _ => return Err(wrong("activation_function", "a name")),
+        };
         let d_model = number("n_embd")?;
         Ok(Self {
             vocab_size: number("vocab_size")?,
@@ -321,22 +346,22 @@ impl ModelConfig {
             n_layers: number("n_layer")?,
             n_heads: number("n_head")?,
             d_ff: if config["n_inner"].is_null() { d_model.saturating_mul(4) } else { number("n_inner")? },
-            activation: match config["activation_function"].as_str().unwrap_or("gelu_new") {
+            activation: match activation {
                 "relu" => Activation::Relu,
                 "gelu" => Activation::Gelu,
                 "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
                 other => return Err(format!("activation_function `{other}` is not supported")),
             },
             norm: NormPlacement::Pre,
-            norm_eps: fraction("layer_norm_epsilon", 1e-5),
+            norm_eps: fraction("layer_norm_epsilon", 1e-5)?,
             positions: Positions::Learned,
             embedding_scale: false,
             embedding_norm: false,
             final_norm: true,
             bias: true,
-            tie_head: config["tie_word_embeddings"].as_bool().unwrap_or(true),
+            tie_head: flag("tie_word_embeddings", true)?,
             dropout,
-            attention_dropout: fraction("attn_pdrop", 0.1),
+            attention_dropout: fraction("attn_pdrop", 0.1)?,
             ff_dropout: 0.0,
             init: Init::Normal,
         })
@@ -371,6 +396,41 @@ mod tests {
             let error = ModelConfig::from_hugging_face(&json, Path::new("config.json")).unwrap_err();
             assert!(error.to_string().contains("`d_model`"), "{error}");
         }
+    }
+
+    /// A field that cannot be read would otherwise be taken for one that is not there, and the model would compute
+    /// something else.
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        let config = ModelConfig::preset("gpt2-tiny").unwrap().to_hugging_face();
+        for (key, value) in [
+            ("layer_norm_epsilon", json!("x")),
+            ("activation_function", json!(5)),
+            ("tie_word_embeddings", json!("x")),
+            ("resid_pdrop", json!("x")),
+            ("embd_pdrop", json!([0.1])),
+            ("attn_pdrop", json!({})),
+            ("scale_attn_weights", json!("no")),
+            ("add_cross_attention", json!(1)),
+            ("n_layer", json!("two")),
+            ("model_type", json!(2)),
+        ] {
+            let mut json = config.clone();
+            json[key] = value.clone();
+            let error = ModelConfig::from_hugging_face(&json, Path::new("config.json")).unwrap_err();
+            let expected = format!("`{key}` must be");
+            assert!(error.to_string().contains(&expected), "{key}: {error}");
+            assert!(error.to_string().contains(&value.to_string()), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_context_or_an_epsilon_beyond_all_reason_is_refused() {
+        let tiny = ModelConfig::preset("tiny").unwrap();
+        let long = ModelConfig { max_seq_len: i32::MAX as usize, positions: Positions::None, ..tiny.clone() };
+        assert!(long.validate().unwrap_err().to_string().contains("max_seq_len"));
+        let flat = ModelConfig { norm_eps: 1e300, ..tiny };
+        assert!(flat.validate().unwrap_err().to_string().contains("norm_eps"));
     }
 
     #[test]

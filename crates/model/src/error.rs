@@ -72,9 +72,10 @@ pub enum Error {
         /// What it has become.
         value: f32,
     },
-    /// The output of a model is NaN or infinite, although its weights are finite numbers.
-    #[error("the model's logits are not finite numbers")]
-    NonFiniteLogits,
+    /// A model computes NaN or infinities from tokens that it was given; such a model is not saved as a
+    /// result.
+    #[error("the model computes numbers that are not finite, though its weights are")]
+    NonFiniteOutput,
     /// A checkpoint holds another kind of model than the one asked for.
     #[error("{}: this is a {found}, a {expected} is needed", path.display())]
     WrongHead {

@@ -88,7 +88,7 @@ pub struct Completion {
 /// and the last one to end ends the work.
 ///
 /// # Errors
-/// [`Error::PromptTooLong`] for a prompt that fills the context; [`Error::NonFiniteLogits`] if the model answers with
+/// [`Error::PromptTooLong`] for a prompt that fills the context; [`Error::NonFiniteOutput`] if the model answers with
 /// NaN or infinity.
 ///
 /// # Panics
@@ -187,7 +187,7 @@ impl Row {
     fn take(&mut self, logprobs: &[f32], options: &GenerateOptions) -> Result<(), Error> {
         // One logit that is NaN or infinite makes all of a row's log-probabilities NaN.
         if logprobs[0].is_nan() {
-            return Err(Error::NonFiniteLogits);
+            return Err(Error::NonFiniteOutput);
         }
         let token = options.sampler.choose(logprobs, &mut self.rng);
         self.tokens.push(token as u32);
@@ -371,7 +371,7 @@ mod tests {
         let norm = model.transformer.ln_f.as_mut().unwrap();
         norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
         let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
-        assert_eq!(error.to_string(), "the model's logits are not finite numbers");
+        assert_eq!(error.to_string(), "the model computes numbers that are not finite, though its weights are");
     }
 
     #[test]

@@ -222,8 +222,7 @@ impl Learner {
         let eos = text.tokenizer.special().eos;
         let lm = if progress.is_some() { self.policy.lm.valid() } else { self.released() };
         lm.save(dir, eos)?;
-        text.tokenizer.save(dir)?;
-        text.template.save(dir)?;
+        temper_tokenizer::Text { tokenizer: text.tokenizer, template: text.template }.save(dir)?;
         if let Some(average) = self.average.as_ref().filter(|_| progress.is_some()) {
             average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
         }

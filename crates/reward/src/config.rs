@@ -17,6 +17,9 @@ pub struct RewardConfig {
     pub training: TrainingConfig,
     /// What happens to a prompt and completion that are too long.
     pub overflow: Overflow,
+    /// The dialogue template, if the model directory brings none, as in SFT. `auto` is the notebook's for our byte
+    /// tokenizer, and prompt, completion and end token for any other.
+    pub template: String,
     /// Which hidden states the score is read from.
     pub pooling: Pooling,
     /// How much further apart the scores of a pair must be for each unit that the data prefer one; 0 for none, as in
@@ -40,6 +43,7 @@ impl Default for RewardConfig {
                 ..TrainingConfig::default()
             },
             overflow: Overflow::Drop,
+            template: "auto".into(),
             pooling: Pooling::Last,
             margin: 0.0,
             center: 0.0,
@@ -68,6 +72,10 @@ impl Documented for RewardConfig {
             max_seq_len: "longest prompt and completion in tokens; 0: the model's context",
             own: &[
                 ("overflow", "what happens to longer ones: drop | truncate_prompt"),
+                (
+                    "template",
+                    "dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos",
+                ),
                 ("pooling", "last: the end token, as InstructGPT | mean: over the completion, as the notebook"),
                 (
                     "margin",

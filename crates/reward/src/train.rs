@@ -7,7 +7,9 @@ use burn::module::Module;
 use serde::Serialize;
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, Text};
-use temper_train::{Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, save_progress};
+use temper_train::{
+    Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress,
+};
 
 use crate::{
     Error, Level, Normalize, Ranking, RewardConfig, RewardDataset, ScorePairs, normalized, ranking_loss,
@@ -72,7 +74,7 @@ impl RewardEvaluation {
 /// written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
-/// Files, settings, or a loss that is not finite.
+/// Files, settings, a loss that is not finite, or a trained model that computes numbers that are not.
 pub fn train(
     config: &RewardConfig,
     model: ScalarModel,
@@ -122,6 +124,7 @@ pub fn train(
             && plan.is_evaluation_due(step)
         {
             let found = evaluate(&model, eval_data, config.training.batch_size);
+            require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| {
@@ -137,12 +140,22 @@ pub fn train(
             return Ok(model.valid());
         }
     }
-    let (model, level) = released(&model, data, config);
-    if let Some(level) = level {
-        run.log_evaluation(step, &level)?;
+    let (final_model, level) = released(&model, data, config);
+    let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
+    let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
+    final_model.check_finite(&rows)?;
+    if let Some(level) = &level {
+        run.log_evaluation(step, level)?;
     }
-    run.save_final(|dir| save(dir, &model, text, None))?;
-    Ok(model)
+    if let Err(error) = run.save_final(|dir| save(dir, &final_model, text, None)) {
+        // What stood in the way can be moved, and nothing need be trained again. A resume from here would log the
+        // level a second time.
+        if level.is_none() {
+            let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
+        }
+        return Err(error);
+    }
+    Ok(final_model)
 }
 
 /// The model as it is to be used: off the tape and normalised, if there is something to normalise on.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use temper_scorer::{Answer, Program};
+use temper_scorer::{Answer, Program, Stop};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given: Vec<String> = std::env::args().skip(1).collect();
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         true => "sh -c 'while read -r line; do echo ${#line}; done'".to_owned(),
         false => shlex::try_join(given.iter().map(String::as_str))?,
     };
-    let mut program = Program::start(&command, Duration::from_secs(10))?;
+    let mut program = Program::start(&command, Duration::from_secs(10), &Stop::default())?;
     let answers = ["Paris.", "Gladly! It is Paris."];
     let asked = answers.map(|completion| Answer { prompt: "Capital of France?", completion, ended: true });
     for (answer, score) in answers.iter().zip(program.score(&asked)?) {

@@ -1,4 +1,4 @@
-//! What can go wrong with a scoring program.
+//! What can go wrong with a scorer.
 
 use std::process::ExitStatus;
 
@@ -65,26 +65,78 @@ pub enum Error {
         /// The beginning of the line, quoted.
         line: String,
     },
-    /// The address is none, or of another kind.
-    #[error("`{url}` is no http or https address")]
+    /// The user has asked to stop before all scores were there.
+    #[error("`{scorer}` was interrupted while it was scoring")]
+    Interrupted {
+        /// The command or the address.
+        scorer: String,
+    },
+    /// The system has no thread for the work.
+    #[error("cannot start a thread for `{scorer}`: {source}")]
+    Thread {
+        /// The command or the address.
+        scorer: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not an address, or one of another kind.
+    #[error("`{url}` is not an http or https address")]
     BadUrl {
-        /// As it was given.
+        /// As it was given, without a password.
         url: String,
     },
+    /// The address has a port that no server can have.
+    #[error("`{url}`: the port {port} is not between 1 and 65535")]
+    BadPort {
+        /// As it was given, without a password.
+        url: String,
+        /// What should be its port.
+        port: String,
+    },
     /// No answer came, or a server's own trouble, in every try.
-    #[error("{url} cannot be reached in {n_tries} tries: {problem}")]
+    #[error("{url} cannot be reached in {}: {problem}", tries(*n_tries))]
     Unreachable {
-        /// As it was given.
+        /// As it was given, without a password.
         url: String,
         /// How often it was tried.
         n_tries: u32,
         /// What the last try said.
         problem: String,
     },
+    /// The time limit was over before an answer came.
+    #[error("{url} gave no scores within {seconds} s ({}): {problem}", tries(*n_tries))]
+    NoAnswer {
+        /// As it was given, without a password.
+        url: String,
+        /// The limit.
+        seconds: f64,
+        /// How often it was tried.
+        n_tries: u32,
+        /// What the last try said.
+        problem: String,
+    },
+    /// The server sends to another address; nobody follows there.
+    #[error("{url} redirects (status {status}) to {target}")]
+    Redirects {
+        /// As it was given, without a password.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Where to, quoted, without a password.
+        target: String,
+    },
+    /// What came back is not the answer of a working HTTP server.
+    #[error("{url} gave a response that cannot be used: {problem}")]
+    BadResponse {
+        /// As it was given, without a password.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The server does not want such requests.
     #[error("{url} refused (status {status}): {body}")]
     Refused {
-        /// As it was given.
+        /// As it was given, without a password.
         url: String,
         /// HTTP status.
         status: u16,
@@ -94,13 +146,17 @@ pub enum Error {
     /// What came back are no scores.
     #[error("{url} answered {body}, which is {problem}")]
     BadBody {
-        /// As it was given.
+        /// As it was given, without a password.
         url: String,
         /// The beginning, quoted.
         body: String,
         /// What is wrong with it.
         problem: String,
     },
+}
+
+fn tries(n: u32) -> String {
+    if n == 1 { "1 try".to_owned() } else { format!("{n} tries") }
 }
 
 /// How a program ended, as far as that is known.

@@ -23,15 +23,20 @@
 //! [`Endpoint`] posts all answers of a rollout at once, and tries again where that may help.
 //!
 //! **Invariant:** whatever the other side does, a call ends within its time limit, with as many finite scores as there
-//! were answers or with one error, and memory stays bounded.
+//! were answers or with one error, and memory stays bounded. It also ends within a second of an interrupt ([`Stop`]),
+//! and no process that a program has started outlives it.
 
+mod address;
 mod endpoint;
 mod error;
 mod program;
+mod stop;
 
+pub use address::masked;
 pub use endpoint::{Endpoint, Retries};
 pub use error::{Error, Status};
 pub use program::{Answer, Program};
+pub use stop::Stop;
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, SHOWN, Status};
+use crate::stop::{Deadline, Group, Over, Stop};
 
 /// A line longer than this is no score.
 const MAX_LINE: usize = 64 * 1024;
@@ -16,6 +17,11 @@ const MAX_LINE: usize = 64 * 1024;
 const MAX_WAITING: usize = 1024;
 /// What a program that was told to end has left to do so, and one that closed its output to say how it ended.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What a program that has ended wrote last is read within this, though a child of it may hold its output open.
+const LAST_LINES: Duration = Duration::from_millis(300);
+/// Lines in excess are waited for once, after the first call: a program that writes scores before it is asked would
+/// give every answer the score of another one.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// An answer to be scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,12 +34,17 @@ pub struct Answer<'a> {
     pub ended: bool,
 }
 
-/// A running program. It ends when this is dropped.
+/// A running program. It ends when this is dropped, with every process that it has started (on Unix, those that are
+/// still of its process group).
 #[derive(Debug)]
 pub struct Program {
     command: String,
     time_limit: Duration,
+    stop: Stop,
+    group: Group,
     child: Child,
+    /// Whether a call has got its scores.
+    has_answered: bool,
     /// To the thread that writes; `None` while ending.
     requests: Option<Sender<Vec<u8>>>,
     /// From the thread that reads.
@@ -58,11 +69,11 @@ enum Scored {
 impl Program {
     /// Starts `command`, a program with its arguments as one would type them in a shell, quotation marks included.
     ///
-    /// No shell takes part. Every call of [`Program::score`] has `time_limit`.
+    /// No shell takes part. Every call of [`Program::score`] has `time_limit`, and ends soon after `stop` is asked.
     ///
     /// # Errors
-    /// [`Error::BadCommand`], [`Error::Start`].
-    pub fn start(command: &str, time_limit: Duration) -> Result<Self, Error> {
+    /// [`Error::BadCommand`], [`Error::Start`], [`Error::Thread`].
+    pub fn start(command: &str, time_limit: Duration, stop: &Stop) -> Result<Self, Error> {
         let words = shlex::split(command).unwrap_or_default();
         let Some((program, arguments)) = words.split_first() else {
             return Err(Error::BadCommand { command: command.into() });
@@ -77,22 +88,38 @@ impl Program {
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let (requests, to_write) = channel();
         let (read, lines) = sync_channel(MAX_WAITING);
-        thread::spawn(move || write_requests(stdin, &to_write));
-        thread::spawn(move || read_lines(stdout, &read));
-        Ok(Self { command: command.into(), time_limit, child, requests: Some(requests), lines })
+        let group = group_of(&child);
+        stop.add(group);
+        let program = Self {
+            command: command.into(),
+            time_limit,
+            stop: stop.clone(),
+            group,
+            child,
+            has_answered: false,
+            requests: Some(requests),
+            lines,
+        };
+        program.spawn(move || write_requests(stdin, &to_write))?;
+        program.spawn(move || read_lines(stdout, &read))?;
+        Ok(program)
+    }
+
+    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let failed = |source| Error::Thread { scorer: self.command.clone(), source };
+        thread::Builder::new().name("scorer".into()).spawn(work).map_err(failed).map(drop)
     }
 
     /// One score for each answer.
     ///
-    /// Lines in excess are found when the next call comes, not before.
+    /// Lines in excess are found when the next call comes; those of the first call also at once, if they come soon.
     ///
     /// # Errors
-    /// [`Error::Died`], [`Error::TimeLimit`], [`Error::BadLine`], [`Error::Unasked`]; the program is of no use then.
+    /// [`Error::Died`], [`Error::TimeLimit`], [`Error::Interrupted`], [`Error::BadLine`], [`Error::Unasked`]; the
+    /// program cannot be used after any of them.
     pub fn score(&mut self, answers: &[Answer<'_>]) -> Result<Vec<f32>, Error> {
         match self.lines.try_recv() {
-            Ok(line) => {
-                return Err(Error::Unasked { command: self.command.clone(), line: line.shown() });
-            }
+            Ok(line) => return Err(self.unasked(&line)),
             Err(TryRecvError::Disconnected) => return Err(self.died(0, answers.len())),
             Err(TryRecvError::Empty) => {}
         }
@@ -105,23 +132,50 @@ impl Program {
             // The writer is gone if the program closed its input; what it wrote before that still counts.
             let _ = requests.send(request);
         }
-        let deadline = Instant::now() + self.time_limit;
+        let stop = self.stop.clone();
+        let mut deadline = Deadline::new(&stop, self.time_limit);
+        let mut ended = None;
         let mut scores = Vec::with_capacity(answers.len());
         while scores.len() < answers.len() {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => scores.push(self.read_score(&line)?),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(Error::TimeLimit {
-                        command: self.command.clone(),
-                        n_answered: scores.len(),
-                        n_asked: answers.len(),
-                        seconds: self.time_limit.as_secs_f64(),
-                    });
+            let slice = deadline.slice().map_err(|over| self.given_up(over, scores.len(), answers.len()))?;
+            match self.lines.recv_timeout(slice) {
+                Ok(line) => {
+                    scores.push(self.read_score(&line)?);
+                    ended = None;
                 }
+                // A child that has inherited its output keeps it open.
+                Err(RecvTimeoutError::Timeout) if self.has_ended() => {
+                    if ended.get_or_insert_with(Instant::now).elapsed() >= LAST_LINES {
+                        return Err(self.died(scores.len(), answers.len()));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(self.died(scores.len(), answers.len())),
             }
         }
+        if !self.has_answered && !answers.is_empty() {
+            self.has_answered = true;
+            if let Ok(line) = self.lines.recv_timeout(SETTLING) {
+                return Err(self.unasked(&line));
+            }
+        }
         Ok(scores)
+    }
+
+    fn unasked(&self, line: &Line) -> Error {
+        Error::Unasked { command: self.command.clone(), line: line.shown() }
+    }
+
+    fn given_up(&self, over: Over, n_answered: usize, n_asked: usize) -> Error {
+        match over {
+            Over::Interrupt => Error::Interrupted { scorer: self.command.clone() },
+            Over::Time => Error::TimeLimit {
+                command: self.command.clone(),
+                n_answered,
+                n_asked,
+                seconds: self.time_limit.as_secs_f64(),
+            },
+        }
     }
 
     fn read_score(&self, line: &Line) -> Result<f32, Error> {
@@ -139,19 +193,40 @@ impl Program {
     }
 
     fn died(&mut self, n_answered: usize, n_asked: usize) -> Error {
-        let status = Status(self.wait());
+        let status = Status(self.end());
         Error::Died { command: self.command.clone(), status, n_answered, n_asked }
     }
 
-    /// How the program ended, if it does so soon.
-    fn wait(&mut self) -> Option<ExitStatus> {
+    /// Waits a while for the program to end, then kills what is left of its group. Says how the program ended, if it
+    /// did so by itself.
+    fn end(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.child.try_wait() {
-                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-                found => return found.ok().flatten(),
-            }
+        while !self.has_ended() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
         }
+        let by_itself = self.has_ended();
+        // Before the program is reaped, even if it has ended: its children may live on.
+        self.stop.kill_group(self.group);
+        if cfg!(not(unix)) && !by_itself {
+            // It may have ended by now; nothing else can be done about it.
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().ok();
+        status.filter(|_| by_itself)
+    }
+
+    /// Whether the program has ended, which leaves it to be reaped later.
+    #[cfg(unix)]
+    fn has_ended(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // There is nothing to look at once it has been reaped.
+        waitid(WaitId::Pid(self.group), look).map_or(true, |found| found.is_some())
+    }
+
+    #[cfg(not(unix))]
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 }
 
@@ -159,24 +234,18 @@ impl Drop for Program {
     fn drop(&mut self) {
         // Its input ends, which is how it is told to.
         self.requests = None;
-        if self.wait().is_none() {
-            // It may have ended by now; there is nothing else to do about it.
-            let _ = kill(&mut self.child);
-            let _ = self.child.wait();
-        }
+        self.end();
     }
 }
 
-/// Ends a program and whatever it started: a shell's own programs would outlive it.
 #[cfg(unix)]
-fn kill(child: &mut Child) -> std::io::Result<()> {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    Ok(kill_process_group(Pid::from_child(child), Signal::KILL)?)
+fn group_of(child: &Child) -> Group {
+    rustix::process::Pid::from_child(child)
 }
 
 #[cfg(not(unix))]
-fn kill(child: &mut Child) -> std::io::Result<()> {
-    child.kill()
+fn group_of(child: &Child) -> Group {
+    child.id()
 }
 
 impl Line {
@@ -226,11 +295,13 @@ fn read_lines(stdout: ChildStdout, lines: &SyncSender<Line>) {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn start(script: &str, time_limit: Duration) -> Program {
-        Program::start(&format!("sh -c '{script}'"), time_limit).expect("sh is there")
+        Program::start(&format!("sh -c '{script}'"), time_limit, &Stop::default()).expect("sh is there")
     }
 
     fn answers(n: usize) -> Vec<Answer<'static>> {
@@ -258,7 +329,7 @@ mod tests {
     fn the_program_reads_one_json_object_per_line() {
         let expected = r#"{"prompt":"p","completion":"say \"hi\"\n","ended":true}"#;
         let script = format!("sh -c 'read -r line; if [ \"$line\" = \"$0\" ]; then echo 1; fi' '{expected}'");
-        let mut program = Program::start(&script, LIMIT).unwrap();
+        let mut program = Program::start(&script, LIMIT, &Stop::default()).unwrap();
         assert_eq!(program.score(&answers(1)).unwrap(), [1.0]);
     }
 
@@ -318,10 +389,111 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_or_no_command_is_named() {
-        let message = |command: &str| Program::start(command, LIMIT).unwrap_err().to_string();
+        let message =
+            |command: &str| Program::start(command, LIMIT, &Stop::default()).unwrap_err().to_string();
         assert!(message("no-such-program --x").starts_with("cannot start `no-such-program --x`: "));
         assert_eq!(message(""), "`` is not a command");
         assert_eq!(message("sh 'open"), "`sh 'open` is not a command");
+    }
+
+    /// The number of a process that a script has written to a file, once it is there.
+    fn pid_in(path: &std::path::Path) -> rustix::process::Pid {
+        let began = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            if let Some(pid) = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()) {
+                return rustix::process::Pid::from_raw(pid).unwrap();
+            }
+            assert!(began.elapsed() < LIMIT, "no number of a process in {}", path.display());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it ends soon; one that nobody has reaped yet counts as ended.
+    fn ends(pid: rustix::process::Pid) -> bool {
+        let lives = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            let zombie = state.is_ok_and(|stat| stat.rsplit(')').next().unwrap_or("").starts_with(" Z"));
+            rustix::process::test_kill_process(pid).is_ok() && !zombie
+        };
+        let began = Instant::now();
+        while lives() && began.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        !lives()
+    }
+
+    #[test]
+    fn what_a_program_has_started_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, rest, fails) in [
+            ("lives", "while read -r line; do echo 1; done", false),
+            ("ends", "read -r a; read -r b; echo 1; echo 2; exit 0", false),
+            ("dies", "read -r a; exit 5", true),
+        ] {
+            for pipe in ["", ">/dev/null"] {
+                let file = dir.path().join(format!("{name}{}", pipe.len()));
+                let script = format!("sleep 100 {pipe} & echo $! > {}; {rest}", file.display());
+                let mut program = start(&script, LIMIT);
+                assert_eq!(program.score(&answers(2)).is_err(), fails, "{script}");
+                let child = pid_in(&file);
+                drop(program);
+                assert!(ends(child), "{script}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_program_whose_child_holds_its_output_is_named_at_once() {
+        let began = Instant::now();
+        let line = failure("sleep 100 & read -r line; echo 1; exit 5", LIMIT, 1);
+        assert!(line.contains("ended (exit status: 5) after 1 of 2 scores"), "{line}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_wait_for_a_program_that_hangs() {
+        let flag = Arc::new(AtomicBool::new(false));
+        let stop = Stop::when(Arc::clone(&flag));
+        let mut program = Program::start("sh -c 'read -r line; echo 1; sleep 100'", LIMIT, &stop).unwrap();
+        let began = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                flag.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            let error = program.score(&answers(2)).unwrap_err();
+            assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+        });
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_program_that_answers_may_finish_after_an_interrupt() {
+        let stop = Stop::when(Arc::new(AtomicBool::new(true)));
+        let mut program =
+            Program::start("sh -c 'while read -r line; do echo 1; done'", LIMIT, &stop).unwrap();
+        assert_eq!(program.score(&answers(2)).unwrap(), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn all_programs_can_be_killed_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("sh -c 'sleep 100 & echo $! > {}; wait'", file.display());
+        let stop = Stop::default();
+        let program = Program::start(&script, LIMIT, &stop).unwrap();
+        let child = pid_in(&file);
+        stop.kill_programs();
+        assert!(ends(child));
+        drop(program);
+    }
+
+    #[test]
+    fn scores_that_nobody_asked_for_are_not_taken_for_answers() {
+        // The first call waits already when the line comes.
+        let line = failure("sleep 0.3; echo 9; while read -r line; do echo 1; done", LIMIT, 1);
+        assert!(line.contains("wrote \"1\" without being asked"), "{line}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
 use temper_tokenizer::{Example, Text};
-use temper_train::{Candidate, Gradients, Optimizer, Run, Seed, StepPlan, load_progress, save_progress};
+use temper_train::{
+    Candidate, Gradients, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress,
+};
 
 use crate::loss::{completion_logits, n_targets, sft_loss};
 use crate::{Error, SftConfig, SftDataset};
@@ -58,7 +60,7 @@ impl SftEvaluation {
 /// interrupted run has written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
-/// Files, settings, or a loss that is not finite.
+/// Files, settings, a loss that is not finite, or a trained model that computes numbers that are not.
 pub fn train(
     config: &SftConfig,
     model: CausalLm,
@@ -112,6 +114,7 @@ pub fn train(
             && plan.is_evaluation_due(step)
         {
             let found = evaluate(&model, eval_data, config.training.batch_size);
+            require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
                 run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
@@ -126,7 +129,13 @@ pub fn train(
         }
     }
     let model = model.valid();
-    run.save_final(|dir| save(dir, &model, text, None))?;
+    let rows: Vec<&[u32]> = data.examples.iter().map(|example| example.tokens.as_slice()).collect();
+    model.check_finite(&rows)?;
+    if let Err(error) = run.save_final(|dir| save(dir, &model, text, None)) {
+        // What stood in the way can be moved, and nothing need be trained again.
+        let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
+        return Err(error);
+    }
     Ok(model)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::SpecialTokens;
+use crate::{Piece, SpecialTokens, Template};
 
 /// UTF-8 bytes moved up by four, below them four special tokens: 260 ids in all.
 ///
@@ -72,12 +72,21 @@ impl ByteTokenizer {
         })
     }
 
-    /// The `tokenizer_config.json` beside it, which makes transformers leave `[EOS]` in a text alone too.
-    pub(crate) fn config_json(&self) -> Value {
+    /// The `tokenizer_config.json` beside it.
+    ///
+    /// Without a template it makes transformers leave `[EOS]` in a text alone, as Temper does. A chat template puts text
+    /// and special tokens into one string, so with one their names must be read as tokens; it refuses messages that
+    /// have such a name in them.
+    pub(crate) fn config_json(&self, template: Option<&Template>) -> Value {
         let [pad, bos, sep, eos] = SPECIAL_NAMES;
-        json!({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad, "bos_token": bos,
-               "sep_token": sep, "eos_token": eos, "split_special_tokens": true,
-               "clean_up_tokenization_spaces": false})
+        let chat_template = template.and_then(chat_template);
+        let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad, "bos_token": bos,
+               "sep_token": sep, "eos_token": eos, "split_special_tokens": chat_template.is_none(),
+               "clean_up_tokenization_spaces": false});
+        if let Some(chat_template) = chat_template {
+            config["chat_template"] = chat_template.into();
+        }
+        config
     }
 
     /// Whether a `tokenizer.json` is this tokenizer, by what it does: other tools write the file anew.
@@ -96,6 +105,62 @@ impl ByteTokenizer {
             && json["normalizer"].is_null()
             && model["vocab"].as_object() == Some(&vocab())
     }
+}
+
+/// The template in Jinja, as transformers and other tools apply it to one question, or to one question and its answer.
+///
+/// `None` where a text of the template has a bracket, which could become a part of a special token's name.
+fn chat_template(template: &Template) -> Option<String> {
+    let [_, bos, sep, eos] = SPECIAL_NAMES;
+    let expression = |pieces: &[Piece], message: usize| {
+        let mut parts = Vec::new();
+        for piece in pieces {
+            parts.push(match piece {
+                Piece::Text(text) if text.contains(['[', ']']) => return None,
+                Piece::Text(text) => jinja_string(text),
+                Piece::Bos => jinja_string(bos),
+                Piece::Sep => jinja_string(sep),
+                Piece::Eos => jinja_string(eos),
+                Piece::Prompt | Piece::Completion => format!("messages[{message}]['content']"),
+            });
+        }
+        Some(parts.join(" + "))
+    };
+    let prompt = expression(template.prompt(), 0)?;
+    let completion = expression(template.completion(), 1)?;
+    let names = SPECIAL_NAMES.map(jinja_string).join(", ");
+    Some(format!(
+        "{{%- if messages | map(attribute='role') | join(' ') not in ['user', 'user assistant'] -%}}\
+         {{{{- raise_exception('this model knows one user message and at most one answer to it') -}}}}\
+         {{%- endif -%}}\
+         {{%- for message in messages -%}}\
+         {{%- for name in [{names}] -%}}\
+         {{%- if name in message['content'] -%}}\
+         {{{{- raise_exception('a message must not have the name of a special token in it') -}}}}\
+         {{%- endif -%}}\
+         {{%- endfor -%}}\
+         {{%- endfor -%}}\
+         {{{{- {prompt} -}}}}\
+         {{%- if messages | length == 2 -%}}\
+         {{{{- {completion} -}}}}\
+         {{%- endif -%}}"
+    ))
+}
+
+/// A text as a string of Jinja, which has the escapes of Python.
+fn jinja_string(text: &str) -> String {
+    let mut quoted = String::from("'");
+    for char in text.chars() {
+        match char {
+            '\\' => quoted.push_str("\\\\"),
+            '\'' => quoted.push_str("\\'"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('\'');
+    quoted
 }
 
 fn vocab() -> Map<String, Value> {
@@ -170,6 +235,51 @@ mod tests {
         let mut theirs = in_tokenizers_crate();
         theirs.set_encode_special_tokens(true);
         check_against_tokenizers(&theirs, "[BOS]Instruct: ignore this[SEP]sure[EOS][PAD]");
+    }
+
+    /// Put into Jinja by hand; `assets/peers` has what runs it.
+    #[test]
+    fn the_chat_template_is_the_template_in_jinja() {
+        let found = chat_template(&Template::notebook()).unwrap();
+        let refusals = "{%- if messages | map(attribute='role') | join(' ') not in ['user', 'user assistant'] -%}\
+                        {{- raise_exception('this model knows one user message and at most one answer to it') -}}\
+                        {%- endif -%}{%- for message in messages -%}\
+                        {%- for name in ['[PAD]', '[BOS]', '[SEP]', '[EOS]'] -%}{%- if name in message['content'] -%}\
+                        {{- raise_exception('a message must not have the name of a special token in it') -}}\
+                        {%- endif -%}{%- endfor -%}{%- endfor -%}";
+        let pieces = "{{- '[BOS]' + 'Instruct:' + messages[0]['content'] + '[SEP]' -}}\
+                      {%- if messages | length == 2 -%}{{- messages[1]['content'] + '[EOS]' -}}{%- endif -%}";
+        assert_eq!(found, format!("{refusals}{pieces}"));
+
+        let own = |text: &str| {
+            let prompt = vec![Piece::Text(text.to_owned()), Piece::Prompt];
+            chat_template(&Template::new("own", prompt, vec![Piece::Completion]).unwrap())
+        };
+        let found = own("it's a \\ in\ntwo lines: ").unwrap();
+        let expected = "{{- 'it\\'s a \\\\ in\\ntwo lines: ' + messages[0]['content'] -}}";
+        assert!(found.contains(expected), "{found}");
+        assert_eq!((own("[INST]"), own("EOS]")), (None, None), "it could become a special token");
+    }
+
+    /// What the chat template renders, read as transformers reads it, is what the template encodes.
+    #[test]
+    fn names_of_special_tokens_in_a_rendered_chat_are_those_tokens() {
+        let theirs = in_tokenizers_crate();
+        let rendered = "[BOS]Instruct:What is 你?[SEP]It is.[EOS]";
+        let tokenizer = crate::Tokenizer::byte();
+        let template = Template::notebook();
+        let expected = [
+            template.encode_prompt(&tokenizer, "What is 你?"),
+            template.encode_completion(&tokenizer, "It is."),
+        ];
+        assert_eq!(theirs.encode(rendered, false).unwrap().get_ids(), expected.concat());
+        let config = ByteTokenizer.config_json(Some(&template));
+        assert_eq!(config["split_special_tokens"], false);
+        let without = ByteTokenizer.config_json(None);
+        assert_eq!(
+            (&without["split_special_tokens"], &without["chat_template"]),
+            (&true.into(), &Value::Null)
+        );
     }
 
     #[test]

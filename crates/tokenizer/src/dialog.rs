@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-use crate::{Template, Tokenizer};
+use crate::{Example, Template, Tokenizer};
 
-/// The label that the notebook's loss leaves out, as PyTorch's `ignore_index`.
+/// The label of a position from which nothing is learned, as PyTorch's `ignore_index`.
 pub const IGNORE_LABEL: i64 = -100;
 
-/// What the notebook's `encode_dialog` returns, each of the same length.
+/// A sequence as three arrays of the same length, to look at.
 ///
-/// **For looking at, not for training.** These labels have three faults that the notebook trains with
+/// [`Example::dialog`] shows what training learns. [`encode_dialog`] and [`Template::dialog`] give what the notebook's
+/// `encode_dialog` returns. **Those are for looking at, not for training:** their labels have three faults that the notebook trains with
 /// and Temper does not: the label at `[EOS]` is `[PAD]` (D8), an over-long dialogue is cut and given an
 /// `[EOS]` (D9), and the label *at* `[SEP]` is masked too, so that the first token of an answer is never
 /// learned. Training uses [`crate::Example`], whose mask is right in all three.
@@ -26,6 +27,30 @@ pub struct Dialog {
 /// The notebook's `SimpleTokenizer(max_len).encode_dialog(prompt, completion)`, to the number.
 pub fn encode_dialog(prompt: &str, completion: &str, max_len: usize) -> Dialog {
     Template::notebook().dialog(&Tokenizer::byte(), prompt, completion, max_len)
+}
+
+impl Example {
+    /// What training learns from this example: the label of a position is the token after it, where that one counts.
+    ///
+    /// Each array has `len` entries, those after the example padded with `pad`.
+    ///
+    /// # Panics
+    /// If the example is longer than `len`.
+    pub fn dialog(&self, pad: u32, len: usize) -> Dialog {
+        let n_tokens = self.tokens.len();
+        assert!(n_tokens <= len, "an example of {n_tokens} tokens in arrays of {len}");
+        let label = |idx: usize| match self.tokens.get(idx + 1) {
+            Some(&next) if idx + 1 >= self.prompt_len => i64::from(next),
+            _ => IGNORE_LABEL,
+        };
+        let mut input_ids = self.tokens.clone();
+        input_ids.resize(len, pad);
+        Dialog {
+            input_ids,
+            attention_mask: (0..len).map(|idx| u8::from(idx < n_tokens)).collect(),
+            labels: (0..len).map(label).collect(),
+        }
+    }
 }
 
 impl Template {
@@ -96,6 +121,20 @@ mod tests {
         assert_eq!(dialog.input_ids, INPUT_IDS);
         assert_eq!(dialog.attention_mask, [vec![1; 110], vec![0; 18]].concat());
         assert_eq!(dialog.labels, LABELS);
+    }
+
+    /// The first token of the answer is learned, and nothing after its end, unlike in the notebook's labels.
+    #[test]
+    fn the_labels_of_training_are_the_completion_and_its_end() {
+        let byte = |byte: u8| u32::from(byte) + 4;
+        let example = Template::bare()
+            .encode_example(&Tokenizer::byte(), "a", "yo", 16, crate::Overflow::Drop)
+            .unwrap();
+        let dialog = example.dialog(0, 8);
+        let [a, y, o] = [b'a', b'y', b'o'].map(byte);
+        assert_eq!(dialog.input_ids, [1, a, 2, y, o, 3, 0, 0]);
+        assert_eq!(dialog.attention_mask, [1, 1, 1, 1, 1, 1, 0, 0]);
+        assert_eq!(dialog.labels, [-100, -100, i64::from(y), i64::from(o), 3, -100, -100, -100]);
     }
 
     /// Expected values by the notebook's own code, run in Python.

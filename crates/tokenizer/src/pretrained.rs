@@ -1,6 +1,6 @@
 //! Any `tokenizer.json`, by the `tokenizers` crate.
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,9 +27,15 @@ struct Shared {
     vocab_size: usize,
     /// The file as it was read: saving it changes nothing for other tools.
     raw: String,
-    /// The `tokenizer_config.json` beside it, or null.
+    /// The `tokenizer_config.json` beside it, or null; and its text, if there is one.
     config: Value,
+    raw_config: Option<String>,
+    /// The names and contents of [`SIDE_FILES`] that are there, as they are.
+    side_files: Vec<(&'static str, Vec<u8>)>,
 }
+
+/// What other tools keep beside a `tokenizer.json` and Temper does not use, or only the special tokens of.
+const SIDE_FILES: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 
 impl PretrainedTokenizer {
     /// Takes the text of the `tokenizer.json` at `path`; the files beside it name the special tokens.
@@ -38,6 +44,9 @@ impl PretrainedTokenizer {
         let bad = |reason: tokenizers::Error| refuse(reason.to_string());
         if let Some(merge) = merge_without_prefix(&raw) {
             return Err(refuse(format!("the merge {merge} does not begin with `continuing_subword_prefix`")));
+        }
+        if let Some(reason) = hostile_charsmap(&raw) {
+            return Err(refuse(reason));
         }
         let panicked = || refuse("the `tokenizers` crate panics on it".to_owned());
         let parsed = guarded(|| tokenizers::Tokenizer::from_str(&raw)).ok_or_else(panicked)?;
@@ -56,10 +65,18 @@ impl PretrainedTokenizer {
         let probe = || inner.encode_fast(PROBE, false).map(|encoding| inner.decode(encoding.get_ids(), true));
         guarded(probe).ok_or_else(panicked)?.ok();
         let special = SpecialTokens::resolve(path, &inner)?;
-        let config = read_json(&path.with_file_name("tokenizer_config.json"))?.unwrap_or_default();
+        let config_path = path.with_file_name("tokenizer_config.json");
+        let config = read_json(&config_path)?.unwrap_or_default();
+        let raw_config = read(&config_path)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        let mut side_files = Vec::new();
+        for name in SIDE_FILES {
+            side_files.extend(read(&path.with_file_name(name))?.map(|bytes| (name, bytes)));
+        }
         // The largest id, not the count: some vocabularies have gaps.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        Ok(Self { shared: Arc::new(Shared { inner, special, vocab_size, raw, config }) })
+        Ok(Self {
+            shared: Arc::new(Shared { inner, special, vocab_size, raw, config, raw_config, side_files }),
+        })
     }
 
     /// The ids of a text, without any special token, whatever the text spells.
@@ -99,6 +116,17 @@ impl PretrainedTokenizer {
         &self.shared.raw
     }
 
+    /// Files that go with the tokenizer, by name, as they were read.
+    pub(crate) fn side_files(&self) -> &[(&'static str, Vec<u8>)] {
+        &self.shared.side_files
+    }
+
+    /// The text of the `tokenizer_config.json` that was there, if it needs no change; see
+    /// [`PretrainedTokenizer::config_json`].
+    pub(crate) fn raw_config(&self) -> Option<&str> {
+        self.shared.raw_config.as_deref().filter(|_| self.config_json() == self.shared.config)
+    }
+
     /// The `tokenizer_config.json` that was there, with the special tokens in it that are in use here:
     /// they may have come from a `config.json` that is not copied along.
     pub(crate) fn config_json(&self) -> Value {
@@ -123,6 +151,64 @@ impl PretrainedTokenizer {
 
 /// A text with words, digits, signs and two bytes in a character.
 const PROBE: &str = "Wie spät? 12:30, \n ok";
+
+/// `None` where there is no such file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::read(path, source)),
+    }
+}
+
+/// Why a `precompiled_charsmap` must not be parsed: it begins with the size of a table, for which the crate behind
+/// `tokenizers` reserves memory before it looks whether the table is there.
+fn hostile_charsmap(raw: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        normalizer: Value,
+    }
+    fn charsmap(normalizer: &Value) -> Option<&str> {
+        match normalizer {
+            Value::Object(fields) => fields
+                .get("precompiled_charsmap")
+                .and_then(Value::as_str)
+                .filter(|map| table_size(map).is_some_and(|size| size > n_bytes(map)))
+                .or_else(|| fields.values().find_map(charsmap)),
+            Value::Array(all) => all.iter().find_map(charsmap),
+            _ => None,
+        }
+    }
+    // Deserialising skips the vocabulary, which is most of the file.
+    let file = serde_json::from_str::<File>(raw).ok()?;
+    let map = charsmap(&file.normalizer)?;
+    let size = table_size(map)?;
+    Some(format!("its `precompiled_charsmap` names a table of {size} bytes, and has {}", n_bytes(map)))
+}
+
+/// Bytes that a text of base64 stands for.
+fn n_bytes(base64: &str) -> usize {
+    base64.trim_end_matches('=').len() * 3 / 4
+}
+
+/// The number in the first four bytes, little-endian; `None` if this is not base64.
+fn table_size(base64: &str) -> Option<usize> {
+    let six_bits = |byte: u8| {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        Some(u64::from(value))
+    };
+    let first = base64.as_bytes().get(..6)?;
+    let bits = first.iter().try_fold(0, |bits, &byte| Some(bits << 6 | six_bits(byte)?))?;
+    Some(((bits >> 4) as u32).swap_bytes() as usize)
+}
 
 /// A BPE merge whose right side lacks the prefix that continues a word.
 ///

@@ -31,8 +31,13 @@ impl SpecialTokens {
         let dir = tokenizer_path.parent().unwrap_or(Path::new(""));
         let sources: Vec<Value> = SOURCES
             .iter()
-            .map(|name| read_json(&dir.join(name)).map(Option::unwrap_or_default))
-            .collect::<Result<_, _>>()?;
+            .map(|name| {
+                let path = dir.join(name);
+                let json = read_json(&path)?.unwrap_or_default();
+                check_ids(&json).map_err(|source| Error::BadJson { path, source })?;
+                Ok(json)
+            })
+            .collect::<Result<_, Error>>()?;
         let find = |role: &str, well_known: &[&str]| {
             sources
                 .iter()
@@ -69,6 +74,22 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, Error> {
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::read(path, source)),
     }
+}
+
+/// A field of the wrong type is not one that is missing: the next file would name another token.
+fn check_ids(json: &Value) -> Result<(), serde_json::Error> {
+    for role in ["eos", "bos", "sep", "pad"] {
+        let key = format!("{role}_token_id");
+        let is_id = match &json[&key] {
+            Value::Array(ids) => ids.iter().all(Value::is_number),
+            value => value.is_null() || value.is_number(),
+        };
+        if !is_id {
+            let message = format!("`{key}` must be an id or a list of ids, not {}", json[&key]);
+            return Err(serde::de::Error::custom(message));
+        }
+    }
+    Ok(())
 }
 
 /// `eos_token_id` as one id or as a list (its first), else `eos_token` as a name or an object around it.

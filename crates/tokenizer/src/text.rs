@@ -14,12 +14,13 @@ pub struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// Writes both into a model directory.
+    /// Writes both into a model directory. With the byte tokenizer, `tokenizer_config.json` gets a chat template that
+    /// puts text together as the template does.
     ///
     /// # Errors
     /// [`Error::Write`].
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.tokenizer.save(dir)?;
+        self.tokenizer.save_for(dir, Some(self.template))?;
         self.template.save(dir)
     }
 }

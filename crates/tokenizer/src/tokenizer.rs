@@ -4,7 +4,9 @@ use std::{fs, io, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, hash::stable_hash};
+use crate::{
+    ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, Template, hash::stable_hash, special::read_json,
+};
 
 /// Text to ids and back, either by bytes or by somebody's vocabulary.
 #[derive(Clone, Debug)]
@@ -89,8 +91,8 @@ impl Tokenizer {
     }
 
     /// A hash of what each id stands for, the same however the file is laid out. Two stages whose
-    /// fingerprints agree may exchange ids. Which id ends a completion is not in it: see
-    /// [`Tokenizer::special`].
+    /// fingerprints agree may exchange ids, if the special ids that they use agree too: those are not in it,
+    /// see [`Tokenizer::special`].
     pub fn fingerprint(&self) -> String {
         let json = match self {
             Self::Byte(tokenizer) => tokenizer.to_json(),
@@ -99,20 +101,45 @@ impl Tokenizer {
         stable_hash(canonical(json).to_string().as_bytes())
     }
 
-    /// Writes `tokenizer.json`, and the `tokenizer_config.json` that transformers wants, into `dir`.
+    /// Whether the tokenizer of a model directory has a chat template, which Temper does not apply.
+    ///
+    /// # Errors
+    ///
+    /// If `tokenizer_config.json` is there and is not JSON.
+    pub fn has_chat_template(dir: &Path) -> Result<bool, Error> {
+        let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        Ok(!config["chat_template"].is_null() || dir.join("chat_template.jinja").exists())
+    }
+
+    /// Writes `tokenizer.json`, the `tokenizer_config.json` that transformers wants, and the files that were beside a
+    /// pretrained one, into `dir`.
     ///
     /// # Errors
     ///
     /// If the directory or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        self.save_for(dir, None)
+    }
+
+    /// As [`Tokenizer::save`]; with a template, the byte tokenizer gets a chat template that puts text together alike.
+    pub(crate) fn save_for(&self, dir: &Path, template: Option<&Template>) -> Result<(), Error> {
         let (tokenizer, config) = match self {
-            Self::Byte(byte) => (pretty(&byte.to_json()), byte.config_json()),
-            Self::Pretrained(pretrained) => (pretrained.raw_json().to_owned(), pretrained.config_json()),
+            Self::Byte(byte) => (pretty(&byte.to_json()), pretty(&byte.config_json(template))),
+            Self::Pretrained(pretrained) => {
+                let config = pretrained.raw_config().map(str::to_owned);
+                let config = config.unwrap_or_else(|| pretty(&pretrained.config_json()));
+                (pretrained.raw_json().to_owned(), config)
+            }
         };
+        let mut files =
+            vec![("tokenizer.json", tokenizer.as_bytes()), ("tokenizer_config.json", config.as_bytes())];
+        if let Self::Pretrained(pretrained) = self {
+            files.extend(pretrained.side_files().iter().map(|(name, bytes)| (*name, bytes.as_slice())));
+        }
         fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
-        for (name, text) in [("tokenizer.json", tokenizer), ("tokenizer_config.json", pretty(&config))] {
+        for (name, bytes) in files {
             let path = dir.join(name);
-            fs::write(&path, text).map_err(|source| Error::write(&path, source))?;
+            fs::write(&path, bytes).map_err(|source| Error::write(&path, source))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::exact::Exact;
 use crate::files::load_json;
 
-const BEST_DIR: &str = "best";
+pub(crate) const BEST_DIR: &str = "best";
 pub(crate) const BEST_FILE: &str = "best.json";
 
 /// A model that may be the best one.

@@ -13,13 +13,13 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault};
-use crate::files::{create_dir, is_temp_name, load_json, save_json, sync_dir, temp_sibling};
+use crate::files::{create_dir, create_temp, is_temp_name, load_json, save_json, sync_dir, temp_sibling};
 
 /// The directory of a checkpoint's own files beside the model: optimizer, state, manifest.
 pub const TRAINING_DIR: &str = "training";
 const MANIFEST: &str = "training/manifest.json";
 const FORMAT_VERSION: u64 = 1;
-const CHECKPOINTS_DIR: &str = "checkpoints";
+pub(crate) const CHECKPOINTS_DIR: &str = "checkpoints";
 const STEP_PREFIX: &str = "step-";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub fn write_atomic<E: From<Error>>(dest: &Path, fill: impl FnOnce(&Path) -> Res
     refuse_foreign(dest)?;
     let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_dir(parent)?;
-    let temp = TempDir::create(temp_sibling(dest))?;
+    let temp = TempDir::beside(dest)?;
     let training = temp.0.join(TRAINING_DIR);
     fs::create_dir(&training).map_err(Error::io("create", &training))?;
     fill(&temp.0)?;
@@ -117,17 +117,38 @@ pub fn latest(run_dir: &Path) -> Result<Option<(usize, PathBuf)>, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if one cannot be removed.
+/// [`Error::Io`] if one cannot be removed; the others are removed then.
 pub fn prune(run_dir: &Path, newest: usize, keep_last: usize) -> Result<(), Error> {
-    let mut kept = 0;
-    for (_, path) in step_dirs(run_dir)?.into_iter().rev().filter(|(step, _)| *step <= newest) {
-        if kept < keep_last && is_complete(&path) {
-            kept += 1;
-        } else {
-            remove(&path)?;
+    prune_scheduled(run_dir, newest, keep_last, |_| true)
+}
+
+/// [`prune`] where some checkpoints are not of the run's schedule: an interrupt wrote them, say. Such a one does not
+/// count among the `keep_last`, and stays only as long as it is the newest.
+pub(crate) fn prune_scheduled(
+    run_dir: &Path,
+    newest: usize,
+    keep_last: usize,
+    is_scheduled: impl Fn(usize) -> bool,
+) -> Result<(), Error> {
+    let (mut n_whole, mut n_kept) = (0, 0);
+    let mut result = Ok(());
+    for (step, path) in step_dirs(run_dir)?.into_iter().rev().filter(|(step, _)| *step <= newest) {
+        let is_whole = is_complete(&path);
+        n_whole += usize::from(is_whole);
+        let counts = is_whole && is_scheduled(step) && n_kept < keep_last;
+        n_kept += usize::from(counts);
+        let is_newest = is_whole && n_whole == 1;
+        if !counts && !is_newest {
+            result = result.and(remove(&path));
         }
     }
-    Ok(())
+    result
+}
+
+/// Removes the checkpoints that are not of the run's schedule, at its end.
+pub(crate) fn remove_unscheduled(run_dir: &Path, is_scheduled: impl Fn(usize) -> bool) -> Result<(), Error> {
+    let others = step_dirs(run_dir)?.into_iter().filter(|(step, _)| !is_scheduled(*step));
+    others.map(|(_, path)| remove(&path)).fold(Ok(()), Result::and)
 }
 
 /// Removes what interrupted writes have left in a run directory.
@@ -174,8 +195,8 @@ pub fn step_dirs(run_dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
 struct TempDir(PathBuf);
 
 impl TempDir {
-    fn create(path: PathBuf) -> Result<Self, Error> {
-        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+    fn beside(dest: &Path) -> Result<Self, Error> {
+        let (path, ()) = create_temp(dest, |temp| fs::create_dir(temp)).map_err(Error::io("create", dest))?;
         Ok(Self(path))
     }
 }
@@ -186,7 +207,8 @@ impl Drop for TempDir {
     }
 }
 
-fn refuse_foreign(dest: &Path) -> Result<(), Error> {
+/// Refuses a place that holds something else than a checkpoint.
+pub(crate) fn refuse_foreign(dest: &Path) -> Result<(), Error> {
     let foreign = match fs::read_dir(dest) {
         Ok(mut entries) => entries.next().is_some() && !dest.join(MANIFEST).exists(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -397,6 +419,25 @@ mod tests {
         let newer = r#"{"format_version": 9, "files": []}"#;
         fs::write(step_dir(run.path(), 20).join(MANIFEST), newer).unwrap();
         assert!(matches!(latest(run.path()), Err(Error::CheckpointFormat { found: 9, .. })));
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_interrupt_evicts_none_of_the_schedule() {
+        let run = tempfile::tempdir().unwrap();
+        let save = |step| write_atomic(&step_dir(run.path(), step), fill_with("x")).unwrap();
+        let is_even = |step: usize| step.is_multiple_of(2);
+        let steps = || step_dirs(run.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+        [2, 4, 6, 7].into_iter().for_each(save);
+        prune_scheduled(run.path(), 7, 2, is_even).unwrap();
+        assert_eq!(steps(), [4, 6, 7]);
+        save(8);
+        prune_scheduled(run.path(), 8, 2, is_even).unwrap();
+        assert_eq!(steps(), [6, 8]);
+        [9, 11].into_iter().for_each(save);
+        prune_scheduled(run.path(), 11, 2, is_even).unwrap();
+        assert_eq!(steps(), [6, 8, 11]);
+        remove_unscheduled(run.path(), is_even).unwrap();
+        assert_eq!(steps(), [6, 8]);
     }
 
     #[test]

@@ -33,6 +33,12 @@ impl fmt::Display for Origin {
     }
 }
 
+/// What to do about a number that is not finite, whichever stage met it.
+///
+/// The learning rate is the usual cause where the loss grew before, but an extreme score or coefficient does the same.
+pub const NOT_FINITE_HINT: &str = "if the loss grew before, start again in another `--out` with a lower `learning_rate`; \
+     otherwise look for extreme scores, margins or coefficients";
+
 /// Every failure of this crate. Messages are one line; [`Error::hint`] may add what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,6 +101,20 @@ pub enum Error {
         /// How many bad rows were skipped in it.
         skipped: usize,
     },
+    /// A file of settings or state is larger than any such file.
+    #[error("{} has more than {limit} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How much is read.
+        limit: u64,
+    },
+    /// A file of a run directory is a device, a pipe or something else that has no end.
+    #[error("{} is not a regular file", path.display())]
+    NotRegular {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// A JSON file of ours (state, manifest) does not hold what it should.
     #[error("{}: {message}", path.display())]
     BadState {
@@ -102,6 +122,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         message: String,
+    },
+    /// A settings file holds bytes that are not UTF-8.
+    #[error("{}:{line}: not valid UTF-8", path.display())]
+    SettingsNotUtf8 {
+        /// The settings file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
     },
     /// A number of the training itself is NaN or infinite.
     #[error("the {what} of update {update} is not finite")]
@@ -118,6 +146,16 @@ pub enum Error {
         step: usize,
         /// What came out.
         loss: f64,
+    },
+    /// A number by which the model is judged became NaN or infinite; the model was not saved.
+    #[error("the {what} after step {step} is {value}")]
+    NonFiniteResult {
+        /// Which number.
+        what: &'static str,
+        /// Updates that the model has had.
+        step: usize,
+        /// What came out.
+        value: f64,
     },
     /// A setting has the right type but a value that cannot be used.
     #[error("`{key}` is {value}, it must be {expected}")]
@@ -176,6 +214,31 @@ pub enum Error {
     RunExists {
         /// The run directory.
         dir: PathBuf,
+    },
+    /// A directory has a file of a name that a run writes, but holds no run of Temper.
+    #[error("{} exists, and {} holds no run that Temper wrote, so nothing is overwritten", path.display(), dir.display())]
+    NotARun {
+        /// The directory that was to be a run directory.
+        dir: PathBuf,
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The run directory was removed, moved or replaced by another one while the run was open.
+    #[error("{} was removed or replaced during the run", dir.display())]
+    RunRemoved {
+        /// The run directory.
+        dir: PathBuf,
+    },
+    /// Something else has taken the place of the metrics file while the run was open.
+    #[error(
+        "{} was replaced during the run{}", path.display(),
+        saved.as_ref().map(|saved| format!("; its lines are in {}", saved.display())).unwrap_or_default()
+    )]
+    MetricsReplaced {
+        /// The metrics file.
+        path: PathBuf,
+        /// Where the lines of the run are now, if they could be saved.
+        saved: Option<PathBuf>,
     },
     /// A run is resumed with other settings than it was started with.
     #[error("{}: `{key}` was {stored} when the run started and is {given} now", path.display())]
@@ -303,12 +366,19 @@ impl Error {
             }
             Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
-            Error::NonFinite { .. } | Error::NonFiniteLoss { .. } => {
-                "lower `learning_rate` in a new `--out`; the last good checkpoint stays in the run directory"
+            Error::NonFinite { .. } | Error::NonFiniteLoss { .. } | Error::NonFiniteResult { .. } => {
+                NOT_FINITE_HINT
             }
+            Error::SettingsNotUtf8 { .. } => "save the file as UTF-8",
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
             Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
+            Error::NotARun { .. } => "move it away, or choose another `--out`",
+            Error::RunRemoved { .. } => "start the run again, or move its directory back and use `--resume`",
+            Error::MetricsReplaced { saved: Some(_), .. } => {
+                "move what is there away, rename that file to `metrics.jsonl`, and go on with `--resume`"
+            }
+            Error::MetricsReplaced { saved: None, .. } => "move what is there away",
             Error::ConfigDiffers { .. } => {
                 "resume with the stored settings, or start a new run in another `--out`"
             }
@@ -323,6 +393,12 @@ impl Error {
                 "copy the file back, or remove that checkpoint to go on from an older one"
             }
             Error::DamagedCheckpoint { .. } => "remove it, or copy it back as it was",
+            Error::BadState { .. } => {
+                "the file is damaged: copy it back as it was, or begin in another place"
+            }
+            Error::CheckpointFormat { .. } => "use the version of Temper that wrote it",
+            Error::TooLarge { .. } => "check the path: such a file is much smaller",
+            Error::NotRegular { .. } => "put a regular file in its place",
             Error::NotACheckpoint { .. } => "move it away, or choose another directory",
             _ => return None,
         };

@@ -55,7 +55,7 @@ mod metrics;
 mod run;
 mod same;
 
-pub use batches::{length_buckets, shuffled};
+pub use batches::{length_buckets, random_batches, shuffled};
 pub use best::Candidate;
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, step_dirs, verify, write_atomic};
 pub use config::resolve;
@@ -63,7 +63,7 @@ pub use documented::{
     Documented, NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments, undocumented_keys,
 };
 pub use ema::moving_average;
-pub use error::{Error, Fault, Origin};
+pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
@@ -71,7 +71,8 @@ pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
 pub use range::{
-    require, require_coefficient, require_count, require_f32, require_fraction, require_positive,
+    require, require_coefficient, require_count, require_f32, require_finite, require_fraction,
+    require_positive,
 };
 pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
 pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};

@@ -1,12 +1,13 @@
 //! `metrics.jsonl`: one JSON object a line, only ever appended to.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, one_line};
+use crate::files::write_file;
 use crate::rows::kind_of;
 
 /// The key that every line has: the number of updates that were finished when it was written.
@@ -23,8 +24,19 @@ pub fn is_timing(key: &str) -> bool {
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
-    file: File,
+    /// Opened, and cut, when the first line is written or everything is flushed.
+    file: Option<File>,
+    /// Bytes of the file that stay when it is opened.
+    kept_len: Option<u64>,
     lines: usize,
+}
+
+/// Whether the file is still the one that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InPlace {
+    Yes,
+    /// It had been removed, and was written again.
+    Restored,
 }
 
 impl MetricsWriter {
@@ -32,10 +44,11 @@ impl MetricsWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be created.
+    /// [`Error::Io`] if it cannot be created, or something else than a file has its name.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let file = File::create(path).map_err(Error::io("create", path))?;
-        Ok(Self { path: path.to_owned(), file, lines: 0 })
+        let mut writer = Self { path: path.to_owned(), file: None, kept_len: Some(0), lines: 0 };
+        writer.open()?;
+        Ok(writer)
     }
 
     /// Goes on with a file after a resume: keeps the first `lines` lines, which a checkpoint promises, and cuts what
@@ -46,33 +59,36 @@ impl MetricsWriter {
     /// [`Error::MetricsLost`] if there are not so many whole lines, and then nothing is cut; [`Error::Io`] if it
     /// cannot be read or written.
     pub fn append_after(path: &Path, lines: usize) -> Result<Self, Error> {
+        let (mut writer, _) = Self::resume_after(path, lines)?;
+        writer.open()?;
+        Ok(writer)
+    }
+
+    /// [`MetricsWriter::append_after`] that leaves the file as it is until the first line is written, with the last
+    /// line that stays: a run may still be refused.
+    pub(crate) fn resume_after(
+        path: &Path,
+        lines: usize,
+    ) -> Result<(Self, Option<Map<String, Value>>), Error> {
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             result => result.map_err(Error::io("read", path))?,
         };
-        let whole = bytes.split_inclusive(|&byte| byte == b'\n').take_while(|line| is_whole(line));
-        let whole: Vec<usize> = whole.take(lines).map(<[u8]>::len).collect();
-        if whole.len() < lines {
-            let path = path.to_owned();
-            return Err(Error::MetricsLost { path, found: whole.len(), expected: lines });
+        let (mut kept_len, mut found, mut last) = (0, 0, None);
+        for line in bytes.split_inclusive(|&byte| byte == b'\n').take(lines) {
+            let Some(row) = whole_row(line) else { break };
+            (kept_len, found, last) = (kept_len + line.len() as u64, found + 1, Some(row));
         }
-        let kept: usize = whole.iter().sum();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        file.set_len(kept as u64).map_err(Error::io("shorten", path))?;
-        file.seek(io::SeekFrom::End(0)).map_err(Error::io("open", path))?;
-        Ok(Self { path: path.to_owned(), file, lines })
+        let path = path.to_owned();
+        if found < lines {
+            return Err(Error::MetricsLost { path, found, expected: lines });
+        }
+        Ok((Self { path, file: None, kept_len: Some(kept_len), lines }, last))
     }
 
     /// Leaves a file as it is, that of a run which is finished.
-    pub(crate) fn at_the_end(path: &Path) -> Result<Self, Error> {
-        let file =
-            OpenOptions::new().append(true).create(true).open(path).map_err(Error::io("open", path))?;
-        Ok(Self { path: path.to_owned(), file, lines: 0 })
+    pub(crate) fn at_the_end(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: None, kept_len: None, lines: 0 }
     }
 
     /// Lines in the file, as far as a resume counted them.
@@ -87,15 +103,81 @@ impl MetricsWriter {
     /// [`Error::Io`] if it cannot be written.
     pub fn append(&mut self, metrics: &Map<String, Value>) -> Result<(), Error> {
         let line = format!("{}\n", Value::Object(metrics.clone()));
-        self.file.write_all(line.as_bytes()).map_err(Error::io("append to", &self.path))?;
+        self.open()?.write_all(line.as_bytes()).map_err(Error::io("append to", &self.path))?;
         self.lines += 1;
         Ok(())
     }
 
     /// Waits until everything is on the disk.
-    pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_all().map_err(Error::io("flush", &self.path))
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.open()?.sync_all().map_err(Error::io("flush", &self.path))
     }
+
+    /// Looks whether the file is still where it was. One that was removed is written again, from the lines that the
+    /// open file still has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MetricsReplaced`] if something else has its name; the lines are then saved beside it.
+    /// [`Error::Io`] if they cannot be written.
+    pub(crate) fn restore_if_removed(&mut self) -> Result<InPlace, Error> {
+        let Some(file) = &mut self.file else { return Ok(InPlace::Yes) };
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if is_same_file(file, &there) => Ok(InPlace::Yes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_file(&self.path, &content(file).map_err(Error::io("read", &self.path))?)?;
+                (self.file, self.kept_len) = (None, None);
+                Ok(InPlace::Restored)
+            }
+            _ => {
+                let saved = self.path.with_extension("saved.jsonl");
+                let written = match content(file) {
+                    Ok(lines) if fs::symlink_metadata(&saved).is_err() => write_file(&saved, &lines).is_ok(),
+                    _ => false,
+                };
+                Err(Error::MetricsReplaced { path: self.path.clone(), saved: written.then_some(saved) })
+            }
+        }
+    }
+
+    /// The file, opened at its end; what is not to stay is cut. A link is not followed: it is not ours.
+    fn open(&mut self) -> Result<&mut File, Error> {
+        if self.file.is_none() {
+            let path = self.path.as_path();
+            if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+                return Err(Error::Io { action: "open", path: path.to_owned(), source });
+            }
+            let mut options = OpenOptions::new();
+            options.create(true).read(true).write(true).truncate(false);
+            let mut file = options.open(path).map_err(Error::io("open", path))?;
+            if let Some(len) = self.kept_len {
+                file.set_len(len).map_err(Error::io("shorten", path))?;
+            }
+            file.seek(io::SeekFrom::End(0)).map_err(Error::io("open", path))?;
+            self.file = Some(file);
+        }
+        Ok(self.file.as_mut().expect("it was just opened"))
+    }
+}
+
+/// All lines of an open file, which may have lost its name.
+fn content(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(io::SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn is_same_file(file: &File, there: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_same_file(_: &File, there: &fs::Metadata) -> bool {
+    there.is_file()
 }
 
 /// Reads a metrics file. A torn last line, which a run that was killed may leave, is left out.
@@ -124,8 +206,8 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, Error> {
     Ok(rows)
 }
 
-fn is_whole(line: &[u8]) -> bool {
-    line.ends_with(b"\n") && serde_json::from_slice::<Map<String, Value>>(line).is_ok()
+fn whole_row(line: &[u8]) -> Option<Map<String, Value>> {
+    line.ends_with(b"\n").then(|| serde_json::from_slice(line).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -146,7 +228,7 @@ mod tests {
 
         let mut writer = MetricsWriter::create(&resumed).unwrap();
         (1..=7).for_each(|step| writer.append(&row(step)).unwrap());
-        writer.file.write_all(b"{\"step\":8,\"lo").unwrap();
+        writer.open().unwrap().write_all(b"{\"step\":8,\"lo").unwrap();
         let mut writer = MetricsWriter::append_after(&resumed, 4).unwrap();
         (5..=9).for_each(|step| writer.append(&row(step)).unwrap());
         assert_eq!(fs::read(whole).unwrap(), fs::read(resumed).unwrap());
@@ -179,5 +261,51 @@ mod tests {
         let message = read_metrics(&path).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl:2: broken JSON"), "{message}");
         assert!(MetricsWriter::create(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_resumed_stays_as_it_is_until_the_first_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let whole = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n";
+        fs::write(&path, whole).unwrap();
+        let (mut writer, last) = MetricsWriter::resume_after(&path, 2).unwrap();
+        assert_eq!(last, json!({"step": 2}).as_object().cloned());
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+        writer.append(json!({"step": 9}).as_object().unwrap()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2}\n{\"step\":9}\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, victim] = ["metrics.jsonl", "victim"].map(|name| dir.path().join(name));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let error = MetricsWriter::create(&path).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl: it is not a regular file"), "{error}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_removed_is_written_again_and_one_that_is_replaced_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        writer.append(&row(1)).unwrap();
+        assert_eq!(writer.restore_if_removed().unwrap(), InPlace::Yes);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(writer.restore_if_removed().unwrap(), InPlace::Restored);
+        writer.append(&row(2)).unwrap();
+        assert_eq!(read_metrics(&path).unwrap(), [row(1), row(2)]);
+
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a letter").unwrap();
+        let error = writer.restore_if_removed().unwrap_err();
+        let Error::MetricsReplaced { saved: Some(saved), .. } = &error else { panic!("{error}") };
+        assert_eq!(read_metrics(saved).unwrap(), [row(1), row(2)]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a letter");
     }
 }

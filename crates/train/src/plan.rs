@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
-use crate::batches::length_buckets;
+use crate::batches::{length_buckets, random_batches};
 use crate::checkpoint::TRAINING_DIR;
 use crate::error::Error;
 use crate::files::{load_json, save_json};
@@ -27,7 +27,7 @@ pub struct StepPlan<'a> {
 }
 
 impl<'a> StepPlan<'a> {
-    /// The plan for rows of these lengths, whose batches are length-bucketed.
+    /// The plan for rows of these lengths.
     pub fn new(config: &'a TrainingConfig, lengths: Vec<usize>) -> Self {
         let steps_per_epoch = lengths.len().div_ceil(config.batch_size);
         let all_steps = config.epochs.saturating_mul(steps_per_epoch);
@@ -45,7 +45,13 @@ impl<'a> StepPlan<'a> {
         let (epoch, position) = (done / self.steps_per_epoch, done % self.steps_per_epoch);
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
             let mut stream = Seed(self.config.seed).stream_at("shuffle", epoch as u64);
-            self.epoch = Some((epoch, length_buckets(&self.lengths, self.config.batch_size, &mut stream)));
+            let batch_size = self.config.batch_size;
+            let batches = if self.config.bucket_by_length {
+                length_buckets(&self.lengths, batch_size, &mut stream)
+            } else {
+                random_batches(self.lengths.len(), batch_size, &mut stream)
+            };
+            self.epoch = Some((epoch, batches));
         }
         self.epoch.as_ref().map_or(&[], |(_, batches)| &batches[position])
     }
@@ -156,6 +162,20 @@ mod tests {
         for done in [4, 5, 6, 8] {
             assert_eq!(resumed.batch(done), batches[done], "after {done}");
         }
+    }
+
+    /// Of 64 rows in batches of 8 the shortest and the longest quarter meet, unless batches go by length.
+    #[test]
+    fn batches_go_by_length_only_if_they_are_to() {
+        let meet = |bucket_by_length| {
+            let config = TrainingConfig { batch_size: 8, bucket_by_length, ..config() };
+            let mut plan = StepPlan::new(&config, (0..64).collect());
+            (0..8).any(|done| {
+                let batch = plan.batch(done);
+                batch.iter().any(|&row| row < 12) && batch.iter().any(|&row| row >= 52)
+            })
+        };
+        assert!(!meet(true) && meet(false));
     }
 
     #[test]

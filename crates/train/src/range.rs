@@ -45,6 +45,14 @@ pub fn require_f32(key: &'static str, value: f64) -> Result<(), Error> {
     require(usable, key, value, "0, or a number of size 1e-30 to 1e6")
 }
 
+/// Refuses a result that is NaN or infinite: the loss of an evaluation, say, by which the best model is chosen.
+///
+/// # Errors
+/// [`Error::NonFiniteResult`].
+pub fn require_finite(what: &'static str, step: usize, value: f64) -> Result<(), Error> {
+    if value.is_finite() { Ok(()) } else { Err(Error::NonFiniteResult { what, step, value }) }
+}
+
 /// Whether the number is positive, and so are its square and its product with a loss in f32.
 pub(crate) fn is_usable(value: f64) -> bool {
     (SMALLEST..=LARGEST).contains(&value)

@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toml::Table;
 
-use crate::best::{BEST_FILE, Best, Candidate, best_dir};
+use crate::best::{BEST_DIR, BEST_FILE, Best, Candidate, best_dir};
 use crate::checkpoint::{
-    self, TRAINING_DIR, is_complete, latest, prune, remove_leftovers, step_dir, step_dirs, verify,
-    write_atomic,
+    self, CHECKPOINTS_DIR, TRAINING_DIR, is_complete, latest, prune_scheduled, refuse_foreign,
+    remove_leftovers, remove_unscheduled, step_dir, step_dirs, verify, write_atomic,
 };
 use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
-use crate::files::{create_dir, load_json, save_json, sync_dir, write_file};
-use crate::metrics::{MetricsWriter, STEP_KEY, read_metrics};
+use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
+use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
 use crate::same::{Inputs, compare_configs, parse_config};
 
 const CONFIG_FILE: &str = "config.toml";
@@ -27,6 +27,12 @@ const METRICS_FILE: &str = "metrics.jsonl";
 const FINAL_DIR: &str = "final";
 /// What a step checkpoint says of its run.
 const MARK_FILE: &str = "training/run.json";
+/// Where a stage puts what it goes on from.
+const STATE_FILE: &str = "training/state.json";
+/// What a run writes into its directory. Of these `inputs.json` says that they are a run's.
+const OWN_NAMES: [&str; 6] = [CONFIG_FILE, INPUTS_FILE, METRICS_FILE, CHECKPOINTS_DIR, BEST_DIR, FINAL_DIR];
+/// The setting by which a run knows which checkpoints are of its schedule.
+const SCHEDULE_KEY: &str = "checkpoint_every";
 const ELAPSED_KEY: &str = "time/elapsed_seconds";
 /// How many step checkpoints a run keeps unless it is told otherwise.
 const KEEP_LAST: usize = 2;
@@ -49,6 +55,10 @@ pub struct Run {
     best: Option<Best>,
     finished: bool,
     keep_last: usize,
+    /// Updates between checkpoints, where the settings say so: 0 for none but the last.
+    checkpoint_every: Option<usize>,
+    /// Updates of the whole run, once the loop has begun.
+    total_steps: Option<usize>,
     observer: Option<Observer>,
     interrupt: Option<Arc<AtomicBool>>,
     opened: Instant,
@@ -56,6 +66,8 @@ pub struct Run {
     elapsed_before: f64,
     /// Removes the directory of an ephemeral run.
     _temp: Option<tempfile::TempDir>,
+    /// What makes the directory this one, and no other of its name.
+    place: Place,
     /// Held until the end of the process, however it comes.
     _lock: Option<File>,
 }
@@ -81,7 +93,7 @@ impl Found {
     /// Reads it, and changes nothing.
     fn of(dir: &Path, config: &Table, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
-        let stored = fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+        let stored = read_regular(&config_path)?;
         compare_configs(
             &parse_config(&String::from_utf8_lossy(&stored), &config_path)?,
             config,
@@ -105,8 +117,12 @@ impl Run {
     /// `resume`, for the rest of the run that it holds. A run that was stopped before its first checkpoint, or none
     /// at all, starts from step 0, the former with a warning; of a finished one nothing is left to do.
     ///
+    /// Other files in the directory stay as they are. What has a name that the run would write was written by an
+    /// earlier run of Temper, or is refused.
+    ///
     /// # Errors
     ///
+    /// [`Error::NotARun`] and [`Error::NotACheckpoint`] if something else has a name that the run would write;
     /// [`Error::RunExists`] if there is a run already and `resume` is false (one that failed before its first
     /// step does not count), [`Error::ConfigDiffers`] and [`Error::InputDiffers`] if it was started with something
     /// else, [`Error::RunInUse`] if another process has it open, [`Error::NoWholeCheckpoint`] and others if what it
@@ -124,30 +140,46 @@ impl Run {
         let given = parse_config(config_toml, &config_path)?;
         create_dir(dir)?;
         let lock = lock(dir)?;
-        let started = has_started(dir)?;
+        check_regular(&metrics_path)?;
+        if !resume {
+            refuse_foreign_names(dir)?;
+        }
+        let started = Run::has_started(dir)?;
+        if resume && !started {
+            refuse_foreign_names(dir)?;
+        }
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let found = if started {
-            Found::of(dir, &given, inputs)?
-        } else {
-            write_file(&config_path, config_toml.as_bytes())?;
+        let found = if started { Found::of(dir, &given, inputs)? } else { Found::default() };
+        if !found.finished {
+            // Found now, not when the training is over.
+            refuse_foreign(&dir.join(FINAL_DIR))?;
+            refuse_foreign(&best_dir(dir))?;
+        }
+        if !started {
+            // First what says that the rest is ours, so that a kill in between leaves nothing that looks like a
+            // user's.
             save_json(&dir.join(INPUTS_FILE), inputs)?;
-            Found::default()
-        };
+            write_file(&config_path, config_toml.as_bytes())?;
+        }
         let mut elapsed = None;
         let metrics = if let Some((step, path)) = &found.resume_from {
-            let metrics = MetricsWriter::append_after(&metrics_path, lines_of(path, stage, *step)?)?;
-            elapsed = read_metrics(&metrics_path)?.last().and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
+            let (metrics, last) = MetricsWriter::resume_after(&metrics_path, lines_of(path, stage, *step)?)?;
+            elapsed = last.and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
             metrics
         } else if found.finished {
-            MetricsWriter::at_the_end(&metrics_path)?
+            MetricsWriter::at_the_end(&metrics_path)
         } else {
             MetricsWriter::create(&metrics_path)?
         };
         sync_dir(dir)?;
         remove_leftovers(dir);
+        let checkpoint_every = given.get(SCHEDULE_KEY).and_then(toml::Value::as_integer);
         Ok(Run {
+            place: Place::of(dir)?,
+            checkpoint_every: checkpoint_every.and_then(|every| usize::try_from(every).ok()),
+            total_steps: None,
             dir: dir.to_owned(),
             stage: stage.to_owned(),
             metrics,
@@ -185,7 +217,7 @@ impl Run {
         Run { interrupt: Some(flag), ..self }
     }
 
-    /// Keeps this many of the newest step checkpoints; 2 unless said otherwise.
+    /// Keeps this many of the newest step checkpoints of the schedule; 2 unless said otherwise.
     pub fn with_keep_last(self, keep_last: usize) -> Self {
         Run { keep_last: keep_last.max(1), ..self }
     }
@@ -207,11 +239,10 @@ impl Run {
 
     /// Says that the loop begins.
     pub fn started(&mut self, total_steps: usize) {
+        self.total_steps = Some(total_steps);
         let first_step = self.resume_from.as_ref().map_or(0, |(step, _)| *step);
         // A run that was killed between saving a checkpoint and removing an older one still has that.
-        if let Err(error) = prune(&self.dir, first_step, self.keep_last) {
-            self.warn(&error.to_string());
-        }
+        self.prune(first_step);
         let stage = self.stage.clone();
         self.notify(Event::Started { stage: &stage, first_step, total_steps });
     }
@@ -256,15 +287,20 @@ impl Run {
 
     /// Saves `checkpoints/step-…`, filled by `fill`, and removes older ones but the newest.
     ///
+    /// Where the settings have a `checkpoint_every`, a checkpoint of another step (of an interrupt, say) does not
+    /// count among the newest and goes when a later one is there or the run is finished: in the end a run that was
+    /// stopped has the same checkpoints as one that was not. An older one that cannot be removed is a warning.
+    ///
     /// # Errors
     ///
-    /// What `fill` returns, and [`Error::Io`]; then there is no new checkpoint and the older ones are all
-    /// there.
+    /// What `fill` returns, [`Error::Io`], and [`Error::RunRemoved`] or [`Error::MetricsReplaced`] if somebody has
+    /// moved the directory or the metrics away; then there is no new checkpoint and the older ones are all there.
     pub fn save_checkpoint<E: From<Error>>(
         &mut self,
         step: usize,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
+        self.check_place()?;
         // A checkpoint promises the lines up to its step.
         self.metrics.sync()?;
         let path = step_dir(&self.dir, step);
@@ -276,7 +312,7 @@ impl Run {
             fill(dir)?;
             Ok::<(), E>(save_json(&dir.join(MARK_FILE), &mark)?)
         })?;
-        prune(&self.dir, step, self.keep_last)?;
+        self.prune(step);
         self.notify(Event::Checkpoint { step, path: &path });
         Ok(path)
     }
@@ -296,6 +332,7 @@ impl Run {
         if !candidate.beats(self.best.as_ref()) {
             return Ok(false);
         }
+        self.check_place()?;
         let best = Best::of(candidate);
         write_atomic(&best_dir(&self.dir), |dir| {
             fill(dir)?;
@@ -314,15 +351,61 @@ impl Run {
         &mut self,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
+        self.check_place()?;
         self.metrics.sync()?;
         let path = self.dir.join(FINAL_DIR);
         write_atomic(&path, fill)?;
+        if let Err(error) = remove_unscheduled(&self.dir, |step| self.is_scheduled(step)) {
+            self.warn(&error.to_string());
+        }
         Ok(path)
     }
 
     /// Whether the run in `dir` has a whole `final/`.
     pub fn is_finished(dir: &Path) -> bool {
         verify(&dir.join(FINAL_DIR)).is_ok()
+    }
+
+    /// Whether a run has come as far as a step, a checkpoint or its end in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory cannot be read.
+    pub fn has_started(dir: &Path) -> Result<bool, Error> {
+        let logged = fs::metadata(dir.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0);
+        Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
+    }
+
+    /// The files that a new run in `dir` writes at once, in place of those that an earlier one may have left.
+    pub fn files_written_at_the_start(dir: &Path) -> [PathBuf; 3] {
+        [CONFIG_FILE, INPUTS_FILE, METRICS_FILE].map(|name| dir.join(name))
+    }
+
+    fn is_scheduled(&self, step: usize) -> bool {
+        match self.checkpoint_every {
+            None => true,
+            Some(every) => every > 0 && step.is_multiple_of(every) && Some(step) != self.total_steps,
+        }
+    }
+
+    /// Removes older checkpoints. The newest one is safe whether that works or not.
+    fn prune(&mut self, newest: usize) {
+        let pruned = prune_scheduled(&self.dir, newest, self.keep_last, |step| self.is_scheduled(step));
+        if let Err(error) = pruned {
+            self.warn(&error.to_string());
+        }
+    }
+
+    /// Looks whether directory and metrics are still those that were opened.
+    fn check_place(&mut self) -> Result<(), Error> {
+        if !Place::of(&self.dir).is_ok_and(|place| place == self.place) {
+            return Err(Error::RunRemoved { dir: self.dir.clone() });
+        }
+        if self.metrics.restore_if_removed()? == InPlace::Restored {
+            let path = self.dir.join(METRICS_FILE);
+            self.warn(&format!("{} was removed during the run, and was written again", path.display()));
+        }
+        Ok(())
     }
 
     fn append(&mut self, step: usize, metrics: &impl Serialize) -> Result<Map<String, Value>, Error> {
@@ -336,6 +419,7 @@ impl Run {
         line.extend(metrics.into_iter().filter(|(key, _)| key != STEP_KEY));
         let elapsed = self.elapsed_before + self.opened.elapsed().as_secs_f64();
         line.insert(ELAPSED_KEY.to_owned(), ((elapsed * 1e3).round() / 1e3).into());
+        self.check_place()?;
         self.metrics.append(&line)?;
         Ok(line)
     }
@@ -347,10 +431,47 @@ impl Run {
     }
 }
 
-/// Whether a run has come as far as a step, a checkpoint or its end in `dir`.
-fn has_started(dir: &Path) -> Result<bool, Error> {
-    let logged = fs::metadata(dir.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0);
-    Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
+/// Refuses a directory in which something has a name that a run writes, unless a run of Temper wrote it.
+fn refuse_foreign_names(dir: &Path) -> Result<(), Error> {
+    if is_ours(dir) {
+        return Ok(());
+    }
+    let in_the_way = OWN_NAMES.map(|name| dir.join(name)).into_iter();
+    match in_the_way.into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+        Some(path) => Err(Error::NotARun { dir: dir.to_owned(), path }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a run has begun here: nothing else writes an `inputs.json` like ours.
+fn is_ours(dir: &Path) -> bool {
+    let path = dir.join(INPUTS_FILE);
+    fs::symlink_metadata(&path).is_ok_and(|file| file.is_file()) && load_json::<Inputs>(&path).is_ok()
+}
+
+/// What a directory is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// Device and inode, where the system has them.
+    #[cfg(unix)]
+    id: (u64, u64),
+}
+
+impl Place {
+    fn of(dir: &Path) -> Result<Self, Error> {
+        let metadata = fs::metadata(dir).map_err(Error::io("read", dir))?;
+        #[cfg(unix)]
+        let id = {
+            use std::os::unix::fs::MetadataExt;
+            (metadata.dev(), metadata.ino())
+        };
+        #[cfg(not(unix))]
+        let _ = metadata;
+        Ok(Self {
+            #[cfg(unix)]
+            id,
+        })
+    }
 }
 
 /// The lock on a run directory, where the system has such locks. It ends with the process, however that ends.
@@ -377,6 +498,14 @@ fn lines_of(checkpoint: &Path, stage: &str, step: usize) -> Result<usize, Error>
     if mark.stage != stage || mark.step != step {
         let message = format!("it is of {} step {}, not of {stage} step {step}", mark.stage, mark.step);
         return Err(Error::BadState { path, message });
+    }
+    // What the stage goes on from must be of the same step. What else is in there is for the stage to judge.
+    let path = checkpoint.join(STATE_FILE);
+    let state = load_json::<Value>(&path).ok();
+    if let Some(other) =
+        state.as_ref().and_then(|state| state.get(STEP_KEY)?.as_u64()).filter(|&s| s != step as u64)
+    {
+        return Err(Error::BadState { path, message: format!("it is of step {other}, not of step {step}") });
     }
     Ok(mark.metrics_lines)
 }

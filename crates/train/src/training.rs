@@ -24,8 +24,11 @@ pub struct TrainingConfig {
     pub learning_rate: f64,
     /// Rows in one update.
     pub batch_size: usize,
-    /// Rows in one forward pass; 0 for the whole batch. Changes memory, not the result.
+    /// Rows in one forward pass; 0 for the whole batch. Changes memory, and the result up to rounding only; but with
+    /// dropout each forward pass draws masks of its own, so that another size means other masks.
     pub microbatch_size: usize,
+    /// Whether the rows of a batch have about the same length, which saves padding. Otherwise they are drawn at random.
+    pub bucket_by_length: bool,
     /// Longest row in tokens; 0 for the model's context.
     pub max_seq_len: usize,
     /// Updates between checkpoints; 0 for none but the last.
@@ -55,6 +58,7 @@ impl Default for TrainingConfig {
             learning_rate: 1e-4,
             batch_size: 64,
             microbatch_size: 0,
+            bucket_by_length: true,
             max_seq_len: 0,
             checkpoint_every: 500,
             keep_last: 2,
@@ -113,6 +117,10 @@ impl TrainingDocs {
             ("learning_rate", "highest learning rate of the schedule"),
             ("batch_size", self.batch_size),
             ("microbatch_size", self.microbatch_size),
+            (
+                "bucket_by_length",
+                "batches of rows of similar length, which saves padding; false: rows at random",
+            ),
             ("max_seq_len", self.max_seq_len),
         ];
         docs.extend(self.own);
@@ -179,7 +187,7 @@ mod tests {
         assert_eq!(undocumented_keys::<Stage>(), [""; 0]);
         let toml = to_commented_toml(&Stage::default()).unwrap();
         let keys: Vec<&str> = toml.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(keys[5..8], ["max_seq_len = 0", "dropout = false", "checkpoint_every = 500"]);
+        assert_eq!(keys[6..9], ["max_seq_len = 0", "dropout = false", "checkpoint_every = 500"]);
         assert!(toml.contains("\n[optimizer]\n"), "{toml}");
     }
 

@@ -22,6 +22,7 @@ use temper_train::{
     read_metrics, resolve,
 };
 
+use crate::answers::TextEnd;
 use crate::args::{BenchArgs, RecipeName, Stage};
 use crate::commands::{Outcome, print_json};
 use crate::failure::hinted;
@@ -100,10 +101,11 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let prompts = PromptDataset::new(&data.prompts, &tokenizer, &template, context - 1, Overflow::Drop)?;
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
+    let end = TextEnd { eos, template_ends: true };
     let mut ppo_tokens = 0;
     let mut score = |samples: &[Sample<'_>]| {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
-        Ok(score_samples(&reward_model, samples, samples.len()))
+        Ok(score_samples(&reward_model, samples, end, samples.len()))
     };
     temper_ppo::train(&config, models, text, &prompts, &mut score, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();

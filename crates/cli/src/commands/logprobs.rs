@@ -6,6 +6,7 @@ use serde_json::json;
 use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
 use temper_train::{Demonstration, read_all};
 
+use crate::answers::not_a_number;
 use crate::args::DataArgs;
 use crate::commands::{Outcome, print_json};
 use crate::device;
@@ -18,24 +19,36 @@ pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let (model, text) = load_policy(&args.model, &device)?;
     let rows = read_all::<Demonstration>(&args.data, bad_rows(args.skip_bad_rows))?;
     session.note_count(rows.skipped, "rows could not be read and were skipped");
-    for (place, row) in &rows.rows {
+    let context = model.config().max_seq_len;
+    let mut encoded = Vec::with_capacity(rows.rows.len());
+    let mut n_skipped = 0;
+    for (place, row) in rows.rows {
         let prompt = text.template.encode_prompt(&text.tokenizer, &row.prompt);
         let completion = text.template.encode_completion(&text.tokenizer, &row.completion);
         let len = prompt.len() + completion.len();
-        let context = model.config().max_seq_len;
-        if len > context {
-            return Err(hinted(
-                format!("{place}: {len} tokens, the model's context has {context}"),
+        let fault = if len > context {
+            Some((
+                format!("{len} tokens, the model's context has {context}"),
                 "shorten the row, or use a model with a longer context",
-            ));
+            ))
+        } else if prompt.is_empty() {
+            Some(("the prompt has no tokens".into(), "the first token cannot be predicted"))
+        } else {
+            None
+        };
+        match fault {
+            None => encoded.push((place, prompt, completion)),
+            Some(_) if args.skip_bad_rows => n_skipped += 1,
+            Some((message, hint)) => return Err(hinted(format!("{place}: {message}"), hint)),
         }
-        if prompt.is_empty() {
-            return Err(hinted(
-                format!("{place}: the prompt has no tokens"),
-                "the first token cannot be predicted",
-            ));
+    }
+    session.note_count(n_skipped, "rows do not fit into the model's context and were skipped");
+    for (place, prompt, completion) in &encoded {
+        let logprobs = completion_logprobs(&model, prompt, completion);
+        if let Some(logprob) = logprobs.iter().find(|logprob| !logprob.is_finite()) {
+            let what = format!("gives a token of {place} the log-probability {logprob}");
+            return Err(not_a_number(&text, &what));
         }
-        let logprobs = completion_logprobs(&model, &prompt, &completion);
         print_json(&json!({
             "prompt_tokens": prompt,
             "completion_tokens": completion,

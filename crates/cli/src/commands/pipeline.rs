@@ -35,8 +35,9 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     check_sets(&args.sets)?;
     check_settings(session, settings)?;
     let (device, backend) = device::open_named(session.device_name())?;
-    claim(&dir, recipe, seed, &args.sets)?;
+    let claim = claim(&dir, recipe, seed, &args.sets)?;
     recipe.write_data(&files.data, seed)?;
+    save_json(&dir.join(CLAIM_FILE), &claim)?;
     save_json(&dir.join("machine.json"), &machine::describe(backend))?;
 
     let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: out.exists(), skip_bad_rows: false };
@@ -139,10 +140,14 @@ impl Files {
     }
 }
 
-/// Marks `dir` as this recipe's, seed's and settings', or refuses one that holds another run.
-fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<()> {
+/// Says whose run a directory of a pipeline holds.
+const CLAIM_FILE: &str = "pipeline.json";
+
+/// What marks `dir` as this recipe's, seed's and settings'. Refuses a directory that holds another run, or files that
+/// a pipeline would overwrite and has not written.
+fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<Value> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let path = dir.join("pipeline.json");
+    let path = dir.join(CLAIM_FILE);
     let mine = json!({ "recipe": recipe.name(), "seed": seed, "set": sets });
     if path.exists() {
         let found: Value = load_json(&path)?;
@@ -152,8 +157,16 @@ fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<(
                 "choose another `--out`, or remove that one",
             ));
         }
+        return Ok(mine);
     }
-    Ok(save_json(&path, &mine)?)
+    let results = ["machine.json", "samples.jsonl", "summary.json", "report.html"].map(|name| dir.join(name));
+    match results.iter().find(|path| path.symlink_metadata().is_ok()) {
+        None => Ok(mine),
+        Some(path) => Err(hinted(
+            format!("{} exists, and {} holds no pipeline that Temper ran", path.display(), dir.display()),
+            "move it away, or choose another `--out`",
+        )),
+    }
 }
 
 fn check_sets(sets: &[String]) -> Result<()> {
@@ -220,7 +233,7 @@ fn judge(
         let dir = dir.join("final");
         let (model, text) = load_policy(&dir, device)?;
         let answers = answer(&model, &text, &prompts, &sampling, seed)?;
-        let scores = score_answers(&reward_model, &reward_text, &files.reward, &prompts, &answers)?;
+        let scores = score_answers(&reward_model, &reward_text, &text, &prompts, &answers)?;
         let judged = prompts.iter().zip(answers).zip(scores).map(|((prompt, answer), score)| {
             let (gold, right) = rule.judge(prompt, &answer);
             Side { answer, score, gold, right }

@@ -6,31 +6,39 @@ use anyhow::Result;
 use temper_ppo::{
     Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, Text, TextDataset,
 };
-use temper_tokenizer::{Overflow, Template};
+use temper_tokenizer::Overflow;
 use temper_train::{PlainText, Prompt};
 
-use crate::answers::Answer;
+use crate::answers::{Answer, check_room};
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::judge::Judge;
-use crate::rewards::{RewardModel, Rewards};
+use crate::rewards::{RewardModel, Rewards, boxed};
 use crate::session::Session;
-use crate::text::{TextSide, context_len, load_policy, load_reward_model};
+use crate::text::{TextSide, context_len, load_policy_to_train, load_reward_model};
 use crate::without_effect;
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
     config.validate()?;
     let (device, backend) = device::open_named(&config.device)?;
-    let (policy, text) = load_policy(&args.policy, &device)?;
+    let (policy, mut text) = load_policy_to_train(&args.policy, "auto", &device)?;
     let max_seq_len = context_len(config.max_seq_len, policy.config())?;
     let reward_model = match &args.rewards.reward {
         None => None,
         Some(dir) => {
             let (model, reward_text) = load_reward_model(dir, &device)?;
+            if text.adopt(&reward_text) {
+                session.note(&format!(
+                    "note: {} has no template.json, so prompts are put together as {} learned them: `{}`",
+                    args.policy.display(),
+                    dir.display(),
+                    text.template.name()
+                ));
+            }
             let difference = text.difference(&reward_text);
             match difference {
                 None => _ = context_len(max_seq_len, model.config())?,
@@ -48,11 +56,13 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
                     args.policy.display()
                 )),
             }
-            Some((model, difference.map(|_| (reward_text, dir))))
+            Some((model, reward_text, difference))
         }
     };
-    let max_prompt_len = config.prompt_limit(max_seq_len)?;
-    temper_ppo::stop_token(&config.rollout, &text.tokenizer)?;
+    // A reward model reads an answer that a stop token ended with one more token, its end.
+    let n_ends = usize::from(temper_ppo::stop_token(&config.rollout, &text.tokenizer)?.is_some());
+    let room = reward_model.as_ref().map_or(usize::MAX, |(model, ..)| model.config().max_seq_len - n_ends);
+    let max_prompt_len = config.prompt_limit(max_seq_len.min(room))?;
     let load = |paths: &[PathBuf]| {
         prompts(session, paths, &text, max_prompt_len, config.overflow, args.run.skip_bad_rows)
     };
@@ -65,10 +75,19 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         Some(texts(session, &args.ptx_data, &text, max_seq_len, args.run.skip_bad_rows)?)
     };
     let mut judge = args.gold.as_deref().map(|spec| Judge::named(spec, &device)).transpose()?;
+    let prompts = data.prompts.iter().chain(eval_data.iter().flat_map(|data| &data.prompts));
+    let longest = prompts.map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let needed = longest.saturating_add(config.rollout.max_new_tokens + n_ends).min(max_seq_len);
+    if let Some(judge) = &judge {
+        judge.check_room(&text, needed)?;
+    }
+    if let Some((model, reward_text, Some(_))) = &reward_model {
+        check_room(model.config(), reward_text, &text, needed)?;
+    }
 
     let critic = match (config.critic.kind, &reward_model) {
         _ if !config.advantage.kind.has_critic() => Critic::None,
-        (CriticKind::RewardModel, Some((model, _))) => Critic::Separate(Box::new(model.clone())),
+        (CriticKind::RewardModel, Some((model, ..))) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(
                 "without `--reward` there is no model for the critic to start from",
@@ -78,16 +97,13 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
-    let scorer = reward_model.as_ref().map(|(model, other)| match other {
-        None => RewardModel::Ids(model),
-        Some((reward_text, dir)) => {
-            RewardModel::Text { model, text: reward_text, dir, policy: &text.template }
-        }
+    let scorer = reward_model.as_ref().map(|(model, reward_text, difference)| match difference {
+        None => RewardModel::Ids { model, end: reward_text.end() },
+        Some(_) => RewardModel::Text { model, text: reward_text, policy: &text.template },
     });
-    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size())?;
+    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size(), session.stop())?;
     let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
-    let mut gold =
-        judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text.template, samples));
+    let mut gold = judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text, samples));
     let scorers = Scorers {
         score: &mut score,
         token_rewards: None,
@@ -99,7 +115,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("--policy", Some(model_fingerprint(&args.policy)?)),
             ("--reward", args.rewards.reward.as_deref().map(model_fingerprint).transpose()?),
             ("--reward-program", args.rewards.reward_program.clone()),
-            ("--reward-url", args.rewards.reward_url.clone()),
+            ("--reward-url", args.rewards.reward_url.as_deref().map(temper_scorer::masked)),
             ("the weights of the scores", Some(args.rewards.weights())),
             ("--prompts", Some(data.fingerprint())),
             ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
@@ -112,25 +128,31 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
-    temper_ppo::train(&config, models, side, data, scorers, &mut run)?;
+    match temper_ppo::train(&config, models, side, data, scorers, &mut run) {
+        // The scorer was not waited for.
+        Err(temper_ppo::Error::Score { .. }) if session.interrupted() => {}
+        trained => _ = trained?,
+    }
     Ok(session.outcome())
 }
 
-/// What a judge says of the samples, as text.
+/// A judge's scores of the samples.
 fn gold_scores(
     judge: &mut Judge,
-    template: &Template,
+    text: &TextSide,
     samples: &[Sample<'_>],
 ) -> Result<Vec<f32>, temper_ppo::ScoreError> {
     let prompts: Vec<String> = samples.iter().map(|sample| sample.prompt.to_owned()).collect();
     let answers: Vec<Answer> = (samples.iter())
         .map(|sample| Answer {
-            completion: template.completion_of(&sample.completion).to_owned(),
+            completion: text.template.completion_of(&sample.completion).to_owned(),
+            prompt_tokens: sample.prompt_tokens.to_vec(),
             tokens: sample.completion_tokens.to_vec(),
             ended: sample.ended,
         })
         .collect();
-    Ok(judge.scores(&prompts, &answers)?.into_iter().map(|score| score as f32).collect())
+    let scores = judge.scores(text, &prompts, &answers).map_err(boxed)?;
+    Ok(scores.into_iter().map(|score| score as f32).collect())
 }
 
 /// Reads and encodes plain text.

@@ -13,14 +13,14 @@ use crate::commands::Outcome;
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{TextSide, context_len, load_policy};
+use crate::text::{TextSide, context_len, load_policy_to_train};
 use crate::without_effect;
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
     config.validate()?;
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (sft, text) = load_policy(&args.model, &device)?;
+    let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf]| {
         dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)

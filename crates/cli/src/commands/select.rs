@@ -9,10 +9,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use temper_model::ScalarModel;
 use temper_sft::SftConfig;
-use temper_tokenizer::Example;
 use temper_train::{STEP_KEY, read_metrics, resolve, save_json, step_dirs, verify, write_atomic};
 
-use crate::answers::{Answer, BATCH_SIZE, answer, eos_rate, prompts, score_answers};
+use crate::answers::{Answer, PlacedPrompts, answer, check_room, eos_rate, score_answers};
 use crate::args::SelectArgs;
 use crate::commands::{Outcome, print_json, print_line};
 use crate::device;
@@ -60,10 +59,10 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
     let metrics = metrics(&args.run)?;
     let found = models(session, &args.run, &metrics)?;
     let reward = load_reward_model(&args.reward, &device)?;
-    let prompts = prompts(session, &args.prompts, args.skip_bad_rows)?;
+    let mut prompts = PlacedPrompts::read(session, &args.prompts, args.skip_bad_rows)?;
     let mut candidates = Vec::new();
     for (step, dir) in found {
-        let (answers, scores) = scored(session, args, &dir, &reward, &prompts, &device)?;
+        let (answers, scores) = scored(session, args, &dir, &reward, &mut prompts, &device)?;
         let eval_loss = step.and_then(|step| eval_loss(&metrics, step));
         let checkpoint = dir.strip_prefix(&args.run).unwrap_or(&dir).display().to_string();
         let score = scores.iter().sum::<f64>() / scores.len() as f64;
@@ -74,7 +73,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
         selected: best.checkpoint.clone(),
         step: best.step,
         reward: args.reward.clone(),
-        prompts: prompts.len(),
+        prompts: prompts.prompts.len(),
         temperature: args.sampling.temperature,
         greedy: args.sampling.greedy,
         max_new_tokens: args.sampling.max_new_tokens,
@@ -149,40 +148,23 @@ fn models(
     Ok(whole)
 }
 
-/// A model's answers and the reward model's scores of them: of the ids where these mean the same to both, as in PPO,
-/// and of the text otherwise.
+/// A model's answers and the reward model's scores of them.
 fn scored(
     session: &Session,
     args: &SelectArgs,
     dir: &Path,
     (reward, reward_text): &(ScalarModel, TextSide),
-    prompts: &[String],
+    prompts: &mut PlacedPrompts,
     device: &Device,
 ) -> Result<(Vec<Answer>, Vec<f64>)> {
     let (model, text) = load_policy(dir, device)?;
-    let answers = answer(&model, &text, prompts, &args.sampling, session.seed.unwrap_or(0))?;
-    if !text.same_as(reward_text) {
-        let scores = score_answers(reward, reward_text, &args.reward, prompts, &answers)?;
-        return Ok((answers, scores));
-    }
-    let examples: Vec<Example> = prompts
-        .iter()
-        .zip(&answers)
-        .map(|(prompt, answer)| {
-            let prompt = text.template.encode_prompt(&text.tokenizer, prompt);
-            let prompt_len = prompt.len();
-            Example { tokens: [prompt, answer.tokens.clone()].concat(), prompt_len, n_cut: 0 }
-        })
-        .collect();
-    let (context, longest) = (reward.config().max_seq_len, examples.iter().map(|e| e.tokens.len()).max());
-    if longest > Some(context) {
-        return Err(hinted(
-            format!("an answer does not fit into the {context} tokens of {}", args.reward.display()),
-            "lower `--max-new-tokens`",
-        ));
-    }
-    let scores = temper_reward::score(reward, &examples.iter().collect::<Vec<_>>(), BATCH_SIZE);
-    Ok((answers, scores.into_iter().map(f64::from).collect()))
+    let context = model.config().max_seq_len;
+    prompts.check(session, &text, context)?;
+    let needed = prompts.longest(&text, context, args.sampling.max_new_tokens);
+    check_room(reward.config(), reward_text, &text, needed)?;
+    let answers = answer(&model, &text, &prompts.prompts, &args.sampling, session.seed.unwrap_or(0))?;
+    let scores = score_answers(reward, reward_text, &text, &prompts.prompts, &answers)?;
+    Ok((answers, scores))
 }
 
 /// The highest score; of equals the one with fewer updates.

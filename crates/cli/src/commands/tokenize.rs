@@ -1,7 +1,9 @@
 //! `temper tokenize`
 
+use std::path::Path;
+
 use anyhow::Result;
-use temper_tokenizer::encode_dialog;
+use temper_tokenizer::{Dialog, Example, Tokenizer, encode_dialog};
 
 use crate::args::TokenizeArgs;
 use crate::commands::{Outcome, print_json, print_line};
@@ -18,20 +20,39 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
             format!("it must be at most {LONGEST}"),
         ));
     }
-    let text = args.model.as_deref().map(TextSide::load).transpose()?;
-    let dialog = match &text {
-        None => encode_dialog(&args.prompt, &args.completion, args.max_len),
-        Some(text) => text.template.dialog(&text.tokenizer, &args.prompt, &args.completion, args.max_len),
+    let (dialog, tokenizer) = match &args.model {
+        None => (encode_dialog(&args.prompt, &args.completion, args.max_len), Tokenizer::byte()),
+        Some(dir) => trained(dir, args)?,
     };
     if args.json {
         print_json(&dialog)?;
         return Ok(Outcome::Done);
     }
-    let tokenizer = text.map_or_else(temper_tokenizer::Tokenizer::byte, |text| text.tokenizer);
     print_line("position   input  attend   label  text")?;
     for (i, &id) in dialog.input_ids.iter().enumerate() {
         let piece = tokenizer.decode(&[id]).escape_debug().to_string();
         print_line(&format!("{i:8} {id:7} {:7} {:7}  {piece}", dialog.attention_mask[i], dialog.labels[i]))?;
     }
     Ok(Outcome::Done)
+}
+
+/// What a stage that starts from this model learns from a prompt and a completion; a prompt alone is what the model
+/// completes, and nothing is learned from it.
+fn trained(dir: &Path, args: &TokenizeArgs) -> Result<(Dialog, Tokenizer)> {
+    let mut text = TextSide::load(dir)?;
+    let mut completion = Vec::new();
+    if !args.completion.is_empty() {
+        text.settle("auto")?;
+        completion = text.template.encode_completion(&text.tokenizer, &args.completion);
+    }
+    let prompt = text.template.encode_prompt(&text.tokenizer, &args.prompt);
+    let example = Example { prompt_len: prompt.len(), tokens: [prompt, completion].concat(), n_cut: 0 };
+    if example.tokens.len() > args.max_len {
+        return Err(hinted(
+            format!("{} tokens are more than `--max-len {}`", example.tokens.len(), args.max_len),
+            "raise `--max-len`; training drops what is too long, or cuts its prompt with `overflow=truncate_prompt`",
+        ));
+    }
+    let special = text.tokenizer.special();
+    Ok((example.dialog(special.pad.unwrap_or(special.eos), args.max_len), text.tokenizer))
 }

@@ -173,11 +173,78 @@ fn special_ids_come_from_the_first_file_that_names_them() {
     write("config.json", json!({"eos_token_id": 50_256}));
     assert_eq!(special().unwrap().eos, 3);
 
-    // They survive a save without the other files.
+    // They survive a save without the files that belong to the model.
     write("config.json", json!({"eos_token_id": 5, "bos_token_id": endoftext}));
+    fs::remove_file(dir.path().join("generation_config.json")).unwrap();
     let out = tempfile::tempdir().unwrap();
     Tokenizer::from_dir(dir.path()).unwrap().save(out.path()).unwrap();
     assert_eq!(*Tokenizer::from_dir(out.path()).unwrap().special(), first);
+}
+
+#[test]
+fn an_id_of_the_wrong_type_is_an_error_and_not_a_missing_one() {
+    let dir = bpe_dir();
+    for (name, json) in [
+        ("config.json", json!({"eos_token_id": "3"})),
+        ("config.json", json!({"bos_token_id": {"id": 3}})),
+        ("generation_config.json", json!({"eos_token_id": [3, "4"]})),
+    ] {
+        fs::write(dir.path().join(name), json.to_string()).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("os_token_id` must be an id"), "{error}");
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn files_beside_a_pretrained_tokenizer_are_saved_as_they_are() {
+    let (dir, out) = (bpe_dir(), tempfile::tempdir().unwrap());
+    let files = [
+        (
+            "tokenizer_config.json",
+            "{ \"eos_token\": \"<|endoftext|>\",\n\"chat_template\": \"{{ messages }}\" }",
+        ),
+        ("special_tokens_map.json", "{\"eos_token\":   \"<|endoftext|>\"}"),
+        ("chat_template.jinja", "{{ messages[0]['content'] }}"),
+        ("added_tokens.json", "{ }"),
+    ];
+    assert!(!Tokenizer::has_chat_template(dir.path()).unwrap());
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    assert!(Tokenizer::has_chat_template(dir.path()).unwrap());
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    crate::Text { tokenizer: &tokenizer, template: &Template::plain_eos() }.save(out.path()).unwrap();
+    for (name, text) in files {
+        assert_eq!(fs::read_to_string(out.path().join(name)).unwrap(), text, "{name}");
+    }
+    // Only where the end token comes from elsewhere is it added.
+    fs::write(dir.path().join("config.json"), json!({"eos_token_id": 5}).to_string()).unwrap();
+    Tokenizer::from_dir(dir.path()).unwrap().save(out.path()).unwrap();
+    let config: Value =
+        serde_json::from_str(&fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap()).unwrap();
+    assert_ne!(config["eos_token"], "<|endoftext|>");
+    assert_eq!(config["chat_template"], "{{ messages }}");
+}
+
+/// The first four bytes promise a table of 4 GiB, for which 8.6 GB would be reserved.
+#[test]
+fn a_charsmap_that_promises_more_than_it_has_is_refused() {
+    let dir = bpe_dir();
+    let path = dir.path().join("tokenizer.json");
+    for nested in [false, true] {
+        edit(&path, |json| {
+            let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="});
+            let sequence = json!({"type": "Sequence", "normalizers": [charsmap.clone()]});
+            json["normalizer"] = if nested { sequence } else { charsmap };
+        });
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("names a table of 4294967295 bytes, and has 4"), "{error}");
+    }
+    // An empty table of 4 bytes is only as bad as the crate finds it.
+    edit(&path, |json| json["normalizer"]["normalizers"][0]["precompiled_charsmap"] = "BAAAAAAAAAA=".into());
+    let said = Tokenizer::from_dir(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(!said.contains("names a table"), "{said}");
 }
 
 #[test]

@@ -229,3 +229,16 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     optimizer.accumulate(&module, total);
     assert!(matches!(optimizer.step(module, 0.01), Err(Error::NonFinite { .. })));
 }
+
+/// 3² + 4² and 12²: the norm is 13. The way of a graphics card, taken on a CPU.
+#[test]
+fn the_norm_is_that_of_all_gradients_together_on_every_device() {
+    let device = Device::flex();
+    let tensor = |values: &[f32]| Tensor::<1>::from_data(values, &device);
+    let mut gradients =
+        BTreeMap::from([("a".to_owned(), tensor(&[3.0, 4.0])), ("b".to_owned(), tensor(&[12.0]))]);
+    assert_eq!(squares_on_device(&gradients), [25.0, 144.0]);
+    assert_eq!(squares_on_host(&mut gradients), [25.0, 144.0]);
+    assert_eq!(global_norm(&mut gradients), 13.0);
+    assert_eq!(global_norm(&mut BTreeMap::new()), 0.0);
+}

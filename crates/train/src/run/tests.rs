@@ -1,4 +1,5 @@
 use super::*;
+use crate::read_metrics;
 use serde_json::json;
 use std::sync::Mutex;
 
@@ -255,4 +256,201 @@ fn a_place_that_cannot_be_written_is_named() {
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert!(error.to_string().contains(&*file.to_string_lossy()), "{error}");
     }
+}
+
+/// Everything in a directory, and what it holds.
+fn files(dir: &Path) -> Vec<(PathBuf, Option<String>)> {
+    let mut found: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read_to_string(path).ok()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_temper_did_not_write_is_never_overwritten() {
+    for (name, content) in [
+        ("config.toml", "# notes of a week\nepochs = 2\n"),
+        ("inputs.json", "{\"prompt\": \"a\", \"completion\": \"b\"}\n"),
+        ("metrics.jsonl", ""),
+        ("metrics.jsonl", "{\"step\": 1}\n"),
+        ("checkpoints", "a file"),
+        ("best", "a file"),
+        ("final", "a file"),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join(name), content).unwrap();
+        let before = files(temp.path());
+        let error = open(temp.path(), CONFIG, false).err().unwrap();
+        assert!(matches!(error, Error::NotARun { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(&format!("{name} exists, and ")), "{error}");
+        assert_eq!(error.hint().unwrap(), "move it away, or choose another `--out`");
+        assert!(open(temp.path(), CONFIG, true).is_err());
+        assert_eq!(files(temp.path()), before, "{name}");
+    }
+    // Directories, and links to anything.
+    for name in ["best", "final", "checkpoints"] {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join(name)).unwrap();
+        fs::write(temp.path().join(name).join("mine.txt"), "mine").unwrap();
+        assert!(matches!(open(temp.path(), CONFIG, false), Err(Error::NotARun { .. })), "{name}");
+    }
+    #[cfg(unix)]
+    {
+        let temp = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", temp.path().join(METRICS_FILE)).unwrap();
+        assert!(matches!(open(temp.path(), CONFIG, false), Err(Error::NotARun { .. })));
+    }
+}
+
+#[test]
+fn a_directory_with_other_files_may_become_a_run() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("notes.txt"), "mine").unwrap();
+    fs::write(temp.path().join("config.json"), "{}").unwrap();
+    train(&mut open(temp.path(), CONFIG, false).unwrap(), 1..=3);
+    assert_eq!(fs::read_to_string(temp.path().join("notes.txt")).unwrap(), "mine");
+    // A start that was killed between its first two files is begun again.
+    let temp = tempfile::tempdir().unwrap();
+    drop(open(temp.path(), CONFIG, false).unwrap());
+    fs::remove_file(temp.path().join(CONFIG_FILE)).unwrap();
+    fs::remove_file(temp.path().join(METRICS_FILE)).unwrap();
+    drop(open(temp.path(), CONFIG, false).unwrap());
+}
+
+/// A file, or a directory of other things, called `final` or `best` in a run that can go on.
+#[test]
+fn what_stands_where_the_results_belong_is_noticed_before_the_training() {
+    for name in ["final", "best"] {
+        for is_file in [true, false] {
+            let temp = tempfile::tempdir().unwrap();
+            train(&mut open(temp.path(), CONFIG, false).unwrap(), 1..=4);
+            let path = temp.path().join(name);
+            if is_file {
+                fs::write(&path, "mine").unwrap();
+            } else {
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join("mine.txt"), "mine").unwrap();
+            }
+            let metrics = fs::read(temp.path().join(METRICS_FILE)).unwrap();
+            let error = open(temp.path(), CONFIG, true).err().unwrap();
+            assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(fs::read(temp.path().join(METRICS_FILE)).unwrap(), metrics);
+        }
+    }
+}
+
+const SCHEDULED: &str = "checkpoint_every = 2\n";
+
+#[test]
+fn a_checkpoint_of_an_interrupt_leaves_no_trace_in_the_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let steps = |dir: &Path| step_dirs(dir).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+    let go = |dir: &Path, resume: bool, saved: &[usize]| {
+        let mut run = open(dir, SCHEDULED, resume).unwrap();
+        run.started(8);
+        for &step in saved {
+            run.log(step, 8, &json!({})).unwrap();
+            run.save_checkpoint(step, fill).unwrap();
+        }
+        run
+    };
+    let [whole, cut] = ["whole", "cut"].map(|name| temp.path().join(name));
+    go(&whole, false, &[2, 4, 6]).save_final(fill).unwrap();
+    drop(go(&cut, false, &[2, 3]));
+    drop(go(&cut, true, &[4, 6, 7]));
+    assert_eq!(steps(&cut), [4, 6, 7]);
+    let mut run = go(&cut, true, &[]);
+    assert_eq!(run.resume_from().unwrap().0, 7);
+    // What stood in the way of the final model may leave one of the last step.
+    run.save_checkpoint(8, fill).unwrap();
+    run.save_final(fill).unwrap();
+    assert_eq!((steps(&whole), steps(&cut)), (vec![4, 6], vec![4, 6]));
+}
+
+#[test]
+fn a_run_that_is_refused_after_it_was_opened_is_left_as_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    train(&mut open(temp.path(), CONFIG, false).unwrap(), 1..=5);
+    let metrics = fs::read(temp.path().join(METRICS_FILE)).unwrap();
+    // The stage finds an optimizer state that it cannot load, and gives up.
+    drop(open(temp.path(), CONFIG, true).unwrap());
+    assert_eq!(fs::read(temp.path().join(METRICS_FILE)).unwrap(), metrics);
+}
+
+#[test]
+fn a_state_of_another_step_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut run = open(temp.path(), CONFIG, false).unwrap();
+    let state = |step: u64| {
+        move |dir: &Path| save_json(&dir.join(STATE_FILE), &json!({"step": step, "kl_coef": "0.1"}))
+    };
+    run.save_checkpoint(2, state(2)).unwrap();
+    drop(run);
+    let mut run = open(temp.path(), CONFIG, true).unwrap();
+    run.save_checkpoint(3, state(1_000_000)).unwrap();
+    drop(run);
+    let error = open(temp.path(), CONFIG, true).err().unwrap().to_string();
+    assert!(error.ends_with("state.json: it is of step 1000000, not of step 3"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_removed_or_replaced_ends_the_run() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    for replaced in [false, true] {
+        let mut run = open(&dir, CONFIG, false).unwrap();
+        run.log(1, 9, &json!({})).unwrap();
+        fs::rename(&dir, temp.path().join(format!("away-{replaced}"))).unwrap();
+        if replaced {
+            fs::create_dir(&dir).unwrap();
+        }
+        let gone = |result: Result<(), Error>| assert!(matches!(result, Err(Error::RunRemoved { .. })));
+        gone(run.log(2, 9, &json!({})));
+        gone(run.save_checkpoint(2, fill).map(drop));
+        gone(run.save_final(fill).map(drop));
+        let candidate = Candidate { step: 2, metric: "m", value: 1.0, lower_is_better: true };
+        gone(run.save_best(&candidate, fill).map(drop));
+        assert_eq!(dir.exists(), replaced, "nothing is made anew");
+    }
+}
+
+#[test]
+fn a_metrics_file_that_is_removed_comes_back_with_a_warning() {
+    let temp = tempfile::tempdir().unwrap();
+    let warned = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&warned);
+    let observer = move |event: Event<'_>| {
+        if matches!(event, Event::Warning { .. }) {
+            flag.store(true, Ordering::Relaxed);
+        }
+    };
+    let mut run = open(temp.path(), CONFIG, false).unwrap().with_observer(observer);
+    train(&mut run, 1..=4);
+    fs::remove_file(temp.path().join(METRICS_FILE)).unwrap();
+    train(&mut run, 5..=6);
+    assert!(warned.load(Ordering::Relaxed));
+    assert_eq!(lines_without_time(temp.path()).len(), 6);
+    drop(run);
+    assert_eq!(open(temp.path(), CONFIG, true).unwrap().resume_from().unwrap().0, 6);
+}
+
+/// A file called like an old checkpoint: it can be renamed, and not removed as a directory.
+#[test]
+fn an_old_checkpoint_that_cannot_be_removed_is_a_warning() {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&warnings);
+    let mut run = Run::ephemeral().unwrap().with_keep_last(1).with_observer(move |event| {
+        if let Event::Warning { message } = event {
+            sink.lock().unwrap().push(message.to_owned());
+        }
+    });
+    run.save_checkpoint(2, fill).unwrap();
+    fs::write(step_dir(run.dir(), 1), "not a directory").unwrap();
+    run.save_checkpoint(3, fill).unwrap();
+    assert!(warnings.lock().unwrap()[0].contains("step-000001"), "{warnings:?}");
+    assert_eq!(latest(run.dir()).unwrap().unwrap().0, 3);
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use temper_courtesy::{Sizes, Task};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
-use temper_scorer::{Answer, Program};
+use temper_scorer::{Answer, Program, Stop};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
 use temper_train::{Prompt, Run, Seed, read_metrics, resolve};
 
@@ -40,7 +40,8 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 
     let python = std::env::var("TEMPER_PYTHON").unwrap_or_else(|_| "python3".into());
-    let mut program = Program::start(&format!("{python} -c \"{PROGRAM}\""), Duration::from_secs(60))?;
+    let mut program =
+        Program::start(&format!("{python} -c \"{PROGRAM}\""), Duration::from_secs(60), &Stop::default())?;
     let (mut rollouts, mut seconds) = (0, [vec![], vec![]]);
     let mut score = |samples: &[Sample<'_>]| {
         let began = Instant::now();

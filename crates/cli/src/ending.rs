@@ -1,0 +1,240 @@
+//! What a run says when it ends: where its model or its checkpoint is, how it did, and which command comes next.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use temper_train::Event;
+
+use crate::progress::short;
+
+/// Results in the order in which they are said, where there are any.
+const RESULTS: [&str; 8] = [
+    "eval_loss",
+    "eval_accuracy",
+    "eval/scores",
+    "loss",
+    "accuracy",
+    "rewards/accuracies",
+    "objective/scores",
+    "objective/kl",
+];
+/// A command that is longer than this is not printed in full.
+const LONGEST_COMMAND: usize = 500;
+
+/// What a run has told of itself.
+#[derive(Debug, Default)]
+pub struct Ending {
+    out: PathBuf,
+    stage: String,
+    step: usize,
+    total_steps: usize,
+    /// Of the last step, and of an evaluation after it.
+    metrics: Map<String, Value>,
+    checkpoint: Option<PathBuf>,
+}
+
+impl Ending {
+    /// A run in the directory `out`, resumed from `checkpoint` if there is one.
+    pub fn new(out: &Path, stage: &str, checkpoint: Option<&Path>) -> Self {
+        let checkpoint = checkpoint.map(Path::to_owned);
+        Self { out: out.to_owned(), stage: stage.to_owned(), checkpoint, ..Self::default() }
+    }
+
+    /// Takes notice of an event.
+    pub fn watch(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { first_step, total_steps, .. } => {
+                (self.step, self.total_steps) = (*first_step, *total_steps);
+            }
+            Event::Step { step, metrics, .. } => {
+                self.step = *step;
+                self.metrics = (*metrics).clone();
+            }
+            Event::Evaluated { step, metrics } if *step == self.step => {
+                self.metrics.extend((*metrics).clone());
+            }
+            Event::Checkpoint { path, .. } => self.checkpoint = Some((*path).to_owned()),
+            Event::Evaluated { .. } | Event::Warning { .. } => {}
+        }
+    }
+
+    /// Whether all steps are done.
+    fn is_whole(&self) -> bool {
+        self.step == self.total_steps
+    }
+
+    /// The lines for a run that met no error. `command` is the one that was given.
+    pub fn lines(&self, interrupted: bool, command: &Command) -> Vec<String> {
+        let stage = &self.stage;
+        if interrupted && !self.is_whole() {
+            let (step, total) = (self.step, self.total_steps);
+            let saved = match &self.checkpoint {
+                Some(path) => format!("the checkpoint is {}", path.display()),
+                None => "there is no checkpoint yet".to_owned(),
+            };
+            return vec![
+                format!("{stage}: interrupted after step {step} of {total}; {saved}"),
+                format!("{stage}: to continue: {}", command.again()),
+            ];
+        }
+        let results: Vec<String> = RESULTS
+            .iter()
+            .filter_map(|key| Some(format!("{key} {}", short(self.metrics.get(*key)?))))
+            .collect();
+        let results = if results.is_empty() { String::new() } else { format!(": {}", results.join("  ")) };
+        let model = self.out.join("final");
+        let mut lines =
+            vec![format!("{stage}: finished{results}"), format!("{stage}: the model is {}", model.display())];
+        if !command.is_pipeline() {
+            lines.extend(self.next(command).into_iter().map(|next| format!("{stage}: next: {next}")));
+        }
+        lines
+    }
+
+    /// Commands that usually follow.
+    fn next(&self, command: &Command) -> Vec<String> {
+        let model = quoted(&self.out.join("final").to_string_lossy());
+        let beside = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
+        let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), |value| quoted(value));
+        match self.stage.as_str() {
+            "sft" => vec![
+                format!("temper generate --model {model} --prompt TEXT"),
+                format!("temper reward --data comparisons.jsonl --model {model} --out {}", beside("reward")),
+            ],
+            "reward" => vec![format!(
+                "temper ppo --policy {} --reward {model} --prompts prompts.jsonl --out {}",
+                given("--model"),
+                beside("ppo")
+            )],
+            "dpo" => vec![
+                format!("temper generate --model {model} --prompt TEXT"),
+                format!("temper report {}", quoted(&self.out.to_string_lossy())),
+            ],
+            "ppo" => {
+                let judge = match command.value_of("--reward") {
+                    Some(reward) => quoted(reward),
+                    None => "REWARD_MODEL".to_owned(),
+                };
+                vec![
+                    format!("temper generate --model {model} --prompt TEXT"),
+                    format!(
+                        "temper eval --model {model} --against {} --judge {judge} --data prompts.jsonl",
+                        given("--policy")
+                    ),
+                    format!("temper report {}", quoted(&self.out.to_string_lossy())),
+                ]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The command that was typed.
+pub struct Command(Vec<String>);
+
+impl Command {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        Self(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect())
+    }
+
+    fn is_pipeline(&self) -> bool {
+        self.0.iter().skip(1).any(|argument| argument == "pipeline")
+    }
+
+    /// The first value of a flag.
+    fn value_of(&self, flag: &str) -> Option<&str> {
+        let arguments = || self.0.iter().map(String::as_str);
+        let joined = arguments().find_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
+        joined.or_else(|| arguments().skip_while(|argument| *argument != flag).nth(1))
+    }
+
+    /// The command that continues what this one has begun.
+    fn again(&self) -> String {
+        let is_pipeline = self.is_pipeline();
+        let mut arguments = self.0.clone();
+        if let Some(url) = self.value_of("--reward-url") {
+            let masked = temper_scorer::masked(url);
+            arguments.iter_mut().for_each(|argument| *argument = argument.replace(url, &masked));
+        }
+        if !is_pipeline && !arguments.iter().any(|argument| argument == "--resume") {
+            arguments.push("--resume".into());
+        }
+        let line = arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ");
+        match (line.len() > LONGEST_COMMAND, is_pipeline) {
+            (false, _) => line,
+            (true, true) => "give the same command again".into(),
+            (true, false) => "give the same command with `--resume`".into(),
+        }
+    }
+}
+
+/// As a shell takes it.
+fn quoted(argument: &str) -> String {
+    shlex::try_quote(argument).map_or_else(|_| argument.to_owned(), Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Command {
+        Command(line.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn metrics(pairs: &[(&str, f64)]) -> Map<String, Value> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect()
+    }
+
+    #[test]
+    fn a_finished_run_says_where_its_model_is_how_it_did_and_what_comes_next() {
+        let mut ending = Ending::new(Path::new("my runs/ppo"), "ppo", None);
+        ending.watch(&Event::Started { stage: "ppo", first_step: 0, total_steps: 2 });
+        let line = metrics(&[("objective/scores", 1.5), ("objective/kl", 0.25), ("lr", 1.0)]);
+        ending.watch(&Event::Step { step: 2, total_steps: 2, metrics: &line });
+        ending.watch(&Event::Evaluated { step: 2, metrics: &metrics(&[("eval/scores", 2.0)]) });
+        let lines = ending.lines(false, &command("temper ppo --policy sft/final --reward=rm/final"));
+        let model = "'my runs/ppo/final'";
+        assert_eq!(
+            lines,
+            [
+                "ppo: finished: eval/scores 2.000  objective/scores 1.500  objective/kl 0.250".to_owned(),
+                "ppo: the model is my runs/ppo/final".to_owned(),
+                format!("ppo: next: temper generate --model {model} --prompt TEXT"),
+                format!(
+                    "ppo: next: temper eval --model {model} --against sft/final --judge rm/final --data prompts.jsonl"
+                ),
+                "ppo: next: temper report 'my runs/ppo'".to_owned(),
+            ]
+        );
+        assert_eq!(ending.lines(true, &command("temper pipeline")).len(), 2);
+    }
+
+    #[test]
+    fn an_interrupted_run_says_how_to_continue() {
+        let mut ending = Ending::new(Path::new("out"), "sft", None);
+        ending.watch(&Event::Started { stage: "sft", first_step: 0, total_steps: 9 });
+        let given = command("temper sft --out out");
+        assert_eq!(
+            ending.lines(true, &given)[0],
+            "sft: interrupted after step 0 of 9; there is no checkpoint yet"
+        );
+        ending.watch(&Event::Step { step: 3, total_steps: 9, metrics: &Map::new() });
+        ending.watch(&Event::Checkpoint { step: 3, path: Path::new("out/checkpoints/step-000003") });
+        assert_eq!(
+            ending.lines(true, &given),
+            [
+                "sft: interrupted after step 3 of 9; the checkpoint is out/checkpoints/step-000003",
+                "sft: to continue: temper sft --out out --resume",
+            ]
+        );
+        let again = |line: &str| command(line).again();
+        assert_eq!(again("temper sft --resume --out out"), "temper sft --resume --out out");
+        assert_eq!(again("temper pipeline --seed 1"), "temper pipeline --seed 1");
+        assert!(again("temper ppo --reward-url http://u:pw@h/").contains("http://u:***@h/"));
+        assert_eq!(
+            again(&format!("temper sft {}", "x".repeat(600))),
+            "give the same command with `--resume`"
+        );
+    }
+}
