@@ -170,7 +170,7 @@ fn texts_without_tokens_are_dropped_and_counted() {
 
             let prompts = [&known, &unknown].map(|prompt| Prompt { prompt: prompt.clone() });
             let found = PromptDataset::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
-            assert_eq!((found.prompts.len(), found.n_dropped), (1, 1), "{}", template.name());
+            assert_eq!((found.prompts.len(), found.report.n_dropped()), (1, 1), "{}", template.name());
         }
         let error = SftDataset::new(
             &[Demonstration { prompt: known.clone(), completion: "zzz".into() }],
