@@ -136,8 +136,9 @@ fn devices_pipes_and_directories_are_no_data() {
     for (path, kind) in
         [("/dev/zero", "a device, a pipe"), ("pipe", "a device, a pipe"), (".", "a directory")]
     {
-        let said = temper.run(&format!("{SFT} {path}"));
-        said.refused(&[&format!("cannot read {path}: it is {kind}"), "hint: give a file"]);
+        // A program that reads them must neither fill the machine's memory nor wait for ever.
+        let script = format!("ulimit -v 8000000; timeout 20 \"$TEMPER\" {SFT} {path}");
+        temper.shell(&script).refused(&[&format!("cannot read {path}: it is {kind}"), "hint: give a file"]);
     }
 }
 

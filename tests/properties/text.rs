@@ -172,6 +172,14 @@ fn texts_without_tokens_are_dropped_and_counted() {
             let found = PromptDataset::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
             assert_eq!((found.prompts.len(), found.n_dropped), (1, 1), "{}", template.name());
         }
+        let error = SftDataset::new(
+            &[Demonstration { prompt: known.clone(), completion: "zzz".into() }],
+            &tokenizer,
+            &Template::plain(),
+            8,
+            overflow,
+        );
+        assert_eq!(error.unwrap_err().to_string(), "none of the 1 examples has a token to learn from");
         let row = |prompt: &String| Comparison::pair(prompt, "yes", "zzz");
         let rows = [row(&known), row(&unknown)];
         let found = RewardDataset::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();

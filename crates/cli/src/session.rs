@@ -149,11 +149,6 @@ impl Session {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rows of some data files alone, and a note of those that were skipped; see [`Session::data_rows`].
-    pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
-        Ok(self.data_rows(paths, "", skip_bad_rows)?.rows)
-    }
-
     /// Files that are read, which a run must not overwrite.
     pub fn remember_inputs(&self, paths: &[PathBuf]) {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);

@@ -27,7 +27,8 @@ impl ComparisonDataset {
     /// Encodes comparisons as `template` puts them together: the same text that a policy writes.
     ///
     /// # Errors
-    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the template's special tokens may be unknown to the
+    /// tokenizer.
     pub fn new(
         comparisons: &[Comparison],
         tokenizer: &Tokenizer,
@@ -66,6 +67,9 @@ impl ComparisonDataset {
                 data.completions_without_tokens.extend(std::iter::repeat_n(row, n_without_tokens));
                 data.rankings.push(Ranking { completions, pairs, row });
             }
+        }
+        if data.rankings.is_empty() && data.report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "comparisons", rows: comparisons.len() });
         }
         if data.rankings.is_empty() {
             return Err(Error::NothingFits { what: "comparisons", rows: comparisons.len(), max_seq_len });

@@ -21,7 +21,8 @@ impl SftDataset {
     /// never teaches a false end (D9).
     ///
     /// # Errors
-    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the template's special tokens may be unknown to the
+    /// tokenizer.
     pub fn new(
         demonstrations: &[Demonstration],
         tokenizer: &Tokenizer,
@@ -70,6 +71,9 @@ impl SftDataset {
                 report.truncated.push(row);
             }
             examples.extend(encoded);
+        }
+        if examples.is_empty() && report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "examples", rows: lessons.len() });
         }
         if examples.is_empty() {
             return Err(Error::NothingFits { what: "examples", rows: lessons.len(), max_seq_len });

@@ -66,12 +66,12 @@ pub(crate) enum Fault {
 
 /// The prompt, if there is a column for it.
 pub(crate) fn prompt(row: &Map<String, Value>) -> Result<Option<String>, Fault> {
-    let Some(column) = present(row, &PROMPT_COLUMNS) else { return Ok(None) };
     if let Some(column) =
         UNREAD_COLUMNS.into_iter().find(|column| row.get(*column).is_some_and(says_something))
     {
         return Err(Fault::Unread { column });
     }
+    let Some(column) = present(row, &PROMPT_COLUMNS) else { return Ok(None) };
     let mut prompt = text(row, &PROMPT_COLUMNS)?.to_owned();
     for material in MATERIAL_COLUMNS {
         match row.get(material).filter(|value| says_something(value)) {
@@ -190,8 +190,11 @@ mod tests {
                 &says,
             );
         }
-        let mistral = json!({"text": "p", "completion": "c"});
-        check_error::<Lesson>(mistral, "missing column `prompt`");
+        let transcripts =
+            json!({"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b", "system": "x"});
+        check_error::<Comparison>(transcripts, "column `system` is not read");
+        let no_prompt = json!({"text": "p", "completion": "c"});
+        check_error::<Lesson>(no_prompt, "missing column `prompt`");
     }
 
     #[test]
