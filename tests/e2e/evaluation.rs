@@ -214,7 +214,9 @@ fn a_judge_that_cannot_be_is_refused() {
         let mut arguments: Vec<&str> = eval.split_whitespace().collect();
         arguments.extend(["--judge-program", program]);
         arguments.extend(more);
-        temper.refuses_of(&arguments, says)
+        let said = temper.refuses_of(&arguments, says);
+        assert!(!said.hint().is_empty() && !said.hint().contains("--resume"), "{said:?}");
+        said
     };
     refused("no-such-program", &[], &["cannot start `no-such-program`"]);
     refused("sh 'x", &[], &["`sh 'x` is not a command"]);

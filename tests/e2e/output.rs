@@ -134,6 +134,14 @@ fn what_is_damaged_or_out_of_range_has_a_hint() {
         "pipeline --recipe notebook --out pipeline",
         &["pipeline.json", "hint: the file is damaged"],
     );
+    temper.run(&format!("{SFT} --out formats --set max_steps=2 --set checkpoint_every=1")).ok();
+    std::fs::remove_dir_all(temper.path("formats/final")).expect("a directory");
+    temper.edit_json("formats/checkpoints/step-000001/training/manifest.json", |manifest| {
+        manifest["format_version"] = 99.into();
+    });
+    temper
+        .run(&format!("{SFT} --out formats --set max_steps=2 --set checkpoint_every=1 --resume"))
+        .failed(&["has format 99", "hint: use the version of Temper that wrote it"]);
     let long = "x".repeat(300);
     temper.refuses(&format!("{SFT} --out {long}"), &["hint: choose a shorter name"]);
     symlink("loop.jsonl", temper.path("loop.jsonl")).expect("a link");

@@ -119,6 +119,14 @@ fn a_program_that_hangs_is_given_up() {
     said.failed(&["of 3 scores within 0.3 s"]);
 }
 
+#[test]
+fn a_judge_that_does_not_know_a_prompt_gives_its_own_hint() {
+    let temper = Temper::with_sft();
+    let said = run(&temper, CONSTANT, "--gold courtesy --out out");
+    let said = said.failed(&["the courtesy judge does not know the prompt"]);
+    assert!(said.hint().contains("temper recipe courtesy"), "{said:?}");
+}
+
 /// Nobody listens at port 1.
 #[test]
 fn a_password_in_an_address_is_neither_stored_nor_shown() {

@@ -31,6 +31,7 @@ pub fn run() -> Result<ExitCode> {
         problems.extend(machine_paths(file));
         problems.extend(unfinished(file));
         problems.extend(feature_questions(file));
+        problems.extend(prints(file));
         problems.extend(crate_docs(file));
         problems.extend(dead_links(file, |path| root().join(path).exists()));
     }
@@ -156,6 +157,20 @@ fn feature_questions(file: &File) -> Vec<String> {
     })
 }
 
+/// `eprintln!` panics where standard error cannot be written to, and would end a run.
+fn prints(file: &File) -> Vec<String> {
+    if !file.path.starts_with("crates/") || !file.path.contains("/src/") || !file.path.ends_with(".rs") {
+        return vec![];
+    }
+    let words = [concat!("epri", "nt!("), concat!("epri", "ntln!("), concat!("clippy::pri", "nt_st")];
+    lines_with(file, |line| {
+        words
+            .into_iter()
+            .find(|word| line.contains(word))
+            .map(|word| format!("`{word}`: use `terminal::say`"))
+    })
+}
+
 fn crate_docs(file: &File) -> Vec<String> {
     let entry = file.path.ends_with("src/lib.rs")
         || file.path.ends_with("src/main.rs")
@@ -247,6 +262,14 @@ mod tests {
         let text = concat!("#[cfg(feature", " = \"wgpu\")]");
         assert_eq!(feature_questions(&file("crates/model/src/lib.rs", text)).len(), 1);
         assert!(ASKS_FEATURES.iter().all(|path| feature_questions(&file(path, text)).is_empty()));
+    }
+
+    #[test]
+    fn prints_to_standard_error_are_found() {
+        let text = concat!("    epri", "ntln!(\"x\");\n#[allow(clippy::pri", "nt_stderr)]\n");
+        assert_eq!(prints(&file("crates/cli/src/a.rs", text)).len(), 2);
+        assert!(prints(&file("crates/cli/examples/a.rs", text)).is_empty());
+        assert!(prints(&file("xtask/src/main.rs", text)).is_empty());
     }
 
     #[test]

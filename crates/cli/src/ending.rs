@@ -85,7 +85,7 @@ impl Ending {
         let model = self.out.join("final");
         let mut lines =
             vec![format!("{stage}: finished{results}"), format!("{stage}: the model is {}", model.display())];
-        if !command.is_pipeline() {
+        if !command.is_pipeline {
             lines.extend(self.next(command).into_iter().map(|next| format!("{stage}: next: {next}")));
         }
         lines
@@ -130,29 +130,30 @@ impl Ending {
 }
 
 /// The command that was typed.
-pub struct Command(Vec<String>);
+pub struct Command {
+    arguments: Vec<String>,
+    /// Whether it is a pipeline, which continues without `--resume`.
+    is_pipeline: bool,
+}
 
 impl Command {
     /// That of this process.
-    pub fn of_process() -> Self {
-        Self(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect())
-    }
-
-    fn is_pipeline(&self) -> bool {
-        self.0.iter().skip(1).any(|argument| argument == "pipeline")
+    pub fn of_process(is_pipeline: bool) -> Self {
+        let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+        Self { arguments: arguments.collect(), is_pipeline }
     }
 
     /// The first value of a flag.
     fn value_of(&self, flag: &str) -> Option<&str> {
-        let arguments = || self.0.iter().map(String::as_str);
+        let arguments = || self.arguments.iter().map(String::as_str);
         let joined = arguments().find_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
         joined.or_else(|| arguments().skip_while(|argument| *argument != flag).nth(1))
     }
 
     /// The command that continues what this one has begun.
     fn again(&self) -> String {
-        let is_pipeline = self.is_pipeline();
-        let mut arguments = self.0.clone();
+        let is_pipeline = self.is_pipeline;
+        let mut arguments = self.arguments.clone();
         if let Some(url) = self.value_of("--reward-url") {
             let masked = temper_scorer::masked(url);
             arguments.iter_mut().for_each(|argument| *argument = argument.replace(url, &masked));
@@ -179,7 +180,8 @@ mod tests {
     use super::*;
 
     fn command(line: &str) -> Command {
-        Command(line.split_whitespace().map(str::to_owned).collect())
+        let arguments = line.split_whitespace().map(str::to_owned).collect();
+        Command { arguments, is_pipeline: line.starts_with("temper pipeline") }
     }
 
     fn metrics(pairs: &[(&str, f64)]) -> Map<String, Value> {

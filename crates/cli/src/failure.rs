@@ -248,7 +248,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
     use temper_tokenizer::Error;
     Some(match error {
         Error::NoTokenizer { .. } => "a model directory needs its tokenizer.json".into(),
-        Error::NoEos { .. } => "the file that came with the tokenizer usually names it: copy it, too".into(),
+        Error::NoEos { .. } => {
+            "the original model's tokenizer_config.json usually names it: copy that file, too".into()
+        }
         Error::MissingSpecial { .. } => {
             "choose another template, for example `--set template=plain_eos`".into()
         }

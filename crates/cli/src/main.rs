@@ -94,7 +94,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Outcome> {
-    let session = Session::new(&cli.common)?;
+    let session = Session::new(&cli)?;
     machine::start_threads()?;
     match cli.command {
         Command::Sft(args) => commands::sft::run(&session, &args),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use temper_scorer::Stop;
 use temper_train::{BadRows, Documented, Event, Inputs, Run, resolve, to_commented_toml};
 
-use crate::args::{Common, RunArgs, Settings, Stage};
+use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
 use crate::ending::{Command, Ending};
 use crate::failure::hinted;
@@ -37,12 +37,15 @@ pub struct Session {
     stop: Stop,
     /// What the last run has told of itself.
     ending: Arc<Mutex<Ending>>,
+    /// The command that was typed.
+    command: Command,
 }
 
 impl Session {
     /// Listens for Ctrl-C: in a run the first one ends the step and writes a checkpoint, the second ends at once;
     /// without a run the first one does.
-    pub fn new(common: &Common) -> Result<Self> {
+    pub fn new(cli: &Cli) -> Result<Self> {
+        let common = &cli.common;
         let interrupt = Arc::new(AtomicBool::new(false));
         let in_run = Arc::new(AtomicBool::new(false));
         let stop = Stop::when(Arc::clone(&interrupt));
@@ -59,9 +62,9 @@ impl Session {
                 std::process::exit(130);
             }
             if first.is_none() && !quiet {
-                terminal::say(
-                    "note: this step is being finished and a checkpoint written; a second Ctrl-C ends at once",
-                );
+                // On another thread: the next signal must be heard even if nobody reads standard error.
+                let note = "note: this step is being finished and a checkpoint written; a second Ctrl-C ends at once";
+                _ = std::thread::Builder::new().spawn(move || terminal::say(note));
             }
             first.get_or_insert_with(Instant::now);
         })
@@ -75,6 +78,7 @@ impl Session {
             in_run,
             stop,
             ending: Arc::default(),
+            command: Command::of_process(matches!(cli.command, args::Command::Pipeline(_))),
         })
     }
 
@@ -173,7 +177,7 @@ impl Session {
     /// How a run ended that met no error, after telling the user so. Without a run the next Ctrl-C ends at once.
     pub fn outcome(&self) -> Outcome {
         self.in_run.store(false, Ordering::SeqCst);
-        let lines = self.ending().lines(self.interrupted(), &Command::of_process());
+        let lines = self.ending().lines(self.interrupted(), &self.command);
         lines.iter().for_each(|line| self.note(line));
         if self.interrupted() { Outcome::Interrupted } else { Outcome::Done }
     }
