@@ -28,7 +28,7 @@ fn rows_that_are_left_out_are_counted_by_file_purpose_and_cause() {
     }
     let said = temper.run(&format!(
         "{} a.jsonl --skip-bad-rows --set overflow=truncate_prompt",
-        SFT.replace("out", "cut")
+        SFT.replace("--out out", "--out cut")
     ));
     let line = "note: cut the prompt on the left in 1 of 2 rows of a.jsonl (training data), to fit into 128 tokens (first: line 2)";
     assert!(said.ok().stderr.contains(line));
@@ -76,7 +76,7 @@ fn comparisons_are_learned_as_demonstrations_of_their_chosen_side() {
     assert!(said.stderr.contains(line) && said.stderr.matches("are comparisons").count() == 1, "{said:?}");
     // The same data as the rows themselves.
     temper.write("same.jsonl", temper.read("comparisons.jsonl").replace("chosen", "completion"));
-    temper.run(&format!("{} same.jsonl demonstrations.jsonl", SFT.replace("out", "same"))).ok();
+    temper.run(&format!("{} same.jsonl demonstrations.jsonl", SFT.replace("--out out", "--out same"))).ok();
     assert_eq!(temper.json("out/inputs.json")["given"], temper.json("same/inputs.json")["given"]);
 }
 
@@ -166,7 +166,7 @@ fn the_context_of_dolly_is_part_of_the_prompt() {
     );
     temper.write("same.jsonl", "{\"prompt\": \"Who?\\n\\nAda wrote it.\", \"completion\": \"Ada.\"}\n");
     temper.run(&format!("{SFT} dolly.jsonl")).ok();
-    temper.run(&format!("{} same.jsonl", SFT.replace("out", "same"))).ok();
+    temper.run(&format!("{} same.jsonl", SFT.replace("--out out", "--out same"))).ok();
     assert_eq!(
         temper.json("out/inputs.json")["given"]["--data"],
         temper.json("same/inputs.json")["given"]["--data"]
