@@ -14,7 +14,7 @@ use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train};
-use crate::without_effect;
+use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
@@ -43,7 +43,9 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
         ],
     );
-    without_effect::note_reward(session, &args.settings, &config, !args.normalize_data.is_empty())?;
+    let normalize_data = !args.normalize_data.is_empty();
+    let given = Given { template: text.has_template, normalize_data, ..Given::default() };
+    without_effect::note_reward(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
