@@ -421,7 +421,7 @@ fn bad_rows_are_left_out_and_counted_on_request() {
     let said = temper
         .run("sft --data some.jsonl --model gpt2-tiny --out sft --set max_steps=1 --skip-bad-rows")
         .ok();
-    assert!(said.stderr.contains("note: 2 rows"), "{said:?}");
+    assert!(said.stderr.contains("note: left out 2 of 3 rows of some.jsonl (training data): they cannot be read (first: some.jsonl:2: "), "{said:?}");
 }
 
 #[test]

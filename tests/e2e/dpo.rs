@@ -22,6 +22,8 @@ fn it_turns_comparisons_into_a_policy() {
     assert!(temper.snapshot("sft") == before, "the reference stays as it was");
     let (losses, accuracies) = (column(&temper, "dpo", "loss"), column(&temper, "dpo", "rewards/accuracies"));
     assert!((losses[0] - 2f64.ln()).abs() < 1e-4, "{losses:?}");
+    // The policy is its reference there: every margin is 0, up to rounding.
+    assert_eq!(accuracies[0], 0.5);
     assert!(losses.len() == 40 && losses[39] < 0.2 && accuracies[39] == 1.0, "{losses:?} {accuracies:?}");
     assert_eq!(column(&temper, "dpo", "eval_loss").len(), 5);
     let best = temper.json("dpo/best/training/best.json");

@@ -6,6 +6,7 @@ mod bad_data;
 mod bad_models;
 mod bad_runs;
 mod cli;
+mod data_files;
 mod defects;
 mod documents;
 mod dpo;

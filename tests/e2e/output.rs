@@ -143,7 +143,7 @@ fn what_is_damaged_or_out_of_range_has_a_hint() {
     temper.run("config sft --device cuda:1").ok();
     for threads in ["abc", "-1", "100000000000000000000", "100000"] {
         let said = temper.shell(&format!("RAYON_NUM_THREADS={threads} exec \"$TEMPER\" config sft"));
-        said.refused(&["RAYON_NUM_THREADS", threads, "hint: it must be a number of threads"]);
+        said.refused(&["RAYON_NUM_THREADS", threads, "hint: it must be "]);
     }
     for flags in ["--temperature -1", "--top-p -0.5"] {
         let said = temper.run(&format!("generate --model gpt2-tiny --prompt a {flags}"));

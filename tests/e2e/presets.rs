@@ -102,14 +102,16 @@ fn a_preset_says_what_it_needs_and_a_run_what_it_does_not_use() {
     let said = temper.run(&format!("{ppo}-2 --set ptx.coef=0.5")).ok();
     assert!(said.stderr.contains("note: `ptx.coef` has no effect: there is no `--ptx-data`"), "{said:?}");
 
-    let reward = "reward --data comparisons.jsonl --model sft/final --set normalize=mean_std --set max_steps=1 --out rm";
+    let reward = "reward --data comparisons.jsonl --model sft/final --preset lm-human-preferences \
+                  --set max_steps=1 --out rm";
     let said = temper.run(reward).ok();
+    assert_eq!(said.stderr.matches("`--normalize-data`").count(), 1, "once: {said:?}");
     assert!(
         said.stderr.contains("note: `normalize` has no effect: there is no `--normalize-data`"),
         "{said:?}"
     );
     let said = temper.run(&format!("{reward}-2 --normalize-data demonstrations.jsonl")).ok();
-    assert!(!said.stderr.contains("no effect"), "{said:?}");
+    assert!(!said.stderr.contains("`normalize` has no effect"), "{said:?}");
 }
 
 #[test]

@@ -54,11 +54,12 @@ fn a_long_prompt_leaves_room_for_a_whole_answer_in_every_model() {
     let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=2 \
                --set rollout.max_new_tokens=20";
     temper.refuses(&format!("{ppo} --out out"), &["`max_seq_len` is 128, the model's context has 40 tokens"]);
-    for (overflow, says) in [("drop", "dropped"), ("truncate_prompt", "cut on the left")] {
+    for (overflow, says) in [("drop", "left out"), ("truncate_prompt", "cut the prompt on the left in")] {
         let settings =
             format!("--set max_seq_len=40 --set overflow={overflow} --set rollout.missing_eos=keep");
         let said = temper.run(&format!("{ppo} --out {overflow} {settings}")).ok();
-        assert!(said.stderr.contains("1 prompts") && said.stderr.contains(says), "{said:?}");
+        let says = format!("note: {says} 1 of 2 rows of prompts.jsonl (training data)");
+        assert!(said.stderr.contains(&says), "{said:?}");
         // An untrained model ends an answer at one of 260 tokens; without room most would have one token.
         let row = &metrics(&temper, overflow)[0];
         assert!(row["response_length/mean"].as_f64().unwrap() > 10.0, "{row}");

@@ -89,7 +89,7 @@ pub fn comparisons() -> RewardDataset {
 /// Prompts as ids: what a toy model reads.
 pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> PromptDataset {
     let prompts = rows.map(|row| EncodedPrompt { text: String::new(), tokens: row.to_vec() }).into();
-    PromptDataset { prompts, n_dropped: 0, n_truncated: 0 }
+    PromptDataset::from(prompts)
 }
 
 /// PPO on a toy model: no penalty of any kind, no text.

@@ -119,7 +119,8 @@ fn d9_what_does_not_fit_is_counted() {
         [(Overflow::Drop, 1, 2, 0), (Overflow::TruncatePrompt, 2, 1, 1)]
     {
         let data = temper_sft::SftDataset::new(&rows, &tokenizer, &template, 16, overflow).unwrap();
-        assert_eq!((data.len(), data.n_dropped, data.n_truncated), (kept, dropped, truncated));
+        let report = &data.report;
+        assert_eq!((data.len(), report.n_dropped(), report.truncated.len()), (kept, dropped, truncated));
         for example in &data.examples {
             assert_eq!(tokenizer.decode(example.completion()), "yes");
             assert_eq!(example.tokens.last(), Some(&3));
@@ -128,5 +129,5 @@ fn d9_what_does_not_fit_is_counted() {
     let pair = |chosen: &str, rejected: &str| Comparison::pair("hi", chosen, rejected);
     let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
     let data = temper_reward::RewardDataset::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
-    assert_eq!((data.len(), data.n_dropped), (1, 1));
+    assert_eq!((data.len(), data.report.n_dropped()), (1, 1));
 }

@@ -51,7 +51,7 @@ fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (
         ..SftConfig::default().training
     };
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
-    let data = SftDataset { examples: examples.to_vec(), n_dropped: 0, n_truncated: 0 };
+    let data = SftDataset::of(examples.to_vec());
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let (mut run, seen) = watched_run();
     let trained = temper_sft::train(&config, model.clone(), text, &data, None, &mut run).expect("one step");
@@ -100,7 +100,7 @@ fn rankings(examples: &[Example], others: &[Example]) -> Vec<Ranking> {
 }
 
 fn dataset(rankings: Vec<Ranking>) -> RewardDataset {
-    RewardDataset { rankings, demonstrations: vec![], n_dropped: 0, n_completions_dropped: 0 }
+    RewardDataset::of(rankings)
 }
 
 proptest! {
@@ -167,7 +167,7 @@ proptest! {
         config in configs(), examples in examples(1..=7), keys: [u32; 7], size in 1usize..9, seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed);
-        let data = SftDataset { examples: shuffled_by(&examples, &keys), n_dropped: 0, n_truncated: 0 };
+        let data = SftDataset::of(shuffled_by(&examples, &keys));
         let found = temper_sft::evaluate(&model, &data, size);
         let alone: Vec<f32> = examples.iter().flat_map(|example| surprises(&model, &[example])).collect();
         prop_assert_eq!(found.eval_n_targets, alone.len());

@@ -39,7 +39,7 @@ fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
     let training = TrainingConfig { max_steps: 2, checkpoint_every: 1, ..SftConfig::default().training };
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let examples = vec![example(&[1, 5], &[6, 3]), example(&[1, 7], &[8, 9, 3])];
-    let data = SftDataset { examples, n_dropped: 0, n_truncated: 0 };
+    let data = SftDataset::of(examples);
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     temper_sft::train(&config, model(), text, &data, None, run)
 }
@@ -48,8 +48,7 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
     let mut config = PpoConfig { epochs: 2, batch_size: 2, checkpoint_every: 1, ..PpoConfig::default() };
     config.rollout.max_new_tokens = 4;
     let prompt = |tokens: &[u32]| EncodedPrompt { text: String::new(), tokens: tokens.to_vec() };
-    let prompts =
-        PromptDataset { prompts: vec![prompt(&[1, 5]), prompt(&[1, 6, 7])], n_dropped: 0, n_truncated: 0 };
+    let prompts = PromptDataset::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
     let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let mut score = |samples: &[Sample<'_>]| {
         Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect::<Vec<_>>())

@@ -104,11 +104,7 @@ impl Setup {
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
-        let prompts = PromptDataset {
-            prompts: self.prompts.iter().map(encoded).collect(),
-            n_dropped: 0,
-            n_truncated: 0,
-        };
+        let prompts = PromptDataset::from(self.prompts.iter().map(encoded).collect());
         let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {

@@ -161,15 +161,32 @@ fn texts_without_tokens_are_dropped_and_counted() {
             // With an end token, the end of an unknown answer to a known prompt is something to learn.
             let rows = [row(&known, "yes"), row(&known, "zzz"), row(&unknown, "zzz")];
             let found = SftDataset::new(&rows, &tokenizer, &template, 8, overflow).unwrap();
-            assert_eq!((found.len(), found.n_dropped), (kept, 3 - kept), "{}", template.name());
+            assert_eq!(
+                (found.len(), found.report.without_tokens.len()),
+                (kept, 3 - kept),
+                "{}",
+                template.name()
+            );
 
             let prompts = [&known, &unknown].map(|prompt| Prompt { prompt: prompt.clone() });
             let found = PromptDataset::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
             assert_eq!((found.prompts.len(), found.n_dropped), (1, 1), "{}", template.name());
         }
+        let error = SftDataset::new(
+            &[Demonstration { prompt: known.clone(), completion: "zzz".into() }],
+            &tokenizer,
+            &Template::plain(),
+            8,
+            overflow,
+        );
+        assert_eq!(error.unwrap_err().to_string(), "none of the 1 examples has a token to learn from");
         let row = |prompt: &String| Comparison::pair(prompt, "yes", "zzz");
         let rows = [row(&known), row(&unknown)];
         let found = RewardDataset::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();
-        assert_eq!((found.len(), found.n_dropped), (1, 1), "an empty side has no last token");
+        assert_eq!(
+            (found.len(), found.report.without_tokens.len()),
+            (1, 1),
+            "an empty side has no last token"
+        );
     }
 }

@@ -244,9 +244,8 @@ pub fn score_answers(
     answers: &[Answer],
 ) -> Result<Vec<f64>> {
     let scores = if text.same_as(policy) {
-        let example = |answer: &Answer| {
-            example_of_ids(&answer.prompt_tokens, &answer.tokens, answer.ended, text.end())
-        };
+        let example =
+            |answer: &Answer| example_of_ids(&answer.prompt_tokens, &answer.tokens, answer.ended, text.end());
         let examples: Vec<Example> = answers.iter().map(example).collect();
         let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
         check_room(model.config(), text, policy, longest)?;

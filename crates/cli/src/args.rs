@@ -44,7 +44,7 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward"
     )]
-    Reward(ComparisonArgs),
+    Reward(RewardArgs),
     /// Instead of stages 2 and 3: direct preference optimisation (DPO) on comparisons
     #[command(
         after_help = "Example:\n  temper dpo --data comparisons.jsonl --model runs/sft/final --out runs/dpo --set beta=0.1"
@@ -136,7 +136,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct SftArgs {
     /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone are
-    /// plain text, of which everything is learned
+    /// plain text, of which everything is learned; of rows with `chosen` and `rejected` the chosen side is learned
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A model directory, or the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small
@@ -163,13 +163,19 @@ pub struct ComparisonArgs {
     /// Held-out comparisons
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub eval_data: Vec<PathBuf>,
-    /// Demonstrations that are to score 0 on average in the end; `--set normalize=mean_std` also sets the scale
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    pub normalize_data: Vec<PathBuf>,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct RewardArgs {
+    #[command(flatten)]
+    pub comparisons: ComparisonArgs,
+    /// Demonstrations that are to score 0 on average in the end; `--set normalize=mean_std` also sets the scale
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub normalize_data: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

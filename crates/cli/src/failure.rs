@@ -253,6 +253,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
             "choose another template, for example `--set template=plain_eos`".into()
         }
         Error::PromptTooLong { .. } | Error::NothingFits { .. } => return too_long(),
+        Error::NothingToLearn { .. } => {
+            "the tokenizer knows none of these texts: use a model whose tokenizer does".into()
+        }
         Error::BadJson { .. } | Error::BadTokenizer { .. } => {
             "the file is damaged or of another kind: copy or save it again".into()
         }

@@ -4,6 +4,7 @@ mod answers;
 mod args;
 mod best_of;
 mod commands;
+mod data_rows;
 mod device;
 mod ending;
 mod failure;

@@ -135,7 +135,12 @@ pub fn time_limit(flag: &str, seconds: f64) -> Result<Duration> {
 
 /// A reward model as a scoring function: the sampled ids as they are, never text encoded again. A reward model whose
 /// template does not end a completion reads an answer without its end token.
-pub fn score_samples(model: &ScalarModel, samples: &[Sample<'_>], end: TextEnd, batch_size: usize) -> Vec<f32> {
+pub fn score_samples(
+    model: &ScalarModel,
+    samples: &[Sample<'_>],
+    end: TextEnd,
+    batch_size: usize,
+) -> Vec<f32> {
     let example = |sample: &Sample<'_>| {
         example_of_ids(sample.prompt_tokens, sample.completion_tokens, sample.ended, end)
     };

@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use temper_scorer::Stop;
-use temper_train::{BadRows, Documented, Event, Inputs, Run, read_all, resolve, to_commented_toml};
+use temper_train::{BadRows, Documented, Event, Inputs, Run, resolve, to_commented_toml};
 
 use crate::args::{Common, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
 use crate::ending::{Command, Ending};
 use crate::failure::hinted;
-use crate::{device, machine, progress, recipe, signals, terminal};
+use crate::{device, progress, recipe, signals, terminal};
 
 /// A signal this long after the first one is a second one.
 const SECOND_SIGNAL: Duration = Duration::from_millis(300);
@@ -46,7 +46,6 @@ impl Session {
         let interrupt = Arc::new(AtomicBool::new(false));
         let in_run = Arc::new(AtomicBool::new(false));
         let stop = Stop::when(Arc::clone(&interrupt));
-        machine::check_threads()?;
         let (flag, wait, scorers) = (Arc::clone(&interrupt), Arc::clone(&in_run), stop.clone());
         let quiet = common.quiet;
         let mut first: Option<Instant> = None;
@@ -146,15 +145,8 @@ impl Session {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rows of some data files, and a note of those that were skipped.
-    pub fn rows<T: DeserializeOwned>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Vec<T>> {
-        self.remember_inputs(paths);
-        let rows = read_all::<T>(paths, bad_rows(skip_bad_rows))?;
-        self.note_count(rows.skipped, "rows could not be read and were skipped");
-        Ok(rows.rows.into_iter().map(|(_, row)| row).collect())
-    }
-
-    fn remember_inputs(&self, paths: &[PathBuf]) {
+    /// Files that are read, which a run must not overwrite.
+    pub fn remember_inputs(&self, paths: &[PathBuf]) {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);
     }
 

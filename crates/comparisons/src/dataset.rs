@@ -1,7 +1,7 @@
 //! Comparisons as token rows, each completion once.
 
 use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, fingerprint_rows};
+use temper_train::{Comparison, Demonstration, RowReport, fingerprint_rows};
 
 use crate::ranking::{Pair, Ranking, pairs};
 
@@ -12,18 +12,23 @@ pub struct ComparisonDataset {
     pub rankings: Vec<Ranking>,
     /// Demonstrations that the scores are normalised on at the end; there may be none.
     pub demonstrations: Vec<Example>,
-    /// How many comparisons were dropped because too few of their completions fit,
-    /// or have a token to score.
-    pub n_dropped: usize,
-    /// How many completions were left out of the comparisons that were kept, because they did not fit.
-    pub n_completions_dropped: usize,
+    /// Which of the given comparisons were left out, because too few of their completions fit or have a token to
+    /// score, and which lost a part of their prompt.
+    pub report: RowReport,
+    /// Completions that do not fit and were left out of a comparison that was kept: the row of each.
+    pub completions_too_long: Vec<usize>,
+    /// The same of completions that have no token with their prompt.
+    pub completions_without_tokens: Vec<usize>,
+    /// Which of the demonstrations were left out or lost a part of their prompt.
+    pub demonstrations_report: RowReport,
 }
 
 impl ComparisonDataset {
     /// Encodes comparisons as `template` puts them together: the same text that a policy writes.
     ///
     /// # Errors
-    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the template's special tokens may be unknown to the
+    /// tokenizer.
     pub fn new(
         comparisons: &[Comparison],
         tokenizer: &Tokenizer,
@@ -32,32 +37,56 @@ impl ComparisonDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let mut data =
-            Self { rankings: Vec::new(), demonstrations: Vec::new(), n_dropped: 0, n_completions_dropped: 0 };
+        let mut data = Self::of(Vec::new());
+        data.report.n_rows = comparisons.len();
         for (row, comparison) in comparisons.iter().enumerate() {
-            let encode = |completion: &String| {
-                // A tokenizer may have no id for a text.
-                template
-                    .encode_example(tokenizer, &comparison.prompt, completion, max_seq_len, overflow)
-                    .filter(|example| !example.tokens.is_empty())
-            };
-            let encoded = comparison.completions.iter().map(encode);
-            let (completions, scores): (Vec<Example>, Vec<f64>) = encoded
-                .zip(&comparison.scores)
-                .filter_map(|(example, &score)| Some((example?, score)))
-                .unzip();
+            let (mut completions, mut scores) = (Vec::new(), Vec::new());
+            let (mut n_too_long, mut n_without_tokens) = (0, 0);
+            for (completion, &score) in comparison.completions.iter().zip(&comparison.scores) {
+                let prompt = &comparison.prompt;
+                match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
+                    None => n_too_long += 1,
+                    // A tokenizer may have no id for a text.
+                    Some(example) if example.tokens.is_empty() => n_without_tokens += 1,
+                    Some(example) => {
+                        completions.push(example);
+                        scores.push(score);
+                    }
+                }
+            }
             let pairs = pairs(&scores);
-            if pairs.is_empty() {
-                data.n_dropped += 1;
+            if pairs.is_empty() && n_too_long > 0 {
+                data.report.too_long.push(row);
+            } else if pairs.is_empty() {
+                data.report.without_tokens.push(row);
             } else {
-                data.n_completions_dropped += comparison.completions.len() - completions.len();
+                if completions.iter().any(|example: &Example| example.n_cut > 0) {
+                    data.report.truncated.push(row);
+                }
+                data.completions_too_long.extend(std::iter::repeat_n(row, n_too_long));
+                data.completions_without_tokens.extend(std::iter::repeat_n(row, n_without_tokens));
                 data.rankings.push(Ranking { completions, pairs, row });
             }
+        }
+        if data.rankings.is_empty() && data.report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "comparisons", rows: comparisons.len() });
         }
         if data.rankings.is_empty() {
             return Err(Error::NothingFits { what: "comparisons", rows: comparisons.len(), max_seq_len });
         }
         Ok(data)
+    }
+
+    /// Comparisons that are encoded already, none of which was left out.
+    pub fn of(rankings: Vec<Ranking>) -> Self {
+        Self {
+            report: RowReport { n_rows: rankings.len(), ..RowReport::default() },
+            rankings,
+            demonstrations: Vec::new(),
+            completions_too_long: Vec::new(),
+            completions_without_tokens: Vec::new(),
+            demonstrations_report: RowReport::default(),
+        }
     }
 
     /// The same comparisons, with demonstrations to normalise the scores on. Those that do not fit are left out.
@@ -72,17 +101,25 @@ impl ComparisonDataset {
         max_seq_len: usize,
         overflow: Overflow,
     ) -> Result<Self, Error> {
-        let encode = |row: &Demonstration| {
-            let found =
-                template.encode_example(tokenizer, &row.prompt, &row.completion, max_seq_len, overflow);
-            found.filter(|example| !example.tokens.is_empty())
-        };
-        let encoded: Vec<Example> = demonstrations.iter().filter_map(encode).collect();
+        let mut report = RowReport { n_rows: demonstrations.len(), ..RowReport::default() };
+        let mut encoded = Vec::with_capacity(demonstrations.len());
+        for (row, Demonstration { prompt, completion }) in demonstrations.iter().enumerate() {
+            match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
+                None => report.too_long.push(row),
+                Some(example) if example.tokens.is_empty() => report.without_tokens.push(row),
+                Some(example) => {
+                    if example.n_cut > 0 {
+                        report.truncated.push(row);
+                    }
+                    encoded.push(example);
+                }
+            }
+        }
         if encoded.is_empty() {
             let rows = demonstrations.len();
             return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len });
         }
-        Ok(Self { demonstrations: encoded, ..self })
+        Ok(Self { demonstrations: encoded, demonstrations_report: report, ..self })
     }
 
     /// What a resumed run compares: that these are the same comparisons, by the same margins, and the same
@@ -163,6 +200,27 @@ mod tests {
         assert_eq!(row(56, Overflow::TruncatePrompt), 2);
     }
 
+    /// D9: the rows whose prompts were cut are known, as they are in SFT.
+    #[test]
+    fn comparisons_whose_prompts_were_cut_are_counted() {
+        let rows = [
+            Comparison::pair("p", "a", "b"),
+            Comparison::pair(&"p".repeat(40), "a", "b"),
+            Comparison::pair("p", &"c".repeat(40), "b"),
+        ];
+        let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+        let data =
+            ComparisonDataset::new(&rows, &tokenizer, &template, 32, Overflow::TruncatePrompt).unwrap();
+        let expected = RowReport { n_rows: 3, too_long: vec![2], truncated: vec![1], ..RowReport::default() };
+        assert_eq!((data.report.clone(), data.len()), (expected, 2));
+
+        let say = |prompt: &str| Demonstration { prompt: prompt.into(), completion: "c".into() };
+        let rows = [say("p"), say(&"p".repeat(40))];
+        let data = data.with_demonstrations(&rows, &tokenizer, &template, 32, Overflow::Drop).unwrap();
+        let expected = RowReport { n_rows: 2, too_long: vec![1], ..RowReport::default() };
+        assert_eq!(data.demonstrations_report, expected);
+    }
+
     #[test]
     fn a_completion_that_does_not_fit_is_left_out_of_its_comparison() {
         let long = "x".repeat(50);
@@ -172,7 +230,12 @@ mod tests {
             comparison(&["a", "b", &long], &[1.0, 1.0, 0.0]),
         ];
         let data = dataset(&rows, 32).unwrap();
-        assert_eq!((data.len(), data.n_dropped, data.n_completions_dropped), (1, 2, 1));
+        assert_eq!(data.len(), 1);
+        assert_eq!(data.report, RowReport { n_rows: 3, too_long: vec![1, 2], ..RowReport::default() });
+        assert_eq!(
+            (data.completions_too_long.as_slice(), data.completions_without_tokens.len()),
+            (&[0][..], 0)
+        );
         assert_eq!(data.rankings[0].pairs, [Pair { chosen: 0, rejected: 1, gap: 2.0 }]);
         assert!(matches!(dataset(&rows[1..2], 32), Err(Error::NothingFits { rows: 1, .. })));
     }

@@ -19,10 +19,12 @@
 //! # Ok::<(), temper_tokenizer::Error>(())
 //! ```
 
+mod accuracy;
 mod dataset;
 mod pairs;
 mod ranking;
 
+pub use accuracy::{accuracy, correctness};
 pub use dataset::ComparisonDataset;
 pub use pairs::ScorePairs;
 pub use ranking::{Pair, Ranking};

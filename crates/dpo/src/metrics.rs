@@ -1,7 +1,7 @@
 //! What a step and an evaluation report.
 
 use serde::Serialize;
-use temper_comparisons::Ranking;
+use temper_comparisons::{Ranking, correctness};
 use temper_train::Candidate;
 
 use crate::DpoConfig;
@@ -20,7 +20,7 @@ pub struct DpoMetrics {
     /// And of the rejected one's.
     #[serde(rename = "rewards/rejected")]
     pub rewards_rejected: f64,
-    /// Share of the pairs with the chosen reward strictly above: equal ones are wrong.
+    /// Share of the pairs with the chosen reward above: a tie, up to rounding, counts one half.
     #[serde(rename = "rewards/accuracies")]
     pub rewards_accuracies: f64,
     /// Mean of chosen minus rejected reward.
@@ -51,7 +51,7 @@ pub struct DpoEvaluation {
     /// And of the rejected one's.
     #[serde(rename = "eval_rewards/rejected")]
     pub rewards_rejected: f64,
-    /// Share of the pairs with the chosen reward strictly above: equal ones are wrong.
+    /// Share of the pairs with the chosen reward above: a tie, up to rounding, counts one half.
     #[serde(rename = "eval_rewards/accuracies")]
     pub rewards_accuracies: f64,
     /// Mean of chosen minus rejected reward.
@@ -81,11 +81,16 @@ pub(crate) struct Referred<'a> {
     pub(crate) ref_logprobs: &'a [f32],
 }
 
+/// How far two readings of the same log-probability may be apart, relative to its size, because they were computed in
+/// different batches. A margin is the difference of four of them, and one that is smaller than their rounding errors
+/// says nothing: in the first step, where the policy is its reference, every margin is like that.
+const ROUNDING: f64 = 2e-6;
+
 /// Sums over pairs, the chosen side first.
 #[derive(Default)]
 pub(crate) struct PairSums {
     n: usize,
-    n_correct: usize,
+    n_correct: f64,
     rewards: [f64; 2],
     logprobs: [f64; 2],
 }
@@ -99,7 +104,9 @@ impl PairSums {
             let sides = [pair.chosen, pair.rejected];
             let [chosen, rejected] = sides.map(reward);
             self.n += 1;
-            self.n_correct += usize::from(chosen > rejected);
+            let size: f64 =
+                sides.iter().map(|&i| f64::from(logprobs[i].abs() + row.ref_logprobs[i].abs())).sum();
+            self.n_correct += correctness(chosen - rejected, config.beta * ROUNDING * size);
             for (side, (i, reward)) in sides.into_iter().zip([chosen, rejected]).enumerate() {
                 self.rewards[side] += reward;
                 self.logprobs[side] += f64::from(logprobs[i]);
@@ -129,7 +136,7 @@ impl PairSums {
             loss,
             rewards_chosen: self.mean(chosen),
             rewards_rejected: self.mean(rejected),
-            rewards_accuracies: self.mean(self.n_correct as f64),
+            rewards_accuracies: self.mean(self.n_correct),
             rewards_margins: self.mean(chosen - rejected),
             logps_chosen: self.mean(logprobs[0]),
             logps_rejected: self.mean(logprobs[1]),
@@ -158,7 +165,7 @@ mod tests {
     use temper_comparisons::Pair;
 
     #[test]
-    fn means_are_over_pairs_and_equal_rewards_are_wrong() {
+    fn means_are_over_pairs_and_a_tie_counts_one_half() {
         let pair = |chosen, rejected| Pair { chosen, rejected, gap: 1.0 };
         let ranking =
             Ranking { completions: vec![], pairs: vec![pair(0, 1), pair(0, 2), pair(1, 2)], row: 0 };
@@ -172,6 +179,26 @@ mod tests {
         let found = sums.metrics(cost);
         assert_eq!((found.rewards_chosen, found.rewards_rejected, found.rewards_margins), (1.0, -1.0, 2.0));
         assert_eq!((found.logps_chosen, found.logps_rejected), (-8.0, -12.0));
-        assert_eq!(found.rewards_accuracies, 2.0 / 3.0);
+        assert_eq!(found.rewards_accuracies, 2.5 / 3.0);
+    }
+
+    /// Log-probabilities that differ in the last bits alone, as those of a policy and of itself in another batch.
+    #[test]
+    fn margins_of_rounding_are_ties() {
+        let ranking =
+            Ranking { completions: vec![], pairs: vec![Pair { chosen: 0, rejected: 1, gap: 1.0 }], row: 0 };
+        let check = |logprobs: [f32; 2], expected: f64| {
+            let row = Referred { ranking: &ranking, ref_logprobs: &[-120.0, -95.0] };
+            let mut sums = PairSums::default();
+            let cost = sums.add(&row, &logprobs, &DpoConfig::default());
+            assert_eq!(sums.metrics(cost).rewards_accuracies, expected, "{logprobs:?}");
+        };
+        let ulp = 120.0 * f32::EPSILON;
+        check([-120.0, -95.0], 0.5);
+        check([-120.0 - 2.0 * ulp, -95.0 + 2.0 * ulp], 0.5);
+        check([-120.0 + 2.0 * ulp, -95.0], 0.5);
+        // A hundredth of a nat is no rounding.
+        check([-119.99, -95.0], 1.0);
+        check([-120.01, -95.0], 0.0);
     }
 }

@@ -197,17 +197,24 @@ fn forward_backward(
     let device = policy.device().inner();
     let rankings: Vec<&Ranking> = rows.iter().map(|row| row.ranking).collect();
     let logprobs = completion_logprobs(policy, &rankings);
-    let data = logprobs.clone().inner().into_data();
-    let read = split(data.as_slice::<f32>().expect("the model computes in f32"), &rankings);
-    for (row, logprobs) in rows.iter().zip(&read) {
-        found.sums.add(row, logprobs, config);
-    }
     let ref_logprobs: Vec<f32> = rows.iter().flat_map(|row| row.ref_logprobs).copied().collect();
     let rewards =
-        implicit_rewards(logprobs, Tensor::from_data(ref_logprobs.as_slice(), &device), config.beta);
+        implicit_rewards(logprobs.clone(), Tensor::from_data(ref_logprobs.as_slice(), &device), config.beta);
     let loss = dpo_loss(rewards, &ScorePairs::of(&rankings, &device), config.label_smoothing) * share;
-    found.loss += loss.clone().into_scalar::<f64>();
-    Gradients::of(policy, loss)
+    let read = Tensor::cat(vec![loss.clone().inner(), logprobs.inner()], 0);
+    // A read waits for the device, so the backward pass is queued before the only one.
+    let gradients = Gradients::of(policy, loss);
+    let data = read.into_data();
+    let (loss, logprobs) = data
+        .as_slice::<f32>()
+        .expect("the model computes in f32")
+        .split_first()
+        .expect("the loss comes before the log-probabilities");
+    found.loss += f64::from(*loss);
+    for (row, logprobs) in rows.iter().zip(split(logprobs, &rankings)) {
+        found.sums.add(row, &logprobs, config);
+    }
+    gradients
 }
 
 fn save(

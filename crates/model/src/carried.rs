@@ -84,3 +84,58 @@ impl Carried {
         fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CausalLm, ModelConfig, Pooling, ScalarModel};
+    use burn::tensor::Device;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_hugging_face_directory_says_besides_its_shape_is_saved_with_the_model() {
+        let [from, to] = ["from", "to"].map(|name| {
+            let name = format!("temper-model-{}-carried-{name}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            fs::create_dir_all(&dir).unwrap();
+            dir
+        });
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        CausalLm::new(&config, &mut rng, &Device::flex()).save(&from, 3).unwrap();
+        let said = json!({"pad_token_id": 0, "bos_token_id": 1, "initializer_range": 0.15, "eos_token_id": [3, 7],
+                          "task_specific_params": {"text-generation": {"max_length": 50}}});
+        let written = |dir: &Path| -> Value {
+            serde_json::from_str(&fs::read_to_string(dir.join("config.json")).unwrap()).unwrap()
+        };
+        let mut json = written(&from);
+        json["dtype"] = "bfloat16".into();
+        json.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        fs::write(from.join("config.json"), json.to_string()).unwrap();
+        let generation = "{\n  \"eos_token_id\": [3, 7], \"temperature\": 0.7}";
+        fs::write(from.join("generation_config.json"), generation).unwrap();
+
+        let model = CausalLm::load(&from, &Device::flex()).unwrap();
+        let check = |dir: &Path| {
+            let found = written(dir);
+            for (key, value) in said.as_object().unwrap() {
+                assert_eq!(&found[key], value, "{key}");
+            }
+            assert_eq!(found["dtype"], Value::Null, "the numbers are written as float32");
+            assert_eq!(fs::read_to_string(dir.join("generation_config.json")).unwrap(), generation);
+        };
+        model.save(&to, 3).unwrap();
+        check(&to);
+        // A reward model starts from its backbone.
+        ScalarModel::new(model.transformer.clone(), Pooling::Last, &mut rng).save(&to, 3).unwrap();
+        check(&to);
+        assert_eq!(written(&to)["architectures"][0], "GPT2ForSequenceClassification");
+        // A tokenizer that ends otherwise has the last word.
+        model.save(&to, 5).unwrap();
+        assert_eq!(written(&to)["eos_token_id"], 5);
+        fs::remove_dir_all(from).unwrap();
+        fs::remove_dir_all(to).unwrap();
+    }
+}

@@ -371,7 +371,10 @@ mod tests {
         let norm = model.transformer.ln_f.as_mut().unwrap();
         norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
         let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
-        assert_eq!(error.to_string(), "the model computes numbers that are not finite, though its weights are");
+        assert_eq!(
+            error.to_string(),
+            "the model computes numbers that are not finite, though its weights are"
+        );
     }
 
     #[test]

@@ -254,6 +254,33 @@ mod tests {
         assert_eq!(found.as_slice::<f32>().unwrap(), [3.0, 8.0, 3.0]);
     }
 
+    /// It has no token of its own, and its neighbours must not lend it theirs.
+    #[test]
+    fn an_empty_completion_scores_as_its_prompt_does() {
+        let config = ModelConfig::preset("tiny").unwrap();
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+        let backbone = Backbone::new(&config, &mut rng, &Device::flex());
+        let scores = |model: &ScalarModel, completions: Vec<&[u32]>| {
+            let row = SharedPrompt { prompt: &[1, 70, 80, 2], completions };
+            let (batch, spans) = TokenBatch::shared_prompts(&[row], &Device::flex());
+            let scores = model.span_scores(&batch, &spans, &mut Dropout::off()).into_data();
+            scores.as_slice::<f32>().unwrap().to_vec()
+        };
+        for pooling in [Pooling::Last, Pooling::Mean] {
+            let model = ScalarModel::new(backbone.clone(), pooling, &mut rng);
+            let alone = scores(&model, vec![&[]])[0];
+            let between = scores(&model, vec![&[65, 66, 3], &[], &[67, 3], &[]]);
+            assert!(
+                (between[1] - alone).abs() < 2e-6 && (between[3] - alone).abs() < 2e-6,
+                "{between:?} {alone}"
+            );
+            assert!(
+                (between[0] - alone).abs() > 1e-3 && (between[2] - alone).abs() > 1e-3,
+                "{between:?} {alone}"
+            );
+        }
+    }
+
     #[test]
     fn completions_behind_a_shared_prompt_score_as_in_rows_of_their_own() {
         let config = ModelConfig::preset("tiny").unwrap();

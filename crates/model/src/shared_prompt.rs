@@ -18,7 +18,7 @@ pub struct SharedPrompt<'a> {
 pub struct Span {
     /// Row of the batch.
     pub row: usize,
-    /// Column of the first token.
+    /// Column of the first token; of an empty completion, the column after its prompt.
     pub start: usize,
     /// Number of tokens.
     pub len: usize,
@@ -53,10 +53,14 @@ impl TokenBatch {
     /// ```
     ///
     /// # Panics
-    /// If there is no row, or one without tokens.
+    /// If there is no row, or one without tokens, or an empty completion of an empty prompt.
     pub fn shared_prompts(rows: &[SharedPrompt<'_>], device: &Device) -> (Self, Vec<Span>) {
         let lens: Vec<usize> = rows.iter().map(SharedPrompt::len).collect();
         assert!(lens.iter().all(|&len| len > 0), "a row without tokens: {lens:?}");
+        let is_readable = |row: &SharedPrompt<'_>| {
+            !row.prompt.is_empty() || row.completions.iter().all(|completion| !completion.is_empty())
+        };
+        assert!(rows.iter().all(is_readable), "an empty completion of an empty prompt");
         let seq = *lens.iter().max().expect("a batch has at least one row");
         let batch = rows.len();
         let mut tokens = vec![0; batch * seq];
@@ -80,7 +84,9 @@ impl TokenBatch {
             let mut start = prompt_len;
             for completion in &shared.completions {
                 place(start, prompt_len, completion);
-                spans.push(Span { row, start, len: completion.len() });
+                // The column before an empty completion is read instead of it: that of the prompt's last token.
+                let start_of_span = if completion.is_empty() { prompt_len } else { start };
+                spans.push(Span { row, start: start_of_span, len: completion.len() });
                 start += completion.len();
             }
             // A pad sees itself, so that its softmax has something to divide by; nothing real sees it.

@@ -54,8 +54,16 @@ impl TargetLogits {
 
     /// How many targets are the most probable token.
     pub fn n_correct(&self) -> usize {
+        self.correct().into_scalar::<f64>() as usize
+    }
+
+    /// [`TargetLogits::n_correct`] before it is read, off the tape, to be read together with other numbers.
+    ///
+    /// # Shapes
+    /// - output: `[1]`; exact up to 2²⁴ tokens, which no pass has
+    pub fn correct(&self) -> Tensor<1> {
         let best = self.logits.clone().inner().argmax(1).squeeze_dim::<1>(1);
-        best.equal(self.targets.clone()).int().sum().into_scalar::<i64>() as usize
+        best.equal(self.targets.clone()).float().sum()
     }
 
     /// [`nll`] of these.

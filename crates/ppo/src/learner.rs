@@ -113,6 +113,13 @@ impl Learner {
         self.average.clone().unwrap_or_else(|| self.policy.lm.valid())
     }
 
+    /// Refuses to release a policy or a critic whose numbers are not finite on some rows: the last update may diverge,
+    /// and no later loss tells.
+    pub(crate) fn check_finite(&self, rows: &[&[u32]]) -> Result<(), Error> {
+        self.released().check_finite(rows)?;
+        Ok(self.critic.as_ref().map_or(Ok(()), |critic| critic.check_finite(rows))?)
+    }
+
     /// PPO epochs over shuffled minibatches of one rollout, until the policy is too far from the one that sampled.
     pub(crate) fn update(
         &mut self,

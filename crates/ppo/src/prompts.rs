@@ -1,7 +1,7 @@
 //! Prompts as token rows.
 
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Prompt, fingerprint_rows};
+use temper_train::{Prompt, RowReport, fingerprint_rows};
 
 use crate::Error;
 
@@ -19,10 +19,15 @@ pub struct EncodedPrompt {
 pub struct PromptDataset {
     /// The prompts that leave room for an answer.
     pub prompts: Vec<EncodedPrompt>,
-    /// How many were dropped: they leave no room, or have no token to start from.
-    pub n_dropped: usize,
-    /// How many lost tokens on their left to leave room for an answer.
-    pub n_truncated: usize,
+    /// What became of the others.
+    pub report: RowReport,
+}
+
+impl From<Vec<EncodedPrompt>> for PromptDataset {
+    fn from(prompts: Vec<EncodedPrompt>) -> Self {
+        let report = RowReport { n_rows: prompts.len(), ..RowReport::default() };
+        Self { prompts, report }
+    }
 }
 
 impl PromptDataset {
@@ -39,29 +44,36 @@ impl PromptDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let mut n_truncated = 0;
-        let mut encode = |prompt: &Prompt| {
+        let mut report = RowReport { n_rows: prompts.len(), ..RowReport::default() };
+        let mut encode = |(i, prompt): (usize, &Prompt)| {
             let text = prompt.prompt.clone();
             let tokens = template.encode_prompt(tokenizer, &text);
-            let tokens = match overflow {
+            if tokens.is_empty() {
                 // A tokenizer may have no id for a text; cutting would not give it one.
-                _ if tokens.is_empty() => None,
-                _ if tokens.len() <= max_prompt_len => Some(tokens),
+                report.without_tokens.push(i);
+                return None;
+            }
+            if tokens.len() <= max_prompt_len {
+                return Some(EncodedPrompt { text, tokens });
+            }
+            let cut = match overflow {
                 Overflow::Drop => None,
                 Overflow::TruncatePrompt => {
-                    let cut = template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok();
-                    n_truncated += usize::from(cut.is_some());
-                    cut
+                    template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok()
                 }
             };
-            Some(EncodedPrompt { text, tokens: tokens? })
+            if cut.is_some() {
+                report.truncated.push(i)
+            } else {
+                report.too_long.push(i)
+            }
+            Some(EncodedPrompt { text, tokens: cut? })
         };
-        let encoded: Vec<EncodedPrompt> = prompts.iter().filter_map(&mut encode).collect();
+        let encoded: Vec<EncodedPrompt> = prompts.iter().enumerate().filter_map(&mut encode).collect();
         if encoded.is_empty() {
             return Err(Error::NothingFits { rows: prompts.len(), max_prompt_len });
         }
-        let n_dropped = prompts.len() - encoded.len();
-        Ok(Self { prompts: encoded, n_dropped, n_truncated })
+        Ok(Self { prompts: encoded, report })
     }
 
     /// What a resumed run compares: that these are the same prompts.
@@ -90,9 +102,11 @@ mod tests {
     #[test]
     fn d9_a_long_prompt_is_dropped_and_counted_or_loses_its_left() {
         let dropped = dataset(&["hi", "too long"], 4, Overflow::Drop).unwrap();
-        assert_eq!((dropped.prompts.len(), dropped.n_dropped, dropped.n_truncated), (1, 1, 0));
+        assert_eq!(dropped.prompts.len(), 1);
+        assert_eq!(dropped.report, RowReport { n_rows: 2, too_long: vec![1], ..RowReport::default() });
         let cut = dataset(&["hi", "too long"], 4, Overflow::TruncatePrompt).unwrap();
-        assert_eq!((cut.prompts.len(), cut.n_dropped, cut.n_truncated), (2, 0, 1));
+        assert_eq!(cut.prompts.len(), 2);
+        assert_eq!(cut.report, RowReport { n_rows: 2, truncated: vec![1], ..RowReport::default() });
         assert_eq!(cut.prompts[1].tokens, [1, 110 + 4, 103 + 4, 2], "`ng` between the template's tokens");
         let error = dataset(&["too long"], 4, Overflow::Drop).unwrap_err();
         assert_eq!(

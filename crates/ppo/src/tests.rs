@@ -470,7 +470,7 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let models =
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::None };
     let text = crate::Text { tokenizer: &tokenizer, template: &template };
-    let prompts = crate::PromptDataset { prompts: prompts(2), n_dropped: 0, n_truncated: 0 };
+    let prompts = crate::PromptDataset::from(prompts(2));
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
@@ -562,7 +562,7 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
     let mut config = PpoConfig { batch_size, ..config() };
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
-    let prompts = crate::PromptDataset { prompts: vec![one; 8], n_dropped: 0, n_truncated: 0 };
+    let prompts = crate::PromptDataset::from(vec![one; 8]);
     let mut answers = Vec::new();
     let mut score = |samples: &[Sample<'_>]| {
         answers.extend(samples.iter().map(|sample| sample.completion_tokens.to_vec()));
@@ -602,7 +602,7 @@ fn prompts_without_room_for_a_whole_answer_are_refused() {
     let text = crate::Text { tokenizer: &tokenizer, template: &template };
     // Contexts of 32 tokens, answers of 6.
     let long = |len| EncodedPrompt { text: String::new(), tokens: vec![4; len] };
-    let prompts = crate::PromptDataset { prompts: vec![long(26), long(27)], n_dropped: 0, n_truncated: 0 };
+    let prompts = crate::PromptDataset::from(vec![long(26), long(27)]);
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "prompt 2 has 27 tokens: with 6 new ones it does not fit into 32");

@@ -185,6 +185,8 @@ pub fn train<'a>(
             return Ok(learner.released());
         }
     }
+    let rows: Vec<&[u32]> = prompts.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
+    learner.check_finite(&rows)?;
     run.save_final(|dir| learner.save(dir, text, None))?;
     Ok(learner.released())
 }

@@ -40,7 +40,7 @@ pub struct OrderBucket {
     pub chosen: &'static str,
     /// How many.
     pub pairs: usize,
-    /// Share of them in the right order: equal scores are wrong.
+    /// Share of them in the right order: a tie counts one half.
     pub accuracy: f64,
 }
 
@@ -53,7 +53,7 @@ pub struct Bucket {
     pub to: f64,
     /// How many.
     pub pairs: usize,
-    /// Share of them in the right order: equal scores are wrong.
+    /// Share of them in the right order: a tie counts one half.
     pub accuracy: f64,
 }
 
@@ -154,7 +154,7 @@ pub fn examine(data: &RewardDataset, found: &RewardEvaluation) -> RewardDetails 
 }
 
 fn accuracy(pairs: &[&Judged]) -> f64 {
-    pairs.iter().filter(|pair| pair.margin() > 0.0).count() as f64 / pairs.len() as f64
+    temper_comparisons::accuracy(pairs.iter().map(|pair| pair.margin()))
 }
 
 /// Equally full buckets, the lowest values first. Equal values stay together, so there may be fewer.
@@ -254,6 +254,7 @@ mod tests {
     const NUMPY: [f64; 4] = [0.656_25, -0.078_125, 1.240_368_164_535_735_8, 0.552_194_843_079_147_6];
 
     /// By hand: 2 to 4 tokens, 3 to 9 and 8 to 16 are shorter, 20 to 19 is within a tenth, 10 to 3 and 30 to 12 longer.
+    /// Of the three about equal ones one is a tie.
     #[test]
     fn a_tenth_of_the_longer_one_is_about_equal() {
         let found = details(&LENS, &SCORES).eval_by_length_order;
@@ -261,7 +262,7 @@ mod tests {
         let third = 1.0 / 3.0;
         assert_eq!(
             found,
-            [bucket("shorter", 3, 2.0 * third), bucket("equal", 3, third), bucket("longer", 2, 1.0)]
+            [bucket("shorter", 3, 2.0 * third), bucket("equal", 3, 0.5), bucket("longer", 2, 1.0)]
         );
         assert_eq!(details(&[[9, 8]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "equal");
         assert_eq!(details(&[[9, 7]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "longer");
@@ -275,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2, of which only the two of 1.25 and that of 0 are not right.
+    /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2, of which the two of 1.25 are wrong and that of 0 is a tie.
     #[test]
     fn confidence_comes_in_quartiles_with_what_the_model_expects() {
         let found = details(&LENS, &SCORES).eval_by_confidence;
@@ -284,7 +285,7 @@ mod tests {
         // The two of 1.25 stand on both sides of the middle and stay together.
         assert_eq!(
             spans,
-            [(0.0, 0.125, 2, 0.5), (0.75, 1.25, 3, 1.0 / 3.0), (2.0, 2.0, 1, 1.0), (2.5, 3.0, 2, 1.0)]
+            [(0.0, 0.125, 2, 0.75), (0.75, 1.25, 3, 1.0 / 3.0), (2.0, 2.0, 1, 1.0), (2.5, 3.0, 2, 1.0)]
         );
         // σ(0) = 1/2, σ(0.125) = 0.531209373; σ(2) = 0.880797078.
         assert!((found[0].expected - (0.5 + 0.531_209_373) / 2.0).abs() < 1e-8, "{found:?}");

@@ -41,7 +41,7 @@ pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, exami
 pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
 pub use score::score;
-pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs};
+pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs, accuracy};
 pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 

@@ -1,5 +1,7 @@
 //! The level and the scale of a reward model's scores, which comparisons leave open.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use temper_model::ScalarModel;
 use temper_tokenizer::Example;
@@ -20,6 +22,16 @@ pub enum Normalize {
     MeanStd,
 }
 
+impl fmt::Display for Normalize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Mean => "mean",
+            Self::MeanStd => "mean_std",
+        })
+    }
+}
+
 /// How demonstrations scored before.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Level {
@@ -34,7 +46,8 @@ pub struct Level {
 /// A model that is normalised on `demonstrations`, and how they scored before.
 ///
 /// Gain and bias become part of its head: they hold wherever the model scores, and a critic that starts as the model
-/// inherits them. Where all demonstrations score the same there is no scale to go by, and the gain stays 1.
+/// inherits them. Where all demonstrations score alike there is no scale to go by, and the gain stays 1; see
+/// [`Level::has_scale`].
 ///
 /// # Panics
 /// If there are no demonstrations.
@@ -50,6 +63,15 @@ pub fn normalized(
     (model.rescaled(gain, shift), level)
 }
 
+impl Level {
+    /// Whether the demonstrations differ in score by more than rounding does: only then can they set a scale.
+    pub fn has_scale(&self) -> bool {
+        /// Rounding errors of f32 scores, relative to their size.
+        const ROUNDING: f64 = 1e-6;
+        self.std > ROUNDING * self.mean.abs().max(self.std)
+    }
+}
+
 fn level(scores: &[f32]) -> Level {
     let n = scores.len() as f64;
     let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / n;
@@ -61,7 +83,7 @@ fn level(scores: &[f32]) -> Level {
 fn correction(level: Level, how: Normalize) -> (f64, f64) {
     let gain = match how {
         Normalize::None => return (1.0, 0.0),
-        Normalize::MeanStd if level.std > 0.0 => 1.0 / level.std,
+        Normalize::MeanStd if level.has_scale() => 1.0 / level.std,
         Normalize::Mean | Normalize::MeanStd => 1.0,
     };
     (gain, -gain * level.mean)
@@ -84,7 +106,10 @@ mod tests {
         assert_eq!(correction(found, Normalize::Mean), (1.0, -3.0));
         let (gain, shift) = correction(found, Normalize::MeanStd);
         assert!((gain - 0.6123724357).abs() < 1e-9 && (shift + 1.8371173071).abs() < 1e-9);
-        assert_eq!(correction(Level { mean: 2.0, std: 0.0 }, Normalize::MeanStd), (1.0, -2.0));
+        for std in [0.0, 2e-7] {
+            assert_eq!(correction(Level { mean: 2.0, std }, Normalize::MeanStd), (1.0, -2.0));
+        }
+        assert!(Level { mean: 0.0, std: 1e-9 }.has_scale() && !Level { mean: 0.0, std: 0.0 }.has_scale());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use serde::Serialize;
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, Text};
@@ -12,8 +13,8 @@ use temper_train::{
 };
 
 use crate::{
-    Error, Level, Normalize, Ranking, RewardConfig, RewardDataset, ScorePairs, normalized, ranking_loss,
-    score,
+    Error, Level, Normalize, Ranking, RewardConfig, RewardDataset, ScorePairs, accuracy, normalized,
+    ranking_loss, score,
 };
 
 /// One line of `metrics.jsonl`, under TRL's names.
@@ -23,7 +24,7 @@ pub struct RewardMetrics {
     pub epoch: f64,
     /// Mean over the batch's comparisons of the mean over their pairs, in nats.
     pub loss: f64,
-    /// Share of the batch's pairs with the chosen side strictly above: equal scores are wrong.
+    /// Share of the batch's pairs with the chosen side above: a tie counts one half.
     pub accuracy: f64,
     /// Mean over the pairs of chosen minus rejected score.
     pub margin: f64,
@@ -44,11 +45,12 @@ pub struct RewardMetrics {
 /// How well a reward model orders held-out comparisons.
 #[derive(Clone, Debug, Serialize)]
 pub struct RewardEvaluation {
-    /// Mean over all pairs of −log σ of the margin, in nats.
+    /// Mean over comparisons of the mean over their pairs of −log σ of the margin, in nats: what is learned, without
+    /// the settings `margin` and `center`.
     pub eval_loss: f64,
-    /// Share of pairs in the right order: equal scores are wrong.
+    /// Share of all pairs in the right order: a tie counts one half.
     pub eval_accuracy: f64,
-    /// Mean of chosen minus rejected score.
+    /// Mean over all pairs of chosen minus rejected score.
     pub eval_margin: f64,
     /// Pairs judged.
     pub eval_pairs: usize,
@@ -123,7 +125,7 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, config.training.batch_size);
+            let found = evaluate(&model, eval_data, comparisons_at_once(config));
             require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
@@ -146,6 +148,9 @@ pub fn train(
     final_model.check_finite(&rows)?;
     if let Some(level) = &level {
         run.log_evaluation(step, level)?;
+        if config.normalize == Normalize::MeanStd && !level.has_scale() {
+            run.warn("all demonstrations score alike, so only the mean of the scores was normalised");
+        }
     }
     if let Err(error) = run.save_final(|dir| save(dir, &final_model, text, None)) {
         // What stood in the way can be moved, and nothing need be trained again. A resume from here would log the
@@ -168,29 +173,40 @@ fn released(
     if data.demonstrations.is_empty() || config.normalize == Normalize::None {
         return (model, None);
     }
-    let size = 2 * config.training.batch_size;
+    let size = COMPLETIONS * comparisons_at_once(config);
     let (model, level) = normalized(model, &data.demonstrations, config.normalize, size);
     (model, Some(level))
 }
 
-/// Order of held-out comparisons by the model's scores.
+/// Every comparison has this many completions or more.
+const COMPLETIONS: usize = 2;
+
+/// Comparisons of one forward pass outside of an update: no more than in one.
+fn comparisons_at_once(config: &RewardConfig) -> usize {
+    config.training.microbatch(config.training.batch_size)
+}
+
+/// Order of held-out comparisons by the model's scores, `batch_size` comparisons of two completions at a time. Longer
+/// comparisons take as many completions at once.
 pub fn evaluate(model: &ScalarModel, data: &RewardDataset, batch_size: usize) -> RewardEvaluation {
     let examples: Vec<&Example> = data.rankings.iter().flat_map(|ranking| &ranking.completions).collect();
-    let scores = score(model, &examples, 2 * batch_size);
+    let scores = score(model, &examples, COMPLETIONS * batch_size);
     let mut rest = scores.as_slice();
     let mut margins = Vec::new();
+    // softplus(−margin), written so that neither end overflows.
+    let cost = |margin: f64| (-margin).max(0.0) + (-margin.abs()).exp().ln_1p();
+    let mut loss = 0.0;
     for ranking in &data.rankings {
         let (scores, others) = rest.split_at(ranking.completions.len());
+        loss += ranking.margins(scores).map(cost).sum::<f64>() / ranking.pairs.len() as f64;
         margins.extend(ranking.margins(scores).map(|margin| (ranking.row, margin)));
         rest = others;
     }
-    let n = margins.len() as f64;
-    let mean = |f: fn(f64) -> f64| margins.iter().map(|(_, margin)| f(*margin)).sum::<f64>() / n;
+    let of_pairs = || margins.iter().map(|(_, margin)| *margin);
     RewardEvaluation {
-        // softplus(−margin), written so that neither end overflows.
-        eval_loss: mean(|margin| (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()),
-        eval_accuracy: mean(|margin| f64::from(u8::from(margin > 0.0))),
-        eval_margin: mean(|margin| margin),
+        eval_loss: loss / data.len() as f64,
+        eval_accuracy: accuracy(of_pairs()),
+        eval_margin: of_pairs().sum::<f64>() / margins.len() as f64,
         eval_pairs: margins.len(),
         margins,
         scores,
@@ -214,7 +230,7 @@ impl BatchScores {
         RewardMetrics {
             epoch: 0.0,
             loss: self.loss,
-            accuracy: self.margins.iter().filter(|&&margin| margin > 0.0).count() as f64 / n_pairs,
+            accuracy: accuracy(self.margins.iter().copied()),
             margin: self.margins.iter().sum::<f64>() / n_pairs,
             mean_reward: scores().sum::<f64>() / self.scores.len() as f64,
             min_reward: scores().fold(f64::INFINITY, f64::min),
@@ -270,17 +286,25 @@ fn forward_backward(
         rankings.iter().flat_map(|ranking| ranking.rows(model.config().d_model)).collect();
     let (batch, spans) = TokenBatch::shared_prompts(&rows, &device);
     let scores = model.span_scores(&batch, &spans, &mut Dropout::off());
-    let data = scores.clone().inner().into_data();
-    let mut rest = data.as_slice::<f32>().expect("the model computes in f32");
+    let pairs = ScorePairs::of(rankings, &device);
+    let loss = ranking_loss(scores.clone(), &pairs, config.margin, config.center) * share;
+    let read = Tensor::cat(vec![loss.clone().inner(), scores.inner()], 0);
+    // A read waits for the device, so the backward pass is queued before the only one.
+    let gradients = Gradients::of(model, loss);
+    let data = read.into_data();
+    let (loss, mut rest) = data
+        .as_slice::<f32>()
+        .expect("the model computes in f32")
+        .split_first()
+        .expect("the loss comes before the scores");
+    found.loss += f64::from(*loss);
     found.scores.extend(rest);
     for ranking in rankings {
         let (scores, others) = rest.split_at(ranking.completions.len());
         found.margins.extend(ranking.margins(scores));
         rest = others;
     }
-    let loss = ranking_loss(scores, &ScorePairs::of(rankings, &device), config.margin, config.center) * share;
-    found.loss += loss.clone().into_scalar::<f64>();
-    Gradients::of(model, loss)
+    gradients
 }
 
 fn save(
@@ -303,4 +327,55 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
     model.config().check_context(context)?;
     let step = load_progress(dir, optimizer, &model)?;
     Ok((model, step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_train::{Comparison, Seed};
+
+    #[test]
+    fn an_evaluation_takes_as_many_comparisons_at_once_as_an_update() {
+        let mut config = RewardConfig::default();
+        config.training.batch_size = 64;
+        assert_eq!(comparisons_at_once(&config), 64);
+        config.training.microbatch_size = 4;
+        assert_eq!(comparisons_at_once(&config), 4);
+    }
+
+    /// A ranking of three weighs as much as a pair in the loss, as in training; in the accuracy its three pairs do.
+    #[test]
+    fn the_evaluation_loss_is_that_of_training_and_the_accuracy_is_over_pairs() {
+        let row = |completions: &[&str], scores: &[f64]| Comparison {
+            prompt: "Say".into(),
+            completions: completions.iter().map(|&completion| completion.into()).collect(),
+            scores: scores.into(),
+        };
+        let rows = [row(&["yes", "no", "well"], &[2.0, 1.0, 0.0]), row(&["a", "bcd"], &[1.0, 0.0])];
+        let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+        let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+        let preset = ModelConfig::preset("tiny").unwrap();
+        let backbone = Backbone::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));
+        let found = evaluate(&model, &data, 8);
+        let cost = |a: usize, b: usize| f64::from(found.scores[b] - found.scores[a]).exp().ln_1p();
+        let expected = f64::midpoint((cost(0, 1) + cost(0, 2) + cost(1, 2)) / 3.0, cost(3, 4));
+        assert!((found.eval_loss - expected).abs() < 1e-9, "{} {expected}", found.eval_loss);
+        let right = found.margins.iter().filter(|(_, margin)| *margin > 0.0).count();
+        assert_eq!((found.eval_accuracy, found.eval_pairs), (right as f64 / 4.0, 4));
+
+        let rankings: Vec<&Ranking> = data.rankings.iter().collect();
+        let mut trained = BatchScores::default();
+        forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0, &mut trained);
+        assert!((trained.loss - found.eval_loss).abs() < 1e-6, "{} {}", trained.loss, found.eval_loss);
+    }
+
+    #[test]
+    fn a_tie_counts_one_half_in_the_accuracy_of_a_step() {
+        let found = BatchScores { loss: 0.0, scores: vec![0.0; 4], margins: vec![0.0, 1.0] };
+        assert_eq!(found.into_metrics().accuracy, 0.75);
+    }
 }

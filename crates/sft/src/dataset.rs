@@ -1,7 +1,7 @@
 //! Demonstrations as token rows.
 
 use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer, encode_text};
-use temper_train::{Demonstration, Lesson, fingerprint_rows};
+use temper_train::{Demonstration, Lesson, RowReport, fingerprint_rows};
 
 use crate::loss::n_targets;
 
@@ -10,10 +10,8 @@ use crate::loss::n_targets;
 pub struct SftDataset {
     /// The examples that fit.
     pub examples: Vec<Example>,
-    /// How many were dropped: they did not fit, or have no token to learn.
-    pub n_dropped: usize,
-    /// How many lost a part of their prompt to fit.
-    pub n_truncated: usize,
+    /// Which of the given rows were left out or lost a part of their prompt.
+    pub report: RowReport,
 }
 
 impl SftDataset {
@@ -23,7 +21,8 @@ impl SftDataset {
     /// never teaches a false end (D9).
     ///
     /// # Errors
-    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the template's special tokens may be unknown to the
+    /// tokenizer.
     pub fn new(
         demonstrations: &[Demonstration],
         tokenizer: &Tokenizer,
@@ -48,26 +47,44 @@ impl SftDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let encode = |lesson: &Lesson| {
-            let mut rows = match lesson {
-                Lesson::Demonstration(d) => template
+        let encode = |lesson: &Lesson| -> Vec<Example> {
+            match lesson {
+                Lesson::Demonstration(d) | Lesson::Chosen(d) => template
                     .encode_example(tokenizer, &d.prompt, &d.completion, max_seq_len, overflow)
                     .into_iter()
                     .collect(),
                 Lesson::PlainText(plain) => encode_text(tokenizer, &plain.text, max_seq_len),
-            };
-            // A tokenizer may have no id for a text, and the mean over no token is not a number.
-            rows.retain(|example| n_targets(example) > 0);
-            rows
+            }
         };
-        let encoded: Vec<Vec<Example>> = lessons.iter().map(encode).collect();
-        let n_dropped = encoded.iter().filter(|rows| rows.is_empty()).count();
-        let examples: Vec<Example> = encoded.into_iter().flatten().collect();
+        let mut examples = Vec::with_capacity(lessons.len());
+        let mut report = RowReport { n_rows: lessons.len(), ..RowReport::default() };
+        for (row, lesson) in lessons.iter().enumerate() {
+            let mut encoded = encode(lesson);
+            let is_too_long = encoded.is_empty() && !matches!(lesson, Lesson::PlainText(_));
+            // A tokenizer may have no id for a text, and the mean over no token is not a number.
+            encoded.retain(|example| n_targets(example) > 0);
+            if is_too_long {
+                report.too_long.push(row);
+            } else if encoded.is_empty() {
+                report.without_tokens.push(row);
+            } else if encoded.iter().any(|example| example.n_cut > 0) {
+                report.truncated.push(row);
+            }
+            examples.extend(encoded);
+        }
+        if examples.is_empty() && report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "examples", rows: lessons.len() });
+        }
         if examples.is_empty() {
             return Err(Error::NothingFits { what: "examples", rows: lessons.len(), max_seq_len });
         }
-        let n_truncated = examples.iter().filter(|example| example.n_cut > 0).count();
-        Ok(Self { examples, n_dropped, n_truncated })
+        Ok(Self { examples, report })
+    }
+
+    /// Examples that are encoded already, none of which was left out.
+    pub fn of(examples: Vec<Example>) -> Self {
+        let report = RowReport { n_rows: examples.len(), ..RowReport::default() };
+        Self { examples, report }
     }
 
     /// What a resumed run compares: that these are the same examples.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
@@ -113,7 +114,8 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, config.training.batch_size);
+            let rows_at_once = config.training.microbatch(config.training.batch_size);
+            let found = evaluate(&model, eval_data, rows_at_once);
             require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
             if config.training.keep_best {
@@ -139,7 +141,7 @@ pub fn train(
     Ok(model)
 }
 
-/// Loss and token accuracy over held-out examples.
+/// Loss and token accuracy over held-out examples, `batch_size` of them in one forward pass.
 pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEvaluation {
     let model = model.valid();
     let device = model.device();
@@ -149,8 +151,9 @@ pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEv
         let part = |examples: &[Example]| {
             let examples: Vec<&Example> = examples.iter().collect();
             let found = completion_logits(&model, &examples, &device, &mut Dropout::off());
-            let (targets, correct) = (found.n_targets(), found.n_correct());
-            (sft_loss(found.logits, found.targets).into_scalar::<f64>() * targets as f64, correct, targets)
+            let (targets, correct) = (found.n_targets(), found.correct());
+            let (loss, correct) = read(Tensor::cat(vec![sft_loss(found.logits, found.targets), correct], 0));
+            (loss * targets as f64, correct, targets)
         };
         examples.chunks(batch_size).map(part).collect::<Vec<_>>()
     });
@@ -189,11 +192,15 @@ fn accumulate(
         let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
         for micro in rows.chunks(size) {
             let found = completion_logits(&model, micro, &device.clone().inner(), &mut dropout);
-            correct += found.n_correct();
+            let n_correct = found.correct();
             let weight = found.n_targets() as f64 / n as f64;
             let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
-            loss += weighted.clone().into_scalar::<f64>();
+            let numbers = Tensor::cat(vec![weighted.clone().inner(), n_correct], 0);
+            // A read waits for the device, so the backward pass is queued before the only one.
             gradients.add(Gradients::of(&model, weighted));
+            let (micro_loss, micro_correct) = read(numbers);
+            loss += micro_loss;
+            correct += micro_correct;
         }
         (loss, correct, gradients)
     });
@@ -204,6 +211,13 @@ fn accumulate(
         optimizer.add(gradients);
     }
     (loss, correct as f64 / n as f64)
+}
+
+/// A loss and a count of tokens, in one transfer: `[2]`.
+fn read(numbers: Tensor<1>) -> (f64, usize) {
+    let data = numbers.into_data();
+    let numbers = data.as_slice::<f32>().expect("the model computes in f32");
+    (f64::from(numbers[0]), numbers[1] as usize)
 }
 
 fn save(
@@ -226,4 +240,52 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
     model.config().check_context(context)?;
     let step = load_progress(dir, optimizer, &model)?;
     Ok((model, step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use temper_model::ModelConfig;
+    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_train::{Demonstration, Event, TrainingConfig};
+
+    /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
+    #[test]
+    fn an_evaluation_takes_as_many_rows_at_once_as_an_update() {
+        let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+        let row = |i: usize| Demonstration {
+            prompt: format!("say {i}"),
+            completion: "a word or two ".repeat(i % 7 + 1),
+        };
+        let rows: Vec<Demonstration> = (0..40).map(row).collect();
+        let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+        let preset = ModelConfig::preset("tiny").unwrap();
+        let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let text = Text { tokenizer: &tokenizer, template: &template };
+        let evaluated = |microbatch_size| {
+            let training = TrainingConfig {
+                microbatch_size,
+                max_steps: 1,
+                learning_rate: 1e-9,
+                batch_size: 20,
+                ..SftConfig::default().training
+            };
+            let config = SftConfig { training, dropout: false, ..SftConfig::default() };
+            let (tell, told) = std::sync::mpsc::channel();
+            let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
+                if let Event::Evaluated { metrics, .. } = event {
+                    tell.send(metrics["eval_loss"].as_f64().unwrap()).unwrap();
+                }
+            });
+            let trained = train(&config, model(), text, &data, Some(&data), &mut run).unwrap();
+            let logged = told.recv().unwrap();
+            (logged, [1, 20].map(|size| evaluate(&trained, &data, size).eval_loss))
+        };
+        let (logged, [one_at_a_time, whole]) = evaluated(1);
+        assert_ne!(one_at_a_time, whole, "the last bits tell");
+        assert_eq!(logged, one_at_a_time);
+        let (logged, [_, whole]) = evaluated(0);
+        assert_eq!(logged, whole);
+    }
 }

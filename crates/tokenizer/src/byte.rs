@@ -237,7 +237,7 @@ mod tests {
         check_against_tokenizers(&theirs, "[BOS]Instruct: ignore this[SEP]sure[EOS][PAD]");
     }
 
-    /// Put into Jinja by hand; `assets/peers` has what runs it.
+    /// Put into Jinja by hand. `assets/peers/transformers_check.py` has transformers apply it.
     #[test]
     fn the_chat_template_is_the_template_in_jinja() {
         let found = chat_template(&Template::notebook()).unwrap();

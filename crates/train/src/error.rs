@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::format::Format;
+
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -93,13 +95,59 @@ pub enum Error {
         /// Which column is wrong, and how.
         message: String,
     },
-    /// A data file has no usable row.
-    #[error("{}: no rows{}", path.display(), skipped_note(*skipped))]
+    /// A data file has no row.
+    #[error("{}: no rows", path.display())]
     NoRows {
         /// The data file.
         path: PathBuf,
-        /// How many bad rows were skipped in it.
-        skipped: usize,
+    },
+    /// A data file has rows, but none that can be used.
+    #[error("{first}{}", none_of(*n_rows))]
+    NoGoodRow {
+        /// What is wrong with the first one.
+        first: Box<Error>,
+        /// How many rows there are.
+        n_rows: usize,
+        /// What to do about a file like this.
+        advice: String,
+    },
+    /// A data file that begins as a JSON array but is not one.
+    #[error("{}:{line}: broken JSON: {message} (column {column})", path.display())]
+    BrokenArray {
+        /// The data file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column, as the JSON parser counts it.
+        column: usize,
+        /// What the JSON parser said.
+        message: String,
+    },
+    /// A data file of a format that is not read.
+    #[error("{} is {format}; Temper reads JSON lines and JSON arrays, also gzipped", path.display())]
+    OtherFormat {
+        /// The data file.
+        path: PathBuf,
+        /// What it is.
+        format: Format,
+    },
+    /// Data is given as something that is not a file.
+    #[error("cannot read {}: it is {kind}, and data must be a file", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A gzipped file holds more than any text would.
+    #[error("cannot unpack {}: its {packed} bytes unpack to more than {limit}", path.display())]
+    UnpacksTooFar {
+        /// The data file.
+        path: PathBuf,
+        /// Its size in bytes.
+        packed: u64,
+        /// How many bytes it may unpack to.
+        limit: u64,
     },
     /// A file of settings or state is larger than any such file.
     #[error("{} has more than {limit} bytes", path.display())]
@@ -353,18 +401,26 @@ impl fmt::Display for Fault {
 impl Error {
     /// What the user can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
-        let hint = match self {
+        let hint: &str = match self {
+            Error::Io { action: "unpack", .. } => "the file is damaged or not whole: copy it again",
             Error::Io { source, .. } => return io_hint(source),
+            Error::NoGoodRow { advice, .. } => advice,
+            Error::BrokenArray { .. } => {
+                "the file is a JSON array, which can only be read as a whole: fix this place, or save its rows as \
+                 JSON lines"
+            }
+            Error::OtherFormat { path, format } => return Some(format.advice(path)),
+            Error::NotAFile { .. } => "give a file; what a pipe or a device gives must be saved in one first",
+            Error::UnpacksTooFar { .. } => {
+                "no text can be packed as much as that; if it is what you want, unpack it with `gunzip` first"
+            }
             Error::InvalidUtf8 { .. } => {
                 "save the file as UTF-8, or leave such rows out with `--skip-bad-rows`"
             }
             Error::BrokenJson { .. } | Error::NotAnObject { .. } | Error::BadRow { .. } => {
                 "fix the row, or leave such rows out with `--skip-bad-rows`"
             }
-            Error::NoRows { skipped: 0, .. } => {
-                "the file must hold JSON lines or a JSON array, one object per row"
-            }
-            Error::NoRows { .. } => "run without `--skip-bad-rows` to see what is wrong with the first one",
+            Error::NoRows { .. } => "the file must hold JSON lines or a JSON array, one object per row",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
             Error::NonFinite { .. } | Error::NonFiniteLoss { .. } | Error::NonFiniteResult { .. } => {
                 NOT_FINITE_HINT
@@ -429,8 +485,8 @@ fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
 }
 
-fn skipped_note(skipped: usize) -> String {
-    if skipped == 0 { String::new() } else { format!(" left, {skipped} bad ones were skipped") }
+fn none_of(n_rows: usize) -> String {
+    if n_rows == 1 { String::new() } else { format!(" (none of the {n_rows} rows can be read)") }
 }
 
 /// Other libraries' messages may span lines; ours do not.

@@ -39,10 +39,14 @@ mod schedule;
 mod seed;
 
 // In: data files and settings.
+mod columns;
 mod config;
 mod documented;
+mod format;
+mod lines;
 mod range;
 mod records;
+mod row_report;
 mod rows;
 mod training;
 
@@ -67,6 +71,7 @@ pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
+pub use format::Format;
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
@@ -75,7 +80,8 @@ pub use range::{
     require_positive,
 };
 pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
-pub use rows::{AllRows, BadRows, Place, Rows, read_all, read_rows};
+pub use row_report::RowReport;
+pub use rows::{AllRows, BadRows, FileRows, Place, Rows, read_all, read_rows};
 pub use run::Run;
 pub use same::{Inputs, fingerprint_files, fingerprint_rows};
 pub use schedule::{Schedule, ScheduleKind};

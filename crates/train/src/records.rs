@@ -2,9 +2,9 @@
 //!
 //! | field | columns, first one that is there and not null |
 //! | --- | --- |
-//! | `prompt` | `prompt`, `instruction` (with a non-empty `input` after a blank line), `question` |
+//! | `prompt` | `prompt`, `instruction` or `question`; after these two, a blank line and each non-empty one of `input` and `context` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
-//! | plain text | `text`, where there is no prompt |
+//! | plain text | `text`, where there is neither a prompt nor a completion |
 //! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
 //! | a pair of them | `chosen`, `rejected`, `margin` if given; without a prompt column, whole hh-rlhf transcripts |
 //!
@@ -12,22 +12,25 @@
 //! all completions from best to worst, tied ones in a list of their own: `[2, [0, 1], 3]`. If both are there, `scores`
 //! count.
 //!
-//! Other columns are ignored. Texts of white space only count as empty and are refused.
+//! Other columns are ignored, except for those that would change what a row means and that Temper does not read. These
+//! are refused unless they are empty: `input` and `context` next to `prompt`, `system`, `system_prompt` and `history`
+//! (all of them part of what was asked); and a `score_chosen` that is not above `score_rejected`. Among rows for SFT,
+//! `label: false` is refused too: it marks a bad answer.
+//!
+//! Texts without a visible character count as empty and are refused.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::columns::{
+    ASSISTANT, COMPLETION_COLUMNS, COMPLETIONS_COLUMNS, Fault, PAIR_COLUMNS, PROMPT_COLUMNS, TEXT_COLUMNS,
+    array, is_blank, present, prompt, text,
+};
 use crate::rows::kind_of;
 
-const PROMPT_COLUMNS: [&str; 3] = ["prompt", "instruction", "question"];
-const COMPLETIONS_COLUMNS: [&str; 2] = ["completions", "responses"];
-const COMPLETION_COLUMNS: [&str; 4] = ["completion", "response", "output", "answer"];
-const TEXT_COLUMNS: [&str; 1] = ["text"];
 /// Largest size of a score or margin: f32 holds it, and its product with any coefficient that is allowed.
 const LARGEST: f64 = 1e30;
-/// What an hh-rlhf transcript puts before every answer; a prompt cut from one ends with it.
-const ASSISTANT: &str = "\n\nAssistant:";
 
 /// A prompt and a completion to imitate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,12 +48,14 @@ pub struct PlainText {
     pub text: String,
 }
 
-/// A row for SFT: a demonstration, or plain text mixed in among them.
+/// A row for SFT: a demonstration, or plain text mixed in among them. The chosen side of a pair is a demonstration too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Lesson {
     /// The completion is learned.
     Demonstration(Demonstration),
+    /// The better side of a pair, whose completion is learned like any other.
+    Chosen(Demonstration),
     /// All of it is learned.
     PlainText(PlainText),
 }
@@ -74,44 +79,6 @@ pub struct Comparison {
 pub struct Prompt {
     /// What is asked.
     pub prompt: String,
-}
-
-/// What is wrong with the columns of a row; [`crate::read_rows`] adds the place, and the columns to
-/// "missing".
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("missing column {}", alternatives(columns))]
-    Missing { columns: &'static [&'static str] },
-    #[error("column `{column}` must be a string, found {found}")]
-    NotText { column: &'static str, found: &'static str },
-    #[error("column `{column}` is empty")]
-    Empty { column: &'static str },
-    #[error("column `{column}` has no text after the last shared \"\\n\\nAssistant:\"")]
-    EmptyTurn { column: &'static str },
-    #[error(
-        "missing column {}, and `chosen` and `rejected` are not transcripts that share a beginning up to \
-         \"\\n\\nAssistant:\"",
-        alternatives(&PROMPT_COLUMNS)
-    )]
-    NoSharedPrompt,
-    #[error("columns `chosen` and `rejected` are the same")]
-    Same,
-    #[error("column `margin` must be a positive number up to 1e30, found {found}")]
-    Margin { found: String },
-    #[error("column `{column}` must be an array, found {found}")]
-    NotArray { column: &'static str, found: &'static str },
-    #[error("column `{column}` must hold two completions or more, found {n}")]
-    TooFew { column: &'static str, n: usize },
-    #[error("completion {idx} of column `{column}` is {fault}")]
-    Completion { column: &'static str, idx: usize, fault: String },
-    #[error("column `scores` must hold a number for each of the {expected} completions, found {found}")]
-    ScoreCount { expected: usize, found: usize },
-    #[error("score {idx} must be a number from -1e30 to 1e30, found {found}")]
-    NotScore { idx: usize, found: String },
-    #[error("column `ranking` must name each of the {expected} completions once, from 0 to {}: {fault}", expected - 1)]
-    Ranking { expected: usize, fault: String },
-    #[error("all completions are tied: there is nothing to learn from")]
-    AllTied,
 }
 
 impl<'de> Deserialize<'de> for Demonstration {
@@ -140,14 +107,24 @@ impl<'de> Deserialize<'de> for PlainText {
 
 impl<'de> Deserialize<'de> for Lesson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let row = Map::deserialize(deserializer)?;
-        let is_plain = present(&row, &PROMPT_COLUMNS).is_none() && present(&row, &TEXT_COLUMNS).is_some();
-        let lesson = if is_plain {
-            PlainText::from_row(&row).map(Self::PlainText)
-        } else {
-            Demonstration::from_row(&row).map(Self::Demonstration)
-        };
-        lesson.map_err(D::Error::custom)
+        Self::from_row(&Map::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Lesson {
+    fn from_row(row: &Map<String, Value>) -> Result<Self, Fault> {
+        let has = |columns| present(row, columns).is_some();
+        if row.get("label") == Some(&Value::Bool(false)) {
+            return Err(Fault::BadAnswer);
+        }
+        if !has(&COMPLETION_COLUMNS) && has(&PAIR_COLUMNS) {
+            let Comparison { prompt, mut completions, .. } = Comparison::from_pair(row)?;
+            return Ok(Self::Chosen(Demonstration { prompt, completion: completions.swap_remove(0) }));
+        }
+        if !has(&PROMPT_COLUMNS) && !has(&COMPLETION_COLUMNS) && has(&TEXT_COLUMNS) {
+            return PlainText::from_row(row).map(Self::PlainText);
+        }
+        Demonstration::from_row(row).map(Self::Demonstration)
     }
 }
 
@@ -192,7 +169,7 @@ impl Comparison {
     }
 
     fn from_pair(row: &Map<String, Value>) -> Result<Self, Fault> {
-        if present(row, &["chosen", "rejected"]).is_none() {
+        if present(row, &PAIR_COLUMNS).is_none() {
             return Err(Fault::Missing { columns: &["chosen", "completions", "responses"] });
         }
         let prompt = prompt(row)?;
@@ -205,19 +182,18 @@ impl Comparison {
         if pair.completions[0] == pair.completions[1] {
             return Err(Fault::Same);
         }
+        let score = |column| row.get(column).and_then(Value::as_f64);
+        if let (Some(chosen), Some(rejected)) = (score("score_chosen"), score("score_rejected"))
+            && chosen <= rejected
+        {
+            return Err(Fault::ChosenScore { chosen, rejected });
+        }
         if present(row, &["margin"]).is_some() {
             let margin = row["margin"].as_f64().filter(|margin| *margin > 0.0 && *margin <= LARGEST);
             pair.scores[0] = margin.ok_or_else(|| Fault::Margin { found: row["margin"].to_string() })?;
         }
         Ok(pair)
     }
-}
-
-fn array<'r>(row: &'r Map<String, Value>, column: &'static str) -> Result<&'r [Value], Fault> {
-    row[column]
-        .as_array()
-        .map(Vec::as_slice)
-        .ok_or_else(|| Fault::NotArray { column, found: kind_of(&row[column]) })
 }
 
 fn completions(values: &[Value], column: &'static str) -> Result<Vec<String>, Fault> {
@@ -228,7 +204,7 @@ fn completions(values: &[Value], column: &'static str) -> Result<Vec<String>, Fa
     for (idx, value) in values.iter().enumerate() {
         let fault = |fault: String| Fault::Completion { column, idx, fault };
         let text = value.as_str().ok_or_else(|| fault(format!("{}, not a string", kind_of(value))))?;
-        if text.trim().is_empty() {
+        if is_blank(text) {
             return Err(fault("empty".into()));
         }
         if let Some(twin) = found.iter().position(|other| other == text) {
@@ -276,34 +252,6 @@ impl Prompt {
     }
 }
 
-/// The prompt, if there is a column for it.
-fn prompt(row: &Map<String, Value>) -> Result<Option<String>, Fault> {
-    let Some(column) = present(row, &PROMPT_COLUMNS) else { return Ok(None) };
-    let mut prompt = text(row, &PROMPT_COLUMNS)?.to_owned();
-    if column == "instruction" && present(row, &["input"]).is_some() {
-        match text(row, &["input"]) {
-            Ok(input) => prompt += &format!("\n\n{input}"),
-            Err(Fault::Empty { .. }) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(Some(prompt))
-}
-
-/// The text of the first of the columns that is there.
-fn text<'r>(row: &'r Map<String, Value>, columns: &'static [&'static str]) -> Result<&'r str, Fault> {
-    let column = present(row, columns).ok_or(Fault::Missing { columns })?;
-    match &row[column] {
-        Value::String(text) if text.trim().is_empty() => Err(Fault::Empty { column }),
-        Value::String(text) => Ok(text),
-        other => Err(Fault::NotText { column, found: kind_of(other) }),
-    }
-}
-
-fn present(row: &Map<String, Value>, columns: &'static [&'static str]) -> Option<&'static str> {
-    columns.iter().copied().find(|&column| row.get(column).is_some_and(|value| !value.is_null()))
-}
-
 /// Cuts two transcripts after the last `"\n\nAssistant:"` that lies in their common beginning.
 fn split_transcripts(chosen: &str, rejected: &str) -> Result<Comparison, Fault> {
     if chosen == rejected {
@@ -313,19 +261,11 @@ fn split_transcripts(chosen: &str, rejected: &str) -> Result<Comparison, Fault> 
     let shared = pairs.take_while(|((_, a), b)| a == b).last().map_or(0, |((at, a), _)| at + a.len_utf8());
     let end = chosen[..shared].rfind(ASSISTANT).ok_or(Fault::NoSharedPrompt)? + ASSISTANT.len();
     for (column, transcript) in [("chosen", chosen), ("rejected", rejected)] {
-        if transcript[end..].trim().is_empty() {
+        if is_blank(&transcript[end..]) {
             return Err(Fault::EmptyTurn { column });
         }
     }
     Ok(Comparison::pair(&chosen[..end], &chosen[end..], &rejected[end..]))
-}
-
-fn alternatives(columns: &[&str]) -> String {
-    let quoted: Vec<_> = columns.iter().map(|column| format!("`{column}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
 }
 
 #[cfg(test)]
@@ -368,14 +308,39 @@ mod tests {
     }
 
     #[test]
-    fn the_input_follows_the_instruction_after_a_blank_line() {
-        let row = |input: Value| json!({"instruction": "i", "input": input, "output": "o"});
-        check::<Demonstration>(row(json!("x")), json!({"prompt": "i\n\nx", "completion": "o"}));
-        for nothing in [json!(""), json!(" "), Value::Null] {
-            check::<Demonstration>(row(nothing), json!({"prompt": "i", "completion": "o"}));
-        }
-        check_error::<Demonstration>(row(json!(3)), "column `input` must be a string, found a number");
-        check::<Prompt>(row(json!("x")), json!({"prompt": "i\n\nx"}));
+    fn the_chosen_side_of_a_pair_is_a_lesson() {
+        let expected = json!({"prompt": "p", "completion": "a"});
+        check::<Lesson>(json!({"prompt": "p", "chosen": "a", "rejected": "b"}), expected.clone());
+        check::<Lesson>(
+            json!({"chosen": "\n\nHuman: p\n\nAssistant: a", "rejected": "\n\nHuman: p\n\nAssistant: b"}),
+            json!({"prompt": "\n\nHuman: p\n\nAssistant:", "completion": " a"}),
+        );
+        let row: Lesson =
+            serde_json::from_value(json!({"prompt": "p", "chosen": "a", "rejected": "b"})).unwrap();
+        assert!(matches!(row, Lesson::Chosen(_)), "it is told from a demonstration: {row:?}");
+        // A completion of its own counts.
+        check::<Lesson>(json!({"prompt": "p", "completion": "a", "chosen": "c", "rejected": "b"}), expected);
+        check_error::<Lesson>(json!({"prompt": "p", "chosen": "a"}), "missing column `rejected`");
+    }
+
+    #[test]
+    fn an_answer_that_is_labelled_bad_is_no_lesson() {
+        let row = |label: Value| json!({"prompt": "p", "completion": "c", "label": label});
+        check::<Lesson>(row(json!(true)), json!({"prompt": "p", "completion": "c"}));
+        check_error::<Lesson>(row(json!(false)), "column `label` is false");
+        // It can be scored like any other.
+        check::<Demonstration>(row(json!(false)), json!({"prompt": "p", "completion": "c"}));
+    }
+
+    #[test]
+    fn a_pair_whose_scores_say_otherwise_is_refused() {
+        let row = |chosen: f64, rejected: f64| json!({"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": chosen, "score_rejected": rejected});
+        check::<Comparison>(
+            row(8.0, 7.5),
+            json!({"prompt": "p", "completions": ["a", "b"], "scores": [1.0, 0.0]}),
+        );
+        check_error::<Comparison>(row(7.5, 7.5), "must be above `score_rejected`, found 7.5 and 7.5");
+        check_error::<Comparison>(row(1.0, 7.5), "must be above `score_rejected`");
     }
 
     #[test]

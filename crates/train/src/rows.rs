@@ -1,15 +1,19 @@
 //! Rows of data files: JSON lines or a JSON array, plain or gzipped, with the line of every row.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Value;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
+use crate::columns::column_advice;
 use crate::error::{Error, one_line};
+use crate::format::Format;
+use crate::lines::{LONGEST_ROW, Limited, Lines, TooLong, TooMuch, each_element, newlines};
 
 /// What to do with a row that is not what it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Rows<T> {
     pub rows: Vec<(usize, T)>,
     /// How many bad rows were left out.
     pub skipped: usize,
+    /// What is wrong with the first of these, with its place.
+    pub first_skipped: Option<String>,
 }
 
 /// The rows of several files.
@@ -35,8 +41,23 @@ pub struct Rows<T> {
 pub struct AllRows<T> {
     /// Each row with the place that it came from.
     pub rows: Vec<(Place, T)>,
-    /// How many bad rows were left out.
+    /// How many bad rows were left out, of all files together.
     pub skipped: usize,
+    /// Each file, in the order given.
+    pub files: Vec<FileRows>,
+}
+
+/// How many rows one of several files gave.
+#[derive(Clone, Debug)]
+pub struct FileRows {
+    /// The data file.
+    pub path: Arc<Path>,
+    /// Rows that were read.
+    pub n_rows: usize,
+    /// Bad rows that were left out.
+    pub skipped: usize,
+    /// What is wrong with the first of these, with its place.
+    pub first_skipped: Option<String>,
 }
 
 /// Where a row stands, for messages: `path:line`.
@@ -59,35 +80,44 @@ const UNPACKED_AT_LEAST: u64 = 1 << 30;
 /// … or to this many times its own, which no text of people reaches. More is a trap or an accident, and would
 /// only fill the memory.
 const MOST_PACKED: u64 = 100;
+/// How many columns of a row a message lists.
+const COLUMNS_LISTED: usize = 20;
 
 /// Reads one file. A first byte `[` makes it an array, anything else JSON lines; gzip is recognised by its
 /// content. Blank lines, a byte order mark and CRLF are fine.
 ///
+/// JSON lines are read one after the other, so that only the rows themselves take memory; an array is read as a
+/// whole.
+///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read or unpacked, [`Error::NoRows`] if nothing is in it (or left of
-/// it), and [`Error::BrokenJson`] for an array that is no JSON. By [`BadRows::Refuse`] also the first bad
-/// row: [`Error::InvalidUtf8`], [`Error::BrokenJson`], [`Error::NotAnObject`] or [`Error::BadRow`].
+/// [`Error::Io`] if the file cannot be read or unpacked, [`Error::NotAFile`] for a directory, a device or a pipe,
+/// [`Error::OtherFormat`] for a file that is something else, [`Error::UnpacksTooFar`] for gzip without end,
+/// [`Error::NoRows`] if nothing is in it, [`Error::NoGoodRow`] if none of its rows can be used, and
+/// [`Error::BrokenArray`] for an array that is not JSON. By [`BadRows::Refuse`] also the first bad row:
+/// [`Error::InvalidUtf8`], [`Error::BrokenJson`], [`Error::NotAnObject`] or [`Error::BadRow`].
 pub fn read_rows<T: DeserializeOwned>(path: &Path, policy: BadRows) -> Result<Rows<T>, Error> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-    let mut bytes = fs::read(path).map_err(Error::io("read", path))?;
-    if bytes.starts_with(&GZIP_MAGIC) {
-        let limit = UNPACKED_AT_LEAST.max(MOST_PACKED.saturating_mul(bytes.len() as u64));
-        bytes = unpack(&bytes, limit).map_err(Error::io("unpack", path))?;
+    let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+    if !metadata.is_file() {
+        // Checked before it is opened: a pipe that nobody writes to would never answer.
+        let kind = if metadata.is_dir() { "a directory" } else { "a device, a pipe or a socket" };
+        return Err(Error::NotAFile { path: path.to_owned(), kind });
     }
-    parse_rows(path, &bytes, policy)
-}
-
-/// Unpacks gzip, up to `limit` bytes.
-fn unpack(packed: &[u8], limit: u64) -> io::Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    let decoder = flate2::read::MultiGzDecoder::new(packed);
-    decoder.take(limit.saturating_add(1)).read_to_end(&mut unpacked)?;
-    if unpacked.len() as u64 > limit {
-        let message = format!("its {} bytes unpack to more than {limit}", packed.len());
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let mut file = BufReader::new(file);
+    if !file.fill_buf().map_err(Error::io("read", path))?.starts_with(&GZIP_MAGIC) {
+        return parse_rows(path, file, policy, |error| Error::io("read", path)(error));
     }
-    Ok(unpacked)
+    let packed = metadata.len();
+    let limit = UNPACKED_AT_LEAST.max(MOST_PACKED.saturating_mul(packed));
+    let unpacked = Limited::new(flate2::bufread::MultiGzDecoder::new(file), limit);
+    parse_rows(path, BufReader::new(unpacked), policy, |error| {
+        if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
+            return Error::UnpacksTooFar { path: path.to_owned(), packed, limit };
+        }
+        Error::io("unpack", path)(error)
+    })
 }
 
 /// Reads several files, one after the other.
@@ -99,68 +129,198 @@ pub fn read_all<T: DeserializeOwned>(
     paths: &[impl AsRef<Path>],
     policy: BadRows,
 ) -> Result<AllRows<T>, Error> {
-    let mut all = AllRows { rows: Vec::new(), skipped: 0 };
+    let mut all = AllRows { rows: Vec::new(), skipped: 0, files: Vec::new() };
     for path in paths {
         let path: Arc<Path> = path.as_ref().into();
-        let file = read_rows(&path, policy)?;
-        all.skipped += file.skipped;
-        all.rows.extend(file.rows.into_iter().map(|(line, row)| (Place { path: path.clone(), line }, row)));
+        let Rows { rows, skipped, first_skipped } = read_rows(&path, policy)?;
+        all.skipped += skipped;
+        all.files.push(FileRows { path: path.clone(), n_rows: rows.len(), skipped, first_skipped });
+        all.rows.extend(rows.into_iter().map(|(line, row)| (Place { path: path.clone(), line }, row)));
     }
     Ok(all)
 }
 
-fn parse_rows<T: DeserializeOwned>(path: &Path, bytes: &[u8], policy: BadRows) -> Result<Rows<T>, Error> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let pieces = if bytes.trim_ascii_start().first() == Some(&b'[') {
-        // After this check the splitter sees well-formed JSON only.
-        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| broken_json(path, 1, &error))?;
-        split_array(bytes)
+/// The rows of a reader; `failed` makes an error of one that the reader gives.
+fn parse_rows<T: DeserializeOwned>(
+    path: &Path,
+    mut reader: impl BufRead,
+    policy: BadRows,
+    failed: impl Fn(io::Error) -> Error,
+) -> Result<Rows<T>, Error> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let beginning = reader.fill_buf().map_err(&failed)?;
+    if let Some(format) = Format::of_bytes(&beginning[..beginning.len().min(Format::N_BYTES)], path) {
+        return Err(Error::OtherFormat { path: path.to_owned(), format });
+    }
+    if beginning.starts_with(BYTE_ORDER_MARK) {
+        reader.consume(BYTE_ORDER_MARK.len());
+    }
+    let mut lines = Lines::new(reader);
+    let first_byte = lines.skip_white_space().map_err(&failed)?;
+    let mut found = Found { path, policy, rows: Vec::new(), n_bad: 0, first_bad: None };
+    if first_byte == Some(b'[') {
+        let mut bytes = Vec::new();
+        let line = lines.rest(&mut bytes).map_err(&failed)?;
+        // After this check the elements are well-formed JSON.
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| broken_array(path, line, &error))?;
+        each_element(&bytes, line, |line, piece| found.take(line, Ok(piece)))?;
     } else {
-        bytes.split(|&byte| byte == b'\n').enumerate().map(|(index, line)| (index + 1, line)).collect()
-    };
-
-    let mut rows = Rows { rows: Vec::new(), skipped: 0 };
-    for (line, piece) in pieces {
-        let piece = piece.trim_ascii();
-        if piece.is_empty() {
-            continue;
-        }
-        match (parse_row(path, line, piece), policy) {
-            (Ok(row), _) => rows.rows.push((line, row)),
-            (Err(error), BadRows::Refuse) => return Err(error),
-            (Err(error), BadRows::Skip) => {
-                tracing::debug!("skipped {error}");
-                rows.skipped += 1;
-            }
+        while let Some((line, piece)) = lines.next().map_err(&failed)? {
+            found.take(line, piece)?;
         }
     }
-    if rows.rows.is_empty() {
-        return Err(Error::NoRows { path: path.to_owned(), skipped: rows.skipped });
-    }
-    Ok(rows)
+    found.finish(first_byte)
 }
 
-fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Result<T, Error> {
-    let text = std::str::from_utf8(bytes).map_err(|error| Error::InvalidUtf8 {
-        path: path.to_owned(),
-        line: line + newlines(&bytes[..error.valid_up_to()]),
+/// What was read of one file so far.
+struct Found<'p, T> {
+    path: &'p Path,
+    policy: BadRows,
+    rows: Vec<(usize, T)>,
+    n_bad: usize,
+    /// The first bad row, and its columns where it has any.
+    first_bad: Option<(Error, Vec<String>)>,
+}
+
+impl<T: DeserializeOwned> Found<'_, T> {
+    /// Takes in one row.
+    ///
+    /// A bad one before any good one is kept in mind until a good one follows: where there is none, the whole file is
+    /// of another kind, and skipping rows would not help.
+    fn take(&mut self, line: usize, piece: Result<&[u8], TooLong>) -> Result<(), Error> {
+        let parsed = match piece {
+            Ok(piece) => parse_row(self.path, line, piece),
+            Err(TooLong) => {
+                let message = format!("the line has more than {} MiB", LONGEST_ROW >> 20);
+                Err((Error::BadRow { path: self.path.to_owned(), line, message }, Vec::new()))
+            }
+        };
+        match parsed {
+            Ok(row) => self.rows.push((line, row)),
+            Err(bad) => {
+                tracing::debug!("bad row: {}", bad.0);
+                self.n_bad += 1;
+                self.first_bad.get_or_insert(bad);
+            }
+        }
+        if self.policy == BadRows::Refuse && !self.rows.is_empty() {
+            if let Some((error, _)) = self.first_bad.take() {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, first_byte: Option<u8>) -> Result<Rows<T>, Error> {
+        let path = self.path.to_owned();
+        if !self.rows.is_empty() {
+            let first_skipped = self.first_bad.map(|(error, _)| error.to_string());
+            return Ok(Rows { rows: self.rows, skipped: self.n_bad, first_skipped });
+        }
+        let Some((first, columns)) = self.first_bad else { return Err(Error::NoRows { path }) };
+        let is_json = first_byte.is_some_and(|byte| matches!(byte, b'{' | b'['));
+        if let Some(format) = Format::of_name(&path)
+            && !is_json
+        {
+            return Err(Error::OtherFormat { path, format });
+        }
+        let advice = match &first {
+            Error::InvalidUtf8 { .. } => "save the file as UTF-8".into(),
+            Error::BrokenJson { .. } if is_json => {
+                "each line must be one whole JSON object; objects that span several lines must be in a JSON array"
+                    .into()
+            }
+            Error::BrokenJson { .. } | Error::NotAnObject { .. } => {
+                "each line must be one JSON object, such as {\"prompt\": \"…\", \"completion\": \"…\"}".into()
+            }
+            Error::BadRow { message, .. } => column_advice(message, &columns),
+            _ => "fix the rows of the file".into(),
+        };
+        Err(Error::NoGoodRow { first: Box::new(first), n_rows: self.n_bad, advice })
+    }
+}
+
+/// The columns of a row, each of which is there once.
+struct Columns(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Columns;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Columns, A::Error> {
+                let mut columns = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if columns.contains_key(&name) {
+                        return Err(A::Error::custom(format!(
+                            "column `{}` is there twice",
+                            shortened(&name)
+                        )));
+                    }
+                    columns.insert(name, value);
+                }
+                Ok(Columns(columns))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
+}
+
+/// A row, or what is wrong with it and its columns.
+fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Result<T, (Error, Vec<String>)> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = line + newlines(&bytes[..error.valid_up_to()]);
+        (Error::InvalidUtf8 { path: path.to_owned(), line }, Vec::new())
     })?;
-    let value: Value = serde_json::from_str(text).map_err(|error| broken_json(path, line, &error))?;
-    let Value::Object(row) = &value else {
-        return Err(Error::NotAnObject { path: path.to_owned(), line, found: kind_of(&value) });
-    };
-    let columns = row.keys().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ");
-    serde_json::from_value(value).map_err(|error| {
+    let bad = |message: String| Error::BadRow { path: path.to_owned(), line, message };
+    if !text.starts_with('{') {
+        let error = match serde_json::from_str::<Value>(text) {
+            Ok(value) => Error::NotAnObject { path: path.to_owned(), line, found: kind_of(&value) },
+            Err(error) => broken_json(path, line, &error),
+        };
+        return Err((error, Vec::new()));
+    }
+    let Columns(row) = serde_json::from_str(text).map_err(|error| {
+        let error =
+            if error.is_data() { bad(without_place(&error)) } else { broken_json(path, line, &error) };
+        (error, Vec::new())
+    })?;
+    let columns: Vec<String> = row.keys().cloned().collect();
+    serde_json::from_value(Value::Object(row)).map_err(|error| {
         let mut message = one_line(&error.to_string());
         if message.starts_with("missing") {
             message += &if columns.is_empty() {
                 "; the row is empty".into()
             } else {
-                format!("; the row has {columns}")
+                format!("; the row has {}", listed(&columns))
             };
         }
-        Error::BadRow { path: path.to_owned(), line, message }
+        (bad(message), columns)
     })
+}
+
+/// The names of columns, as many as one line should hold.
+fn listed(columns: &[String]) -> String {
+    let names = columns.iter().take(COLUMNS_LISTED).map(|column| format!("`{}`", shortened(column)));
+    let names = names.collect::<Vec<_>>().join(", ");
+    match columns.len().saturating_sub(COLUMNS_LISTED) {
+        0 => names,
+        others => format!("{names} and {others} more"),
+    }
+}
+
+/// The beginning of a name that may be anything.
+fn shortened(name: &str) -> String {
+    const N_CHARS: usize = 60;
+    match name.char_indices().nth(N_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// What a JSON value is, in words.
@@ -175,49 +335,29 @@ pub(crate) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn broken_json(path: &Path, first_line: usize, error: &serde_json::Error) -> Error {
+/// What the JSON parser says, without the place, which it counts from the row.
+fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or(&message);
+    one_line(message.split(" at line ").next().unwrap_or(&message))
+}
+
+fn broken_json(path: &Path, first_line: usize, error: &serde_json::Error) -> Error {
     Error::BrokenJson {
         path: path.to_owned(),
         line: first_line + error.line().saturating_sub(1),
         column: error.column(),
-        message: one_line(message),
+        message: without_place(error),
     }
 }
 
-fn newlines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&byte| byte == b'\n').count()
-}
-
-/// The elements of a well-formed JSON array, each with the 1-based line on which it starts.
-fn split_array(bytes: &[u8]) -> Vec<(usize, &[u8])> {
-    let mut elements = Vec::new();
-    let mut start: Option<(usize, usize)> = None;
-    let (mut line, mut depth, mut in_string, mut escaped) = (1, 0usize, false, false);
-    for (at, &byte) in bytes.iter().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        let ends_element = depth == 1 && matches!(byte, b',' | b']');
-        if ends_element {
-            if let Some((line, from)) = start.take() {
-                elements.push((line, &bytes[from..at]));
-            }
-        } else if depth >= 1 && start.is_none() && !byte.is_ascii_whitespace() {
-            start = Some((line, at));
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'\n' => line += 1,
-            _ => {}
-        }
+/// The same of a whole array, or what a file of text is that begins with a bracket.
+fn broken_array(path: &Path, first_line: usize, error: &serde_json::Error) -> Error {
+    let path = path.to_owned();
+    if let Some(format) = Format::of_name(&path) {
+        return Error::OtherFormat { path, format };
     }
-    elements
+    let line = first_line + error.line().saturating_sub(1);
+    Error::BrokenArray { path, line, column: error.column(), message: without_place(error) }
 }
 
 #[cfg(test)]
@@ -225,7 +365,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde::Deserialize;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Row {
@@ -233,7 +373,12 @@ mod tests {
     }
 
     fn parse(bytes: &[u8], policy: BadRows) -> Result<Rows<Row>, Error> {
-        parse_rows(Path::new("f"), bytes, policy)
+        parse_named("f", bytes, policy)
+    }
+
+    fn parse_named(name: &str, bytes: &[u8], policy: BadRows) -> Result<Rows<Row>, Error> {
+        let path = Path::new(name);
+        parse_rows(path, bytes, policy, |error| Error::io("read", path)(error))
     }
 
     fn check(bytes: &[u8], expected: &[(usize, u32)]) {
@@ -281,8 +426,7 @@ mod tests {
         let rows = parse(b"{\"a\":1}\n\xff\n{\n[]\n{\"b\":1}\n{\"a\":6}", BadRows::Skip).unwrap();
         assert_eq!(rows.rows, [(1, Row { a: 1 }), (6, Row { a: 6 })]);
         assert_eq!(rows.skipped, 4);
-        let none = parse(b"{\"b\":1}\n", BadRows::Skip).unwrap_err();
-        assert_eq!(none.to_string(), "f: no rows left, 1 bad ones were skipped");
+        assert!(rows.first_skipped.unwrap().starts_with("f:2: not valid UTF-8"));
     }
 
     #[test]
@@ -301,12 +445,89 @@ mod tests {
 
     #[test]
     fn gzip_that_unpacks_without_end_is_an_error() {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(&vec![b' '; 100_000]).unwrap();
-        let packed = encoder.finish().unwrap();
-        assert_eq!(unpack(&packed, 100_000).unwrap().len(), 100_000);
-        let error = unpack(&packed, 99_999).unwrap_err().to_string();
-        assert!(error.ends_with("unpack to more than 99999"), "{error}");
+        // A thousandth of its size, and more than a gibibyte.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl.gz");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let megabyte = vec![b'\n'; 1 << 20];
+        (0..1025).for_each(|_| encoder.write_all(&megabyte).unwrap());
+        fs::write(&path, encoder.finish().unwrap()).unwrap();
+        let error = read_rows::<Row>(&path, BadRows::Skip).unwrap_err();
+        assert!(error.to_string().ends_with("unpack to more than 1073741824"), "{error}");
+        assert!(error.hint().unwrap().contains("gunzip"), "{error}");
+    }
+
+    #[test]
+    fn a_line_without_end_is_a_bad_row() {
+        let endless = io::repeat(b'x').take(LONGEST_ROW as u64 + 1).chain(b"\n{\"a\":7}".as_slice());
+        let path = Path::new("f");
+        let rows = parse_rows::<Row>(path, BufReader::new(endless), BadRows::Skip, |error| {
+            Error::io("read", path)(error)
+        });
+        let rows = rows.unwrap();
+        assert_eq!((rows.rows, rows.skipped), (vec![(2, Row { a: 7 })], 1));
+        assert_eq!(rows.first_skipped.unwrap(), "f:1: the line has more than 256 MiB");
+    }
+
+    #[test]
+    fn a_column_that_is_there_twice_makes_a_bad_row() {
+        check_error(b"{\"a\":1}\n{\"a\":1,\"a\":2}", "f:2: column `a` is there twice");
+        check_error(b"[{\"a\":1},\n{\"b\":1,\"a\":1,\"b\":2}]", "f:2: column `b` is there twice");
+        assert_eq!(parse(b"{\"a\":1}\n{\"a\":1,\"a\":2}", BadRows::Skip).unwrap().skipped, 1);
+    }
+
+    #[test]
+    fn where_no_row_is_good_the_hint_is_about_the_whole_file() {
+        let check = |name: &str, bytes: &[u8], says: &str, hint: &str| {
+            for policy in [BadRows::Refuse, BadRows::Skip] {
+                let error = parse_named(name, bytes, policy).unwrap_err();
+                assert!(error.to_string().contains(says), "{error}");
+                let advice = error.hint().unwrap();
+                assert!(advice.contains(hint) && !advice.contains("--skip-bad-rows"), "{advice}");
+            }
+        };
+        let columns = "`question`";
+        check(
+            "f",
+            b"{\"b\":1}\n{\"c\":1}",
+            "f:1: missing field `a`; the row has `b` (none of the 2",
+            columns,
+        );
+        check("f", b"{\"b\":1}", "f:1: missing field `a`; the row has `b`", columns);
+        check("f", b"{\n\"a\": 1\n}", "f:1: broken JSON", "one whole JSON object");
+        check("f", b"a,b\n1,2\n", "f:1: broken JSON", "one JSON object");
+        check("f.csv", b"a,b\n1,2\n", "f.csv is a CSV file; Temper reads JSON lines", "read_csv(\"f.csv\")");
+        check("f.txt", b"All is well.\n", "f.txt is plain text", "{\"text\": \"");
+        check("f.txt", b"[Chorus] All is well.\n", "f.txt is plain text", "{\"text\": \"");
+        check("f.jsonl", b"PAR1\x15\0", "f.jsonl is a Parquet file", "read_parquet(\"f.jsonl\")");
+        check("f", b"\xe9t\xe9\n", "f:1: not valid UTF-8", "save the file as UTF-8");
+        check("f.json", b"[{\"a\":1},", "f.json:1: broken JSON", "JSON array");
+        // JSON under the name of something else is read.
+        assert_eq!(parse_named("f.txt", b"{\"a\":1}", BadRows::Refuse).unwrap().rows.len(), 1);
+        // With a good row among them, skipping helps.
+        let error = parse(b"{\"b\":1}\n{\"a\":1}", BadRows::Refuse).unwrap_err();
+        assert!(error.hint().unwrap().contains("--skip-bad-rows"), "{error}");
+    }
+
+    #[test]
+    fn a_message_lists_some_columns_of_a_row_with_many() {
+        let row: Vec<String> = (0..5000).map(|i| format!("\"{}{i}\": 1", "x".repeat(100))).collect();
+        let error = parse(format!("{{{}}}", row.join(",")).as_bytes(), BadRows::Refuse).unwrap_err();
+        let message = error.to_string();
+        assert!(message.len() < 2000 && message.contains("and 4980 more"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_not_a_file_is_refused_before_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, kind) in [(dir.path(), "a directory"), (Path::new("/dev/zero"), "a device")] {
+            let error = read_rows::<Row>(path, BadRows::Skip).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("it is {kind}")) && error.hint().is_some(),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -318,6 +539,9 @@ mod tests {
         let all = read_all::<Row>(&[&one, &two], BadRows::Skip).unwrap();
         assert_eq!((all.rows.len(), all.skipped), (3, 1));
         assert_eq!(all.rows[2].0.to_string(), format!("{}:2", two.display()));
+        let files: Vec<_> = all.files.iter().map(|file| (&*file.path, file.n_rows, file.skipped)).collect();
+        assert_eq!(files, [(one.as_path(), 1, 1), (two.as_path(), 2, 0)]);
+        assert!(all.files[0].first_skipped.as_ref().unwrap().contains("1.jsonl:2: broken JSON"));
         let missing = read_all::<Row>(&[dir.path().join("none")], BadRows::Skip).unwrap_err();
         assert!(matches!(missing, Error::Io { action: "read", .. }));
         assert!(read_rows::<Row>(dir.path(), BadRows::Refuse).is_err());

@@ -7,6 +7,7 @@ use temper_dpo::{DpoConfig, DpoDataset, Text};
 
 use crate::args::{ComparisonArgs, Stage};
 use crate::commands::{Outcome, reward};
+use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
@@ -19,11 +20,11 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let (device, backend) = device::open_named(&config.training.device)?;
     let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
-    let load = |paths: &[PathBuf]| {
-        reward::dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    let load = |paths: &[PathBuf], purpose: &'static str| {
+        reward::read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
-    let data = load(&args.data)?;
-    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+    let data = load(&args.data, TRAINING)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
     let inputs = inputs(
         backend,

@@ -35,7 +35,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
             let data = sft::dataset(session, &args.data, &text, context, overflow, skip)?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_number(&text, evaluation.eval_loss)?;
-            print_json(&ExaminedPolicy { evaluation, eval_rows_dropped: data.n_dropped })?;
+            print_json(&ExaminedPolicy { evaluation, eval_rows_dropped: data.report.n_dropped() })?;
         }
         Err(error) if is_reward_model(&error) => {
             let (model, text) = load_reward_model(&args.model, &device)?;
@@ -44,7 +44,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
             let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
             check_number(&text, evaluation.eval_loss)?;
             let details = examine(&data, &evaluation);
-            let eval_rows_dropped = data.n_dropped;
+            let eval_rows_dropped = data.report.n_dropped();
             print_json(&ExaminedRewardModel { evaluation, details, eval_rows_dropped })?;
         }
         Err(error) => return Err(error),

@@ -15,8 +15,8 @@ use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_r
 
 use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
-    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardSources, RunArgs, SamplingArgs, Settings,
-    SftArgs, Stage,
+    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, SamplingArgs,
+    Settings, SftArgs, Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -57,14 +57,15 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     }
     if !Run::is_finished(&files.reward) {
         session.note("stage 2: reward model");
-        let args = ComparisonArgs {
+        let comparisons = ComparisonArgs {
             data: vec![files.data.join("comparisons.jsonl")],
             model: files.sft.join("final"),
             eval_data: files.courtesy_only("comparisons_heldout.jsonl"),
-            normalize_data: files.courtesy_only("demonstrations_heldout.jsonl"),
             run: run_args(&files.reward),
             settings: settings("reward"),
         };
+        let normalize_data = files.courtesy_only("demonstrations_heldout.jsonl");
+        let args = RewardArgs { comparisons, normalize_data };
         if reward::run(session, &args)? == Outcome::Interrupted {
             return Ok(Outcome::Interrupted);
         }
@@ -398,9 +399,8 @@ fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>
     let marks: Vec<bool> =
         read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
     let margins = temper_reward::evaluate(&model, &data, 64).margins;
-    let accuracy = |margins: &[(usize, f64)]| {
-        margins.iter().filter(|(_, margin)| *margin > 0.0).count() as f64 / margins.len() as f64
-    };
+    let accuracy =
+        |margins: &[(usize, f64)]| temper_reward::accuracy(margins.iter().map(|(_, margin)| *margin));
     let same: Vec<(usize, f64)> = margins.iter().copied().filter(|(row, _)| marks[*row]).collect();
     Ok((accuracy(&margins), (!same.is_empty()).then(|| accuracy(&same))))
 }

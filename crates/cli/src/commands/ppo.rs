@@ -12,6 +12,7 @@ use temper_train::{PlainText, Prompt};
 use crate::answers::{Answer, check_room};
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
+use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
@@ -63,11 +64,12 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let n_ends = usize::from(temper_ppo::stop_token(&config.rollout, &text.tokenizer)?.is_some());
     let room = reward_model.as_ref().map_or(usize::MAX, |(model, ..)| model.config().max_seq_len - n_ends);
     let max_prompt_len = config.prompt_limit(max_seq_len.min(room))?;
-    let load = |paths: &[PathBuf]| {
-        prompts(session, paths, &text, max_prompt_len, config.overflow, args.run.skip_bad_rows)
+    let load = |paths: &[PathBuf], purpose| {
+        let fit = (max_prompt_len, config.overflow);
+        prompts(session, paths, purpose, &text, fit, args.run.skip_bad_rows)
     };
-    let data = load(&args.prompts)?;
-    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+    let data = load(&args.prompts, TRAINING)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
     let texts = if args.ptx_data.is_empty() {
         None
@@ -163,23 +165,30 @@ fn texts(
     max_seq_len: usize,
     skip_bad_rows: bool,
 ) -> Result<TextDataset> {
-    let rows: Vec<PlainText> = session.rows(paths, skip_bad_rows)?;
-    Ok(TextDataset::new(&rows, &text.tokenizer, max_seq_len)?)
+    let rows = session.data_rows::<PlainText>(paths, "plain text", skip_bad_rows)?;
+    Ok(TextDataset::new(&rows.rows, &text.tokenizer, max_seq_len)?)
 }
 
 /// Reads and encodes prompts, and says what was left out.
 fn prompts(
     session: &Session,
     paths: &[PathBuf],
+    purpose: &'static str,
     text: &TextSide,
-    max_prompt_len: usize,
-    overflow: Overflow,
+    (max_prompt_len, overflow): (usize, Overflow),
     skip_bad_rows: bool,
 ) -> Result<PromptDataset> {
-    let prompts: Vec<Prompt> = session.rows(paths, skip_bad_rows)?;
-    let data = PromptDataset::new(&prompts, &text.tokenizer, &text.template, max_prompt_len, overflow)?;
+    let rows = session.data_rows::<Prompt>(paths, purpose, skip_bad_rows)?;
+    let data = PromptDataset::new(&rows.rows, &text.tokenizer, &text.template, max_prompt_len, overflow)?;
     let room = format!("the {max_prompt_len} tokens that leave room for an answer");
-    session.note_count(data.n_dropped, &format!("prompts have more than {room}, and were dropped"));
-    session.note_count(data.n_truncated, &format!("prompts were cut on the left to {room}"));
+    session.note_rows(&rows, &data.report.too_long, |rows| {
+        format!("left out {rows}: they do not fit into {room}")
+    });
+    session.note_rows(&rows, &data.report.without_tokens, |rows| {
+        format!("left out {rows}: the tokenizer has no token for them")
+    });
+    session.note_rows(&rows, &data.report.truncated, |rows| {
+        format!("cut the prompt on the left in {rows}, to fit into {room}")
+    });
     Ok(data)
 }

@@ -4,34 +4,42 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_model::ScalarModel;
-use temper_reward::{RewardConfig, RewardDataset, Text};
+use temper_reward::{Normalize, RewardConfig, RewardDataset, Text};
 use temper_tokenizer::Overflow;
-use temper_train::{Comparison, Demonstration, Seed};
+use temper_train::{Comparison, Demonstration, Seed, resolve};
 
-use crate::args::{ComparisonArgs, Stage};
+use crate::args::{ComparisonArgs, RewardArgs, Settings, Stage};
 use crate::commands::Outcome;
+use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
+use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train};
 use crate::without_effect::{self, Given};
 
-pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
+pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
+    let RewardArgs { comparisons: args, normalize_data } = args;
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
     config.validate()?;
+    if normalize_data.is_empty() && config.normalize != Normalize::None {
+        nothing_to_normalize_on(session, args, &config)?;
+    }
     let (device, backend) = device::open_named(&config.training.device)?;
     let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
-    let load = |paths: &[PathBuf]| {
-        dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    let load = |paths: &[PathBuf], purpose: &'static str| {
+        read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
-    let mut data = load(&args.data)?;
-    if !args.normalize_data.is_empty() {
-        let rows: Vec<Demonstration> = session.rows(&args.normalize_data, args.run.skip_bad_rows)?;
+    let mut data = load(&args.data, TRAINING)?;
+    if !normalize_data.is_empty() {
+        let purpose = "demonstrations to normalise on";
+        let rows = session.data_rows::<Demonstration>(normalize_data, purpose, args.run.skip_bad_rows)?;
         let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data = data.with_demonstrations(&rows, tokenizer, template, max_seq_len, config.overflow)?;
+        data = data.with_demonstrations(&rows.rows, tokenizer, template, max_seq_len, config.overflow)?;
+        session.note_report(&rows, &data.demonstrations_report, max_seq_len);
     }
-    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
@@ -43,8 +51,8 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
         ],
     );
-    let normalize_data = !args.normalize_data.is_empty();
-    let given = Given { template: text.has_template, normalize_data, ..Given::default() };
+    let normalize = !normalize_data.is_empty();
+    let given = Given { template: text.has_template, normalize_data: normalize, ..Given::default() };
     without_effect::note_reward(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
@@ -53,7 +61,30 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     Ok(session.outcome())
 }
 
-/// Reads and encodes comparisons, and says what was left out.
+/// Refuses a `normalize` that was asked for without demonstrations to go by, and otherwise says that it does nothing.
+fn nothing_to_normalize_on(session: &Session, args: &ComparisonArgs, config: &RewardConfig) -> Result<()> {
+    let how = config.normalize;
+    let Settings { config: file, sets, .. } = &args.settings;
+    let is_set = sets.iter().any(|set| set.split('=').next().is_some_and(|key| key.trim() == "normalize"));
+    // A file that `temper config` printed has every key in it, so only what is not the default was asked for.
+    let of_file = file.as_deref().map(|file| resolve::<RewardConfig>(None, Some(file), &[])).transpose()?;
+    let is_in_file = of_file.is_some_and(|of_file| of_file.normalize == how && how != Normalize::default());
+    if is_set || is_in_file {
+        return Err(hinted(
+            format!("`normalize` is {how}, but there is no `--normalize-data`"),
+            "give demonstrations by `--normalize-data`, or `--set normalize=none`",
+        ));
+    }
+    // Of a preset's settings without effect there is a note already.
+    if args.settings.preset.is_none() {
+        session.note(&format!(
+            "note: the scores are not normalised: `normalize` is {how}, but there is no `--normalize-data`"
+        ));
+    }
+    Ok(())
+}
+
+/// Reads and encodes comparisons to measure a model on, and says what was left out.
 pub fn dataset(
     session: &Session,
     paths: &[PathBuf],
@@ -62,15 +93,30 @@ pub fn dataset(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<RewardDataset> {
-    let comparisons: Vec<Comparison> = session.rows(paths, skip_bad_rows)?;
-    let data = RewardDataset::new(&comparisons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    session.note_count(
-        data.n_dropped,
-        &format!("comparisons do not fit into {max_seq_len} tokens and were dropped"),
-    );
-    session.note_count(
-        data.n_completions_dropped,
-        &format!("completions of other comparisons do not fit into {max_seq_len} tokens and were left out"),
-    );
+    read(session, paths, EVALUATION, text, max_seq_len, overflow, skip_bad_rows)
+}
+
+/// [`dataset`] for any purpose.
+pub fn read(
+    session: &Session,
+    paths: &[PathBuf],
+    purpose: &'static str,
+    text: &TextSide,
+    max_seq_len: usize,
+    overflow: Overflow,
+    skip_bad_rows: bool,
+) -> Result<RewardDataset> {
+    let rows = session.data_rows::<Comparison>(paths, purpose, skip_bad_rows)?;
+    let data = RewardDataset::new(&rows.rows, &text.tokenizer, &text.template, max_seq_len, overflow)?;
+    session.note_report(&rows, &data.report, max_seq_len);
+    for (completions, why) in [
+        (&data.completions_too_long, format!("they do not fit into {max_seq_len} tokens")),
+        (&data.completions_without_tokens, "the tokenizer has no token for them".into()),
+    ] {
+        let n_completions = |row: &Comparison| row.completions.len();
+        session.note_parts(&rows, completions, "completions", n_completions, |completions| {
+            format!("left out {completions}, and kept the others of their rows: {why}")
+        });
+    }
     Ok(data)
 }

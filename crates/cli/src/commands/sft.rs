@@ -9,6 +9,7 @@ use temper_train::Lesson;
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
+use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
@@ -21,11 +22,11 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let (device, backend) = device::open_named(&config.training.device)?;
     let (model, text) = start(&args.model, &config.template, config.training.seed, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
-    let load = |paths: &[PathBuf]| {
-        dataset(session, paths, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+    let load = |paths: &[PathBuf], purpose: &'static str| {
+        read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
     };
-    let data = load(&args.data)?;
-    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data)?) };
+    let data = load(&args.data, TRAINING)?;
+    let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
     let inputs = inputs(
         backend,
@@ -45,7 +46,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     Ok(session.outcome())
 }
 
-/// Reads and encodes demonstrations and plain text, and says what was left out.
+/// Reads and encodes demonstrations and plain text to measure a model on, and says what was left out.
 pub fn dataset(
     session: &Session,
     paths: &[PathBuf],
@@ -54,12 +55,25 @@ pub fn dataset(
     overflow: Overflow,
     skip_bad_rows: bool,
 ) -> Result<SftDataset> {
-    let lessons: Vec<Lesson> = session.rows(paths, skip_bad_rows)?;
-    let data = SftDataset::of_lessons(&lessons, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    session.note_count(
-        data.n_dropped,
-        &format!("examples do not fit into {max_seq_len} tokens, or have none to learn, and were dropped"),
-    );
-    session.note_count(data.n_truncated, "prompts were cut on the left to fit");
+    read(session, paths, EVALUATION, text, max_seq_len, overflow, skip_bad_rows)
+}
+
+fn read(
+    session: &Session,
+    paths: &[PathBuf],
+    purpose: &'static str,
+    text: &TextSide,
+    max_seq_len: usize,
+    overflow: Overflow,
+    skip_bad_rows: bool,
+) -> Result<SftDataset> {
+    let rows = session.data_rows::<Lesson>(paths, purpose, skip_bad_rows)?;
+    let data = SftDataset::of_lessons(&rows.rows, &text.tokenizer, &text.template, max_seq_len, overflow)?;
+    let is_chosen = |(idx, lesson): (usize, &Lesson)| matches!(lesson, Lesson::Chosen(_)).then_some(idx);
+    let chosen: Vec<usize> = rows.rows.iter().enumerate().filter_map(is_chosen).collect();
+    session.note_rows(&rows, &chosen, |rows| {
+        format!("{rows} are comparisons: their chosen side is taken as a demonstration")
+    });
+    session.note_report(&rows, &data.report, max_seq_len);
     Ok(data)
 }

@@ -1,0 +1,241 @@
+//! Data files: what is said of rows that are left out, of files that are not read, and of columns with a meaning.
+
+use std::process::Command;
+
+use crate::util::Temper;
+
+const SFT: &str = "sft --model gpt2-tiny --out out --set max_steps=1 --data";
+
+/// `{"prompt": …, "completion": …}` with texts of the given lengths.
+fn demonstration(prompt: usize, completion: usize) -> String {
+    format!("{{\"prompt\": \"{}\", \"completion\": \"{}\"}}\n", "p".repeat(prompt), "c".repeat(completion))
+}
+
+#[test]
+fn rows_that_are_left_out_are_counted_by_file_purpose_and_cause() {
+    let temper = Temper::with_sft();
+    temper.write("a.jsonl", [demonstration(2, 2), demonstration(200, 2), "{\n".into()].concat());
+    temper.write("b.jsonl", [demonstration(2, 200), demonstration(2, 2)].concat());
+    let said = temper.run(&format!("{SFT} a.jsonl b.jsonl --eval-data b.jsonl --skip-bad-rows")).ok();
+    let limit = "they do not fit into 128 tokens";
+    for line in [
+        "note: left out 1 of 3 rows of a.jsonl (training data): they cannot be read (first: a.jsonl:3: broken JSON",
+        &format!("note: left out 1 of 2 rows of a.jsonl (training data): {limit} (first: line 2)"),
+        &format!("note: left out 1 of 2 rows of b.jsonl (training data): {limit} (first: line 1)"),
+        &format!("note: left out 1 of 2 rows of b.jsonl (evaluation data): {limit} (first: line 1)"),
+    ] {
+        assert!(said.stderr.contains(line), "`{line}` is not in {said:?}");
+    }
+    let said = temper.run(&format!(
+        "{} a.jsonl --skip-bad-rows --set overflow=truncate_prompt",
+        SFT.replace("out", "cut")
+    ));
+    let line = "note: cut the prompt on the left in 1 of 2 rows of a.jsonl (training data), to fit into 128 tokens (first: line 2)";
+    assert!(said.ok().stderr.contains(line));
+}
+
+#[test]
+fn comparisons_and_completions_that_are_left_out_or_cut_are_counted() {
+    let temper = Temper::with_sft();
+    let (long, x) = ("p".repeat(200), "x".repeat(200));
+    temper.write(
+        "c.jsonl",
+        format!(
+            "{{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}}\n\
+             {{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"{x}\"}}\n\
+             {{\"prompt\": \"p\", \"completions\": [\"a\", \"b\", \"{x}\"], \"ranking\": [0, 1, 2]}}\n\
+             {{\"prompt\": \"{long}\", \"chosen\": \"a\", \"rejected\": \"b\"}}\n"
+        ),
+    );
+    for (command, out) in [("reward", "r"), ("dpo", "d")] {
+        let run = format!("{command} --model sft/final --data c.jsonl --set max_steps=1 --out {out}");
+        let said = temper.run(&format!("{run} --set overflow=truncate_prompt")).ok();
+        for line in [
+            "note: left out 1 of 4 rows of c.jsonl (training data): they do not fit into 128 tokens (first: line 2)",
+            "note: left out 1 of 9 completions of c.jsonl (training data), and kept the others of their rows: \
+             they do not fit into 128 tokens (first: line 3)",
+            "note: cut the prompt on the left in 1 of 4 rows of c.jsonl (training data), to fit into 128 tokens \
+             (first: line 4)",
+        ] {
+            assert!(said.stderr.contains(line), "`{line}` is not in {said:?}");
+        }
+    }
+    temper.write("n.jsonl", [demonstration(2, 2), demonstration(2, 200)].concat());
+    let run = "reward --model sft/final --data c.jsonl --normalize-data n.jsonl --set max_steps=1 --out n";
+    let line = "note: left out 1 of 2 rows of n.jsonl (demonstrations to normalise on): they do not fit";
+    let said = temper.run(run).ok();
+    assert!(said.stderr.contains(line), "{said:?}");
+}
+
+#[test]
+fn comparisons_are_learned_as_demonstrations_of_their_chosen_side() {
+    let temper = Temper::new();
+    let said = temper.run(&format!("{SFT} comparisons.jsonl demonstrations.jsonl")).ok();
+    let line = "note: 4 of 4 rows of comparisons.jsonl (training data) are comparisons: their chosen side is taken as a \
+                demonstration (first: line 1)";
+    assert!(said.stderr.contains(line) && said.stderr.matches("are comparisons").count() == 1, "{said:?}");
+    // The same data as the rows themselves.
+    temper.write("same.jsonl", temper.read("comparisons.jsonl").replace("chosen", "completion"));
+    temper.run(&format!("{} same.jsonl demonstrations.jsonl", SFT.replace("out", "same"))).ok();
+    assert_eq!(temper.json("out/inputs.json")["given"], temper.json("same/inputs.json")["given"]);
+}
+
+#[test]
+fn a_file_of_another_format_is_named_for_what_it_is() {
+    let temper = Temper::with_sft();
+    temper.write("rows.parquet", b"PAR1\x15\x04\x15\x10PAR1");
+    temper.write("rows.xlsx", b"PK\x03\x04\x14\0\x06\0");
+    temper.write("rows.csv", "prompt,completion\na,b\n");
+    temper.write("book.txt", "All is well.\nSo it goes.\n");
+    temper.write("wide.jsonl", b"\xff\xfe{\0\"\0");
+    for (name, says, hint) in [
+        (
+            "rows.parquet",
+            "rows.parquet is a Parquet file; Temper reads JSON lines and JSON arrays",
+            "read_parquet",
+        ),
+        ("rows.xlsx", "rows.xlsx is an Excel workbook", "read_excel"),
+        ("rows.csv", "rows.csv is a CSV file", "read_csv"),
+        ("book.txt", "book.txt is plain text", "{\"text\": "),
+        ("wide.jsonl", "wide.jsonl is text in UTF-16", "UTF-8"),
+    ] {
+        for command in [
+            format!("{SFT} {name}"),
+            format!("{SFT} {name} --skip-bad-rows"),
+            format!("dpo --model sft/final --out out --data {name}"),
+            format!("eval --model sft/final --data {name}"),
+        ] {
+            let said = temper.refuses(&command, &[says]);
+            assert!(said.hint().contains(hint) && !said.hint().contains("--skip-bad-rows"), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn where_every_row_is_bad_the_hint_is_about_columns() {
+    let temper = Temper::new();
+    temper.write("q.jsonl", "{\"query\": \"a\", \"reply\": \"b\"}\n{\"query\": \"c\", \"reply\": \"d\"}\n");
+    for flags in ["", " --skip-bad-rows"] {
+        let says = "q.jsonl:1: missing column `prompt`, `instruction` or `question`; the row has `query`, `reply` (none of the \
+                    2 rows can be read)";
+        let said = temper.refuses(&format!("{SFT} q.jsonl{flags}"), &[says]);
+        let hint = said.hint();
+        assert!(hint.contains("`response`") && !hint.contains("--skip-bad-rows"), "{said:?}");
+    }
+    temper.write("chat.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+    assert!(temper.refuses(&format!("{SFT} chat.jsonl"), &["chat.jsonl:1: "]).hint().contains("chats"));
+    temper.write("cut.json", "[{\"prompt\": \"a\", \"completion\": \"b\"},\n{\"prompt\": \"a\"");
+    let said = temper.refuses(&format!("{SFT} cut.json --skip-bad-rows"), &["cut.json:2: broken JSON"]);
+    assert!(said.hint().contains("JSON array") && !said.hint().contains("--skip-bad-rows"), "{said:?}");
+}
+
+#[test]
+fn devices_pipes_and_directories_are_no_data() {
+    let temper = Temper::new();
+    assert!(Command::new("mkfifo").arg(temper.path("pipe")).status().unwrap().success());
+    for (path, kind) in
+        [("/dev/zero", "a device, a pipe"), ("pipe", "a device, a pipe"), (".", "a directory")]
+    {
+        // A program that reads them must neither fill the machine's memory nor wait for ever.
+        let script = format!("ulimit -v 8000000; timeout 20 \"$TEMPER\" {SFT} {path}");
+        temper.shell(&script).refused(&[&format!("cannot read {path}: it is {kind}"), "hint: give a file"]);
+    }
+}
+
+/// 100 MB of newlines once took 4.4 GB, and half a gigabyte of address space is plenty for a file of no rows.
+#[test]
+fn newlines_take_no_memory() {
+    let temper = Temper::new();
+    temper.shell("head -c 100000000 /dev/zero | tr '\\0' '\\n' | gzip -1 > n.jsonl.gz").ok();
+    let script = "\"$TEMPER\" sft --data n.jsonl.gz --model tiny --out out & pid=$!; peak=0; \
+                  while hwm=$(grep VmHWM /proc/$pid/status 2>/dev/null | tr -dc 0-9); [ -n \"$hwm\" ]; \
+                  do peak=$hwm; done; echo $peak; wait $pid";
+    let output = temper.shell_output(script);
+    let peak: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("n.jsonl.gz: no rows"), "{output:?}");
+    assert!((1..80_000).contains(&peak), "{peak} kB");
+}
+
+#[test]
+fn the_context_of_dolly_is_part_of_the_prompt() {
+    let temper = Temper::new();
+    temper.write(
+        "dolly.jsonl",
+        "{\"instruction\": \"Who?\", \"context\": \"Ada wrote it.\", \"response\": \"Ada.\", \"category\": \"closed_qa\"}\n",
+    );
+    temper.write("same.jsonl", "{\"prompt\": \"Who?\\n\\nAda wrote it.\", \"completion\": \"Ada.\"}\n");
+    temper.run(&format!("{SFT} dolly.jsonl")).ok();
+    temper.run(&format!("{} same.jsonl", SFT.replace("out", "same"))).ok();
+    assert_eq!(
+        temper.json("out/inputs.json")["given"]["--data"],
+        temper.json("same/inputs.json")["given"]["--data"]
+    );
+    temper.write("system.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"system\": \"Be rude.\"}\n");
+    let said =
+        temper.refuses(&format!("{SFT} system.jsonl"), &["system.jsonl:1: column `system` is not read"]);
+    assert!(said.hint().contains("into the prompt"), "{said:?}");
+}
+
+#[test]
+fn a_column_that_is_there_twice_is_refused() {
+    let temper = Temper::new();
+    let good = demonstration(1, 1);
+    temper.write(
+        "d.jsonl",
+        format!("{good}{{\"prompt\": \"a\", \"completion\": \"b\", \"completion\": \"c\"}}\n"),
+    );
+    temper.refuses(&format!("{SFT} d.jsonl"), &["d.jsonl:2: column `completion` is there twice"]);
+    temper.write("z.jsonl", format!("{good}{{\"prompt\": \"a\", \"completion\": \"\\u200b\\u200b\"}}\n"));
+    temper.refuses(&format!("{SFT} z.jsonl"), &["z.jsonl:2: column `completion` is empty"]);
+}
+
+#[test]
+fn a_file_that_unpacks_without_end_gets_a_hint_of_its_own() {
+    let temper = Temper::new();
+    temper.shell("head -c 1100000000 /dev/zero | tr '\\0' '\\n' | gzip -1 > bomb.jsonl.gz").ok();
+    let said =
+        temper.refuses(&format!("{SFT} bomb.jsonl.gz"), &["bomb.jsonl.gz", "unpack to more than 1073741824"]);
+    assert!(said.hint().contains("gunzip"), "{said:?}");
+}
+
+#[test]
+fn a_normalisation_without_demonstrations_is_refused_or_noted() {
+    let temper = Temper::with_sft();
+    let run = "reward --data comparisons.jsonl --model sft/final --set max_steps=1 --out";
+    let says = |how| format!("`normalize` is {how}, but there is no `--normalize-data`");
+    for how in ["mean", "mean_std"] {
+        let said = temper.refuses(&format!("{run} out --set normalize={how}"), &[&says(how)]);
+        assert!(said.hint().contains("--set normalize=none"), "{said:?}");
+    }
+    temper.write("own.toml", "normalize = \"mean_std\"\n");
+    temper.refuses(&format!("{run} out --config own.toml"), &[&says("mean_std")]);
+    // Asked for by nobody here: a preset, and a file that has every key in it.
+    let said = temper.run(&format!("{run} preset --preset lm-human-preferences --set batch_size=2")).ok();
+    assert!(
+        said.stderr.contains(&format!("note: the scores are not normalised: {}", says("mean_std"))),
+        "{said:?}"
+    );
+    temper.write("whole.toml", temper.run("config reward").ok().stdout);
+    let said = temper.run(&format!("{run} whole --config whole.toml")).ok();
+    assert!(
+        said.stderr.contains(&format!("note: the scores are not normalised: {}", says("mean"))),
+        "{said:?}"
+    );
+    let said = temper.run(&format!("{run} none --set normalize=none")).ok();
+    assert!(!said.stderr.contains("normalis"), "{said:?}");
+    // Two rows that are the same have no scale.
+    temper.write("one.jsonl", [demonstration(2, 2), demonstration(2, 2)].concat());
+    let said = temper.run(&format!("{run} alike --set normalize=mean_std --normalize-data one.jsonl")).ok();
+    assert!(said.stderr.contains("all demonstrations score alike"), "{said:?}");
+}
+
+#[test]
+fn dpo_has_nothing_to_normalise() {
+    let temper = Temper::with_sft();
+    let dpo =
+        "dpo --data comparisons.jsonl --model sft/final --out out --normalize-data demonstrations.jsonl";
+    temper.run(dpo).misused();
+    assert!(!temper.run("dpo --help").ok().stdout.contains("normalize"));
+    assert!(temper.run("reward --help").ok().stdout.contains("--normalize-data"));
+}
