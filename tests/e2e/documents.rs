@@ -21,9 +21,9 @@ fn the_template_of_the_document_is_trained_with_and_stored() {
     let parse = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     assert_eq!(parse(&temper.read("qa/final/template.json")), parse(written));
     // A setting does not replace what the directory brings.
-    temper
-        .run("sft --data demonstrations.jsonl --model qa/final --out again --set max_steps=1 --set template=bare")
-        .ok();
+    let train = "sft --data demonstrations.jsonl --model qa/final --out again --set max_steps=1";
+    let said = temper.run(&format!("{train} --set template=bare")).ok();
+    assert!(said.stderr.contains("note: `template` has no effect: the model directory brings"), "{said:?}");
     assert_eq!(parse(&temper.read("again/final/template.json"))["name"], "qa");
 }
 

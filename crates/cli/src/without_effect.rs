@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use serde::Serialize;
+use temper_dpo::DpoConfig;
 use temper_ppo::{CriticKind, MissingEos, PpoConfig};
 use temper_reward::{Normalize, RewardConfig};
 use temper_sft::SftConfig;
@@ -14,14 +15,20 @@ use crate::args::{Settings, Stage};
 use crate::recipe;
 use crate::session::Session;
 
-/// Says which settings of an SFT run have no effect. `model_dropout` is that of the model's `config.json`.
-pub fn note_sft(
-    session: &Session,
-    settings: &Settings,
-    config: &SftConfig,
-    model_dropout: f64,
-) -> Result<()> {
-    note(session, config, settings, Stage::Sft, sft(config, model_dropout))
+/// What decides whether settings have an effect, besides the settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// Whether the model directory brings a `template.json`.
+    pub template: bool,
+    /// Whether the model's `config.json` names a dropout.
+    pub dropout: bool,
+    /// Whether there is `--normalize-data`.
+    pub normalize_data: bool,
+}
+
+/// Says which settings of an SFT run have no effect.
+pub fn note_sft(session: &Session, settings: &Settings, config: &SftConfig, given: Given) -> Result<()> {
+    note(session, config, settings, Stage::Sft, sft(config, given))
 }
 
 /// Says which settings of a reward-model run have no effect.
@@ -29,9 +36,14 @@ pub fn note_reward(
     session: &Session,
     settings: &Settings,
     config: &RewardConfig,
-    normalize_data_given: bool,
+    given: Given,
 ) -> Result<()> {
-    note(session, config, settings, Stage::Reward, reward(config, normalize_data_given))
+    note(session, config, settings, Stage::Reward, reward(config, given))
+}
+
+/// Says which settings of a DPO run have no effect.
+pub fn note_dpo(session: &Session, settings: &Settings, config: &DpoConfig, given: Given) -> Result<()> {
+    note(session, config, settings, Stage::Dpo, dpo(config, given))
 }
 
 /// Says which settings of a PPO run have no effect.
@@ -47,20 +59,34 @@ pub fn note_ppo(
 /// Keys that nothing reads, and why.
 type Idle = (Vec<&'static str>, &'static str);
 
-fn sft(config: &SftConfig, model_dropout: f64) -> Vec<Idle> {
+fn sft(config: &SftConfig, given: Given) -> Vec<Idle> {
     let mut idle = of_schedule(&config.training.schedule);
-    if config.dropout && model_dropout == 0.0 {
+    idle.extend(of_template(&config.template, given));
+    if config.dropout && !given.dropout {
         idle.push((vec!["dropout"], "the model's config.json names no dropout"));
     }
     idle
 }
 
-fn reward(config: &RewardConfig, normalize_data_given: bool) -> Vec<Idle> {
+fn reward(config: &RewardConfig, given: Given) -> Vec<Idle> {
     let mut idle = of_schedule(&config.training.schedule);
-    if config.normalize != Normalize::None && !normalize_data_given {
+    idle.extend(of_template(&config.template, given));
+    if config.normalize != Normalize::None && !given.normalize_data {
         idle.push((vec!["normalize"], "there is no `--normalize-data`, so scores stay as they are learned"));
     }
     idle
+}
+
+fn dpo(config: &DpoConfig, given: Given) -> Vec<Idle> {
+    let mut idle = of_schedule(&config.training.schedule);
+    idle.extend(of_template(&config.template, given));
+    idle
+}
+
+/// `auto` asks for nothing in particular.
+fn of_template(template: &str, given: Given) -> Option<Idle> {
+    let idle = given.template && template != "auto";
+    idle.then(|| (vec!["template"], "the model directory brings its own template.json"))
 }
 
 fn ppo(config: &PpoConfig, ptx_data_given: bool) -> Vec<Idle> {
@@ -233,14 +259,28 @@ mod tests {
     fn normalisation_needs_demonstrations_and_dropout_a_model_that_has_it() {
         let (config, text) = resolved::<RewardConfig>("lm-human-preferences", Stage::Reward, &[]);
         let asked = asked_for(&config, Some(text)).unwrap();
-        let notes = sentences(&reward(&config, false), &asked);
-        assert!(notes.len() == 1 && notes[0].contains("`normalize` has no effect"), "{notes:?}");
-        assert_eq!(sentences(&reward(&config, true), &asked), [""; 0]);
+        let notes = |given| sentences(&reward(&config, given), &asked);
+        let none = notes(Given::default());
+        assert!(none.len() == 1 && none[0].contains("`normalize` has no effect"), "{none:?}");
+        assert_eq!(notes(Given { normalize_data: true, ..Given::default() }), [""; 0]);
 
         let (config, text) = resolved::<SftConfig>("instructgpt-1.3b", Stage::Sft, &[]);
         let asked = asked_for(&config, Some(text)).unwrap();
-        let notes = sentences(&sft(&config, 0.0), &asked);
-        assert!(notes.len() == 1 && notes[0].contains("`dropout` has no effect"), "{notes:?}");
-        assert_eq!(sentences(&sft(&config, 0.2), &asked), [""; 0]);
+        let notes = |given| sentences(&sft(&config, given), &asked);
+        let none = notes(Given::default());
+        assert!(none.len() == 1 && none[0].contains("`dropout` has no effect"), "{none:?}");
+        assert_eq!(notes(Given { dropout: true, template: true, ..Given::default() }), [""; 0]);
+    }
+
+    #[test]
+    fn a_template_that_the_model_brings_leaves_the_setting_without_effect() {
+        let own = Given { template: true, ..Given::default() };
+        let config = DpoConfig { template: "bare".into(), ..DpoConfig::default() };
+        let asked = asked_for(&config, None).unwrap();
+        let note = "note: `template` has no effect: the model directory brings its own template.json";
+        assert_eq!(sentences(&dpo(&config, own), &asked), [note]);
+        assert_eq!(sentences(&dpo(&config, Given::default()), &asked), [""; 0]);
+        let config = DpoConfig::default();
+        assert_eq!(sentences(&dpo(&config, own), &asked_for(&config, None).unwrap()), [""; 0]);
     }
 }

@@ -12,6 +12,7 @@ use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{context_len, load_policy_to_train};
+use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
@@ -33,6 +34,8 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(DpoDataset::fingerprint)),
         ],
     );
+    let given = Given { template: text.has_template, ..Given::default() };
+    without_effect::note_dpo(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "dpo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -16,7 +16,7 @@ use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train};
-use crate::without_effect;
+use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let RewardArgs { comparisons: args, normalize_data } = args;
@@ -51,7 +51,9 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
         ],
     );
-    without_effect::note_reward(session, &args.settings, &config, !normalize_data.is_empty())?;
+    let normalize = !normalize_data.is_empty();
+    let given = Given { template: text.has_template, normalize_data: normalize, ..Given::default() };
+    without_effect::note_reward(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -14,7 +14,7 @@ use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, start};
-use crate::without_effect;
+use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
@@ -36,7 +36,9 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
             ("--eval-data", eval_data.as_ref().map(SftDataset::fingerprint)),
         ],
     );
-    without_effect::note_sft(session, &args.settings, &config, model.config().dropout)?;
+    let dropout = model.config().dropout > 0.0;
+    let given = Given { template: text.has_template, dropout, ..Given::default() };
+    without_effect::note_sft(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "sft", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
