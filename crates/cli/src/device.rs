@@ -48,8 +48,40 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
     if spec == "auto" {
         return auto();
     }
-    let (name, index) = match spec.split_once(':') {
-        Some((name, index)) => (name, Some(index)),
+    let (backend, card) = parse(spec)?;
+    let name = backend.name;
+    if !backend.compiled {
+        return Err(hinted(
+            format!("device `{name}` is not compiled into this binary"),
+            format!("build with `cargo build --release -p temper-cli --features {name}`"),
+        ));
+    }
+    attempt(name, card_number(spec, name, card)?)
+        .map_err(|reason| {
+            hinted(
+                format!("device `{spec}` does not work here: {reason}"),
+                "`temper devices` lists what works; a graphics card needs its driver",
+            )
+        })
+        .map(|device| (device, backend.name))
+}
+
+/// Checks that a name is one of a device, whether or not this binary or this machine has it.
+///
+/// # Errors
+/// An unknown name, or a card number that is none.
+pub fn check_name(spec: &str) -> Result<()> {
+    if spec == "auto" {
+        return Ok(());
+    }
+    let (backend, card) = parse(spec)?;
+    card_number(spec, backend.name, card).map(drop)
+}
+
+/// The backend that a name asks for, and what it says about the card.
+fn parse(spec: &str) -> Result<(&'static Backend, Option<&str>)> {
+    let (name, card) = match spec.split_once(':') {
+        Some((name, card)) => (name, Some(card)),
         None => (spec, None),
     };
     let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) else {
@@ -59,13 +91,12 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
             format!("devices: auto, {}", names.join(", ")),
         ));
     };
-    if !backend.compiled {
-        return Err(hinted(
-            format!("device `{name}` is not compiled into this binary"),
-            format!("build with `cargo build --release -p temper-cli --features {name}`"),
-        ));
-    }
-    let index = match index {
+    Ok((backend, card))
+}
+
+/// The number of the card in `spec`, if there is one.
+fn card_number(spec: &str, name: &str, card: Option<&str>) -> Result<Option<usize>> {
+    let index = match card {
         None => None,
         Some(text) => Some(text.parse::<usize>().map_err(|_| {
             hinted(
@@ -77,14 +108,7 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
     if index.is_some() && matches!(name, "flex" | "ndarray") {
         return Err(hinted(format!("device `{name}` has no card number"), format!("use `{name}`")));
     }
-    attempt(name, index)
-        .map_err(|reason| {
-            hinted(
-                format!("device `{spec}` does not work here: {reason}"),
-                "`temper devices` lists what works; a graphics card needs its driver",
-            )
-        })
-        .map(|device| (device, backend.name))
+    Ok(index)
 }
 
 /// The first graphics card that works, or the CPU.
