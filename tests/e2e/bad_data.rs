@@ -265,6 +265,8 @@ fn a_value_of_the_wrong_type_is_named() {
     temper.refuses(&format!("{TRAIN} --config settings.toml"), &["`epochs`", "settings.toml:2", "three"]);
     temper.refuses("config sft --set epochs=-1", &["`epochs`", "`--set`", "-1"]);
     temper.refuses("config sft --set epochs=1.5", &["`epochs`", "1.5"]);
+    temper.refuses("config sft --device bogus", &["unknown device `bogus`", "devices: auto, "]);
+    temper.run("config sft --device cuda:1").ok();
     let said = temper.run_of(&["config", "sft", "--set", "schedule={kind=\"linear\"}"]).ok();
     assert!(said.stdout.contains("kind = \"linear\""), "{said:?}");
     temper.refuses("config sft --set learning_rate=high", &["`learning_rate`", "high"]);

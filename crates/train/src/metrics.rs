@@ -169,10 +169,15 @@ fn content(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// By its number; or by its length, since some network file systems give one file several numbers. A copy of the same
+/// length is found out after the next line.
 #[cfg(unix)]
 fn is_same_file(file: &File, there: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+    file.metadata().is_ok_and(|ours| {
+        (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+            || (there.is_file() && ours.len() == there.len())
+    })
 }
 
 #[cfg(not(unix))]

@@ -398,8 +398,11 @@ impl Run {
 
     /// Looks whether directory and metrics are still those that were opened.
     fn check_place(&mut self) -> Result<(), Error> {
-        if !Place::of(&self.dir).is_ok_and(|place| place == self.place) {
-            return Err(Error::RunRemoved { dir: self.dir.clone() });
+        match Place::of(&self.dir) {
+            Ok(place) if place == self.place => {}
+            // Some file systems give a directory another number, an overlay at the first write for one.
+            Ok(place) if is_ours(&self.dir) => self.place = place,
+            _ => return Err(Error::RunRemoved { dir: self.dir.clone() }),
         }
         if self.metrics.restore_if_removed()? == InPlace::Restored {
             let path = self.dir.join(METRICS_FILE);

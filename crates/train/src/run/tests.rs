@@ -415,7 +415,13 @@ fn a_directory_that_is_removed_or_replaced_ends_the_run() {
         let candidate = Candidate { step: 2, metric: "m", value: 1.0, lower_is_better: true };
         gone(run.save_best(&candidate, fill).map(drop));
         assert_eq!(dir.exists(), replaced, "nothing is made anew");
+        let _ = fs::remove_dir(&dir);
     }
+    // Its own directory under another number is no reason to end.
+    let mut run = open(&dir, CONFIG, false).unwrap();
+    run.log(1, 9, &json!({})).unwrap();
+    run.place.id.1 += 1;
+    run.log(2, 9, &json!({})).unwrap();
 }
 
 #[test]
