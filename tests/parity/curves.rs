@@ -42,6 +42,7 @@ fn train(seed: u64) -> Curves {
     let training = TrainingConfig {
         epochs: 30,
         batch_size: 2,
+        bucket_by_length: false,
         learning_rate: 1e-3,
         seed,
         ..SftConfig::default().training

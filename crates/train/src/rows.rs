@@ -203,10 +203,11 @@ impl<T: DeserializeOwned> Found<'_, T> {
                 self.first_bad.get_or_insert(bad);
             }
         }
-        if self.policy == BadRows::Refuse && !self.rows.is_empty() {
-            if let Some((error, _)) = self.first_bad.take() {
-                return Err(error);
-            }
+        if self.policy == BadRows::Refuse
+            && !self.rows.is_empty()
+            && let Some((error, _)) = self.first_bad.take()
+        {
+            return Err(error);
         }
         Ok(())
     }
