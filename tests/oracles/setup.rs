@@ -88,8 +88,8 @@ pub fn comparisons() -> RewardDataset {
 
 /// Prompts as ids: what a toy model reads.
 pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> PromptDataset {
-    let prompts = rows.map(|row| EncodedPrompt { text: String::new(), tokens: row.to_vec() }).into();
-    PromptDataset::from(prompts)
+    let prompts = rows.map(|row| EncodedPrompt { text: String::new(), tokens: row.to_vec() });
+    PromptDataset::from(prompts.to_vec())
 }
 
 /// PPO on a toy model: no penalty of any kind, no text.
