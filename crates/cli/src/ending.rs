@@ -95,7 +95,7 @@ impl Ending {
     fn next(&self, command: &Command) -> Vec<String> {
         let model = quoted(&self.out.join("final").to_string_lossy());
         let beside = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
-        let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), |value| quoted(value));
+        let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), quoted);
         match self.stage.as_str() {
             "sft" => vec![
                 format!("temper generate --model {model} --prompt TEXT"),

@@ -402,7 +402,7 @@ mod tests {
         loop {
             let text = std::fs::read_to_string(path).unwrap_or_default();
             if let Some(pid) = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()) {
-                return rustix::process::Pid::from_raw(pid).unwrap();
+                return rustix::process::Pid::from_raw(pid).expect("not 0");
             }
             assert!(began.elapsed() < LIMIT, "no number of a process in {}", path.display());
             thread::sleep(Duration::from_millis(5));
