@@ -44,6 +44,9 @@ pub(crate) struct Lines<R> {
 /// A line of more than [`LONGEST_ROW`] bytes.
 pub(crate) struct TooLong;
 
+/// What is in a line, without white space around it.
+pub(crate) type Line<'a> = Result<&'a [u8], TooLong>;
+
 impl<R: BufRead> Lines<R> {
     /// From the first line.
     pub(crate) fn new(reader: R) -> Self {
@@ -73,7 +76,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The next line with its number, without white space around it.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Result<&[u8], TooLong>)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, Line<'_>)>> {
         if self.skip_white_space()?.is_none() {
             return Ok(None);
         }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::columns::column_advice;
 use crate::error::{Error, one_line};
 use crate::format::Format;
-use crate::lines::{LONGEST_ROW, Limited, Lines, TooLong, TooMuch, each_element, newlines};
+use crate::lines::{LONGEST_ROW, Limited, Line, Lines, TooLong, TooMuch, each_element, newlines};
 
 /// What to do with a row that is not what it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,14 +172,27 @@ fn parse_rows<T: DeserializeOwned>(
     found.finish(first_byte)
 }
 
+/// What is wrong with a row.
+struct Bad {
+    error: Box<Error>,
+    /// The columns of the row, where it has any.
+    columns: Vec<String>,
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        Self { error: Box::new(error), columns: Vec::new() }
+    }
+}
+
 /// What was read of one file so far.
 struct Found<'p, T> {
     path: &'p Path,
     policy: BadRows,
     rows: Vec<(usize, T)>,
     n_bad: usize,
-    /// The first bad row, and its columns where it has any.
-    first_bad: Option<(Error, Vec<String>)>,
+    /// The first bad row.
+    first_bad: Option<Bad>,
 }
 
 impl<T: DeserializeOwned> Found<'_, T> {
@@ -187,27 +200,27 @@ impl<T: DeserializeOwned> Found<'_, T> {
     ///
     /// A bad one before any good one is kept in mind until a good one follows: where there is none, the whole file is
     /// of another kind, and skipping rows would not help.
-    fn take(&mut self, line: usize, piece: Result<&[u8], TooLong>) -> Result<(), Error> {
+    fn take(&mut self, line: usize, piece: Line<'_>) -> Result<(), Error> {
         let parsed = match piece {
             Ok(piece) => parse_row(self.path, line, piece),
             Err(TooLong) => {
                 let message = format!("the line has more than {} MiB", LONGEST_ROW >> 20);
-                Err((Error::BadRow { path: self.path.to_owned(), line, message }, Vec::new()))
+                Err(Bad::from(Error::BadRow { path: self.path.to_owned(), line, message }))
             }
         };
         match parsed {
             Ok(row) => self.rows.push((line, row)),
             Err(bad) => {
-                tracing::debug!("bad row: {}", bad.0);
+                tracing::debug!("bad row: {}", bad.error);
                 self.n_bad += 1;
                 self.first_bad.get_or_insert(bad);
             }
         }
         if self.policy == BadRows::Refuse
             && !self.rows.is_empty()
-            && let Some((error, _)) = self.first_bad.take()
+            && let Some(bad) = self.first_bad.take()
         {
-            return Err(error);
+            return Err(*bad.error);
         }
         Ok(())
     }
@@ -215,17 +228,17 @@ impl<T: DeserializeOwned> Found<'_, T> {
     fn finish(self, first_byte: Option<u8>) -> Result<Rows<T>, Error> {
         let path = self.path.to_owned();
         if !self.rows.is_empty() {
-            let first_skipped = self.first_bad.map(|(error, _)| error.to_string());
+            let first_skipped = self.first_bad.map(|bad| bad.error.to_string());
             return Ok(Rows { rows: self.rows, skipped: self.n_bad, first_skipped });
         }
-        let Some((first, columns)) = self.first_bad else { return Err(Error::NoRows { path }) };
+        let Some(Bad { error: first, columns }) = self.first_bad else { return Err(Error::NoRows { path }) };
         let is_json = first_byte.is_some_and(|byte| matches!(byte, b'{' | b'['));
         if let Some(format) = Format::of_name(&path)
             && !is_json
         {
             return Err(Error::OtherFormat { path, format });
         }
-        let advice = match &first {
+        let advice = match &*first {
             Error::InvalidUtf8 { .. } => "save the file as UTF-8".into(),
             Error::BrokenJson { .. } if is_json => {
                 "each line must be one whole JSON object; objects that span several lines must be in a JSON array"
@@ -237,7 +250,7 @@ impl<T: DeserializeOwned> Found<'_, T> {
             Error::BadRow { message, .. } => column_advice(message, &columns),
             _ => "fix the rows of the file".into(),
         };
-        Err(Error::NoGoodRow { first: Box::new(first), n_rows: self.n_bad, advice })
+        Err(Error::NoGoodRow { first, n_rows: self.n_bad, advice })
     }
 }
 
@@ -272,11 +285,11 @@ impl<'de> Deserialize<'de> for Columns {
     }
 }
 
-/// A row, or what is wrong with it and its columns.
-fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Result<T, (Error, Vec<String>)> {
+/// A row, or what is wrong with it.
+fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Result<T, Bad> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = line + newlines(&bytes[..error.valid_up_to()]);
-        (Error::InvalidUtf8 { path: path.to_owned(), line }, Vec::new())
+        Error::InvalidUtf8 { path: path.to_owned(), line }
     })?;
     let bad = |message: String| Error::BadRow { path: path.to_owned(), line, message };
     if !text.starts_with('{') {
@@ -284,12 +297,10 @@ fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Res
             Ok(value) => Error::NotAnObject { path: path.to_owned(), line, found: kind_of(&value) },
             Err(error) => broken_json(path, line, &error),
         };
-        return Err((error, Vec::new()));
+        return Err(error.into());
     }
     let Columns(row) = serde_json::from_str(text).map_err(|error| {
-        let error =
-            if error.is_data() { bad(without_place(&error)) } else { broken_json(path, line, &error) };
-        (error, Vec::new())
+        if error.is_data() { bad(without_place(&error)) } else { broken_json(path, line, &error) }
     })?;
     let columns: Vec<String> = row.keys().cloned().collect();
     serde_json::from_value(Value::Object(row)).map_err(|error| {
@@ -301,7 +312,7 @@ fn parse_row<T: DeserializeOwned>(path: &Path, line: usize, bytes: &[u8]) -> Res
                 format!("; the row has {}", listed(&columns))
             };
         }
-        (bad(message), columns)
+        Bad { error: Box::new(bad(message)), columns }
     })
 }
 
