@@ -88,19 +88,25 @@ fn assert_among(who: &str, losses: &[f64], curves: &[Vec<f64>], margin: f64) {
     }
 }
 
+/// Means of three epochs in a row: which row is alone in its batch is chance, and moves the mean of a single epoch.
+fn smooth(curve: &[f64]) -> Vec<f64> {
+    curve.windows(3).map(|window| window.iter().sum::<f64>() / 3.0).collect()
+}
+
 fn range(curves: &[Vec<f64>], epoch: usize) -> (f64, f64) {
     let losses = || curves.iter().map(|curve| curve[epoch]);
     (losses().fold(f64::INFINITY, f64::min), losses().fold(0.0, f64::max))
 }
 
 /// A sixth curve leaves the range of five in one epoch out of three, so a seed may leave it by as much as the range is
-/// wide on average, and the mean of three seeds by half of that: 0.15 and 0.08 nats.
+/// wide on average, and the mean of three seeds by half of that: 0.14 and 0.07 nats.
 #[test]
 fn the_notebooks_curves_lie_among_pytorchs() {
     let golden = |name: &str| -> Vec<Vec<f64>> {
         section("notebook_curves.json", name).as_array().unwrap().iter().map(numbers).collect()
     };
     let (sft, reward) = (golden("sft"), golden("reward"));
+    let sft: Vec<Vec<f64>> = sft.iter().map(|curve| smooth(curve)).collect();
     let epochs = sft[0].len();
     let widths = (0..epochs).map(|epoch| range(&sft, epoch)).map(|(lowest, highest)| highest - lowest);
     let width = widths.sum::<f64>() / epochs as f64;
@@ -109,8 +115,9 @@ fn the_notebooks_curves_lie_among_pytorchs() {
     let mut mean = vec![0.0; epochs];
     for seed in SEEDS {
         let found = train(seed);
-        assert_among(&format!("seed {seed}"), &found.sft, &sft, width);
-        mean.iter_mut().zip(&found.sft).for_each(|(mean, loss)| *mean += loss / SEEDS.len() as f64);
+        let losses = smooth(&found.sft);
+        assert_among(&format!("seed {seed}"), &losses, &sft, width);
+        mean.iter_mut().zip(&losses).for_each(|(mean, loss)| *mean += loss / SEEDS.len() as f64);
         // Chance decides how far apart the scores start, but all comparisons are learned in the end.
         let last = found.reward[reward[0].len() - 1];
         println!("seed {seed}: reward loss {last:.5}, the highest of PyTorch's {slowest:.5}");
