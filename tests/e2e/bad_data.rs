@@ -160,7 +160,7 @@ fn a_prompt_that_fills_the_context_is_refused() {
     assert!(said.hint().contains("shorten the prompt"), "{said:?}");
     temper.write("p.jsonl", format!("{{\"prompt\": \"{long}\"}}\n"));
     let said = temper.run("ppo --policy sft/final --reward reward/final --out out --prompts p.jsonl");
-    let said = said.refused(&["128"]);
+    let said = said.refused(&["none of the 1 prompts fits into 80 tokens"]);
     assert!(said.hint().contains("overflow"), "{said:?}");
     assert!(!temper.path("out").exists());
     temper.write("d.jsonl", format!("{{\"prompt\": \"a\", \"completion\": \"b\"}}\n{{\"prompt\": \"{long}\", \"completion\": \"b\"}}\n"));

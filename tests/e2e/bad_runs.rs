@@ -316,8 +316,9 @@ fn a_rollout_of_absurd_size_is_refused() {
     let temper = Temper::with_reward_model();
     let ppo = format!("{PPO} --policy sft/final --reward reward/final --set max_steps=1");
     temper.run(&format!("{ppo} --set batch_size={}", i64::MAX)).refused(&["`batch_size`"]);
-    // Cut to the context.
-    temper.run(&format!("{ppo} --set batch_size=2 --set rollout.max_new_tokens={}", i64::MAX)).ok();
+    let says = "`rollout.max_new_tokens` is 9223372036854775807, it must be at most 127";
+    let longest = format!("--set rollout.max_new_tokens={}", i64::MAX);
+    temper.run(&format!("{ppo} --set batch_size=2 {longest}")).refused(&[says]);
 }
 
 #[test]

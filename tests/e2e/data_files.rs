@@ -213,7 +213,7 @@ fn a_normalisation_without_demonstrations_is_refused_or_noted() {
     // Asked for by nobody here: a preset, and a file that has every key in it.
     let said = temper.run(&format!("{run} preset --preset lm-human-preferences --set batch_size=2")).ok();
     assert!(
-        said.stderr.contains(&format!("note: the scores are not normalised: {}", says("mean_std"))),
+        said.stderr.contains("note: `normalize` has no effect: there is no `--normalize-data`"),
         "{said:?}"
     );
     temper.write("whole.toml", temper.run("config reward").ok().stdout);

@@ -297,14 +297,14 @@ fn models_and_judges_that_answer_nan_are_named() {
         "logprobs --model policy --data demonstrations.jsonl",
         &["policy gives a token of demonstrations.jsonl:1"],
     );
-    failed("generate --model policy --prompt hi", &["policy gives a token the log-probability"]);
-    failed("generate --model policy --prompt hi --greedy", &["policy gives a token the log-probability"]);
+    failed("generate --model policy --prompt hi", &["policy gives logits that are not finite"]);
+    failed("generate --model policy --prompt hi --greedy", &["policy gives logits that are not finite"]);
     let eval = "eval --model sft/final --data prompts.jsonl --max-new-tokens 4";
     let scored = "judge scores the answer to prompt 1 as";
     failed(&format!("{eval} --against sft/final --judge judge"), &[scored]);
     failed(&format!("{eval} --judge judge"), &[scored]);
     failed(&format!("{eval} --judge reward/final --best-of 2 --reward judge"), &[scored]);
-    failed(&format!("{eval} --against policy --judge reward/final"), &["policy gives a token"]);
+    failed(&format!("{eval} --against policy --judge reward/final"), &["policy gives logits"]);
     failed("select --run sft --reward judge --prompts prompts.jsonl --max-new-tokens 4", &[scored]);
     assert!(!temper.path("sft/selected").exists());
     for bad in ["1e-40", "1e300", "0"] {

@@ -104,7 +104,7 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
             Some("a full stop is one token in most vocabularies: `--set rollout.stop_token=.`".into())
         }
         temper_ppo::Error::NoText { .. } => Some("each row needs a `text` of two tokens or more".into()),
-        temper_ppo::Error::NonFiniteLoss { .. } => diverged(),
+        temper_ppo::Error::NonFiniteLoss { .. } | temper_ppo::Error::Diverged { .. } => diverged(),
         temper_ppo::Error::Score { source, .. } => Some(hint_of_score(source.as_ref())),
         temper_ppo::Error::BadScores { .. } => {
             Some("mend what scores, then go on with the same command and `--resume`".into())

@@ -82,6 +82,14 @@ pub enum Error {
     /// Generalised advantage estimation without values.
     #[error("`advantage.kind` is gae, which needs a critic, and there is none")]
     NoCritic,
+    /// The policy has diverged: what it computes is not finite, so it cannot sample.
+    #[error("in step {step}, {source}")]
+    Diverged {
+        /// The step that failed.
+        step: usize,
+        /// What the model says.
+        source: temper_model::Error,
+    },
     /// A loss became NaN or infinite; nothing was updated with it.
     #[error("the {which} loss of step {step} is {loss}")]
     NonFiniteLoss {
@@ -92,4 +100,14 @@ pub enum Error {
         /// What came out.
         loss: f64,
     },
+}
+
+impl Error {
+    /// Names the step in which a model could not be used.
+    pub(crate) fn in_step(step: usize) -> impl Fn(temper_model::Error) -> Self {
+        move |error| match error {
+            source @ temper_model::Error::NonFiniteOutput => Self::Diverged { step, source },
+            other => other.into(),
+        }
+    }
 }

@@ -126,7 +126,8 @@ pub(crate) fn collect_rollout(
         prompts.iter().flat_map(|prompt| std::iter::repeat_n(*prompt, samples_per_prompt)).collect();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let options = generate_options(config, actors.tokenizer, sample_seed)?;
-    let completions = generate_in_parts(&policy.lm, &tokens, &options, config.rollout.sampling_batch_size)?;
+    let completions = generate_in_parts(&policy.lm, &tokens, &options, config.rollout.sampling_batch_size)
+        .map_err(Error::in_step(step))?;
 
     let samples = samples(actors.tokenizer, &prompts, &completions);
     let raw_scores = ask(&samples, step, scorers.score)?;
@@ -245,7 +246,7 @@ pub(crate) fn generate_in_parts(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
     size: usize,
-) -> Result<Vec<Completion>, Error> {
+) -> Result<Vec<Completion>, temper_model::Error> {
     let size = if size == 0 { prompts.len().max(1) } else { size };
     let mut completions = Vec::with_capacity(prompts.len());
     for (part, rows) in prompts.chunks(size).enumerate() {

@@ -105,10 +105,10 @@ pub fn train<'a>(
     run.started(total_steps);
 
     // A scorer from outside may fail at any time, or be interrupted while it is waited for. What was learned until then
-    // is kept in a checkpoint, unless that is there already.
+    // is kept in a checkpoint, unless that is there already. A policy that has diverged is not worth one.
     let stop_early = |error: Error, learner: &Learner, progress: Progress, run: &mut Run| {
         let is_saved = progress.is_evaluated && due(progress.step, config.checkpoint_every);
-        if progress.step > 0 && !is_saved {
+        if progress.step > 0 && !is_saved && !matches!(error, Error::Diverged { .. }) {
             run.save_checkpoint(progress.step, |dir| learner.save(dir, text, Some(progress)))?;
         }
         if run.interrupted() { Ok(learner.released()) } else { Err(error) }
@@ -296,7 +296,7 @@ pub fn evaluate(
         let prompts: Vec<&EncodedPrompt> = prompts.iter().collect();
         let rows: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
         let options = GenerateOptions { first_stream: (part * size) as u64, ..options.clone() };
-        let completions = generate(policy, &rows, &options)?;
+        let completions = generate(policy, &rows, &options).map_err(Error::in_step(step))?;
         let samples = samples(tokenizer, &prompts, &completions);
         let scores = ask(&samples, step, scorers.score)?;
         let ended: Vec<bool> = samples.iter().map(|sample| sample.ended).collect();
