@@ -31,10 +31,10 @@ fn with_program(program: &str) -> Temper {
 /// A model of another shape with fresh weights, next to the tokenizer and the template of `sft/final`.
 fn other_model(temper: &Temper, name: &str, change: impl FnOnce(&mut ModelConfig)) {
     temper.copy("sft/final", name);
-    let mut config = ModelConfig::preset("gpt2-tiny").unwrap();
+    let mut config = ModelConfig::preset("gpt2-tiny").expect("a preset");
     change(&mut config);
     let model = CausalLm::new(&config, &mut ChaCha8Rng::seed_from_u64(1), &Device::flex());
-    model.save(&temper.path(name), 3).unwrap();
+    model.save(&temper.path(name), 3).expect("a directory to write into");
 }
 
 fn metrics(temper: &Temper, out: &str) -> Vec<Value> {

@@ -38,7 +38,7 @@ const GREATEST_LOG_RATIO: f64 = 10.0;
 /// arXiv 2402.03300, Eq. (4)): `[1]`.
 ///
 /// A token far less probable than in the reference would rule the whole update with its exp(r). Beyond r =
-/// [`GREATEST_LOG_RATIO`] the exponential continues along its tangent: the pull back to the reference stays, its length
+/// 10 the exponential continues along its tangent: the pull back to the reference stays, its length
 /// has a bound. (OpenRLHF and verl clamp r at 10 and 20, which takes the pull away; TRL has no bound.)
 ///
 /// It is never below 0, and its mean over the policy's own tokens is KL(π, π_ref). Its gradient, (1 − π_ref / π) ∇ log π,
