@@ -70,7 +70,7 @@ pub fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// Those of [`read_regular`]; [`Error::BadState`] if it is not JSON or not a `T`.
+/// Those of `read_regular`; [`Error::BadState`] if it is not JSON or not a `T`.
 pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     serde_json::from_slice(&read_regular(path)?)
         .map_err(|error| Error::BadState { path: path.to_owned(), message: one_line(&error.to_string()) })
