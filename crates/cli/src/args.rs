@@ -136,7 +136,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct SftArgs {
     /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone are
-    /// plain text, of which everything is learned; of rows with `chosen` and `rejected` the chosen side is learned
+    /// plain text, which is learned in full; from rows with `chosen` and `rejected` the chosen side is learned
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A model directory, or the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small

@@ -66,7 +66,7 @@ impl<T> DataRows<T> {
 }
 
 impl Session {
-    /// The rows of some data files, and a note for each file of which some were skipped. `purpose` says what the rows
+    /// The rows of some data files, and a note for each file that had rows skipped. `purpose` says what the rows
     /// are for: [`TRAINING`], [`EVALUATION`] or other words, or nothing.
     pub fn data_rows<T: DeserializeOwned>(
         &self,
@@ -90,7 +90,7 @@ impl Session {
         self.note_parts(data, idxs, "rows", |_| 1, sentence);
     }
 
-    /// The same of parts of rows, such as completions, of which a row has as many as `parts` says. `idxs` has the row
+    /// The same for parts of rows, such as completions. `parts` counts those of a row. `idxs` has the row
     /// of each part, so a row may occur more than once.
     pub fn note_parts<T>(
         &self,

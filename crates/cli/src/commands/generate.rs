@@ -18,7 +18,7 @@ use crate::text::{TextSide, load_policy};
 /// Temperatures between which logits that are divided by them, in 32-bit floats, still are numbers that differ.
 const TEMPERATURES: std::ops::RangeInclusive<f64> = 1e-4..=1e4;
 
-/// Bytes that the keys and values of one batch may take, all of which are reserved before the first token.
+/// Most bytes for the keys and values of one batch. They are reserved before the first token.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
 
 pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
@@ -55,7 +55,7 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
 /// A prompt as text and as ids.
 type EncodedPrompt = (String, Vec<u32>);
 
-/// The prompts of the next lines; `None` at the end of the input. A line that is no prompt for this model is reported
+/// The prompts of the next lines; `None` at the end of the input. A line that this model cannot complete is reported
 /// and counted.
 fn next_prompts(
     input: &mut impl BufRead,
@@ -125,7 +125,7 @@ pub fn options(args: &SamplingArgs, seed: u64) -> Result<GenerateOptions> {
     Ok(GenerateOptions { max_new_tokens: args.max_new_tokens, sampler, seed, ..GenerateOptions::default() })
 }
 
-/// Completes encoded prompts, none of which has a [`fault`].
+/// Completes encoded prompts that have passed [`fault`].
 ///
 /// # Errors
 /// Answers for which there cannot be enough memory, and a model whose log-probabilities are not numbers.
