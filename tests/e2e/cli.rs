@@ -132,7 +132,7 @@ fn later_settings_win() {
     // A file over the preset.
     assert_eq!(value("--preset notebook --config file.toml", "epochs"), "6");
     assert_eq!(value("--preset notebook --config file.toml", "coef"), "0.5");
-    assert_eq!(value("--preset notebook --config file.toml", "ppo_epochs"), "3");
+    assert_eq!(value("--preset notebook --config file.toml", "ppo_epochs"), "2");
     // `--set` over the file, the last one over the others.
     assert_eq!(value("--config file.toml --set epochs=8 --set epochs=9 --set kl.coef=1", "epochs"), "9");
     assert_eq!(value("--config file.toml --set epochs=8 --set epochs=9 --set kl.coef=1", "coef"), "1.0");
