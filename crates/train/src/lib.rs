@@ -40,15 +40,12 @@ mod seed;
 
 // In: data files and settings.
 mod columns;
-mod config;
-mod documented;
 mod format;
 mod lines;
-mod range;
 mod records;
 mod row_report;
 mod rows;
-mod training;
+mod settings;
 
 // Out: what a run leaves on the disk.
 mod best;
@@ -60,12 +57,8 @@ mod run;
 mod same;
 
 pub use batches::{length_buckets, random_batches, shuffled};
-pub use best::Candidate;
+pub use best::{Candidate, require_finite};
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, step_dirs, verify, write_atomic};
-pub use config::resolve;
-pub use documented::{
-    Documented, NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments, undocumented_keys,
-};
 pub use ema::moving_average;
 pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
@@ -75,10 +68,6 @@ pub use format::Format;
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
-pub use range::{
-    require, require_coefficient, require_count, require_f32, require_finite, require_fraction,
-    require_positive,
-};
 pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
 pub use row_report::RowReport;
 pub use rows::{AllRows, BadRows, FileRows, Place, Rows, read_all, read_rows};
@@ -86,7 +75,12 @@ pub use run::Run;
 pub use same::{Inputs, fingerprint_files, fingerprint_rows};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
-pub use training::{TrainingConfig, TrainingDocs};
+pub use settings::{
+    BatchingConfig, NOT_PUBLISHED, Setting, Settings, TrainingConfig, current_key, declaration_faults, range,
+    resolve, to_commented_toml, to_sourced_toml, trailing_comments, without_effect,
+};
+#[doc(hidden)]
+pub use settings::{check_section, declare_section};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::documented::flatten_until;
+use crate::settings::flatten_until;
 use crate::error::{Error, Origin, one_line};
 
 /// What a run was given besides its settings. Lies beside them as `inputs.json`.
