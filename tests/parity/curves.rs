@@ -9,7 +9,9 @@ use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::{RewardConfig, RewardDataset};
 use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, TrainingConfig, read_all, read_metrics};
+use temper_train::{
+    BadRows, BatchingConfig, Comparison, Demonstration, Run, Seed, TrainingConfig, read_all, read_metrics,
+};
 
 use crate::backends::backends;
 use crate::golden::{numbers, section};
@@ -42,12 +44,12 @@ fn train(seed: u64) -> Curves {
     let training = TrainingConfig {
         epochs: 30,
         batch_size: 2,
-        bucket_by_length: false,
         learning_rate: 1e-3,
         seed,
         ..SftConfig::default().training
     };
-    let config = SftConfig { training, ..SftConfig::default() };
+    let batching = BatchingConfig { bucket_by_length: false, ..BatchingConfig::default() };
+    let config = SftConfig { training, batching, ..SftConfig::default() };
     let model = CausalLm::new(&shape, &mut Seed(seed).stream("init"), device);
     let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral().unwrap();

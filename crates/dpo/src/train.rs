@@ -31,7 +31,7 @@ pub fn train(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let ref_policy = policy.valid();
@@ -126,7 +126,7 @@ fn reference(
     rows: &[usize],
 ) -> Vec<Vec<f32>> {
     let rankings: Vec<&Ranking> = rows.iter().map(|&i| &data.rankings[i]).collect();
-    let batch_size = config.training.microbatch(config.training.batch_size);
+    let batch_size = config.batching.microbatch(config.training.batch_size);
     let mut found = vec![Vec::new(); data.len()];
     for (&i, logprobs) in rows.iter().zip(read_logprobs(ref_policy, &rankings, batch_size)) {
         found[i] = logprobs;
@@ -141,7 +141,7 @@ fn judge(
     ref_logprobs: &[Vec<f32>],
 ) -> DpoEvaluation {
     let rankings: Vec<&Ranking> = data.rankings.iter().collect();
-    let batch_size = config.training.microbatch(config.training.batch_size);
+    let batch_size = config.batching.microbatch(config.training.batch_size);
     let logprobs = read_logprobs(policy, &rankings, batch_size);
     let mut sums = PairSums::default();
     let mut cost = 0.0;
@@ -165,7 +165,7 @@ fn accumulate(
     config: &DpoConfig,
     optimizer: &mut Optimizer,
 ) -> BatchPairs {
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     let device = policy.device();
     let parts = shards(batch, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
     let shards = in_parallel(parts.collect(), |(policy, rows)| {

@@ -229,7 +229,7 @@ mod tests {
     fn pad_columns_change_no_metric_of_a_group_baseline() {
         for kind in [AdvantageKind::Rloo, AdvantageKind::Grpo] {
             let mut config = in_pairs(kind);
-            config.ppo.ppo_epochs = 2;
+            config.update.ppo_epochs = 2;
             let rollout = collect(&config, &learner(&config, Critic::None), &language_model(3), &prompts(4));
             let mut padded = rollout.clone();
             padded.completion_len += 3;

@@ -113,7 +113,7 @@ impl Checks {
         if self.critic.lasts(!explains, EXPLAINED_PATIENCE) {
             warn(format!(
                 "the explained variance is below {EXPLAINED_FLOOR} for {EXPLAINED_PATIENCE} rollouts in a row, now \
-                 {:.1}: the critic does not learn (its learning rate, a `ppo.value_clip_range` that is small beside \
+                 {:.1}: the critic does not learn (its learning rate, an `update.value_clip_range` that is small beside \
                  the scores, scores of a large or changing scale)",
                 metrics.explained_var.unwrap_or(f64::NAN)
             ));

@@ -22,7 +22,7 @@ pub enum Error {
         max_prompt_len: usize,
     },
     /// A length leaves no room for the other part of prompt and answer.
-    #[error("`{key}` is {value}, it must be at most {most}: prompt and answer share {max_seq_len} tokens")]
+    #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {
         /// The setting.
         key: &'static str,

@@ -80,8 +80,8 @@ impl Learner {
             ema_decay: config.ema_decay,
             policy: Policy::new(policy, value_head, n_tokens).train(),
             critic,
-            policy_optimizer: Optimizer::new(&config.optimizer),
-            critic_optimizer: Optimizer::new(&config.optimizer),
+            policy_optimizer: Optimizer::new(&config.training.optimizer),
+            critic_optimizer: Optimizer::new(&config.training.optimizer),
             kl: KlController::new(&config.kl),
             recent_scores: VecDeque::new(),
         }
@@ -130,16 +130,18 @@ impl Learner {
         seed: Seed,
     ) -> Result<UpdateStats, Error> {
         let rollout = recorded.rollout;
-        let size = if config.ppo.minibatch_size == 0 { rollout.len() } else { config.ppo.minibatch_size };
+        let size =
+            if config.update.minibatch_size == 0 { rollout.len() } else { config.update.minibatch_size };
         let size = size.min(rollout.len());
         let mut stats = UpdateStats {
             has_values: rollout.has_values,
             has_kl_loss: recorded.kl_in_loss.is_some(),
             ..UpdateStats::default()
         };
-        let limit = if config.ppo.max_approx_kl > 0.0 { config.ppo.max_approx_kl } else { f64::INFINITY };
-        for epoch in 0..config.ppo.ppo_epochs {
-            let index = (step * config.ppo.ppo_epochs + epoch) as u64;
+        let limit =
+            if config.update.max_approx_kl > 0.0 { config.update.max_approx_kl } else { f64::INFINITY };
+        for epoch in 0..config.update.ppo_epochs {
+            let index = (step * config.update.ppo_epochs + epoch) as u64;
             let order = shuffled(rollout.len(), &mut seed.stream_at("minibatches", index));
             for (i, minibatch) in order.chunks(size).enumerate() {
                 let texts = text_rows(&config.ptx, rollout.len(), size, (index as usize, i));
@@ -165,7 +167,7 @@ impl Learner {
     ) -> Result<(), Error> {
         let Some(texts) = texts else { return Ok(()) };
         let rows = texts.draw(place, n, seed);
-        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.ppo.microbatch_size);
+        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.update.microbatch_size);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { which: "ptx", step: step + 1, loss });
         }
@@ -184,7 +186,8 @@ impl Learner {
         step: usize,
         stats: &mut UpdateStats,
     ) -> Result<(), Error> {
-        let size = if config.ppo.microbatch_size == 0 { minibatch.len() } else { config.ppo.microbatch_size };
+        let size =
+            if config.update.microbatch_size == 0 { minibatch.len() } else { config.update.microbatch_size };
         let device = self.policy.lm.device();
         let total = recorded.rollout.counts(minibatch);
         let networks = || (self.policy.clone().fork(&device), self.critic.clone().map(|c| c.fork(&device)));
@@ -287,7 +290,7 @@ impl Learner {
         let state: State = load_json(&path)?;
         let kl_coef = state.kl_coef.0;
         if !kl_coef.is_finite() || kl_coef < 0.0 {
-            let message = format!("`kl_coef` is {kl_coef}, it must be 0 or above");
+            let message = format!("`kl_coef` must be 0 or above, got {kl_coef}");
             return Err(temper_train::Error::BadState { path, message }.into());
         }
         self.kl.coef = kl_coef;
@@ -334,7 +337,7 @@ fn micro_step(
     (weight, value_weight): (f64, f64),
     check_ratio: bool,
 ) -> MicroStep {
-    let (settings, rollout) = (&config.ppo, recorded.rollout);
+    let (settings, rollout) = (&config.update, recorded.rollout);
     let pick = |x: &Tensor<2>| select_rows(x, micro);
     let mask = pick(&rollout.completion_mask);
     let value_mask = pick(&rollout.value_mask);

@@ -57,7 +57,8 @@ pub(crate) fn prompts(n: usize) -> Vec<EncodedPrompt> {
 }
 
 pub(crate) fn config() -> PpoConfig {
-    let mut config = PpoConfig { batch_size: 8, learning_rate: 1e-2, ..PpoConfig::default() };
+    let mut config = PpoConfig::default();
+    (config.training.batch_size, config.training.learning_rate) = (8, 1e-2);
     config.rollout.max_new_tokens = 6;
     config.rollout.temperature = 0.7;
     config.rollout.missing_eos = MissingEos::Keep;
@@ -94,7 +95,7 @@ pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout) -> (Advantages, Ppo
 /// One rollout's metrics, and the learner after its update.
 pub(crate) fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollout) -> (PpoMetrics, Learner) {
     let (advantages, mut metrics, _) = targets(config, rollout);
-    let rates = (config.learning_rate, config.critic.learning_rate);
+    let rates = (config.training.learning_rate, config.critic.learning_rate);
     let kl_in_loss = (config.advantage.kind == crate::AdvantageKind::Grpo).then_some(learner.kl.coef);
     let recorded = Recorded { rollout, targets: &advantages, texts: None, kl_in_loss };
     learner.update(config, &recorded, rates, 0, Seed(5)).unwrap().fill(&mut metrics);
@@ -135,7 +136,7 @@ fn the_first_minibatch_has_ratio_1_and_nothing_clipped() {
 #[test]
 fn later_minibatches_move_away_from_ratio_1() {
     let mut config = config();
-    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (4, 4);
+    (config.update.ppo_epochs, config.update.minibatch_size) = (4, 4);
     let learner = learner(&config, Critic::ValueHead);
     let rollout = collect(&config, &learner, &language_model(3), &prompts(8));
     let (metrics, _) = updated(&config, learner, &rollout);
@@ -185,7 +186,7 @@ fn a_policy_away_from_its_reference_has_a_positive_kl() {
 fn pad_columns_change_no_metric() {
     for critic in [0, 1] {
         let mut config = config();
-        (config.ppo.ppo_epochs, config.ppo.whiten_rewards) = (2, true);
+        (config.update.ppo_epochs, config.update.whiten_rewards) = (2, true);
         let learner = || learner(&config, both_critics().into_iter().nth(critic).unwrap());
         let rollout = collect(&config, &learner(), &language_model(3), &prompts(8));
         let mut padded = rollout.clone();
@@ -293,7 +294,8 @@ fn an_end_in_the_last_column_is_an_end() {
 #[test]
 fn d2_an_update_moves_the_policy_towards_the_better_answers() {
     for critic in both_critics() {
-        let config = PpoConfig { learning_rate: 1e-3, ..config() };
+        let mut config = config();
+        config.training.learning_rate = 1e-3;
         let learner = learner(&config, critic);
         let rollout = collect(&config, &learner, &language_model(1), &prompts(48));
         let before = numbers(rollout.old_logprobs.clone());
@@ -313,10 +315,10 @@ fn d2_an_update_moves_the_policy_towards_the_better_answers() {
 fn a_value_head_learns_at_its_weight() {
     let weight = |vf_coef: f64| {
         let mut config = config();
-        config.ppo.vf_coef = vf_coef;
+        config.update.vf_coef = vf_coef;
         // So large an epsilon makes of Adam's step the gradient times 10⁴ / 10⁶.
-        config.optimizer.epsilon = 1e6;
-        (config.optimizer.max_grad_norm, config.learning_rate) = (0.0, 1e4);
+        config.training.optimizer.epsilon = 1e6;
+        (config.training.optimizer.max_grad_norm, config.training.learning_rate) = (0.0, 1e4);
         let learner = learner(&config, Critic::ValueHead);
         let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
         let head = updated(&config, learner, &rollout).1.policy.value_head.unwrap();
@@ -332,7 +334,8 @@ fn a_value_head_learns_at_its_weight() {
 #[test]
 fn a_separate_critic_learns_the_returns() {
     let mut config = config();
-    (config.critic.learning_rate, config.ppo.ppo_epochs, config.ppo.value_clip_range) = (1e-2, 8, 100.0);
+    (config.critic.learning_rate, config.update.ppo_epochs, config.update.value_clip_range) =
+        (1e-2, 8, 100.0);
     let learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
     let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
     let (first, learner) = updated(&config, learner, &rollout);
@@ -348,8 +351,8 @@ fn an_entropy_bonus_raises_the_entropy() {
         .into_iter()
         .map(|entropy_coef| {
             let mut config = config();
-            config.ppo.entropy_coef = entropy_coef;
-            (config.ppo.ppo_epochs, config.kl.coef) = (8, 0.0);
+            config.update.entropy_coef = entropy_coef;
+            (config.update.ppo_epochs, config.kl.coef) = (8, 0.0);
             let learner = learner(&config, Critic::ValueHead);
             let mut rollout = collect(&config, &learner, &language_model(1), &prompts(8));
             rollout.scores = Tensor::zeros([8], &Device::flex());
@@ -396,7 +399,7 @@ fn d11_one_token_answers_are_compared_with_each_other() {
 fn returns_are_what_is_to_come_and_advantages_are_whitened() {
     for whiten_rewards in [false, true] {
         let mut config = config();
-        (config.ppo.gae_lambda, config.ppo.whiten_rewards) = (1.0, whiten_rewards);
+        (config.update.gae_lambda, config.update.whiten_rewards) = (1.0, whiten_rewards);
         let learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
         let rollout = collect(&config, &learner, &language_model(3), &prompts(12));
         let columns = rollout.completion_len;
@@ -502,7 +505,7 @@ fn collect_counted(config: &PpoConfig, n_short: usize) -> Result<Rollout, crate:
 #[test]
 fn token_rewards_are_to_come_until_their_token_is_there() {
     let mut config = config();
-    (config.kl.coef, config.ppo.gae_lambda) = (0.0, 1.0);
+    (config.kl.coef, config.update.gae_lambda) = (0.0, 1.0);
     let rollout = collect_counted(&config, 0).unwrap();
     let (found, metrics, _) = targets(&config, &rollout);
     let returns = numbers(found.returns);

@@ -82,10 +82,11 @@ pub fn train<'a>(
     }
     let Data { prompts, eval_prompts, texts } = data.into();
     let mut scorers = scorers.into();
-    let seed = Seed(config.seed);
-    let steps_per_epoch = prompts.prompts.len().div_ceil(config.batch_size);
-    let all_steps = config.epochs.saturating_mul(steps_per_epoch);
-    let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+    let seed = Seed(config.training.seed);
+    let steps_per_epoch = prompts.prompts.len().div_ceil(config.training.batch_size);
+    let all_steps = config.training.epochs.saturating_mul(steps_per_epoch);
+    let total_steps =
+        if config.training.max_steps > 0 { all_steps.min(config.training.max_steps) } else { all_steps };
 
     let ref_policy = models.ref_policy.valid();
     if let Some(dir) = run.finished() {
@@ -107,7 +108,7 @@ pub fn train<'a>(
     // A scorer from outside may fail at any time, or be interrupted while it is waited for. What was learned until then
     // is kept in a checkpoint, unless that is there already. A policy that has diverged is not worth one.
     let stop_early = |error: Error, learner: &Learner, progress: Progress, run: &mut Run| {
-        let is_saved = progress.is_evaluated && due(progress.step, config.checkpoint_every);
+        let is_saved = progress.is_evaluated && due(progress.step, config.training.checkpoint_every);
         if progress.step > 0 && !is_saved && !matches!(error, Error::Diverged { .. }) {
             run.save_checkpoint(progress.step, |dir| learner.save(dir, text, Some(progress)))?;
         }
@@ -117,7 +118,7 @@ pub fn train<'a>(
         // A run that was stopped during an evaluation is resumed with it.
         if progress.is_evaluated {
             let (step, started) = (progress.step, Instant::now());
-            let batch = step_prompts(prompts, config.batch_size, step, seed);
+            let batch = step_prompts(prompts, config.training.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
             let actors = learner.actors(&ref_policy, text.tokenizer);
             let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, &mut scorers)
@@ -130,8 +131,8 @@ pub fn train<'a>(
             let mut metrics = PpoMetrics::of_rollout(&rollout, &shaped, &advantages, learner.kl.coef);
             let rollout_seconds = started.elapsed().as_secs_f64();
 
-            let lr = config.schedule.learning_rate(config.learning_rate, step, total_steps);
-            let scale = lr / config.learning_rate;
+            let lr = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
+            let scale = lr / config.training.learning_rate;
             let learning_rates = (lr, config.critic.learning_rate * scale);
             let kl_in_loss = (config.advantage.kind == AdvantageKind::Grpo).then_some(learner.kl.coef);
             let recorded = Recorded { rollout: &rollout, targets: &advantages, texts, kl_in_loss };
@@ -147,14 +148,14 @@ pub fn train<'a>(
             checks.look_at_scores(config, &read_all(vec![rollout.scores]), step, run);
             checks.look(&metrics, &read_all(vec![shaped.kl]), step, run);
             run.log(step, total_steps, &metrics)?;
-            learner.remember_score(metrics.gold.unwrap_or(metrics.scores), config.checkpoint_every);
+            learner.remember_score(metrics.gold.unwrap_or(metrics.scores), config.training.checkpoint_every);
         }
 
         let step = progress.step;
         let last = step == total_steps;
         let mut candidate = None;
         if let Some(eval_prompts) = eval_prompts
-            && (last || due(step, config.eval_every))
+            && (last || due(step, config.training.eval_every))
         {
             let policy = learner.released();
             let evaluation = match evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers)
@@ -169,16 +170,16 @@ pub fn train<'a>(
             });
         }
         progress.is_evaluated = true;
-        if eval_prompts.is_none() && (last || due(step, config.checkpoint_every)) {
+        if eval_prompts.is_none() && (last || due(step, config.training.checkpoint_every)) {
             let metric = if scorers.gold.is_some() { "objective/gold" } else { "objective/scores" };
             candidate = Some((metric, learner.mean_recent_score()));
         }
-        if let Some((metric, value)) = candidate.filter(|_| config.keep_best) {
+        if let Some((metric, value)) = candidate.filter(|_| config.training.keep_best) {
             let candidate = Candidate { step, metric, value, lower_is_better: false };
             run.save_best(&candidate, |dir| learner.save(dir, text, None))?;
         }
         let stop = run.interrupted();
-        if !last && (stop || due(step, config.checkpoint_every)) {
+        if !last && (stop || due(step, config.training.checkpoint_every)) {
             run.save_checkpoint(step, |dir| learner.save(dir, text, Some(progress)))?;
         }
         if stop && !last {
@@ -197,7 +198,7 @@ fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
         Critic::Separate(critic) => critic.config().max_seq_len,
         Critic::ValueHead | Critic::None => usize::MAX,
     };
-    let setting = if config.max_seq_len == 0 { usize::MAX } else { config.max_seq_len };
+    let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };
     [models.policy.config().max_seq_len, models.ref_policy.config().max_seq_len, critic, setting]
         .into_iter()
         .min()
@@ -241,11 +242,11 @@ pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout, kl_coef: f64) -> Ta
     if let Some(token_rewards) = &rollout.token_rewards {
         shaped.rewards = shaped.rewards + token_rewards.clone();
     }
-    if config.ppo.whiten_rewards {
+    if config.update.whiten_rewards {
         shaped.rewards = scale_to_unit_variance(shaped.rewards, value_mask.clone());
     }
     let (rewards, values) = (shaped.rewards.clone(), rollout.values.clone());
-    let (gamma, gae_lambda) = (config.ppo.gamma, config.ppo.gae_lambda);
+    let (gamma, gae_lambda) = (config.update.gamma, config.update.gae_lambda);
     let found = estimate_advantages(rewards, values, value_mask, gamma, gae_lambda);
     let advantages = Advantages { advantages: whiten(found.advantages, mask), returns: found.returns };
     Targets { shaped, advantages }
@@ -284,9 +285,10 @@ pub fn evaluate(
     step: usize,
     scorers: &mut Scorers<'_>,
 ) -> Result<PpoEvaluation, Error> {
-    let options = generate_options(config, tokenizer, Seed(config.seed).stream("evaluate").random())?;
+    let options =
+        generate_options(config, tokenizer, Seed(config.training.seed).stream("evaluate").random())?;
     let size = match config.rollout.sampling_batch_size {
-        0 => config.batch_size,
+        0 => config.training.batch_size,
         size => size,
     };
     let mean = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).sum::<f64>() / scores.len() as f64;

@@ -86,7 +86,7 @@ pub fn train(
     run: &mut Run,
 ) -> Result<ScalarModel, Error> {
     config.validate()?;
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
@@ -183,7 +183,7 @@ const COMPLETIONS: usize = 2;
 
 /// Comparisons of one forward pass outside of an update: no more than in one.
 fn comparisons_at_once(config: &RewardConfig) -> usize {
-    config.training.microbatch(config.training.batch_size)
+    config.batching.microbatch(config.training.batch_size)
 }
 
 /// Order of held-out comparisons by the model's scores, `batch_size` comparisons of two completions at a time. Longer
@@ -249,7 +249,7 @@ fn accumulate(
     config: &RewardConfig,
     optimizer: &mut Optimizer,
 ) -> BatchScores {
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     let device = model.device();
     let parts = shards(batch, &device).into_iter().map(|(_, rows)| (model.clone().fork(&device), rows));
     let shards = in_parallel(parts.collect(), |(model, rankings)| {
@@ -342,7 +342,7 @@ mod tests {
         let mut config = RewardConfig::default();
         config.training.batch_size = 64;
         assert_eq!(comparisons_at_once(&config), 64);
-        config.training.microbatch_size = 4;
+        config.batching.microbatch_size = 4;
         assert_eq!(comparisons_at_once(&config), 4);
     }
 

@@ -72,7 +72,7 @@ pub fn train(
 ) -> Result<CausalLm, Error> {
     config.validate()?;
     let seed = Seed(config.training.seed);
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
@@ -114,7 +114,7 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let rows_at_once = config.training.microbatch(config.training.batch_size);
+            let rows_at_once = config.batching.microbatch(config.training.batch_size);
             let found = evaluate(&model, eval_data, rows_at_once);
             require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
@@ -181,7 +181,7 @@ fn accumulate(
     dropout_seed: u64,
     optimizer: &mut Optimizer,
 ) -> (f64, f64) {
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     let n: usize = batch.iter().map(|example| n_targets(example)).sum();
     let device = model.device();
     let parts =

@@ -16,8 +16,8 @@ mod resolve;
 mod training;
 
 pub use effect::without_effect;
-pub(crate) use printed::{flatten_until, get, insert, to_table};
 pub use printed::{NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments};
+pub(crate) use printed::{flatten_until, get, insert, to_table};
 pub use renamed::current_key;
 pub(crate) use renamed::update_stored;
 pub use resolve::resolve;
@@ -296,7 +296,8 @@ pub fn declaration_faults<T: Settings>() -> Vec<String> {
             faults.push(format!("`{key}` has no comment"));
         }
         for condition in setting.only_with {
-            let is_sound = effect::parse(condition).is_some_and(|condition| catalogue.is_known(condition.key));
+            let is_sound =
+                effect::parse(condition).is_some_and(|condition| catalogue.is_known(condition.key));
             if !is_sound {
                 faults.push(format!("`{key}` has the condition `{condition}`, which names no setting"));
             }

@@ -126,15 +126,21 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
 
 /// The notebook's numbers for PPO (N8): 16 rollouts of one prompt, 4 updates after each, a value head on the policy.
 fn notebook_ppo(seed: Seed) -> PpoConfig {
-    let mut config =
-        PpoConfig { epochs: 4, max_steps: 16, batch_size: 1, learning_rate: 5e-5, ..PpoConfig::default() };
+    let training = TrainingConfig {
+        epochs: 4,
+        max_steps: 16,
+        batch_size: 1,
+        learning_rate: 5e-5,
+        ..PpoConfig::default().training
+    };
+    let mut config = PpoConfig { training, ..PpoConfig::default() };
     config.seed = seed.0;
     config.critic.kind = CriticKind::ValueHead;
-    config.ppo.vf_coef = 0.5;
+    config.update.vf_coef = 0.5;
     config.rollout.max_new_tokens = 32;
     config.rollout.missing_eos = temper_ppo::MissingEos::Keep;
-    config.ppo.ppo_epochs = 4;
-    config.ppo.gamma = 0.99;
+    config.update.ppo_epochs = 4;
+    config.update.gamma = 0.99;
     config
 }
 

@@ -11,7 +11,7 @@ use temper_model::{CausalLm, Error as ModelError, ModelConfig, ScalarModel};
 use temper_reward::{RewardDetails, RewardEvaluation, examine};
 use temper_sft::SftEvaluation;
 use temper_tokenizer::Overflow;
-use temper_train::{Documented, resolve};
+use temper_train::{resolve, settings};
 
 use crate::answers::{Answer, BATCH_SIZE, PlacedPrompts, answer, check_room, eos_rate, not_a_number};
 use crate::args::EvalArgs;
@@ -78,20 +78,14 @@ struct ExaminedRewardModel {
     eval_rows_dropped: usize,
 }
 
-/// What decides which rows take part in an evaluation, and what is left of them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct EvalSettings {
-    max_seq_len: usize,
-    overflow: Overflow,
-}
-
-impl Documented for EvalSettings {
-    fn docs() -> Vec<(&'static str, &'static str)> {
-        vec![
-            ("max_seq_len", "longest row in tokens; 0: the model's context"),
-            ("overflow", "what happens to longer ones: drop | truncate_prompt"),
-        ]
+settings! {
+    /// What decides which rows take part in an evaluation, and what is left of them.
+    #[serde(default)]
+    pub struct EvalSettings {
+        /// Longest row in tokens; 0: the model's context.
+        pub max_seq_len: usize = 0, in ZeroOr(2..),
+        /// What happens to a longer row: drop | truncate_prompt.
+        pub overflow: Overflow = Overflow::Drop,
     }
 }
 

@@ -15,7 +15,8 @@ fn lengths(samples: &[Sample<'_>]) -> Result<Vec<f32>, Box<dyn std::error::Error
 
 /// The answers of one prompt, asked eight times, in evaluations of `batch_size` prompts at once.
 fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
-    let mut config = PpoConfig { batch_size, ..config() };
+    let mut config = config();
+    config.training.batch_size = batch_size;
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
     let prompts = crate::PromptDataset::from(vec![one; 8]);

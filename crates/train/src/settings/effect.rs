@@ -87,7 +87,11 @@ mod tests {
     fn the_first_condition_that_does_not_hold_is_the_reason() {
         let idle = |target, stop: &str| {
             let settings = Dependent { target, stop: stop.into(), ..Dependent::default() };
-            without_effect(&settings).unwrap().into_iter().map(|(key, why)| key + ": " + &why).collect::<Vec<_>>()
+            without_effect(&settings)
+                .unwrap()
+                .into_iter()
+                .map(|(key, why)| key + ": " + &why)
+                .collect::<Vec<_>>()
         };
         assert_eq!(idle(0.0, ""), ["horizon: `target` is 0", "after: `stop` is empty"]);
         assert_eq!(idle(1.5, "."), ["after: `target` is 1.5"]);

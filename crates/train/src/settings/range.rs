@@ -117,7 +117,7 @@ impl Range<f64> for Positive {
         (1e-30..=1e6).contains(value)
     }
     fn description(&self) -> String {
-        "a number above 0, between 1e-30 and 1e6".to_owned()
+        "a number between 1e-30 and 1e6".to_owned()
     }
 }
 
@@ -125,12 +125,7 @@ impl Range<f64> for Positive {
 ///
 /// # Errors
 /// [`Error::OutOfRange`] with the dotted key, what it must be, and its value.
-pub fn check<T: Display>(
-    section: &str,
-    field: &str,
-    value: &T,
-    range: &impl Range<T>,
-) -> Result<(), Error> {
+pub fn check<T: Display>(section: &str, field: &str, value: &T, range: &impl Range<T>) -> Result<(), Error> {
     if range.contains(value) {
         return Ok(());
     }
@@ -145,11 +140,7 @@ pub fn require(condition: bool, key: &str, value: impl Display, expected: &str) 
     if condition {
         return Ok(());
     }
-    Err(Error::OutOfRange {
-        key: key.to_owned(),
-        expected: expected.to_owned(),
-        value: value.to_string(),
-    })
+    Err(Error::OutOfRange { key: key.to_owned(), expected: expected.to_owned(), value: value.to_string() })
 }
 
 #[cfg(test)]
@@ -171,7 +162,7 @@ mod tests {
             (refusal(1.0, 0.0..1.0), "`kl.x` must be at least 0 and below 1, got 1"),
             (refusal(0.0, Above(0.0, 1e9)), "`kl.x` must be above 0 and up to 1e9, got 0"),
             (refusal(1.0, ZeroOr(Above(1.0, 1e9))), "`kl.x` must be 0, or above 1 and up to 1e9, got 1"),
-            (refusal(0.0, Positive), "`kl.x` must be a number above 0, between 1e-30 and 1e6, got 0"),
+            (refusal(0.0, Positive), "`kl.x` must be a number between 1e-30 and 1e6, got 0"),
         ] {
             assert_eq!(error.as_deref(), Some(expected));
         }

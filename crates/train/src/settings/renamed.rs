@@ -131,7 +131,10 @@ mod tests {
         let expected = Renamed { seed: 7, update: Update { epochs: 2, gamma: 0.5, word: "7".into() } };
         let file = "random.seed = 7\n[ppo]\nepochs = 2\ngamma = 0.5\nword = \"7\"";
         assert_eq!(in_file(file, &[]).unwrap(), expected);
-        assert_eq!(in_file("", &["dice=7", "ppo.epochs=2", "ppo.gamma=0.5", "ppo.word=7"]).unwrap(), expected);
+        assert_eq!(
+            in_file("", &["dice=7", "ppo.epochs=2", "ppo.gamma=0.5", "ppo.word=7"]).unwrap(),
+            expected
+        );
         assert_eq!(in_file("dice = 7", &["ppo={epochs=2, gamma=0.5, word=\"7\"}"]).unwrap(), expected);
         assert_eq!(resolve::<Renamed>(Some(file), None, &[]).unwrap(), expected);
         assert_eq!(current_key::<Renamed>("ppo.gamma"), "update.gamma");
@@ -172,7 +175,9 @@ mod tests {
         let expected = "other = 1\nseed = 0\n[update]\nepochs = 2\ngamma = 1.0\nword = \"x\"";
         assert_eq!(updated, toml::from_str(expected).unwrap());
         let note = |key: &str, value: &str| {
-            format!("run/config.toml: this run is older than the setting `{key}`, which counts as `{value}`, its default")
+            format!(
+                "run/config.toml: this run is older than the setting `{key}`, which counts as `{value}`, its default"
+            )
         };
         assert_eq!(notes, [note("seed", "0"), note("update.gamma", "1.0")]);
     }

@@ -38,11 +38,7 @@ pub(super) struct Given {
 /// [`Error::UnknownKey`] with the nearest key that exists, [`Error::OldAndNewKey`], [`Error::WrongValue`] with the key and what it
 /// expects, and [`Error::Unresolvable`] if only the combination is at fault. Ranges are for the settings' own
 /// `validate`.
-pub fn resolve<T: Settings>(
-    preset: Option<&str>,
-    file: Option<&Path>,
-    sets: &[String],
-) -> Result<T, Error> {
+pub fn resolve<T: Settings>(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<T, Error> {
     let catalogue = Catalogue::of::<T>();
     let defaults = to_table(&T::default())?;
     let mut given = Vec::new();
