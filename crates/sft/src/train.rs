@@ -248,7 +248,7 @@ mod tests {
     use burn::tensor::Device;
     use temper_model::ModelConfig;
     use temper_tokenizer::{Overflow, Template, Tokenizer};
-    use temper_train::{Demonstration, Event, TrainingConfig};
+    use temper_train::{BatchingConfig, Demonstration, Event, TrainingConfig};
 
     /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
     #[test]
@@ -265,13 +265,13 @@ mod tests {
         let text = Text { tokenizer: &tokenizer, template: &template };
         let evaluated = |microbatch_size| {
             let training = TrainingConfig {
-                microbatch_size,
                 max_steps: 1,
                 learning_rate: 1e-9,
                 batch_size: 20,
                 ..SftConfig::default().training
             };
-            let config = SftConfig { training, dropout: false, ..SftConfig::default() };
+            let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+            let config = SftConfig { training, batching, dropout: false, ..SftConfig::default() };
             let (tell, told) = std::sync::mpsc::channel();
             let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
                 if let Event::Evaluated { metrics, .. } = event {

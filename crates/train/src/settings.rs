@@ -20,7 +20,7 @@ pub use printed::{NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_co
 pub(crate) use printed::{flatten_until, get, insert, to_table};
 pub use renamed::current_key;
 pub(crate) use renamed::update_stored;
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_known};
 pub use training::{BatchingConfig, TrainingConfig};
 
 /// One setting, as [`settings!`](crate::settings!) declares it.
@@ -161,8 +161,8 @@ macro_rules! settings {
         }
         $(check $between:path)?
     ) => {
-        $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        $(#[$meta])*
         pub struct $name {
             $( $(#[doc = $doc])+ $(#[serde($serde)])? pub $field: $type, )+
         }

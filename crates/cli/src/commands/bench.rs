@@ -134,7 +134,7 @@ fn notebook_ppo(seed: Seed) -> PpoConfig {
         ..PpoConfig::default().training
     };
     let mut config = PpoConfig { training, ..PpoConfig::default() };
-    config.seed = seed.0;
+    config.training.seed = seed.0;
     config.critic.kind = CriticKind::ValueHead;
     config.update.vf_coef = 0.5;
     config.rollout.max_new_tokens = 32;
@@ -218,7 +218,7 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
 /// Rollout and updates at the courtesy recipe's settings, from an untrained policy; the score costs nothing.
 fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
-    config.max_steps = repeats + 1;
+    config.training.max_steps = repeats + 1;
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);

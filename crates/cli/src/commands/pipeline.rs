@@ -11,7 +11,9 @@ use temper_ppo::{PpoConfig, RolloutConfig};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
-use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
+use temper_train::{
+    Demonstration, Run, current_key, load_json, read_all, read_metrics, read_rows, save_json, write_file,
+};
 
 use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{

@@ -5,7 +5,7 @@ use temper_tokenizer::Tokenizer;
 use super::{collect, config, count_fives, language_model, learner, prompts, targets};
 use crate::critic::Critic;
 use crate::prompts::EncodedPrompt;
-use crate::{MissingEos, PpoConfig, Sample};
+use crate::{MissingEos, Sample};
 
 /// A scorer of each answer by its length, so that equal numbers mean equal answers.
 #[allow(clippy::unnecessary_wraps, reason = "the type of a scoring function")]

@@ -149,6 +149,15 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_the_settings_of_a_run_is_read_under_old_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, "random.seed = 7\nother = 1\n[penalty]\ncoef = 0.1").unwrap();
+        let expected = Renamed { seed: 7, ..Renamed::default() };
+        assert_eq!(crate::resolve_known::<Renamed>(&path).unwrap(), expected);
+    }
+
+    #[test]
     fn both_names_in_one_place_are_an_error() {
         let error = in_file("[update]\ngamma = 1\n[ppo]\ngamma = 1", &[]).unwrap_err();
         let message = error.to_string();

@@ -46,28 +46,52 @@ pub fn resolve<T: Settings>(preset: Option<&str>, file: Option<&Path>, sets: &[S
         given.extend(parse_text(text, &catalogue, &|line| Origin::Preset { line })?);
     }
     if let Some(path) = file {
-        let bytes = read_small(path, MOST_BYTES)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
-            Error::SettingsNotUtf8 { path: path.to_owned(), line }
-        })?;
-        given.extend(parse_text(&text, &catalogue, &|line| Origin::File { path: path.to_owned(), line })?);
+        given.extend(read_file(path, &catalogue)?);
     }
     for text in sets {
         given.extend(parse_set(text, &catalogue, &defaults)?);
     }
 
     rename(&mut given, &catalogue)?;
+    given.iter().try_for_each(|entry| check_key(entry, &catalogue))?;
+    deserialise(&defaults, given)
+}
 
+/// The settings of `T` among those of a file, the `config.toml` of a run say; the default of `T` for those that it does
+/// not have. Keys of earlier versions are accepted, and other keys ignored.
+///
+/// # Errors
+///
+/// Those of [`resolve`], except for [`Error::UnknownKey`].
+pub fn resolve_known<T: Settings>(file: &Path) -> Result<T, Error> {
+    let catalogue = Catalogue::of::<T>();
+    let defaults = to_table(&T::default())?;
+    let mut given = read_file(file, &catalogue)?;
+    rename(&mut given, &catalogue)?;
+    given.retain(|entry| catalogue.is_known(&entry.key));
+    deserialise(&defaults, given)
+}
+
+/// The leaves of a settings file, each with its line.
+fn read_file(path: &Path, catalogue: &Catalogue) -> Result<Vec<Given>, Error> {
+    let bytes = read_small(path, MOST_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
+        Error::SettingsNotUtf8 { path: path.to_owned(), line }
+    })?;
+    parse_text(&text, catalogue, &|line| Origin::File { path: path.to_owned(), line })
+}
+
+/// The defaults with what was given in their place.
+fn deserialise<T: DeserializeOwned>(defaults: &Table, mut given: Vec<Given>) -> Result<T, Error> {
     let mut table = defaults.clone();
     for entry in &mut given {
-        check_key(entry, &catalogue)?;
-        if let (Some(Value::Float(_)), Value::Integer(integer)) = (get(&defaults, &entry.key), &entry.value) {
+        if let (Some(Value::Float(_)), Value::Integer(integer)) = (get(defaults, &entry.key), &entry.value) {
             entry.value = Value::Float(*integer as f64);
         }
         insert(&mut table, &entry.key, entry.value.clone());
     }
-    T::deserialize(table).map_err(|error| blame::<T>(&defaults, given, error.message()))
+    T::deserialize(table).map_err(|error| blame::<T>(defaults, given, error.message()))
 }
 
 /// The leaves of a TOML text, each with its line.
