@@ -135,7 +135,7 @@ mod tests {
         TrainingConfig { epochs: 3, batch_size: 4, eval_every: 2, checkpoint_every: 3, ..Default::default() }
     }
 
-    fn plan(config: &TrainingConfig, lengths: Vec<usize>) -> StepPlan<'_> {
+    fn plan_of(config: &TrainingConfig, lengths: Vec<usize>) -> StepPlan<'_> {
         StepPlan::new(config, &BatchingConfig::default(), lengths)
     }
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn every_epoch_has_every_row_once_and_an_order_of_its_own() {
         let config = config();
-        let mut plan = plan(&config, (0..10).collect());
+        let mut plan = plan_of(&config, (0..10).collect());
         assert_eq!((plan.total_steps(), plan.epochs(3), plan.epochs(9)), (9, 1.0, 3.0));
         let mut epoch = |n: usize| {
             let mut rows = Vec::new();
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_plan_that_starts_in_the_middle_goes_on_alike() {
         let config = config();
-        let [mut whole, mut resumed] = [(); 2].map(|()| plan(&config, vec![1; 10]));
+        let [mut whole, mut resumed] = [(); 2].map(|()| plan_of(&config, vec![1; 10]));
         let batches: Vec<Vec<usize>> = (0..9).map(|done| whole.batch(done).to_vec()).collect();
         for done in [4, 5, 6, 8] {
             assert_eq!(resumed.batch(done), batches[done], "after {done}");
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn a_run_that_ends_early_takes_no_more_rows_than_it_has_updates() {
         let all = config();
-        assert_eq!(plan(&all, vec![1; 10]).rows(), (0..10).collect::<Vec<_>>());
+        assert_eq!(plan_of(&all, vec![1; 10]).rows(), (0..10).collect::<Vec<_>>());
         let early = TrainingConfig { max_steps: 2, ..config() };
-        let mut plan = plan(&early, (0..10).collect());
+        let mut plan = plan_of(&early, (0..10).collect());
         let mut taken = [plan.batch(0).to_vec(), plan.batch(1).to_vec()].concat();
         taken.sort_unstable();
         assert_eq!(plan.rows(), taken);
@@ -200,12 +200,12 @@ mod tests {
     #[test]
     fn a_run_is_judged_at_its_end_and_needs_no_checkpoint_there() {
         let limited = TrainingConfig { max_steps: 6, ..config() };
-        let plan = plan(&limited, vec![1; 10]);
+        let plan = plan_of(&limited, vec![1; 10]);
         let steps = |due: &dyn Fn(usize) -> bool| (1..=6).filter(|&step| due(step)).collect::<Vec<_>>();
         assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [2, 4, 6]);
         assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [3]);
         let never = TrainingConfig { eval_every: 0, checkpoint_every: 0, ..limited.clone() };
-        let plan = plan(&never, vec![1; 10]);
+        let plan = plan_of(&never, vec![1; 10]);
         assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [6]);
         assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [0; 0]);
     }

@@ -197,6 +197,8 @@ macro_rules! settings {
             }
         }
 
+        // A private section is checked by the struct that it is in.
+        #[allow(dead_code)]
         impl $name {
             /// Checks the range of every setting, and what must hold between them.
             ///
