@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use temper_courtesy::{Task, Verdict};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, WithColumns, read_rows};
 use temper_ppo::{PpoConfig, RolloutConfig};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
-use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
+use temper_train::{Run, load_json, read_metrics, save_json, write_file};
 
 use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
@@ -19,9 +20,10 @@ use crate::args::{
     Settings, SftArgs, Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
+use crate::data_rows::EVALUATION;
 use crate::failure::hinted;
 use crate::judge::win_rate;
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::text::{load_policy, load_reward_model};
 use crate::{device, machine};
 
@@ -280,8 +282,8 @@ impl GoldRule {
         if files.recipe == RecipeName::Courtesy {
             return Ok(Self::Courtesy(Task::new()));
         }
-        let rows = read_all::<Demonstration>(&[files.data.join("demonstrations.jsonl")], bad_rows(false))?;
-        Ok(Self::Exact(rows.rows.into_iter().map(|(_, row)| row).collect()))
+        let rows = read_rows(&[files.data.join("demonstrations.jsonl")], BadRows::Refuse)?;
+        Ok(Self::Exact(rows.records))
     }
 
     /// Gold score, and whether the answer is right.
@@ -373,34 +375,27 @@ fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f6
     }
     let (model, text) = load_policy(&stage.join("final"), &device::open(session.device_name())?)?;
     let context = model.config().max_seq_len;
-    let data = sft::dataset(session, &paths, &text, context, Overflow::Drop, false)?;
+    let data =
+        session.dataset::<Demonstrations>(&paths, EVALUATION, &text, context, Overflow::Drop, false)?;
     Ok(Some(temper_sft::evaluate(&model, &data, 64).eval_loss))
 }
 
 /// Accuracy on the judged comparisons, and on those of one manner.
 fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>)> {
-    #[derive(serde::Deserialize)]
-    struct Row {
-        #[serde(default)]
-        same_manner: bool,
-    }
     let device = device::open(session.device_name())?;
     let (model, text) = load_reward_model(&files.reward.join("final"), &device)?;
-    let path = files.judged_comparisons();
+    let paths = [files.judged_comparisons()];
     let context = model.config().max_seq_len;
-    let data = reward::dataset(
-        session,
-        std::slice::from_ref(&path),
-        &text,
-        context,
-        Overflow::TruncatePrompt,
-        false,
-    )?;
-    let marks: Vec<bool> =
-        read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
+    let overflow = Overflow::TruncatePrompt;
+    let data = session.dataset::<Rankings>(&paths, EVALUATION, &text, context, overflow, false)?;
+    let rows = read_rows::<WithColumns<Comparison>>(&paths, BadRows::Refuse)?.records;
+    let is_same_manner = |row: &WithColumns<Comparison>| {
+        row.columns.get("same_manner").and_then(Value::as_bool).unwrap_or(false)
+    };
+    let marks: Vec<bool> = rows.iter().map(is_same_manner).collect();
     let margins = temper_reward::evaluate(&model, &data, 64).margins;
     let accuracy =
-        |margins: &[(usize, f64)]| temper_reward::accuracy(margins.iter().map(|(_, margin)| *margin));
+        |margins: &[(usize, f64)]| temper_data::accuracy(margins.iter().map(|(_, margin)| *margin));
     let same: Vec<(usize, f64)> = margins.iter().copied().filter(|(row, _)| marks[*row]).collect();
     Ok((accuracy(&margins), (!same.is_empty()).then(|| accuracy(&same))))
 }
