@@ -168,7 +168,7 @@ mod tests {
     use super::super::Record;
     use super::super::testing::{check, check_error};
     use super::*;
-    use crate::{Comparison, Demonstration, PlainText, Prompt, SftRow};
+    use crate::{Comparison, Demonstration, Prompt, SftRow};
     use serde_json::json;
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         }
         let row = json!({"x": 1});
         let fault = Demonstration::from_row(row.as_object().unwrap()).unwrap_err();
-        assert!(advice(&fault, &["x".into()]).ends_with(PlainText::READ_FROM));
+        assert!(advice(&fault, &["x".into()]).ends_with("with `scores` or `ranking`, plain text from `text`"));
         assert!(advice(&fault, &["messages".into()]).starts_with("chats in `messages`"));
     }
 
