@@ -27,7 +27,7 @@
 mod containers;
 mod datasets;
 mod error;
-mod records;
+pub mod records;
 mod report;
 mod rows;
 
