@@ -5,13 +5,12 @@ use std::io::Write;
 use std::path::Path;
 
 use proptest::prelude::*;
+use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{
-    BadRows, Comparison, Demonstration, Inputs, Prompt, Run, Settings, read_rows, resolve, to_commented_toml,
-};
+use temper_train::{Inputs, Run, Settings, resolve, to_commented_toml};
 
 use crate::damage::{damaged, damages, within_memory};
 use crate::tiny::cases;
@@ -32,9 +31,9 @@ fn read_settings(bytes: &[u8]) {
 fn read_all_rows(path: &Path) {
     within_memory(|| {
         for policy in [BadRows::Refuse, BadRows::Skip] {
-            let _ = read_rows::<Demonstration>(path, policy);
-            let _ = read_rows::<Comparison>(path, policy);
-            let _ = read_rows::<Prompt>(path, policy);
+            let _ = read_rows::<Demonstration>(&[path], policy);
+            let _ = read_rows::<Comparison>(&[path], policy);
+            let _ = read_rows::<Prompt>(&[path], policy);
         }
     });
 }

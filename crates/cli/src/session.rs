@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use temper_data::BadRows;
 use temper_scorer::Stop;
-use temper_train::{BadRows, Event, Inputs, Run, resolve};
+use temper_train::{Event, Inputs, Run, resolve};
 
 use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;

@@ -204,7 +204,7 @@ nats = 6.0
 
 [schedule]
 # How the learning rate falls after the warm-up: constant | linear | cosine.
-kind = "cosine"
+kind = \"cosine\"
 # Steps until the highest learning rate.
 warmup_steps = 5
 # Where the warm-up starts, as a fraction of the highest rate; 0: one step above 0.
