@@ -6,7 +6,7 @@ use temper_tokenizer::{Example, Tokenizer, encode_text};
 use temper_train::{Gradients, PlainText, Seed, fingerprint_rows, shuffled};
 
 use crate::Error;
-use crate::critic::Policy;
+use crate::networks::Policy;
 
 /// Encoded plain text, all of it to be learned.
 #[derive(Clone, Debug)]
