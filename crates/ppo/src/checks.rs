@@ -339,7 +339,12 @@ mod tests {
                 checks.check_scores(&PpoConfig::default(), &[0.0, 1.0], 1, run);
                 for step in 2..40 {
                     checks.check_scores(&PpoConfig::default(), &[1.0 - spread, 1.0], step, run);
-                    checks.check_metrics(&PpoMetrics { explained_var: Some(-9.0), ..fine() }, &[0.0; 2], step, run);
+                    checks.check_metrics(
+                        &PpoMetrics { explained_var: Some(-9.0), ..fine() },
+                        &[0.0; 2],
+                        step,
+                        run,
+                    );
                 }
             })
         };

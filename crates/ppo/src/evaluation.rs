@@ -6,11 +6,11 @@ use temper_model::{CausalLm, GenerateOptions, generate};
 use temper_tokenizer::Tokenizer;
 use temper_train::Seed;
 
+use crate::Error;
 use crate::config::PpoConfig;
 use crate::prompts::{EncodedPrompt, PromptDataset};
 use crate::rollout::{Answers, sampling_options};
 use crate::scores::{Scorers, score_answers};
-use crate::Error;
 
 /// Scores and lengths of the answers to held-out prompts.
 #[derive(Clone, Debug, Serialize)]

@@ -126,11 +126,8 @@ impl PpoMetrics {
             let residual = masked_variance(returns.clone() - values.clone(), mask.clone());
             residual / masked_variance(returns.clone(), mask).clamp_min(1e-8)
         });
-        let scalars = [
-            rollout.kl().mean(),
-            -rollout.old_logprobs.clone().sum() / n,
-            rollout.scores.clone().mean(),
-        ];
+        let scalars =
+            [rollout.kl().mean(), -rollout.old_logprobs.clone().sum() / n, rollout.scores.clone().mean()];
         let numbers = read_all(scalars.into_iter().chain(unexplained).collect());
         let (kl, sampled_entropy, scores) = (numbers[0], numbers[1], numbers[2]);
         let mean = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;

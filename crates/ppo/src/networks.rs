@@ -100,7 +100,7 @@ pub fn critic_values(critic: &ScalarModel, batch: &EpisodeBatch) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use temper_model::Pooling;
+    use temper_model::{Pooling, TokenBatch};
 
     use crate::tests::{EOS, language_model, numbers, scalar_model};
 
@@ -130,7 +130,7 @@ mod tests {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() < ROUNDING)
     }
 
-    /// Row i of the logits predicts token i + 1, and V is read where that token is chosen.
+    /// Row i of the logits predicts token i + 1, and V is read at the same place.
     #[test]
     fn log_probs_and_values_are_read_before_their_token() {
         let [logprobs, entropy, head, critic] = outputs(&batch(&ROWS));
@@ -155,13 +155,13 @@ mod tests {
                     by_head[column],
                     by_critic[column],
                 ];
-                let found = [&logprobs, &entropy, &head, &critic].map(|x| x[row * 4 + t]);
-                assert!(same(&found, &expected), "row {row}, token {t}: {found:?} {expected:?}");
+                let outputs = [&logprobs, &entropy, &head, &critic].map(|x| x[row * 4 + t]);
+                assert!(same(&outputs, &expected), "row {row}, token {t}: {outputs:?} {expected:?}");
             }
         }
     }
 
-    /// D4: the notebook's update reads the state after the token. Before it, nothing of the token is known.
+    /// D4: the notebook's update reads the value at the state after the token. The state before does not depend on it.
     #[test]
     fn d4_a_value_does_not_know_its_own_token() {
         let other: [&[u32]; 2] = [&[1, 4, 2, 5, 7, 7, EOS], ROWS[1]];
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Oracle 7: what stands behind the end changes nothing, the end itself does.
+    /// Oracle 7 (a token sees only what comes before it): tokens after the end change nothing, the end itself does.
     #[test]
     fn tokens_behind_the_end_change_nothing() {
         let with_pad = |token: i32| {
@@ -189,7 +189,7 @@ mod tests {
         assert!(same(&a[..3], &b[..3]) && !same(&a[3..4], &b[3..4]), "{a:?} {b:?}");
     }
 
-    /// A padded model has rows that no token of the tokenizer belongs to; here the last three of eight.
+    /// A padded model has embedding rows without a token of the tokenizer; here these are the last three of eight.
     #[test]
     fn tokens_that_cannot_be_sampled_take_no_part_in_the_distribution() {
         let rows: [&[u32]; 2] = [&[1, 4, 2, 4, 1, 2, EOS], &[1, 4, EOS]];
@@ -198,12 +198,12 @@ mod tests {
         assert_eq!(whole.n_tokens, 8);
         let logprobs = numbers(whole.forward(&batch(&rows), 0.5, Entropy::Skipped).logprobs);
         let (narrow, entropy) = (numbers(narrow.logprobs), numbers(narrow.entropy.unwrap()));
-        // Without competitors every token is more probable, and no entropy is above that of five equal tokens.
+        // With fewer tokens to choose from each is more probable, and no entropy exceeds that of five equal tokens.
         assert!(narrow[..4].iter().zip(&logprobs[..4]).all(|(a, b)| a > b), "{narrow:?} {logprobs:?}");
         assert!(entropy.iter().all(|entropy| *entropy <= 5f64.ln() + 1e-6), "{entropy:?}");
     }
 
-    /// The head over the vocabulary reads real tokens alone.
+    /// The head over the vocabulary reads only real completion tokens.
     #[test]
     fn prompts_and_padding_do_not_reach_the_vocabulary() {
         let batch = batch(&ROWS);
@@ -215,8 +215,8 @@ mod tests {
         }
     }
 
-    /// Oracle 11: one token further, at the end token itself, a critic that starts as the reward model says the
-    /// score, bias included.
+    /// Oracle 11 (a critic that starts as the reward model gives its score): the value past the end is read at the end token,
+    /// where it equals the score, bias included.
     #[test]
     fn behind_the_end_a_critic_that_was_the_reward_model_says_the_score() {
         let model = scalar_model(3);

@@ -246,7 +246,12 @@ fn check_room(config: &PpoConfig, prompts: &PromptDataset, max_seq_len: usize) -
 /// The prompts of one rollout. Every epoch takes each prompt once, in an order that depends on seed and epoch.
 ///
 /// The last rollout of an epoch is filled up with prompts from the start of the same epoch.
-fn rollout_prompts(prompts: &PromptDataset, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {
+fn rollout_prompts(
+    prompts: &PromptDataset,
+    batch_size: usize,
+    step: usize,
+    seed: Seed,
+) -> Vec<&EncodedPrompt> {
     let n = prompts.prompts.len();
     let steps_per_epoch = n.div_ceil(batch_size);
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);

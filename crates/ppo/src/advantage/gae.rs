@@ -170,7 +170,11 @@ mod tests {
                 let mut expected = recursion(&r, &v, gamma, lambda);
                 expected.resize(7, 0.0);
                 // Seven additions of numbers near 1.
-                close(&advantages[row * 7..][..7], &expected.iter().map(|&x| x as f32).collect::<Vec<_>>(), 2e-6);
+                close(
+                    &advantages[row * 7..][..7],
+                    &expected.iter().map(|&x| x as f32).collect::<Vec<_>>(),
+                    2e-6,
+                );
                 let expected: Vec<f32> =
                     (0..7).map(|t| (expected[t] + v.get(t).unwrap_or(&0.0)) as f32).collect();
                 close(&returns[row * 7..][..7], &expected, 2e-6);

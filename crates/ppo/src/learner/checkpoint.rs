@@ -78,7 +78,12 @@ impl Learner {
 
     /// Writes all that a resumed run needs: the policy as it is trained, the critic in `critic/`, the average of the policy
     /// in `ema/`, and the state of the training in `training/`.
-    pub(crate) fn save_checkpoint(&self, dir: &Path, text: Text<'_>, progress: &Progress) -> Result<(), Error> {
+    pub(crate) fn save_checkpoint(
+        &self,
+        dir: &Path,
+        text: Text<'_>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
         self.save_models(dir, &self.policy.lm.valid(), text)?;
         if let Some(average) = &self.average {
             average.save(&create_dir(dir.join(EMA_DIR))?, text.tokenizer.special().eos)?;

@@ -31,15 +31,32 @@ pub struct LossMeans<T = f64> {
 
 impl<T> LossMeans<T> {
     fn into_array(self) -> [T; 8] {
-        let Self { policy_loss, value_loss, kl_loss, policy_clip_frac, value_clip_frac, approx_kl, ratio, entropy } =
-            self;
+        let Self {
+            policy_loss,
+            value_loss,
+            kl_loss,
+            policy_clip_frac,
+            value_clip_frac,
+            approx_kl,
+            ratio,
+            entropy,
+        } = self;
         [policy_loss, value_loss, kl_loss, policy_clip_frac, value_clip_frac, approx_kl, ratio, entropy]
     }
 
     fn from_array(array: [T; 8]) -> Self {
         let [policy_loss, value_loss, kl_loss, policy_clip_frac, value_clip_frac, approx_kl, ratio, entropy] =
             array;
-        Self { policy_loss, value_loss, kl_loss, policy_clip_frac, value_clip_frac, approx_kl, ratio, entropy }
+        Self {
+            policy_loss,
+            value_loss,
+            kl_loss,
+            policy_clip_frac,
+            value_clip_frac,
+            approx_kl,
+            ratio,
+            entropy,
+        }
     }
 }
 

@@ -46,9 +46,9 @@ impl Losses {
         let entropy = if settings.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Learned };
         let output = policy.forward(&batch, config.rollout.temperature, entropy);
         let (logprobs, old_logprobs) = (output.logprobs, pick(&rollout.old_logprobs));
-        let kl = targets.kl_loss_coef.map(|_| {
-            kl_loss(logprobs.clone(), pick(&rollout.ref_logprobs), mask.clone())
-        });
+        let kl = targets
+            .kl_loss_coef
+            .map(|_| kl_loss(logprobs.clone(), pick(&rollout.ref_logprobs), mask.clone()));
         let ratio_error = greatest_ratio_error(&logprobs, &old_logprobs, &mask);
         let clip = PolicyClip { range: settings.clip_range, dual: settings.dual_clip };
         let policy = policy_loss(logprobs, old_logprobs, pick(&targets.advantages), mask.clone(), clip);

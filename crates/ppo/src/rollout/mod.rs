@@ -12,7 +12,7 @@ use crate::episodes::Episodes;
 use crate::networks::Policy;
 use crate::prompts::EncodedPrompt;
 use crate::scores::{Scored, Scorers, ask_token_rewards, score_answers};
-use crate::{Error, EpisodeBatch};
+use crate::{EpisodeBatch, Error};
 
 use record::Recorded;
 pub use sample::stop_token;
