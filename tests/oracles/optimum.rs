@@ -18,7 +18,7 @@ pub fn run(
     score: impl Fn(&Sample<'_>) -> f32,
 ) -> (CausalLm, Log) {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let critic = if config.advantage.kind.has_critic() { Critic::ValueHead } else { Critic::None };
+    let critic = if config.advantage().needs_critic() { Critic::ValueHead } else { Critic::None };
     let models = Models { policy: model.clone(), ref_policy: model.clone(), critic };
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let log = Log::default();

@@ -85,7 +85,7 @@ fn assert_step_equals_pytorchs(name: &str) {
     let file = format!("ppo/{name}.json");
     let golden = |key: &str| section(&file, key);
     let config: PpoConfig = serde_json::from_value(golden("config")).unwrap();
-    let has_critic = config.advantage.kind.has_critic();
+    let has_critic = config.advantage().needs_critic();
     assert_eq!(
         has_critic && config.critic.kind == CriticKind::RewardModel,
         ["separate", "full"].contains(&name)

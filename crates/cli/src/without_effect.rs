@@ -101,7 +101,7 @@ fn ppo(config: &PpoConfig, ptx_data_given: bool) -> Vec<Idle> {
         &["ptx.coef", "ptx.sequences_per_episode"],
         "there is no `--ptx-data`, so no text is mixed in",
     );
-    let has_critic = config.advantage.kind.has_critic();
+    let has_critic = config.advantage().needs_critic();
     push(
         !has_critic,
         &["critic.kind", "critic.learning_rate", "ppo.vf_coef", "ppo.value_clip_range", "ppo.gae_lambda"],

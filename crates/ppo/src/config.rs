@@ -189,13 +189,6 @@ pub enum AdvantageKind {
     Grpo,
 }
 
-impl AdvantageKind {
-    /// Whether a value function is learned.
-    pub fn has_critic(self) -> bool {
-        self == Self::Gae
-    }
-}
-
 /// The value function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -398,7 +391,7 @@ impl PpoConfig {
         require_count(key, samples)?;
         let fits = samples <= MAX_BATCH / self.batch_size;
         require(fits, key, samples, "at most 65536 answers in a rollout")?;
-        if self.advantage.kind.has_critic() {
+        if !self.advantage().needs_groups() {
             return Ok(());
         }
         require(samples >= 2, key, samples, "at least 2 with `advantage.kind` rloo or grpo")?;

@@ -92,11 +92,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the step in which a model could not be used.
-    pub(crate) fn in_step(step: usize) -> impl Fn(temper_model::Error) -> Self {
-        move |error| match error {
-            source @ temper_model::Error::NonFiniteOutput => Self::Diverged { step, source },
-            other => other.into(),
+    /// Names the step in which a model's output was not finite; other errors stay as they are.
+    pub(crate) fn in_step(self, step: usize) -> Self {
+        match self {
+            Self::Model(source @ temper_model::Error::NonFiniteOutput) => Self::Diverged { step, source },
+            other => other,
         }
     }
 }

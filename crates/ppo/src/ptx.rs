@@ -6,7 +6,7 @@ use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, shards};
 use temper_tokenizer::Example;
 use temper_train::{Gradients, Seed, shuffled};
 
-use crate::critic::Policy;
+use crate::networks::Policy;
 
 /// `n` rows from place `start` on in an endless sequence of shuffled passes: a function of the seed alone, so that a
 /// resumed run continues where it was.

@@ -41,7 +41,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             match difference {
                 None => _ = context_len(max_seq_len, model.config())?,
                 Some(what)
-                    if config.advantage.kind.has_critic() && config.critic.kind == CriticKind::RewardModel =>
+                    if config.advantage().needs_critic() && config.critic.kind == CriticKind::RewardModel =>
                 {
                     return Err(hinted(
                         format!("{} and {} have different {what}s", args.policy.display(), dir.display()),
@@ -92,7 +92,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     }
 
     let critic = match (config.critic.kind, &reward_model) {
-        _ if !config.advantage.kind.has_critic() => Critic::None,
+        _ if !config.advantage().needs_critic() => Critic::None,
         (CriticKind::RewardModel, Some((model, ..))) => Critic::Separate(Box::new(model.clone())),
         (CriticKind::RewardModel, None) => {
             return Err(hinted(

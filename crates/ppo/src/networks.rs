@@ -1,150 +1,74 @@
-//! The learner's networks: a policy, and a value function beside it or on it.
+//! The networks that are trained: a policy, and a critic, which is a network of its own or a head on the policy.
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{
-    CausalLm, Dropout, ScalarModel, TokenBatch, first_columns, select_positions, token_logprobs,
-};
+use burn::tensor::{Device, Tensor};
+use temper_model::{CausalLm, Dropout, ScalarModel, first_columns, token_logprobs};
+
+use crate::episodes::EpisodeBatch;
 
 /// The value function, given to [`train`](crate::train).
 #[derive(Debug)]
 pub enum Critic {
     /// A network of its own; InstructGPT starts it as the reward model.
     Separate(Box<ScalarModel>),
-    /// A linear head on the policy's hidden states, zero at the start.
+    /// A linear head on the policy's hidden states, which starts at zero.
     ValueHead,
-    /// None: the answers of a prompt are each other's baseline. Another one is left alone there.
+    /// No critic (RLOO, GRPO). A critic passed with these is ignored.
     None,
 }
 
-/// The policy with the value head it may carry: one module, one optimizer.
+/// The policy with its optional value head: one module, one optimizer.
 #[derive(Module, Debug)]
 pub struct Policy {
     /// The language model.
     pub lm: CausalLm,
-    /// `d_model → 1`, where the critic is not a network of its own.
+    /// `d_model → 1`, where the critic is a head on the policy.
     pub value_head: Option<Linear>,
-    /// Tokens that can be sampled: the tokenizer's. The model may have more rows than these.
+    /// Number of tokens that can be sampled: those of the tokenizer. The model may have more embedding rows.
     #[module(skip)]
     pub n_tokens: usize,
 }
 
-/// A value head that says 0 everywhere.
+/// A value head whose output is 0 everywhere.
 pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
     LinearConfig::new(d_model, 1).with_initializer(Initializer::Zeros).init(device)
 }
 
-/// Episodes of one forward pass, and the places of their completions.
-///
-/// ```text
-/// tokens    p p p a b [EOS] .     prompt_len 3
-/// reads         ^ ^ ^             hidden states that predict a, b, [EOS]; values of the states before them (D4)
-/// ```
-///
-/// Only these places reach the heads, above all the one over the vocabulary: prompts and padding cost nothing there.
-pub(crate) struct EpisodeBatch {
-    tokens: TokenBatch,
-    targets: Tensor<1, Int>,
-    logprob_places: Places,
-    value_places: Places,
-}
-
-/// Hidden states that a head reads, and where its results belong: one row per episode, one column per completion token.
-struct Places {
-    /// Row and column of each hidden state.
-    positions: Vec<(usize, usize)>,
-    /// For each cell of the result the index of its hidden state; one past the last for a cell without one.
-    cells: Tensor<1, Int>,
-    dims: [usize; 2],
-}
-
-impl Places {
-    /// Row `i` has `lens[i]` places, of which the first is the last token of its prompt.
-    fn new(prompt_lens: &[usize], lens: &[usize], completion_len: usize, device: &Device) -> Self {
-        let n: usize = lens.iter().sum();
-        let mut positions = Vec::with_capacity(n);
-        let mut cells = Vec::with_capacity(lens.len() * completion_len);
-        for (row, (prompt_len, len)) in prompt_lens.iter().zip(lens).enumerate() {
-            for column in 0..completion_len {
-                let is_read = column < *len;
-                cells.push(if is_read { positions.len() } else { n } as i32);
-                if is_read {
-                    positions.push((row, prompt_len - 1 + column));
-                }
-            }
-        }
-        let n_cells = cells.len();
-        let cells = Tensor::from_data(TensorData::new(cells, [n_cells]), device);
-        Self { positions, cells, dims: [lens.len(), completion_len] }
-    }
-
-    /// `[batch, seq, d_model]` to the hidden states that are read, `[places, d_model]`.
-    fn read(&self, hidden: Tensor<3>) -> Tensor<2> {
-        select_positions(hidden, &self.positions)
-    }
-
-    /// One number per place, `[places]`, to `[batch, completion_len]` with 0 where there is none.
-    fn spread(&self, x: Tensor<1>) -> Tensor<2> {
-        let nothing = Tensor::zeros([1], &x.device());
-        Tensor::cat(vec![x, nothing], 0).select(0, self.cells.clone()).reshape(self.dims)
-    }
-}
-
-impl EpisodeBatch {
-    /// Rows of prompt and completion, with the values that each completion has: one for each token, and one more where
-    /// there is one past the end. Results have `completion_len` columns.
-    pub(crate) fn new(
-        rows: &[&[u32]],
-        prompt_lens: &[usize],
-        value_lens: &[usize],
-        completion_len: usize,
-        device: &Device,
-    ) -> Self {
-        let completions = || rows.iter().zip(prompt_lens).map(|(row, prompt_len)| &row[*prompt_len..]);
-        let targets: Vec<i32> = completions().flatten().map(|token| *token as i32).collect();
-        let lens: Vec<usize> = completions().map(<[u32]>::len).collect();
-        let n = targets.len();
-        Self {
-            tokens: TokenBatch::right_padded(rows, device),
-            targets: Tensor::from_data(TensorData::new(targets, [n]), device),
-            logprob_places: Places::new(prompt_lens, &lens, completion_len, device),
-            // One past the end reads the last token: the value of having ended.
-            value_places: Places::new(prompt_lens, value_lens, completion_len, device),
-        }
-    }
-}
-
-/// What becomes of the entropy of the whole distribution, which takes several passes over the vocabulary.
+/// How the entropy of the whole distribution is computed, which takes several passes over the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entropy {
+pub enum Entropy {
     /// It is not computed.
     Skipped,
-    /// It is computed off the tape, to be logged.
+    /// It is computed without gradients, to be logged.
     Measured,
     /// It is part of the loss.
     Learned,
 }
 
-/// What a policy says about the completions of some episodes; 0 where a completion has no token.
-pub(crate) struct PolicyOutput {
-    /// `[batch, completion_len]`.
-    pub(crate) logprobs: Tensor<2>,
+/// What a policy computes for the completions of some episodes; 0 where a completion has no token.
+pub struct PolicyOutput {
+    /// log π of each completion token: `[batch, completion_len]`.
+    pub logprobs: Tensor<2>,
     /// Entropy of the whole distribution in nats, if it was asked for: `[batch, completion_len]`.
-    pub(crate) entropy: Option<Tensor<2>>,
-    /// From the value head, if there is one: `[batch, completion_len]`.
-    pub(crate) values: Option<Tensor<2>>,
+    pub entropy: Option<Tensor<2>>,
+    /// V of the state before each token, if there is a value head: `[batch, completion_len]`.
+    pub values: Option<Tensor<2>>,
 }
 
 impl Policy {
-    /// A policy that samples the first `n_tokens` ids of the model, or all where it has fewer.
-    pub(crate) fn new(lm: CausalLm, value_head: Option<Linear>, n_tokens: usize) -> Self {
+    /// A policy that samples the first `n_tokens` ids of the model, or all of them where it has fewer.
+    pub fn new(lm: CausalLm, value_head: Option<Linear>, n_tokens: usize) -> Self {
         let n_tokens = n_tokens.min(lm.config().vocab_size);
         Self { lm, value_head, n_tokens }
     }
 
-    /// One pass for log-probabilities, entropy and values (D14).
-    pub(crate) fn forward(&self, batch: &EpisodeBatch, temperature: f64, entropy: Entropy) -> PolicyOutput {
+    /// Computes log-probabilities, entropy and values in one pass without dropout (D14: the notebook takes two passes,
+    /// one for logits and one for values).
+    ///
+    /// Rollouts, the reference and the updates all read log-probabilities here, at the same `temperature`, so that the
+    /// importance ratio is 1 where the policies are equal. Gradients flow into all outputs but a measured entropy.
+    pub fn forward(&self, batch: &EpisodeBatch, temperature: f64, entropy: Entropy) -> PolicyOutput {
         let hidden = self.lm.transformer.forward(&batch.tokens, &mut Dropout::off());
         let values = self.value_head.as_ref().map(|head| {
             let values = head.forward(batch.value_places.read(hidden.clone()));
@@ -166,8 +90,8 @@ impl Policy {
     }
 }
 
-/// Values of a separate critic at the same places: `[batch, completion_len]`.
-pub(crate) fn critic_values(critic: &ScalarModel, batch: &EpisodeBatch) -> Tensor<2> {
+/// Values of a separate critic, at the states before each completion token: `[batch, completion_len]`.
+pub fn critic_values(critic: &ScalarModel, batch: &EpisodeBatch) -> Tensor<2> {
     let hidden = critic.transformer.forward(&batch.tokens, &mut Dropout::off());
     let values = critic.score.forward(batch.value_places.read(hidden));
     batch.value_places.spread(values.squeeze_dim(1))
@@ -176,7 +100,7 @@ pub(crate) fn critic_values(critic: &ScalarModel, batch: &EpisodeBatch) -> Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use temper_model::Pooling;
+    use temper_model::{Pooling, TokenBatch};
 
     use crate::tests::{EOS, language_model, numbers, scalar_model};
 
@@ -206,7 +130,7 @@ mod tests {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() < ROUNDING)
     }
 
-    /// Row i of the logits predicts token i + 1, and V is read where that token is chosen.
+    /// Row i of the logits predicts token i + 1, and V is read at the same place.
     #[test]
     fn log_probs_and_values_are_read_before_their_token() {
         let [logprobs, entropy, head, critic] = outputs(&batch(&ROWS));
@@ -231,13 +155,13 @@ mod tests {
                     by_head[column],
                     by_critic[column],
                 ];
-                let found = [&logprobs, &entropy, &head, &critic].map(|x| x[row * 4 + t]);
-                assert!(same(&found, &expected), "row {row}, token {t}: {found:?} {expected:?}");
+                let outputs = [&logprobs, &entropy, &head, &critic].map(|x| x[row * 4 + t]);
+                assert!(same(&outputs, &expected), "row {row}, token {t}: {outputs:?} {expected:?}");
             }
         }
     }
 
-    /// D4: the notebook's update reads the state after the token. Before it, nothing of the token is known.
+    /// D4: the notebook's update reads the value at the state after the token. The state before does not depend on it.
     #[test]
     fn d4_a_value_does_not_know_its_own_token() {
         let other: [&[u32]; 2] = [&[1, 4, 2, 5, 7, 7, EOS], ROWS[1]];
@@ -248,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Oracle 7: what stands behind the end changes nothing, the end itself does.
+    /// Oracle 7 (a token sees only what comes before it): tokens after the end change nothing, the end itself does.
     #[test]
     fn tokens_behind_the_end_change_nothing() {
         let with_pad = |token: i32| {
@@ -265,7 +189,7 @@ mod tests {
         assert!(same(&a[..3], &b[..3]) && !same(&a[3..4], &b[3..4]), "{a:?} {b:?}");
     }
 
-    /// A padded model has rows that no token of the tokenizer belongs to; here the last three of eight.
+    /// A padded model has embedding rows without a token of the tokenizer; here these are the last three of eight.
     #[test]
     fn tokens_that_cannot_be_sampled_take_no_part_in_the_distribution() {
         let rows: [&[u32]; 2] = [&[1, 4, 2, 4, 1, 2, EOS], &[1, 4, EOS]];
@@ -274,12 +198,12 @@ mod tests {
         assert_eq!(whole.n_tokens, 8);
         let logprobs = numbers(whole.forward(&batch(&rows), 0.5, Entropy::Skipped).logprobs);
         let (narrow, entropy) = (numbers(narrow.logprobs), numbers(narrow.entropy.unwrap()));
-        // Without competitors every token is more probable, and no entropy is above that of five equal tokens.
+        // With fewer tokens to choose from each is more probable, and no entropy exceeds that of five equal tokens.
         assert!(narrow[..4].iter().zip(&logprobs[..4]).all(|(a, b)| a > b), "{narrow:?} {logprobs:?}");
         assert!(entropy.iter().all(|entropy| *entropy <= 5f64.ln() + 1e-6), "{entropy:?}");
     }
 
-    /// The head over the vocabulary reads real tokens alone.
+    /// The head over the vocabulary reads only real completion tokens.
     #[test]
     fn prompts_and_padding_do_not_reach_the_vocabulary() {
         let batch = batch(&ROWS);
@@ -291,8 +215,8 @@ mod tests {
         }
     }
 
-    /// Oracle 11: one token further, at the end token itself, a critic that starts as the reward model says the
-    /// score, bias included.
+    /// Oracle 11 (a critic that starts as the reward model gives its score): the value past the end is read at the end token,
+    /// where it equals the score, bias included.
     #[test]
     fn behind_the_end_a_critic_that_was_the_reward_model_says_the_score() {
         let model = scalar_model(3);
