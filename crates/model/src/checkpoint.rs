@@ -1,19 +1,18 @@
 //! Models as Hugging Face directories: `config.json` and `model.safetensors`.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
+use temper_tensor::{NamedTensor, TensorFile, map, values_of, visit, write_tensors};
 
 use crate::Error;
 use crate::backbone::Backbone;
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::heads::{CausalLm, Pooling, ScalarModel};
-use crate::params::{ParamMap, map_params};
 
 impl ModelConfig {
     /// The shape of the model in a directory, from its `config.json` alone; whatever its head.
@@ -156,26 +155,46 @@ fn load_weights<M: Module>(
 ) -> Result<M, Error> {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::Malformed {
+    let file = TensorFile::parse(&bytes).map_err(|e| Error::Malformed {
         path: path.clone(),
         reason: format!("not a whole safetensors file: {e}"),
     })?;
+    let names = file.names();
     // An absurd config.json must not allocate first and be compared later; a merely wrong one is told by its shapes.
     // Layers are counted apart: a million tiny ones are few numbers and many objects.
     let too_large = config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16));
-    if too_large || config.n_layers > file.len() {
+    if too_large || config.n_layers > names.len() {
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
-    let mut loader = Loader { file: &file, path: &path, optional, read: Vec::new(), error: None };
-    let module = map_params(blank(), &mut loader);
-    let unread = unread(&file.names(), &loader.read);
-    if let (None, Some((first, more))) = (&loader.error, unread.split_first()) {
+    let (mut read, mut error) = (Vec::new(), None);
+    let module = map(blank(), |parameter| {
+        let n = parameter.value.dims()[0];
+        if error.is_some() {
+            return parameter.value;
+        }
+        if optional.contains(&parameter.path) && file.tensor(parameter.path).is_none() {
+            return Tensor::zeros([n], &parameter.value.device());
+        }
+        let name = file_name(parameter.path);
+        match read_weight(&file, &path, &name, parameter.dims) {
+            Ok(values) => {
+                read.push(name);
+                Tensor::from_data(TensorData::new(values, [n]), &parameter.value.device())
+            }
+            Err(wrong) => {
+                error = Some(wrong);
+                parameter.value
+            }
+        }
+    });
+    let unread = unread(&names, &read);
+    if let (None, Some((first, more))) = (&error, unread.split_first()) {
         // More layers than config.json says, or another kind of model: it loads, and is not what was saved.
         let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
         tracing::warn!("{}: the weight `{first}`{others} has no place in this model", path.display());
     }
-    loader.error.map_or(Ok(module), Err)
+    error.map_or(Ok(module), Err)
 }
 
 /// Weights of a file that were not read, in order. What GPT-2 files carry besides is none: causal masks, and the output
@@ -192,88 +211,32 @@ fn unread<'a>(names: &[&'a str], read: &[String]) -> Vec<&'a str> {
     left
 }
 
-struct Loader<'a> {
-    file: &'a SafeTensors<'a>,
-    path: &'a PathBuf,
-    optional: &'a [&'a str],
-    read: Vec<String>,
-    error: Option<Error>,
-}
-
-impl Loader<'_> {
-    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, Error> {
-        // GPT2LMHeadModel writes `transformer.h.0…`, the hub's `gpt2` plain `h.0…`.
-        let view = self
-            .file
-            .tensor(name)
-            .or_else(|_| self.file.tensor(name.trim_start_matches("transformer.")))
-            .map_err(|_| Error::MissingWeight { path: self.path.clone(), name: name.to_owned() })?;
-        let mut expected = expected.to_vec();
-        if is_transposed(name) {
-            expected.reverse();
-        }
-        if view.shape() != expected {
-            return Err(Error::WrongShape {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                found: view.shape().to_vec(),
-                expected,
-            });
-        }
-        let values = to_f32(&view).ok_or_else(|| Error::Malformed {
-            path: self.path.clone(),
-            reason: format!("`{name}` has the type {:?}; known are F32, F16 and BF16", view.dtype()),
-        })?;
-        if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::Malformed {
-                path: self.path.clone(),
-                reason: format!("`{name}` holds {bad}"),
-            });
-        }
-        Ok(if is_transposed(name) { transpose(&values, expected[0], expected[1]) } else { values })
+/// The numbers of one weight in burn's layout.
+fn read_weight(file: &TensorFile<'_>, path: &Path, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+    // GPT2LMHeadModel writes `transformer.h.0…`, the hub's `gpt2` plain `h.0…`.
+    let stored = file.tensor(name).or_else(|| file.tensor(name.trim_start_matches("transformer.")));
+    let stored =
+        stored.ok_or_else(|| Error::MissingWeight { path: path.to_owned(), name: name.to_owned() })?;
+    let mut expected = dims.to_vec();
+    if is_transposed(name) {
+        expected.reverse();
     }
-}
-
-impl ParamMap for &mut Loader<'_> {
-    fn map<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
-        if self.error.is_some() {
-            return value;
-        }
-        if self.optional.contains(&path) && self.file.tensor(path).is_err() {
-            return Tensor::zeros(value.dims(), &value.device());
-        }
-        match self.read(&file_name(path), &value.dims()) {
-            Ok(data) => {
-                self.read.push(file_name(path));
-                Tensor::from_data(TensorData::new(data, value.dims()), &value.device())
-            }
-            Err(error) => {
-                self.error = Some(error);
-                value
-            }
-        }
+    if stored.dims() != expected {
+        return Err(Error::WrongShape {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            found: stored.dims().to_vec(),
+            expected,
+        });
     }
-}
-
-fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
-    let halves = || view.data().as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
-    Some(match view.dtype() {
-        Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Dtype::BF16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
-        Dtype::F16 => halves().map(f16_to_f32).collect(),
-        _ => return None,
-    })
-}
-
-fn f16_to_f32(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023) / 1024.0);
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-14),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
+    let values = stored.values().ok_or_else(|| {
+        malformed(format!("`{name}` has the type {}; known are F32, F16 and BF16", stored.type_name()))
+    })?;
+    if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
+        return Err(malformed(format!("`{name}` holds {bad}")));
     }
+    Ok(if is_transposed(name) { transpose(&values, expected[0], expected[1]) } else { values })
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
@@ -282,52 +245,25 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 fn save_weights<M: Module>(module: &M, dir: &Path) -> Result<(), Error> {
-    let mut collector = Collector::default();
-    module.visit(&mut collector);
-    if let Some((name, value)) = collector.not_finite {
-        return Err(Error::NonFiniteWeight { name, value });
-    }
-    let views = collector.tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("bytes match the shape");
-        (name, view)
-    });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let path = dir.join("model.safetensors");
-    let bytes = safetensors::serialize(views, Some(metadata)).expect("f32 tensors serialise");
-    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
-}
-
-#[derive(Default)]
-struct Collector {
-    path: Vec<String>,
-    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
-    not_finite: Option<(String, f32)>,
-}
-
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = file_name(&self.path.join("."));
-        let value = param.val().inner();
-        let mut shape = value.dims().to_vec();
-        let data = value.into_data();
-        let mut values = data.as_slice::<f32>().expect("weights are f32").to_vec();
+    let (mut tensors, mut not_finite) = (Vec::new(), None);
+    visit(module, |parameter| {
+        let name = file_name(parameter.path);
+        let (mut dims, mut values) = (parameter.dims.to_vec(), values_of(parameter.value));
         if is_transposed(&name) {
-            values = transpose(&values, shape[0], shape[1]);
-            shape.reverse();
+            values = transpose(&values, dims[0], dims[1]);
+            dims.reverse();
         }
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            self.not_finite.get_or_insert((name.clone(), *value));
+            not_finite.get_or_insert((name.clone(), *value));
         }
-        self.tensors.push((name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        tensors.push(NamedTensor { name, dims, values });
+    });
+    if let Some((name, value)) = not_finite {
+        return Err(Error::NonFiniteWeight { name, value });
     }
+    let path = dir.join("model.safetensors");
+    let bytes = write_tensors(&tensors, ("format", "pt"));
+    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
 }
 
 #[cfg(test)]
@@ -336,7 +272,9 @@ mod tests {
     use crate::{Dropout, TokenBatch};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use safetensors::tensor::SafeTensors;
     use serde_json::json;
+    use std::path::PathBuf;
 
     fn rng() -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(3)
@@ -540,12 +478,5 @@ mod tests {
         assert!(error.contains("`transformer.wte.weight`"), "{error}");
         assert!(!dir.join("model.safetensors").exists());
         std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn half_precision_numbers_are_read() {
-        // 1.0, −2.0, 65504 (the largest), 2^−24 (the smallest), as IEEE 754 writes them.
-        let bits = [0x3C00, 0xC000, 0x7BFF, 0x0001];
-        assert_eq!(bits.map(f16_to_f32), [1.0, -2.0, 65504.0, 2f32.powi(-24)]);
     }
 }

@@ -8,9 +8,9 @@ use crate::Error;
 use crate::heads::CausalLm;
 use crate::input::TokenBatch;
 use crate::kv_cache::KvCache;
-use crate::logprobs::{first_columns, log_probs};
-use crate::parallel::{in_parallel, shards};
 use crate::sampler::Sampler;
+use temper_tensor::{first_columns, log_probs};
+use temper_tensor::{in_parallel, shards};
 
 /// What to generate, and when to stop.
 #[derive(Clone, Debug)]
@@ -218,8 +218,9 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dropout, ModelConfig, select_positions, token_logprobs};
+    use crate::{Dropout, ModelConfig, select_positions};
     use burn::tensor::{Device, Tensor, TensorData};
+    use temper_tensor::token_logprobs;
 
     fn model(preset: &str) -> CausalLm {
         let config = ModelConfig { d_model: 48, n_layers: 3, ..ModelConfig::preset(preset).unwrap() };

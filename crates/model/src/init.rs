@@ -5,13 +5,24 @@ use std::f64::consts::TAU;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, RngExt};
+use temper_tensor::map;
 
 use crate::config::{INIT_STD, Init, ModelConfig};
-use crate::params::{ParamMap, map_params};
 
 /// Gives every parameter of `module` the start that `config.init` names.
 pub(crate) fn initialise<M: Module>(module: M, config: &ModelConfig, rng: &mut impl Rng) -> M {
-    map_params(module, Initialiser { config, rng })
+    map(module, |parameter| {
+        let n = parameter.value.dims()[0];
+        let data: Vec<f32> = match start(parameter.path, parameter.dims, config) {
+            Start::Zeros => vec![0.0; n],
+            Start::Ones => vec![1.0; n],
+            Start::Normal(std) => (0..n).map(|_| (normal(rng) * std) as f32).collect(),
+            Start::Uniform(bound) => {
+                (0..n).map(|_| ((2.0 * rng.random::<f64>() - 1.0) * bound) as f32).collect()
+            }
+        };
+        Tensor::from_data(TensorData::new(data, [n]), &parameter.value.device())
+    })
 }
 
 /// How one parameter starts.
@@ -20,27 +31,6 @@ enum Start {
     Ones,
     Normal(f64),
     Uniform(f64),
-}
-
-struct Initialiser<'a, R> {
-    config: &'a ModelConfig,
-    rng: &'a mut R,
-}
-
-impl<R: Rng> ParamMap for Initialiser<'_, R> {
-    fn map<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
-        let dims = value.dims();
-        let n = dims.iter().product();
-        let data: Vec<f32> = match start(path, &dims, self.config) {
-            Start::Zeros => vec![0.0; n],
-            Start::Ones => vec![1.0; n],
-            Start::Normal(std) => (0..n).map(|_| (normal(self.rng) * std) as f32).collect(),
-            Start::Uniform(bound) => {
-                (0..n).map(|_| ((2.0 * self.rng.random::<f64>() - 1.0) * bound) as f32).collect()
-            }
-        };
-        Tensor::from_data(TensorData::new(data, dims), &value.device())
-    }
 }
 
 fn start(path: &str, dims: &[usize], config: &ModelConfig) -> Start {

@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData, s};
+use temper_tensor::is_host;
 
 use crate::config::ModelConfig;
 
@@ -22,14 +23,6 @@ impl KvCache {
     pub fn keep_rows(&mut self, rows: &[usize]) {
         self.layers.iter_mut().for_each(|layer| layer.keep_rows(rows));
     }
-}
-
-/// Whether tensors on this device are plain host memory (flex, ndarray), so that reading one costs no transfer.
-///
-/// burn has no query for it that exists in every build, but its devices name their backend.
-pub(crate) fn is_host(device: &Device) -> bool {
-    let name = format!("{device:?}");
-    name.contains("Flex") || name.contains("NdArray")
 }
 
 /// Keys and values of one layer.

@@ -3,9 +3,8 @@
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{
-    CausalLm, Dropout, ScalarModel, TokenBatch, first_columns, select_positions, token_logprobs,
-};
+use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch, select_positions};
+use temper_tensor::{first_columns, token_logprobs};
 
 /// The value function, given to [`train`](crate::train).
 #[derive(Debug)]
@@ -152,14 +151,14 @@ impl Policy {
         });
         let places = &batch.logprob_places;
         let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
-        let all = temper_model::log_probs(logits, temperature); // [tokens, n_tokens]
+        let all = temper_tensor::log_probs(logits, temperature); // [tokens, n_tokens]
         let entropy = match entropy {
             Entropy::Skipped => None,
             Entropy::Measured => Some(all.clone().inner()),
             Entropy::Learned => Some(all.clone()),
         };
         PolicyOutput {
-            entropy: entropy.map(|all| places.spread(temper_model::entropy(all))),
+            entropy: entropy.map(|all| places.spread(temper_tensor::entropy(all))),
             logprobs: places.spread(token_logprobs(all, batch.targets.clone())),
             values,
         }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
+use temper_model::{CausalLm, Pooling, ScalarModel};
+use temper_tensor::Gradients;
+use temper_tensor::{in_parallel, masked_mean, shards};
 use temper_tokenizer::Tokenizer;
-use temper_train::{
-    Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled,
-};
+use temper_train::{Exact, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled};
 
 use crate::config::PtxConfig;
 use crate::critic::{Critic, Entropy, Policy, critic_values, zero_head};

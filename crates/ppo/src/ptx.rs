@@ -1,9 +1,11 @@
 //! PPO-ptx: pretraining text mixed into the updates, so that the policy does not forget its language.
 
 use burn::module::Module;
-use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, n_targets, shards};
+use temper_model::{CausalLm, Dropout, TargetLogits, n_targets};
+use temper_tensor::Gradients;
+use temper_tensor::{in_parallel, shards};
 use temper_tokenizer::{Example, Tokenizer, encode_text};
-use temper_train::{Gradients, PlainText, Seed, fingerprint_rows, shuffled};
+use temper_train::{PlainText, Seed, fingerprint_rows, shuffled};
 
 use crate::Error;
 use crate::critic::Policy;

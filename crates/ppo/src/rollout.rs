@@ -3,9 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_model::{
-    CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, StopToken, generate, in_parallel,
-    shards,
+    CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, StopToken, generate,
 };
+use temper_tensor::{in_parallel, shards};
 use temper_tokenizer::Tokenizer;
 
 use crate::Error;

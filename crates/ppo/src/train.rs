@@ -5,7 +5,8 @@ use std::time::Instant;
 use burn::module::Module;
 use rand::RngExt;
 use serde::Serialize;
-use temper_model::{CausalLm, GenerateOptions, generate, scale_to_unit_variance, whiten};
+use temper_model::{CausalLm, GenerateOptions, generate};
+use temper_tensor::{scale_to_unit_variance, whiten};
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
 
