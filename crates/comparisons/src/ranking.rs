@@ -21,7 +21,7 @@ impl Ranking {
         let prompt = parts(&self.completions[0]).0;
         let together =
             SharedPrompt { prompt, completions: self.completions.iter().map(|c| parts(c).1).collect() };
-        if self.completions.iter().all(|c| parts(c).0 == prompt) && together.pays(d_model) {
+        if self.completions.iter().all(|c| parts(c).0 == prompt) && together.is_cheaper(d_model) {
             return vec![together];
         }
         let apart = |example| {

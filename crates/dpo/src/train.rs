@@ -209,6 +209,6 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, policy: CausalLm) -> Result<(Ca
     let context = policy.config().max_seq_len;
     let policy = CausalLm::load(dir, &policy.device().inner())?.train();
     policy.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &policy)?;
+    let step = load_progress(dir, optimizer, &policy, temper_model::former_path)?;
     Ok((policy, step))
 }

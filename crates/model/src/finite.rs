@@ -4,10 +4,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_tensor::values_of;
 
-use crate::dropout::Dropout;
+use crate::batch::TokenBatch;
 use crate::error::Error;
 use crate::heads::{CausalLm, ScalarModel};
-use crate::input::TokenBatch;
+use crate::layers::dropout::Dropout;
 
 /// Rows that are looked at: a model that has diverged fails at the first one.
 const N_ROWS: usize = 4;

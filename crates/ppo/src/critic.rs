@@ -1,9 +1,8 @@
 //! The learner's networks: a policy, and a value function beside it or on it.
 
 use burn::module::Module;
-use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_model::{CausalLm, Dropout, ScalarModel, TokenBatch, select_positions};
+use temper_model::{CausalLm, Dropout, Linear, ScalarModel, TokenBatch, select_positions};
 use temper_tensor::{first_columns, token_logprobs};
 
 /// The value function, given to [`train`](crate::train).
@@ -31,7 +30,7 @@ pub struct Policy {
 
 /// A value head that says 0 everywhere.
 pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
-    LinearConfig::new(d_model, 1).with_initializer(Initializer::Zeros).init(device)
+    Linear::zeros(d_model, 1, true, device)
 }
 
 /// Episodes of one forward pass, and the places of their completions.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use temper_model::{CausalLm, Pooling, ScalarModel};
+use temper_model::{CausalLm, Pooling, ScalarModel, former_path};
 use temper_tensor::Gradients;
 use temper_tensor::{in_parallel, masked_mean, shards};
 use temper_tokenizer::Tokenizer;
@@ -277,10 +277,12 @@ impl Learner {
         let value_head = head.filter(|_| self.policy.value_head.is_some());
         self.policy = Policy::new(lm, value_head, self.policy.n_tokens).train();
         let training = dir.join(TRAINING_DIR);
-        self.policy_optimizer.load(&training.join("policy_optimizer.safetensors"), &self.policy)?;
+        let state = training.join("policy_optimizer.safetensors");
+        self.policy_optimizer.load_renamed(&state, &self.policy, former_path)?;
         if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
             let critic = critic.train();
-            self.critic_optimizer.load(&training.join("critic_optimizer.safetensors"), &critic)?;
+            let state = training.join("critic_optimizer.safetensors");
+            self.critic_optimizer.load_renamed(&state, &critic, former_path)?;
             self.critic = Some(critic);
         }
         let path = training.join("state.json");

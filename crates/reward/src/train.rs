@@ -314,14 +314,14 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
     let context = model.config().max_seq_len;
     let model = ScalarModel::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model)?;
+    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
     Ok((model, step))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_model::{Decoder, ModelConfig, Pooling};
     use temper_tokenizer::{Overflow, Template, Tokenizer};
     use temper_train::{Comparison, Seed};
 
@@ -346,7 +346,7 @@ mod tests {
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
         let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
-        let backbone = Backbone::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let backbone = Decoder::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));
         let found = evaluate(&model, &data, 8);
         let cost = |a: usize, b: usize| f64::from(found.scores[b] - found.scores[a]).exp().ln_1p();

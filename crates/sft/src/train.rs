@@ -227,7 +227,7 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
     let context = model.config().max_seq_len;
     let model = CausalLm::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model)?;
+    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
     Ok((model, step))
 }
 

@@ -246,7 +246,11 @@ mod tests {
         let expected: Vec<f64> = rows.iter().map(|&row| row as f64).collect();
         assert_eq!(run(&World::alone(), &layer), expected);
         let layers = std::sync::Mutex::new(vec![layer.clone(); 2]);
-        for seen in on_ranks(2, |world| run(&world, &layers.lock().unwrap().pop().unwrap())) {
+        let of_ranks = on_ranks(2, |world| {
+            let layer = layers.lock().unwrap().pop().unwrap();
+            run(&world, &layer)
+        });
+        for seen in of_ranks {
             assert_eq!(seen, expected);
         }
     }

@@ -6,12 +6,13 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
-use temper_tensor::{NamedTensor, TensorFile, map, values_of, visit, write_tensors};
+use temper_tensor::{TensorFile, map, values_of, visit, write_tensors};
 
 use crate::Error;
-use crate::backbone::Backbone;
 use crate::carried::Carried;
 use crate::config::ModelConfig;
+use crate::decoder::Decoder;
+use crate::families::{self, Family};
 use crate::heads::{CausalLm, Pooling, ScalarModel};
 
 impl ModelConfig {
@@ -20,7 +21,7 @@ impl ModelConfig {
     /// # Errors
     /// A missing or malformed file, or another architecture.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        Self::from_hugging_face(&read_config(dir)?, &dir.join("config.json"))
+        families::read_config(&read_config(dir)?, &dir.join("config.json")).map(|(_, config)| config)
     }
 }
 
@@ -34,28 +35,28 @@ impl CausalLm {
     /// Missing or malformed files, another architecture, a reward model, missing weights or wrong shapes.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let json = read_config(dir)?;
-        // First of all, since another architecture is not made loadable by another head.
-        let config = ModelConfig::from_hugging_face(&json, &dir.join("config.json"))?;
+        // First of all: another architecture would not load with another head either.
+        let (family, config) = families::read_config(&json, &dir.join("config.json"))?;
         if is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
-        let mut model = load_weights(dir, &config, &[], || Self::blank(&config, device))?;
-        model.transformer.carried = Carried::of(dir, &json)?;
+        let mut model = load_weights(dir, &config, family, &[], || Self::blank(&config, family, device))?;
+        model.transformer.carried = Carried::of(dir, &json, &family.write_config(&config))?;
         Ok(model)
     }
 
     /// Writes `config.json` and `model.safetensors` into an existing directory.
     ///
-    /// `eos` goes into `config.json`, so that other tools know where to stop.
+    /// `eos` goes into `config.json`, so that other tools know where to stop. Adapters are folded into their weights.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::NonFiniteWeight`] for a model that could not be loaded again.
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
-        let mut json = self.config().to_hugging_face();
-        json["architectures"] =
-            Value::from(vec![if self.config().is_gpt2() { "GPT2LMHeadModel" } else { "TemperCausalLm" }]);
+        let family = self.transformer.family;
+        let mut json = family.write_config(self.config());
+        json["architectures"] = Value::from(vec![family.causal_class()]);
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(self, dir)
+        save_weights(&self.clone().merged(), family, dir)
     }
 }
 
@@ -68,7 +69,7 @@ impl ScalarModel {
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
         let json = read_config(dir)?;
         let path = dir.join("config.json");
-        let config = ModelConfig::from_hugging_face(&json, &path)?;
+        let (family, config) = families::read_config(&json, &path)?;
         if !is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: CAUSAL_LM, expected: SCALAR_MODEL });
         }
@@ -82,8 +83,9 @@ impl ScalarModel {
                 return Err(Error::Malformed { path, reason });
             }
         };
-        let mut model = load_weights(dir, &config, optional, || Self::blank(&config, pooling, device))?;
-        model.transformer.carried = Carried::of(dir, &json)?;
+        let blank = || Self::blank(&config, family, pooling, device);
+        let mut model = load_weights(dir, &config, family, optional, blank)?;
+        model.transformer.carried = Carried::of(dir, &json, &family.write_config(&config))?;
         Ok(model)
     }
 
@@ -92,12 +94,13 @@ impl ScalarModel {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
-        let mut json = self.config().to_hugging_face();
-        json["architectures"] = Value::from(vec!["GPT2ForSequenceClassification"]);
+        let family = self.transformer.family;
+        let mut json = family.write_config(self.config());
+        json["architectures"] = Value::from(vec![family.scalar_class()]);
         json["num_labels"] = Value::from(1);
         json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(self, dir)
+        save_weights(&self.clone().merged(), family, dir)
     }
 }
 
@@ -122,7 +125,7 @@ fn read_config(dir: &Path) -> Result<Value, Error> {
     serde_json::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.to_string() })
 }
 
-fn write_config(mut json: Value, model: &Backbone, eos: u32, dir: &Path) -> Result<(), Error> {
+fn write_config(mut json: Value, model: &Decoder, eos: u32, dir: &Path) -> Result<(), Error> {
     json["eos_token_id"] = Value::from(eos);
     json["bos_token_id"] = Value::Null; // Or transformers assumes GPT-2's own, which a small vocabulary lacks.
     model.carried.add_to(&mut json, eos);
@@ -132,24 +135,11 @@ fn write_config(mut json: Value, model: &Backbone, eos: u32, dir: &Path) -> Resu
     std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
 }
 
-/// Burn's parameter path as Hugging Face's GPT-2 writes it.
-fn file_name(path: &str) -> String {
-    match path.rsplit_once('.') {
-        Some((owner, "gamma")) => format!("{owner}.weight"),
-        Some((owner, "beta")) => format!("{owner}.bias"),
-        _ => path.to_owned(),
-    }
-}
-
-/// `torch.nn.Linear` keeps `[out, in]`, burn `[in, out]`; GPT-2's own matrices are `[in, out]` in both.
-fn is_transposed(name: &str) -> bool {
-    name == "score.weight" || name == "lm_head.weight"
-}
-
 /// Fills every parameter of a blank module from `dir/model.safetensors`; those of `optional` are 0 where it has none.
 fn load_weights<M: Module>(
     dir: &Path,
     config: &ModelConfig,
+    family: &dyn Family,
     optional: &[&str],
     blank: impl FnOnce() -> M,
 ) -> Result<M, Error> {
@@ -160,35 +150,36 @@ fn load_weights<M: Module>(
         reason: format!("not a whole safetensors file: {e}"),
     })?;
     let names = file.names();
-    // An absurd config.json must not allocate first and be compared later; a merely wrong one is told by its shapes.
-    // Layers are counted apart: a million tiny ones are few numbers and many objects.
+    // Refuse a config.json far larger than the file before allocating; smaller mismatches are reported by shape.
+    // Layers are counted separately: a million tiny ones are few numbers and many objects.
     let too_large = config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16));
     if too_large || config.n_layers > names.len() {
         let reason = "config.json describes a larger model than this file holds".to_owned();
         return Err(Error::Malformed { path, reason });
     }
-    let (mut read, mut error) = (Vec::new(), None);
+    let (mut read, mut error) = (HashSet::new(), None);
     let module = map(blank(), |parameter| {
         let n = parameter.value.dims()[0];
         if error.is_some() {
             return parameter.value;
         }
-        if optional.contains(&parameter.path) && file.tensor(parameter.path).is_none() {
-            return Tensor::zeros([n], &parameter.value.device());
-        }
-        let name = file_name(parameter.path);
-        match read_weight(&file, &path, &name, parameter.dims) {
-            Ok(values) => {
-                read.push(name);
-                Tensor::from_data(TensorData::new(values, [n]), &parameter.value.device())
+        let mut read_tensor = |name: &str, dims: &[usize]| {
+            let values = read_weight(&file, family, &path, name, dims)?;
+            read.insert(canonical(family, name));
+            Ok(values)
+        };
+        match family.read_parameter(parameter.path, parameter.dims, &mut read_tensor) {
+            Err(Error::MissingWeight { .. }) if optional.contains(&parameter.path) => {
+                Tensor::zeros([n], &parameter.value.device())
             }
+            Ok(values) => Tensor::from_data(TensorData::new(values, [n]), &parameter.value.device()),
             Err(wrong) => {
                 error = Some(wrong);
                 parameter.value
             }
         }
     });
-    let unread = unread(&names, &read);
+    let unread = unread(&names, &read, family);
     if let (None, Some((first, more))) = (&error, unread.split_first()) {
         // More layers than config.json says, or another kind of model: it loads, and is not what was saved.
         let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
@@ -197,66 +188,57 @@ fn load_weights<M: Module>(
     error.map_or(Ok(module), Err)
 }
 
-/// Weights of a file that were not read, in order. What GPT-2 files carry besides is none: causal masks, and the output
-/// matrix where it is the embedding.
-fn unread<'a>(names: &[&'a str], read: &[String]) -> Vec<&'a str> {
-    let plain = |name: &str| name.trim_start_matches("transformer.").to_owned();
-    let read: HashSet<String> = read.iter().map(|name| plain(name)).collect();
-    let is_weight = |name: &str| {
-        !name.ends_with(".attn.bias") && !name.ends_with(".attn.masked_bias") && name != "lm_head.weight"
-    };
-    let mut left: Vec<&str> =
-        names.iter().copied().filter(|name| is_weight(name) && !read.contains(&plain(name))).collect();
+/// One name for a tensor that some files of a family store under another.
+fn canonical(family: &dyn Family, name: &str) -> String {
+    family.other_name(name).unwrap_or(name).to_owned()
+}
+
+/// Weights of a file that were not read, in order, without the buffers of the family.
+fn unread<'a>(names: &[&'a str], read: &HashSet<String>, family: &dyn Family) -> Vec<&'a str> {
+    let is_left = |name: &&str| !family.is_buffer(name) && !read.contains(&canonical(family, name));
+    let mut left: Vec<&str> = names.iter().copied().filter(is_left).collect();
     left.sort_unstable();
     left
 }
 
-/// The numbers of one weight in burn's layout.
-fn read_weight(file: &TensorFile<'_>, path: &Path, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
-    // GPT2LMHeadModel writes `transformer.h.0…`, the hub's `gpt2` plain `h.0…`.
-    let stored = file.tensor(name).or_else(|| file.tensor(name.trim_start_matches("transformer.")));
+/// The numbers of one stored tensor, whose shape must be `dims`.
+fn read_weight(
+    file: &TensorFile<'_>,
+    family: &dyn Family,
+    path: &Path,
+    name: &str,
+    dims: &[usize],
+) -> Result<Vec<f32>, Error> {
+    let stored = file.tensor(name).or_else(|| file.tensor(family.other_name(name)?));
     let stored =
         stored.ok_or_else(|| Error::MissingWeight { path: path.to_owned(), name: name.to_owned() })?;
-    let mut expected = dims.to_vec();
-    if is_transposed(name) {
-        expected.reverse();
-    }
-    if stored.dims() != expected {
+    if stored.dims() != dims {
         return Err(Error::WrongShape {
             path: path.to_owned(),
             name: name.to_owned(),
             found: stored.dims().to_vec(),
-            expected,
+            expected: dims.to_vec(),
         });
     }
     let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
     let values = stored.values().ok_or_else(|| {
         malformed(format!("`{name}` has the type {}; known are F32, F16 and BF16", stored.type_name()))
     })?;
-    if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-        return Err(malformed(format!("`{name}` holds {bad}")));
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(bad) => Err(malformed(format!("`{name}` holds {bad}"))),
+        None => Ok(values),
     }
-    Ok(if is_transposed(name) { transpose(&values, expected[0], expected[1]) } else { values })
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
-}
-
-fn save_weights<M: Module>(module: &M, dir: &Path) -> Result<(), Error> {
+fn save_weights<M: Module>(module: &M, family: &dyn Family, dir: &Path) -> Result<(), Error> {
     let (mut tensors, mut not_finite) = (Vec::new(), None);
     visit(module, |parameter| {
-        let name = file_name(parameter.path);
-        let (mut dims, mut values) = (parameter.dims.to_vec(), values_of(parameter.value));
-        if is_transposed(&name) {
-            values = transpose(&values, dims[0], dims[1]);
-            dims.reverse();
+        for tensor in family.write_parameter(parameter.path, parameter.dims, values_of(parameter.value)) {
+            if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
+                not_finite.get_or_insert((tensor.name.clone(), *value));
+            }
+            tensors.push(tensor);
         }
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            not_finite.get_or_insert((name.clone(), *value));
-        }
-        tensors.push(NamedTensor { name, dims, values });
     });
     if let Some((name, value)) = not_finite {
         return Err(Error::NonFiniteWeight { name, value });
@@ -312,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_reward_model_scores_the_same_and_is_no_language_model() {
+    fn a_saved_reward_model_scores_the_same_and_is_not_a_language_model() {
         for (preset, pooling) in [("notebook", Pooling::Mean), ("gpt2-tiny", Pooling::Last)] {
             let dir = scratch(&format!("rm-{preset}"));
             let config = ModelConfig::preset(preset).unwrap();
@@ -371,7 +353,7 @@ mod tests {
 
     /// A reward model whose class cannot be read must not be taken for a language model.
     #[test]
-    fn classes_that_are_no_list_of_names_are_an_error() {
+    fn classes_that_are_not_a_list_of_names_are_an_error() {
         let dir = scratch("classes");
         let config = ModelConfig::preset("gpt2-tiny").unwrap();
         let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
@@ -405,7 +387,8 @@ mod tests {
         CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
         let other = ModelConfig { d_ff: 32, ..config };
         let json = std::fs::read_to_string(dir.join("config.json")).unwrap();
-        std::fs::write(dir.join("config.json"), other.to_hugging_face().to_string()).unwrap();
+        std::fs::write(dir.join("config.json"), families::of(&other).write_config(&other).to_string())
+            .unwrap();
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
         assert!(error.to_string().contains("c_fc.weight"), "{error}");
         std::fs::write(dir.join("config.json"), json).unwrap();
@@ -426,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_weight_is_named_and_one_without_a_place_is_told() {
+    fn a_missing_weight_is_named_and_one_without_a_place_is_reported() {
         let dir = scratch("missing");
         let config = ModelConfig::preset("tiny").unwrap();
         CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
@@ -441,16 +424,18 @@ mod tests {
         );
         std::fs::remove_dir_all(dir).unwrap();
 
+        let family = families::of(&config);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let all: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        assert_eq!(unread(&names, &all), Vec::<&str>::new());
-        let fewer: Vec<String> = all.iter().filter(|name| !name.contains("ln_f.weight")).cloned().collect();
-        let left = unread(&names, &fewer);
+        let all: HashSet<String> = names.iter().map(|name| canonical(family, name)).collect();
+        assert_eq!(unread(&names, &all, family), Vec::<&str>::new());
+        let fewer = all.iter().filter(|name| !name.contains("ln_f.weight")).cloned().collect();
+        let left = unread(&names, &fewer, family);
         assert!(left.len() == 1 && left[0].ends_with("ln_f.weight"), "{left:?}");
         // As the hub's own file has them.
         let hub =
             ["h.0.attn.bias", "h.0.attn.masked_bias", "lm_head.weight", "h.0.ln_1.bias", "h.7.ln_1.bias"];
-        assert_eq!(unread(&hub, &["transformer.h.0.ln_1.bias".to_owned()]), ["h.7.ln_1.bias"]);
+        let read = HashSet::from([canonical(family, "transformer.h.0.ln_1.bias")]);
+        assert_eq!(unread(&hub, &read, family), ["h.7.ln_1.bias"]);
     }
 
     #[test]
@@ -461,7 +446,7 @@ mod tests {
         let deep = ModelConfig { n_layers: 10_000, ..config };
         let bytes = std::fs::metadata(dir.join("model.safetensors")).unwrap().len() as usize;
         assert!(deep.n_matrix_params().unwrap() < 16 * bytes, "the numbers alone would be believed");
-        std::fs::write(dir.join("config.json"), deep.to_hugging_face().to_string()).unwrap();
+        std::fs::write(dir.join("config.json"), families::of(&deep).write_config(&deep).to_string()).unwrap();
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("config.json describes a larger model"), "{error}");
         std::fs::remove_dir_all(dir).unwrap();
@@ -472,8 +457,8 @@ mod tests {
         let dir = scratch("infinite");
         let config = ModelConfig::preset("tiny").unwrap();
         let mut model = CausalLm::new(&config, &mut rng(), &Device::flex());
-        model.transformer.wte.weight =
-            model.transformer.wte.weight.map(|weight| weight.mul_scalar(f32::INFINITY));
+        model.transformer.token_embedding.weight =
+            model.transformer.token_embedding.weight.map(|weight| weight.mul_scalar(f32::INFINITY));
         let error = model.save(&dir, 3).unwrap_err().to_string();
         assert!(error.contains("`transformer.wte.weight`"), "{error}");
         assert!(!dir.join("model.safetensors").exists());

@@ -5,10 +5,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::Error;
+use crate::batch::TokenBatch;
+use crate::generation::cache::KvCache;
+use crate::generation::sampler::Sampler;
 use crate::heads::CausalLm;
-use crate::input::TokenBatch;
-use crate::kv_cache::KvCache;
-use crate::sampler::Sampler;
 use temper_tensor::{first_columns, log_probs};
 use temper_tensor::{in_parallel, shards};
 
@@ -369,7 +369,7 @@ mod tests {
     fn logits_that_are_no_numbers_are_an_error() {
         let mut model = model("tiny");
         // Finite weights, whose products are not.
-        let norm = model.transformer.ln_f.as_mut().unwrap();
+        let norm = model.transformer.final_norm.as_mut().unwrap();
         norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
         let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
         assert_eq!(
