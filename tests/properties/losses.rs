@@ -7,11 +7,10 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use temper_data::{Demonstrations, Pair, Ranking, Rankings};
-use temper_model::{
-    CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch, log_probs, token_logprobs,
-};
+use temper_model::{CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch};
 use temper_reward::RewardConfig;
 use temper_sft::{SftConfig, completion_logits, sft_loss};
+use temper_tensor::{log_probs, token_logprobs};
 use temper_tokenizer::{Example, Template, Tokenizer};
 use temper_train::{Event, Optimizer, Run, TrainingConfig};
 

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, TokenBatch, generate,
-    log_probs, select_positions, token_logprobs,
+    select_positions,
 };
 use temper_ppo::{Critic, Models, PpoConfig, Sample};
+use temper_tensor::{log_probs, token_logprobs};
 use temper_tokenizer::{Template, Tokenizer};
 
 use crate::losses::{read, watched_run};
@@ -309,8 +310,8 @@ impl Episodes {
         let mask = || self.mask(rows, width);
         let shaped = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
         let found = temper_ppo::estimate_advantages(shaped.rewards.clone(), quantity(4), mask(), 0.9, 0.8);
-        let white = temper_model::whiten(found.advantages.clone(), mask());
-        let scaled = temper_model::scale_to_unit_variance(quantity(2), mask());
+        let white = temper_tensor::whiten(found.advantages.clone(), mask());
+        let scaled = temper_tensor::scale_to_unit_variance(quantity(2), mask());
         let parts = [shaped.rewards, found.advantages, found.returns, white, scaled];
         [parts.map(|x| self.real(&x, rows)).concat(), values(shaped.kl)].concat()
     }

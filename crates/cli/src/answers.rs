@@ -293,7 +293,7 @@ pub fn check_room(scorer: &ModelConfig, text: &TextSide, policy: &TextSide, need
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use temper_model::{Backbone, Pooling};
+    use temper_model::{Decoder, Pooling};
     use temper_tokenizer::{Template, Tokenizer};
     use temper_train::Seed;
 
@@ -303,7 +303,7 @@ mod tests {
 
     fn reward_model(context: usize) -> ScalarModel {
         let config = ModelConfig { max_seq_len: context, ..ModelConfig::preset("gpt2-tiny").unwrap() };
-        let backbone = Backbone::new(&config, &mut Seed(1).stream("init"), &Device::flex());
+        let backbone = Decoder::new(&config, &mut Seed(1).stream("init"), &Device::flex());
         ScalarModel::new(backbone, Pooling::Last, &mut Seed(2).stream("head"))
     }
 

@@ -1,7 +1,7 @@
 //! The coefficient of the KL penalty over time, and the penalty where it is part of the loss.
 
 use burn::tensor::Tensor;
-use temper_model::masked_mean;
+use temper_tensor::masked_mean;
 
 use crate::config::KlConfig;
 

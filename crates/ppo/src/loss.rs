@@ -1,7 +1,7 @@
 //! The clipped losses of PPO.
 
 use burn::tensor::Tensor;
-use temper_model::masked_mean;
+use temper_tensor::masked_mean;
 
 /// The policy loss with what it says about the update. All are means over completion tokens, `[1]`.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use serde::Serialize;
-use temper_model::masked_variance;
+use temper_tensor::masked_variance;
 
 use crate::advantage::Targets;
 use crate::learner::UpdateStats;

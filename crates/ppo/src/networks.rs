@@ -1,9 +1,9 @@
 //! The networks that are trained: a policy, and a critic, which is a network of its own or a head on the policy.
 
 use burn::module::Module;
-use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use temper_model::{CausalLm, Dropout, ScalarModel, first_columns, token_logprobs};
+use temper_model::{CausalLm, Dropout, Linear, ScalarModel};
+use temper_tensor::{first_columns, token_logprobs};
 
 use crate::episodes::EpisodeBatch;
 
@@ -32,7 +32,7 @@ pub struct Policy {
 
 /// A value head whose output is 0 everywhere.
 pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
-    LinearConfig::new(d_model, 1).with_initializer(Initializer::Zeros).init(device)
+    Linear::zeros(d_model, 1, true, device)
 }
 
 /// How the entropy of the whole distribution is computed, which takes several passes over the vocabulary.
@@ -76,14 +76,14 @@ impl Policy {
         });
         let places = &batch.logprob_places;
         let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
-        let all = temper_model::log_probs(logits, temperature); // [tokens, n_tokens]
+        let all = temper_tensor::log_probs(logits, temperature); // [tokens, n_tokens]
         let entropy = match entropy {
             Entropy::Skipped => None,
             Entropy::Measured => Some(all.clone().inner()),
             Entropy::Learned => Some(all.clone()),
         };
         PolicyOutput {
-            entropy: entropy.map(|all| places.spread(temper_model::entropy(all))),
+            entropy: entropy.map(|all| places.spread(temper_tensor::entropy(all))),
             logprobs: places.spread(token_logprobs(all, batch.targets.clone())),
             values,
         }

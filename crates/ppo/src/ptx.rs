@@ -2,9 +2,10 @@
 
 use burn::module::Module;
 use temper_data::Texts;
-use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, shards};
+use temper_model::{CausalLm, Dropout, TargetLogits};
+use temper_tensor::{Gradients, in_parallel, shards};
 use temper_tokenizer::Example;
-use temper_train::{Gradients, Seed, shuffled};
+use temper_train::{Seed, shuffled};
 
 use crate::networks::Policy;
 

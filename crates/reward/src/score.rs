@@ -1,7 +1,8 @@
 //! Scores of texts by a reward model.
 
 use burn::module::Module;
-use temper_model::{Dropout, ScalarModel, TokenBatch, in_parallel, shards};
+use temper_model::{Dropout, ScalarModel, TokenBatch};
+use temper_tensor::{in_parallel, shards};
 use temper_tokenizer::Example;
 
 /// Scores each example, `batch_size` at a time, without dropout and off the tape (D6).

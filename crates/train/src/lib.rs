@@ -66,7 +66,7 @@ pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
-pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
+pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
 pub use range::{
     require, require_coefficient, require_count, require_f32, require_finite, require_fraction,

@@ -4,7 +4,8 @@ use anyhow::Result;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::json;
 use temper_data::{Demonstration, read_rows};
-use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
+use temper_model::{CausalLm, Dropout, TokenBatch, select_positions};
+use temper_tensor::{log_probs, token_logprobs};
 
 use crate::answers::not_a_number;
 use crate::args::DataArgs;

@@ -1,7 +1,8 @@
 //! How far two policies are apart on the answers of the first.
 
 use burn::tensor::{Tensor, TensorData};
-use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
+use temper_model::{CausalLm, Dropout, TokenBatch, select_positions};
+use temper_tensor::{log_probs, token_logprobs};
 
 /// Answer tokens of one forward: their logits over a whole vocabulary must fit into memory.
 const MOST_TOKENS: usize = 1024;

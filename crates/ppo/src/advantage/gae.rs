@@ -1,7 +1,7 @@
 //! Generalised advantage estimation: PPO as in InstructGPT.
 
 use burn::tensor::{Tensor, TensorData};
-use temper_model::{scale_to_unit_variance, whiten};
+use temper_tensor::{scale_to_unit_variance, whiten};
 
 use super::{Estimate, Estimator, KlPlacement};
 use crate::rewards::{next_column, shape_rewards};

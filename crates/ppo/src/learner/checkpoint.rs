@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use temper_model::{CausalLm, Pooling, ScalarModel};
+use temper_model::{CausalLm, Linear, Pooling, ScalarModel, former_path};
 use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
 use super::Learner;
@@ -107,7 +107,7 @@ impl Learner {
         let eos = text.tokenizer.special().eos;
         policy.save(dir, eos)?;
         temper_tokenizer::Text { tokenizer: text.tokenizer, template: text.template }.save(dir)?;
-        let value_head_model = |head: &burn::nn::Linear| {
+        let value_head_model = |head: &Linear| {
             ScalarModel::from_parts(self.policy.lm.transformer.clone(), head.clone(), Pooling::Last)
         };
         let head = self.policy.value_head.as_ref().map(value_head_model);
@@ -154,10 +154,10 @@ impl Learner {
         let value_head = head.filter(|_| self.policy.value_head.is_some());
         self.policy = Policy::new(lm, value_head, self.policy.n_tokens).train();
         let training = dir.join(TRAINING_DIR);
-        self.policy_optimizer.load(&training.join(POLICY_OPTIMIZER), &self.policy)?;
+        self.policy_optimizer.load_renamed(&training.join(POLICY_OPTIMIZER), &self.policy, former_path)?;
         if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
             let critic = critic.train();
-            self.critic_optimizer.load(&training.join(CRITIC_OPTIMIZER), &critic)?;
+            self.critic_optimizer.load_renamed(&training.join(CRITIC_OPTIMIZER), &critic, former_path)?;
             self.critic = Some(critic);
         }
         Ok(())

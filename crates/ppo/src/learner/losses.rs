@@ -1,7 +1,8 @@
 //! The losses of some episodes of a rollout, with gradients.
 
 use burn::tensor::Tensor;
-use temper_model::{ScalarModel, masked_mean};
+use temper_model::ScalarModel;
+use temper_tensor::masked_mean;
 
 use super::{LossMeans, UpdateInput};
 use crate::config::{PpoConfig, UpdateConfig};

@@ -1,8 +1,9 @@
 //! The updates from one rollout.
 
 use burn::tensor::Device;
-use temper_model::{ScalarModel, in_parallel, shards};
-use temper_train::{Gradients, Seed, moving_average, shuffled};
+use temper_model::ScalarModel;
+use temper_tensor::{Gradients, in_parallel, shards};
+use temper_train::{Seed, moving_average, shuffled};
 
 use super::losses::{Losses, Shares};
 use super::{Learner, LossMeans};

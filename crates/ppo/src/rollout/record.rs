@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use temper_model::{ScalarModel, in_parallel, shards};
+use temper_model::ScalarModel;
+use temper_tensor::{in_parallel, shards};
 
 use super::RolloutModels;
 use crate::config::PpoConfig;

@@ -49,8 +49,8 @@ fn of_equal_scores_only_the_kl_is_learned() {
         rollout.scores = rollout.scores.zeros_like() + 0.1;
         let (first, learner) = updated(&config, learner, &rollout);
         let (second, learner) = updated(&config, learner, &rollout);
-        let moved = learner.policy().lm.transformer.wte.weight.val();
-        let from = language_model(1).transformer.wte.weight.val();
+        let moved = learner.policy().lm.transformer.token_embedding.weight.val();
+        let from = language_model(1).transformer.token_embedding.weight.val();
         let moved = numbers(moved).iter().zip(numbers(from)).any(|(a, b)| *a != b);
         (first.kl_loss, second.kl_loss, moved)
     };

@@ -1,9 +1,10 @@
 //! Keys and values of the tokens that were already read, so that each new token costs one column.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData, s};
+use temper_tensor::is_host;
 
 use crate::config::ModelConfig;
+use crate::layers::attention::{Projected, attention};
 
 /// The cache of every layer for one batch of left-padded rows.
 #[derive(Debug)]
@@ -24,14 +25,6 @@ impl KvCache {
     }
 }
 
-/// Whether tensors on this device are plain host memory (flex, ndarray), so that reading one costs no transfer.
-///
-/// burn has no query for it that exists in every build, but its devices name their backend.
-pub(crate) fn is_host(device: &Device) -> bool {
-    let name = format!("{device:?}");
-    name.contains("Flex") || name.contains("NdArray")
-}
-
 /// Keys and values of one layer.
 ///
 /// On a CPU the new column is attended in one pass over host memory: tensor operations would copy the whole
@@ -44,45 +37,34 @@ pub(crate) enum LayerCache {
 
 impl LayerCache {
     fn new(config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
+        let (n_kv_heads, d_head) = (config.n_heads, config.d_head());
         if is_host(device) {
-            let size = pads.len() * capacity * config.d_model;
-            Self::Host(HostCache {
-                keys: vec![0.0; size],
-                values: vec![0.0; size],
-                pads: pads.to_vec(),
-                capacity,
-                d_model: config.d_model,
-                len: 0,
-            })
+            Self::Host(HostCache::new(n_kv_heads * d_head, pads, capacity))
         } else {
-            let dims = [pads.len(), config.n_heads, capacity, config.d_head()];
-            Self::Device(Box::new(DeviceCache {
-                keys: Some(Tensor::zeros(dims, device)),
-                values: Some(Tensor::zeros(dims, device)),
-                pad_bias: DeviceCache::pad_bias(pads, capacity, device),
-                len: 0,
-            }))
+            Self::Device(Box::new(DeviceCache::new(n_kv_heads, d_head, pads, capacity, device)))
         }
     }
 
-    /// Takes the keys and values of the prompts: `[batch, n_heads, seq, d_head]` each.
-    pub(crate) fn fill(&mut self, keys: Tensor<4>, values: Tensor<4>) {
-        match self {
-            Self::Host(cache) => cache.fill(keys, values),
-            Self::Device(cache) => cache.push(keys, values),
-        }
-    }
-
-    /// Adds one column and mixes the values that it attends to.
+    /// Keeps the keys and values of some new columns, and mixes the values that their queries attend to.
     ///
     /// # Shapes
-    /// - `qkv`: `[batch, 1, 3 · d_model]`
-    /// - output: `[batch, 1, d_model]`
-    pub(crate) fn attend(&mut self, qkv: Tensor<3>, n_heads: usize) -> Tensor<3> {
+    /// - `projected`: `[batch, seq, …]`
+    /// - `bias`: of the columns of the prompts, which come first, `[batch, 1, seq, seq]`; `None` for one column after
+    ///   them, which sees all columns of its row but the pads
+    /// - output: `[batch, seq, n_heads · d_head]`
+    pub(crate) fn attend(&mut self, projected: Projected, bias: Option<&Tensor<4>>) -> Tensor<3> {
+        let Some(bias) = bias else {
+            return match self {
+                Self::Host(cache) => cache.attend_column(projected),
+                Self::Device(cache) => cache.attend_column(projected),
+            };
+        };
+        let [q, k, v] = projected.split();
         match self {
-            Self::Host(cache) => cache.attend(qkv, n_heads),
-            Self::Device(cache) => cache.attend(qkv, n_heads),
+            Self::Host(cache) => cache.fill(k.clone(), v.clone()),
+            Self::Device(cache) => cache.push(k.clone(), v.clone()),
         }
+        attention(q, k, v, bias.clone(), |probs| probs)
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
@@ -93,62 +75,69 @@ impl LayerCache {
     }
 }
 
-/// `[row, column, d_model]` in host memory.
+/// `[row, column, n_kv_heads · d_head]` in host memory.
 #[derive(Debug)]
 pub(crate) struct HostCache {
     keys: Vec<f32>,
     values: Vec<f32>,
     pads: Vec<usize>,
     capacity: usize,
-    d_model: usize,
+    /// Numbers of one column.
+    width: usize,
     len: usize,
 }
 
 impl HostCache {
+    fn new(width: usize, pads: &[usize], capacity: usize) -> Self {
+        let zeros = || vec![0.0; pads.len() * capacity * width];
+        Self { keys: zeros(), values: zeros(), pads: pads.to_vec(), capacity, width, len: 0 }
+    }
+
+    /// Takes the keys and values of the prompts: `[batch, n_kv_heads, seq, d_head]` each.
     fn fill(&mut self, keys: Tensor<4>, values: Tensor<4>) {
         let [batch, _, seq, _] = keys.dims();
-        let flat = |t: Tensor<4>| t.swap_dims(1, 2).reshape([batch, seq * self.d_model]).into_data();
+        let flat = |t: Tensor<4>| t.swap_dims(1, 2).reshape([batch, seq * self.width]).into_data();
         let (keys, values) = (flat(keys), flat(values));
         for (cache, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let new = new.as_slice::<f32>().expect("the cache holds f32");
-            let row_len = seq * self.d_model;
+            let row_len = seq * self.width;
             for row in 0..batch {
-                let start = row * self.capacity * self.d_model;
+                let start = row * self.capacity * self.width;
                 cache[start..start + row_len].copy_from_slice(&new[row * row_len..(row + 1) * row_len]);
             }
         }
         self.len = seq;
     }
 
-    fn attend(&mut self, qkv: Tensor<3>, n_heads: usize) -> Tensor<3> {
-        let device = qkv.device();
-        let (batch, d_model, d_head) = (self.pads.len(), self.d_model, self.d_model / n_heads);
-        let qkv = qkv.into_data();
-        let qkv = qkv.as_slice::<f32>().expect("the cache holds f32");
+    fn attend_column(&mut self, projected: Projected) -> Tensor<3> {
+        let (device, d_head, width) = (projected.fused.device(), projected.d_head(), self.width);
+        let (n_heads, group) = (projected.n_heads, projected.n_heads / projected.n_kv_heads);
+        let column = projected.read();
         let scale = 1.0 / (d_head as f32).sqrt();
-        let mut mixed = vec![0.0; batch * d_model];
+        let mut mixed = vec![0.0; column.batch * column.q_width];
         let mut probs = vec![0.0; self.len + 1];
-        for row in 0..batch {
-            let [q, k, v] = [0, 1, 2].map(|part| &qkv[(3 * row + part) * d_model..][..d_model]);
-            let start = row * self.capacity * d_model;
-            let new = start + self.len * d_model;
-            self.keys[new..new + d_model].copy_from_slice(k);
-            self.values[new..new + d_model].copy_from_slice(v);
-            let columns = start + self.pads[row] * d_model..new + d_model;
+        for row in 0..column.batch {
+            let [q, k, v] = column.row(row);
+            let start = row * self.capacity * width;
+            let new = start + self.len * width;
+            self.keys[new..new + width].copy_from_slice(k);
+            self.values[new..new + width].copy_from_slice(v);
+            let columns = start + self.pads[row] * width..new + width;
             let (keys, values) = (&self.keys[columns.clone()], &self.values[columns]);
             for head in 0..n_heads {
-                let slice = head * d_head..(head + 1) * d_head;
-                let out = &mut mixed[row * d_model..][slice.clone()];
-                attend_head(&q[slice.clone()], keys, values, slice.start, d_model, scale, &mut probs, out);
+                let of_head = head * d_head..(head + 1) * d_head;
+                let out = &mut mixed[row * column.q_width..][of_head.clone()];
+                attend_head(&q[of_head], keys, values, head / group * d_head, width, scale, &mut probs, out);
             }
         }
         self.len += 1;
-        Tensor::from_data(TensorData::new(mixed, [batch, 1, d_model]), &device)
+        let dims = [column.batch, 1, column.q_width];
+        Tensor::from_data(TensorData::new(mixed, dims), &device)
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
-        let row_len = self.capacity * self.d_model;
-        let used = self.len * self.d_model;
+        let row_len = self.capacity * self.width;
+        let used = self.len * self.width;
         for cache in [&mut self.keys, &mut self.values] {
             let mut kept = vec![0.0; rows.len() * row_len];
             for (new, &old) in rows.iter().enumerate() {
@@ -200,7 +189,7 @@ fn attend_head(
     }
 }
 
-/// `[row, n_heads, column, d_head]` on a GPU.
+/// `[row, n_kv_heads, column, d_head]` on a GPU.
 #[derive(Debug)]
 pub(crate) struct DeviceCache {
     keys: Option<Tensor<4>>,
@@ -210,6 +199,16 @@ pub(crate) struct DeviceCache {
 }
 
 impl DeviceCache {
+    fn new(n_kv_heads: usize, d_head: usize, pads: &[usize], capacity: usize, device: &Device) -> Self {
+        let dims = [pads.len(), n_kv_heads, capacity, d_head];
+        Self {
+            keys: Some(Tensor::zeros(dims, device)),
+            values: Some(Tensor::zeros(dims, device)),
+            pad_bias: Self::pad_bias(pads, capacity, device),
+            len: 0,
+        }
+    }
+
     fn pad_bias(pads: &[usize], capacity: usize, device: &Device) -> Tensor<4> {
         let hidden = |&pad: &usize| {
             (0..capacity).map(move |column| if column < pad { f32::NEG_INFINITY } else { 0.0 })
@@ -230,20 +229,14 @@ impl DeviceCache {
         self.len = end;
     }
 
-    fn attend(&mut self, qkv: Tensor<3>, n_heads: usize) -> Tensor<3> {
-        let [batch, _, width] = qkv.dims();
-        let (d_model, d_head) = (width / 3, width / 3 / n_heads);
-        let mut parts =
-            qkv.chunk(3, 2).into_iter().map(|part| part.reshape([batch, 1, n_heads, d_head]).swap_dims(1, 2));
-        let mut next = || parts.next().expect("three parts were cut");
-        let (q, k, v) = (next().div_scalar((d_head as f64).sqrt()), next(), next());
+    fn attend_column(&mut self, projected: Projected) -> Tensor<3> {
+        let [q, k, v] = projected.split();
         self.push(k, v);
         let used = |cache: &Option<Tensor<4>>| {
             cache.clone().expect("put back after every write").narrow(2, 0, self.len)
         };
         let bias = self.pad_bias.clone().narrow(3, 0, self.len);
-        let scores = q.matmul(used(&self.keys).swap_dims(2, 3)) + bias; // [batch, n_heads, 1, len]
-        softmax(scores, 3).matmul(used(&self.values)).swap_dims(1, 2).reshape([batch, 1, d_model])
+        attention(q, used(&self.keys), used(&self.values), bias, |probs| probs)
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
@@ -262,45 +255,42 @@ impl DeviceCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelConfig;
 
-    /// Both caches see the same columns; the device one is made of tensor operations only.
+    fn wave(n: usize, phase: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect()
+    }
+
+    /// Both caches see the same columns; the device one is made of tensor operations only. With as many heads of keys
+    /// and values as of queries, and with half as many.
     #[test]
     fn the_host_cache_equals_the_device_cache() {
         let device = Device::flex();
-        let config =
-            ModelConfig { d_model: 24, n_heads: 2, n_layers: 1, ..ModelConfig::preset("tiny").unwrap() };
-        let pads = [2, 0, 1];
-        let mut host = LayerCache::new(&config, &pads, 8, &device);
-        let dims = [3, 2, 8, 12];
-        let mut on_device = LayerCache::Device(Box::new(DeviceCache {
-            keys: Some(Tensor::zeros(dims, &device)),
-            values: Some(Tensor::zeros(dims, &device)),
-            pad_bias: DeviceCache::pad_bias(&pads, 8, &device),
-            len: 0,
-        }));
-        assert!(matches!(host, LayerCache::Host(_)));
-        let wave =
-            |n: usize, phase: f32| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect() };
-        let prompt = |phase| {
-            Tensor::<4>::from_data(TensorData::new(wave(3 * 2 * 4 * 12, phase), [3, 2, 4, 12]), &device)
-        };
-        for cache in [&mut host, &mut on_device] {
-            cache.fill(prompt(0.0), prompt(1.0));
-        }
-        let mut rows = 3;
-        for step in 0..4 {
-            let qkv = || {
-                Tensor::<3>::from_data(TensorData::new(wave(rows * 72, step as f32), [rows, 1, 72]), &device)
+        let (pads, d_head, n_heads) = ([2, 0, 1], 12, 4);
+        for n_kv_heads in [4, 2] {
+            let mut host = LayerCache::Host(HostCache::new(n_kv_heads * d_head, &pads, 8));
+            let on_device = DeviceCache::new(n_kv_heads, d_head, &pads, 8, &device);
+            let mut on_device = LayerCache::Device(Box::new(on_device));
+            let projected = |rows: usize, seq: usize, phase: f32| {
+                let dims = [rows, seq, (n_heads + 2 * n_kv_heads) * d_head];
+                let values = TensorData::new(wave(dims.iter().product(), phase), dims);
+                Projected { fused: Tensor::from_data(values, &device), n_heads, n_kv_heads }
             };
-            let (a, b) = (host.attend(qkv(), 2), on_device.attend(qkv(), 2));
-            let difference: f32 = (a - b).abs().max().into_scalar();
-            assert!(difference < 1e-5, "step {step}: {difference}");
-            if step == 1 {
-                host.keep_rows(&[2, 0]);
-                on_device.keep_rows(&[2, 0]);
-                rows = 2;
-            }
+            let mut compare =
+                |projected: &dyn Fn() -> Projected, bias: Option<&Tensor<4>>, keep: &[usize]| {
+                    let (a, b) = (host.attend(projected(), bias), on_device.attend(projected(), bias));
+                    let difference: f32 = (a - b).abs().max().into_scalar();
+                    assert!(difference < 1e-5, "{n_kv_heads} heads: {difference}");
+                    if !keep.is_empty() {
+                        host.keep_rows(keep);
+                        on_device.keep_rows(keep);
+                    }
+                };
+            let bias = Tensor::zeros([3, 1, 4, 4], &device);
+            compare(&|| projected(3, 4, 0.5), Some(&bias), &[]);
+            compare(&|| projected(3, 1, 1.0), None, &[]);
+            compare(&|| projected(3, 1, 2.0), None, &[2, 0]);
+            compare(&|| projected(2, 1, 3.0), None, &[]);
+            compare(&|| projected(2, 1, 4.0), None, &[]);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use burn::tensor::Device;
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use crate::kv_cache::is_host;
+use crate::host::is_host;
 
 /// Cuts a batch into one shard per CPU thread, or leaves it whole on a graphics card.
 ///

@@ -5,12 +5,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::Error;
+use crate::batch::TokenBatch;
+use crate::generation::cache::KvCache;
+use crate::generation::sampler::Sampler;
 use crate::heads::CausalLm;
-use crate::input::TokenBatch;
-use crate::kv_cache::KvCache;
-use crate::logprobs::{first_columns, log_probs};
-use crate::parallel::{in_parallel, shards};
-use crate::sampler::Sampler;
+use temper_tensor::{first_columns, in_parallel, log_probs, shards};
 
 /// What to generate, and when to stop.
 #[derive(Clone, Debug)]
@@ -218,8 +217,9 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dropout, ModelConfig, select_positions, token_logprobs};
+    use crate::{Dropout, ModelConfig, select_positions};
     use burn::tensor::{Device, Tensor, TensorData};
+    use temper_tensor::token_logprobs;
 
     fn model(preset: &str) -> CausalLm {
         let config = ModelConfig { d_model: 48, n_layers: 3, ..ModelConfig::preset(preset).unwrap() };
@@ -368,7 +368,7 @@ mod tests {
     fn logits_that_are_no_numbers_are_an_error() {
         let mut model = model("tiny");
         // Finite weights, whose products are not.
-        let norm = model.transformer.ln_f.as_mut().unwrap();
+        let norm = model.transformer.final_norm.as_mut().unwrap();
         norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(3e38));
         let error = generate(&model, &prompts(), &options(SAMPLER)).unwrap_err();
         assert_eq!(
