@@ -41,3 +41,36 @@ pub fn temper(backend: &str) -> Result<PathBuf> {
     let name = format!("temper{}", std::env::consts::EXE_SUFFIX);
     Ok(root().join(target).join("release").join(name))
 }
+
+/// The backends that `temper` can be built with: the features of its manifest, which is their only list here.
+pub fn backends() -> Result<Vec<String>> {
+    let path = root().join("crates/cli/Cargo.toml");
+    let manifest = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let backends = features(&manifest);
+    ensure!(!backends.is_empty(), "{}: there are no features", path.display());
+    Ok(backends)
+}
+
+/// Features that pass through to `burn`, in the order of the manifest.
+fn features(manifest: &str) -> Vec<String> {
+    let section = manifest.split("[features]").nth(1).unwrap_or_default();
+    let lines = section.lines().skip(1).take_while(|line| !line.starts_with('['));
+    let backend = |line: &str| {
+        let (name, passed_on) = line.split_once(" = ")?;
+        passed_on.contains(&format!("\"burn/{name}\"")).then(|| name.to_owned())
+    };
+    lines.filter_map(backend).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_a_feature_that_passes_through_to_burn() {
+        let manifest = "[package]\nname = \"x\"\n\n[features]\ndefault = [\"flex\"]\nflex = [\"burn/flex\"]\n\
+                        # A comment.\ncuda = [\"wgpu\", \"burn/cuda\"]\n\n[dependencies]\nburn = [\"burn/burn\"]\n";
+        assert_eq!(features(manifest), ["flex", "cuda"]);
+        assert!(backends().is_ok_and(|names| names.contains(&"wgpu".to_owned())));
+    }
+}

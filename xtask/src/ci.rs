@@ -4,19 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use crate::cargo::{cargo, cargo_with};
+use crate::cargo::{backends, cargo, cargo_with};
 use crate::tidy;
 
-/// Each backend, and whether its build scripts download an LLVM unless DOCS_RS is set. A check needs none.
-const FEATURES: [(&str, bool); 7] = [
-    ("flex", false),
-    ("ndarray", false),
-    ("wgpu", false),
-    ("vulkan", false),
-    ("metal", false),
-    ("cuda", true),
-    ("rocm", true),
-];
+/// Backends whose build scripts download an LLVM unless DOCS_RS is set. A check needs none.
+const DOWNLOAD_LLVM: [&str; 2] = ["cuda", "rocm"];
 
 pub fn run() -> Result<ExitCode> {
     cargo(&["fmt", "--all", "--", "--check"])?;
@@ -24,9 +16,10 @@ pub fn run() -> Result<ExitCode> {
     cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(&["test", "--release", "--workspace"])?;
     cargo(&["doc", "--release", "--workspace", "--no-deps"])?;
-    for (feature, downloads) in FEATURES {
+    for backend in backends()? {
+        let downloads = DOWNLOAD_LLVM.contains(&backend.as_str());
         let env: &[(&str, &str)] = if downloads { &[("DOCS_RS", "1")] } else { &[] };
-        cargo_with(&["check", "-p", "temper-cli", "--no-default-features", "--features", feature], env)?;
+        cargo_with(&["check", "-p", "temper-cli", "--no-default-features", "--features", &backend], env)?;
     }
     Ok(ExitCode::SUCCESS)
 }

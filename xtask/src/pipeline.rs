@@ -3,24 +3,24 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::Result;
 #[cfg(unix)]
 use anyhow::anyhow;
+use anyhow::{Result, ensure};
 
-use crate::cargo::temper;
+use crate::cargo::{backends, temper};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to train on
     #[arg(long, default_value = "courtesy", value_parser = ["courtesy", "notebook", "notebook-zh"])]
     recipe: String,
-    /// What to compute with
-    #[arg(long, default_value = "flex", value_parser = ["flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm"])]
+    /// What to compute with: a backend that `temper devices` lists
+    #[arg(long, default_value = "flex")]
     backend: String,
     /// Everything random comes from it
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Run directory; an interrupted run in it goes on where it stopped
+    /// Run directory; an interrupted run in it continues where it stopped
     /// [default: runs/RECIPE, with seed and backend where they are not the usual ones]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -43,6 +43,13 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let backends = backends()?;
+    ensure!(
+        backends.contains(&args.backend),
+        "`--backend` must be one of {}, got `{}`",
+        backends.join(", "),
+        args.backend
+    );
     let mut command = Command::new(temper(&args.backend)?);
     command.args(["pipeline", "--recipe", &args.recipe, "--device", &args.backend]);
     command.args(["--seed", &args.seed.to_string()]).arg("--out").arg(args.out());

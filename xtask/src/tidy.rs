@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: the rules that no compiler checks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -10,7 +10,12 @@ use crate::cargo::root;
 
 const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 500;
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", PAPER_MAP];
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+/// The picture of the arrows is the first block of code after this line.
+const PICTURE_HEADING: &str = "## The arrows between the crates";
+/// Stands for all crates in the picture.
+const EVERY_CRATE: &str = "every crate";
+const DOCUMENTS: [&str; 4] = ["README.md", ARCHITECTURE, "CONTRIBUTING.md", PAPER_MAP];
 /// Names functions, settings and tests; each must be there.
 const PAPER_MAP: &str = "docs/paper-map.md";
 /// Where the one question about features is asked: once for the binary, once for the tests.
@@ -25,8 +30,11 @@ struct File {
 pub fn run() -> Result<ExitCode> {
     let files = files()?;
     let mut problems: Vec<String> = Vec::new();
+    let architecture = files.iter().find(|file| file.path == ARCHITECTURE);
+    let picture = architecture.map_or_else(Picture::default, |file| Picture::parse(&file.text));
+    problems.extend(picture.without_manifest(&files));
     for file in &files {
-        problems.extend(arrows(file));
+        problems.extend(picture.violations(file));
         problems.extend(length(file));
         problems.extend(machine_paths(file));
         problems.extend(unfinished(file));
@@ -68,25 +76,61 @@ fn lines_with(file: &File, bad: impl Fn(&str) -> Option<String>) -> Vec<String> 
     file.text.lines().enumerate().filter_map(at).collect()
 }
 
-/// The arrows between the crates, as ARCHITECTURE.md draws them.
-fn arrows(file: &File) -> Vec<String> {
-    let Some(package) = file.path.strip_suffix("Cargo.toml").map(|path| path.trim_matches('/')) else {
-        return vec![];
-    };
-    let allowed: &[&str] = match package {
-        "" | "tests" | "fuzz" | "crates/cli" => return vec![],
-        "crates/sft" | "crates/ppo" | "crates/comparisons" => {
-            &["temper-tokenizer", "temper-model", "temper-train"]
+/// The crates that each crate may depend on, as ARCHITECTURE.md draws them.
+#[derive(Debug, Default)]
+struct Picture {
+    /// By the name of the crate's folder. `None` stands for every crate.
+    arrows: BTreeMap<String, Option<BTreeSet<String>>>,
+}
+
+impl Picture {
+    /// Reads the first block of code after [`PICTURE_HEADING`]. A line is `crates → dependencies`, or `crates` alone for
+    /// crates that depend on no other; names are separated by commas, and `#` starts a comment.
+    fn parse(architecture: &str) -> Self {
+        let section = architecture.split_once(PICTURE_HEADING).map_or("", |(_, section)| section);
+        let block = section.split("```").nth(1).unwrap_or_default();
+        let names = |list: &str| -> Vec<String> {
+            list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+        };
+        let mut arrows = BTreeMap::new();
+        for line in block.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+            let (crates, dependencies) = line.split_once('→').unwrap_or((line, ""));
+            let is_all = dependencies.trim() == EVERY_CRATE;
+            let allowed = (!is_all).then(|| names(dependencies).into_iter().collect::<BTreeSet<String>>());
+            arrows.extend(names(crates).into_iter().map(|name| (name, allowed.clone())));
         }
-        "crates/reward" | "crates/dpo" => {
-            &["temper-tokenizer", "temper-model", "temper-train", "temper-comparisons"]
-        }
-        _ => &[],
-    };
-    lines_with(file, |line| {
-        let name = line.split(['.', ' ', '=']).next().filter(|name| name.starts_with("temper-"))?;
-        (!allowed.contains(&name)).then(|| format!("{package} must not depend on {name}"))
-    })
+        Self { arrows }
+    }
+
+    /// Crates of the picture that have no manifest.
+    fn without_manifest(&self, files: &[File]) -> Vec<String> {
+        let has_manifest =
+            |name: &&String| files.iter().any(|file| crate_of(&file.path).as_ref() == Some(name));
+        let missing = self.arrows.keys().filter(|name| !has_manifest(name));
+        missing
+            .map(|name| format!("{ARCHITECTURE}:1: the picture has a crate `{name}` that is not there"))
+            .collect()
+    }
+
+    /// Dependencies of a manifest that the picture does not have.
+    fn violations(&self, file: &File) -> Vec<String> {
+        let Some(name) = crate_of(&file.path) else { return vec![] };
+        let Some(allowed) = self.arrows.get(&name) else {
+            return vec![format!("{}:1: the picture in {ARCHITECTURE} has no crate `{name}`", file.path)];
+        };
+        let Some(allowed) = allowed else { return vec![] };
+        lines_with(file, |line| {
+            let dependency = line.split(['.', ' ', '=']).next()?.strip_prefix("temper-")?;
+            let is_drawn = allowed.contains(dependency);
+            (!is_drawn).then(|| format!("{ARCHITECTURE} has no arrow from `{name}` to `{dependency}`"))
+        })
+    }
+}
+
+/// The name of the crate whose manifest this is, without `temper-`; the workspace's own manifest has none.
+fn crate_of(path: &str) -> Option<String> {
+    let folder = path.strip_suffix("/Cargo.toml")?;
+    Some(folder.strip_prefix("crates/").unwrap_or(folder).to_owned())
 }
 
 /// Every identifier of the code and the settings.
@@ -217,18 +261,28 @@ mod tests {
     }
 
     #[test]
-    fn stages_must_not_know_each_other() {
-        let text = "[dependencies]\ntemper-model.workspace = true\ntemper-sft = { path = \"../sft\" }\n";
+    fn an_arrow_that_is_not_in_the_picture_is_named_with_its_line() {
+        let architecture = "# A\n\n## The arrows between the crates\n\n```\nmodel, train   # roots\n\
+                            sft, ppo → model, train\ncli → every crate\n```\n\n```\nppo → sft\n```\n";
+        let picture = Picture::parse(architecture);
+        let manifest = "[dependencies]\ntemper-model.workspace = true\ntemper-sft = { path = \"../sft\" }\n";
+        let violations = |path: &str| picture.violations(&file(path, manifest));
         assert_eq!(
-            arrows(&file("crates/ppo/Cargo.toml", text)),
-            ["crates/ppo/Cargo.toml:3: crates/ppo must not depend on temper-sft"]
+            violations("crates/ppo/Cargo.toml"),
+            ["crates/ppo/Cargo.toml:3: ARCHITECTURE.md has no arrow from `ppo` to `sft`"]
         );
-        assert_eq!(arrows(&file("crates/train/Cargo.toml", text)).len(), 2);
-        assert_eq!(arrows(&file("xtask/Cargo.toml", text)).len(), 2);
-        assert!(arrows(&file("crates/cli/Cargo.toml", text)).is_empty());
-        assert!(
-            arrows(&file("crates/sft/Cargo.toml", "name = \"temper-sft\"\ntemper-train.workspace = true"))
-                .is_empty()
+        assert_eq!(violations("crates/train/Cargo.toml").len(), 2);
+        assert!(violations("crates/cli/Cargo.toml").is_empty());
+        assert!(violations("Cargo.toml").is_empty());
+        assert_eq!(
+            violations("crates/new/Cargo.toml"),
+            ["crates/new/Cargo.toml:1: the picture in ARCHITECTURE.md has no crate `new`"]
+        );
+        let manifests =
+            ["model", "train", "sft", "ppo"].map(|name| file(&format!("crates/{name}/Cargo.toml"), ""));
+        assert_eq!(
+            picture.without_manifest(&manifests),
+            ["ARCHITECTURE.md:1: the picture has a crate `cli` that is not there"]
         );
     }
 

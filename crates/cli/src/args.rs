@@ -18,7 +18,7 @@ pub struct Cli {
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
-    /// Where to compute: auto, flex, ndarray, wgpu, vulkan, metal, cuda, rocm; `:N` picks a card
+    /// Where to compute: `auto`, or a backend that `temper devices` lists; `:N` picks a card
     #[arg(long, global = true, value_name = "NAME")]
     pub device: Option<String>,
     /// Everything random comes from it

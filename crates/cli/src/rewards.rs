@@ -151,9 +151,9 @@ pub fn score_samples(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use temper_reward::RewardDataset;
+    use temper_data::Comparison;
+    use temper_data::Rankings;
     use temper_tokenizer::{Overflow, Tokenizer};
-    use temper_train::Comparison;
 
     /// Both stages are given the same directory, which has no template.json.
     #[test]
@@ -178,8 +178,7 @@ mod tests {
             assert!(policy.same_as(&reward), "{setting}");
 
             let comparison = Comparison::pair("What?", "A cab.", "No.");
-            let data =
-                RewardDataset::new(&[comparison], &reward.tokenizer, &reward.template, 64, Overflow::Drop);
+            let data = Rankings::new(&[comparison], &reward.tokenizer, &reward.template, 64, Overflow::Drop);
             let learned = &data.unwrap().rankings[0].completions[0];
 
             let prompt = policy.template.encode_prompt(&policy.tokenizer, "What?");

@@ -5,18 +5,19 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
+use temper_data::{EncodedPrompt, Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{
-    Critic, EncodedPrompt, Error, Learner, LearningRates, MissingEos, PpoConfig, PromptDataset, Sample,
-    Targets, UpdateInput, collect_rollout,
+    Critic, Error, Learner, LearningRates, MissingEos, PpoConfig, Sample, Targets, UpdateInput,
+    collect_rollout,
 };
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Prompt, Seed};
+use temper_train::Seed;
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template, seed) = (Tokenizer::byte(), Template::bare(), Seed(0));
     let prompts = ["Write", "Say something"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
     let batch: Vec<&EncodedPrompt> = prompts.prompts.iter().cycle().take(48).collect();
 
     let mut config = PpoConfig { batch_size: batch.len(), ..PpoConfig::default() };

@@ -2,13 +2,13 @@
 
 use rand::RngExt;
 use serde::Serialize;
+use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{CausalLm, GenerateOptions, generate};
 use temper_tokenizer::Tokenizer;
 use temper_train::Seed;
 
 use crate::Error;
 use crate::config::PpoConfig;
-use crate::prompts::{EncodedPrompt, PromptDataset};
 use crate::rollout::{Answers, sampling_options};
 use crate::scores::{Scorers, score_answers};
 
@@ -43,7 +43,7 @@ pub fn evaluate(
     config: &PpoConfig,
     policy: &CausalLm,
     tokenizer: &Tokenizer,
-    prompts: &PromptDataset,
+    prompts: &Prompts,
     step: usize,
     scorers: &mut Scorers<'_>,
 ) -> Result<PpoEvaluation, Error> {

@@ -23,7 +23,7 @@ impl KlController {
     /// β ← β (1 + clip(KL / target − 1, ±0.2) · episodes / horizon) (Ziegler et al. 2019, section 2.2).
     ///
     /// Call it once per rollout, after β was used. `kl` is the KL per answer in nats, the mean over `episodes` answers. A
-/// fixed β stays as it is.
+    /// fixed β stays as it is.
     pub fn update(&mut self, kl: f64, episodes: usize) {
         if self.target > 0.0 {
             let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);

@@ -21,14 +21,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, Text, train};
+//! use temper_data::{Prompt, Prompts};
+//! use temper_ppo::{Critic, Models, PpoConfig, Sample, Text, train};
 //! use temper_tokenizer::{Overflow, Template, Tokenizer};
-//! use temper_train::{Prompt, Run, Seed};
+//! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
 //! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
 //! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+//! let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
@@ -52,7 +53,6 @@ mod learner;
 mod loss;
 mod metrics;
 mod networks;
-mod prompts;
 mod ptx;
 mod rewards;
 mod rollout;
@@ -75,8 +75,6 @@ pub use learner::{Learner, LearningRates, LossMeans, UpdateInput, UpdateStats};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
-pub use prompts::{EncodedPrompt, PromptDataset};
-pub use ptx::TextDataset;
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn one_past_the_end_the_score_stands_behind_the_last_penalty() {
+    fn one_past_the_end_the_score_comes_after_the_last_penalty() {
         let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &Device::flex());
         let shaped = shape_rewards(
             tensor([[-1.0, -2.0, -9.0], [-1.0, -1.0, -1.0]]),

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use rand::RngExt;
+use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
@@ -22,8 +23,6 @@ use crate::evaluation::evaluate;
 use crate::learner::{Learner, LearningRates, Progress, UpdateInput};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::networks::Critic;
-use crate::prompts::{EncodedPrompt, PromptDataset};
-use crate::ptx::TextDataset;
 use crate::rollout::collect_rollout;
 use crate::scores::Scorers;
 use crate::{Error, PpoConfig};
@@ -53,15 +52,15 @@ pub struct Text<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a> {
     /// Prompts that the policy answers to learn from.
-    pub prompts: &'a PromptDataset,
+    pub prompts: &'a Prompts,
     /// Held-out prompts that the policy answers to be evaluated.
-    pub eval_prompts: Option<&'a PromptDataset>,
+    pub eval_prompts: Option<&'a Prompts>,
     /// Pretraining text that is mixed into the updates (PPO-ptx).
-    pub texts: Option<&'a TextDataset>,
+    pub texts: Option<&'a Texts>,
 }
 
-impl<'a> From<&'a PromptDataset> for Data<'a> {
-    fn from(prompts: &'a PromptDataset) -> Self {
+impl<'a> From<&'a Prompts> for Data<'a> {
+    fn from(prompts: &'a Prompts) -> Self {
         Self { prompts, eval_prompts: None, texts: None }
     }
 }
@@ -230,7 +229,7 @@ fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
 }
 
 /// Refuses prompts that leave no room for a whole answer, because most answers to them would be cut off.
-fn check_room(config: &PpoConfig, prompts: &PromptDataset, max_seq_len: usize) -> Result<(), Error> {
+fn check_room(config: &PpoConfig, prompts: &Prompts, max_seq_len: usize) -> Result<(), Error> {
     let limit = config.prompt_limit(max_seq_len)?;
     match prompts.prompts.iter().position(|prompt| prompt.tokens.len() > limit) {
         None => Ok(()),
@@ -246,12 +245,7 @@ fn check_room(config: &PpoConfig, prompts: &PromptDataset, max_seq_len: usize) -
 /// The prompts of one rollout. Every epoch takes each prompt once, in an order that depends on seed and epoch.
 ///
 /// The last rollout of an epoch is filled up with prompts from the start of the same epoch.
-fn rollout_prompts(
-    prompts: &PromptDataset,
-    batch_size: usize,
-    step: usize,
-    seed: Seed,
-) -> Vec<&EncodedPrompt> {
+fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {
     let n = prompts.prompts.len();
     let steps_per_epoch = n.div_ceil(batch_size);
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);

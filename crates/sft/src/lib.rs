@@ -1,6 +1,6 @@
 //! Stage 1 of InstructGPT: supervised fine-tuning on demonstrations.
 //!
-//! [`SftDataset`] encodes prompts and completions, [`sft_loss`] is the mean negative log-likelihood of the
+//! [`Demonstrations`](temper_data::Demonstrations) encodes prompts and completions, [`sft_loss`] is the mean negative log-likelihood of the
 //! completion tokens, [`train`] the loop.
 //!
 //! **Invariant:** the loss falls on completion tokens and on nothing else: not on the prompt, not on padding, and on
@@ -9,14 +9,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_sft::{SftConfig, SftDataset, Text, train};
+//! use temper_data::{Demonstration, Demonstrations};
+//! use temper_sft::{SftConfig, Text, train};
 //! use temper_tokenizer::{Overflow, Template, Tokenizer};
-//! use temper_train::{Demonstration, Run, Seed, TrainingConfig};
+//! use temper_train::{Run, Seed, TrainingConfig};
 //!
 //! # fn main() -> Result<(), temper_sft::Error> {
 //! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
 //! let rows = [Demonstration { prompt: "Say hi".into(), completion: "Hi!".into() }];
-//! let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
+//! let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
 //! let model = ModelConfig::preset("tiny")?;
 //! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
 //! let training = TrainingConfig { epochs: 2, ..SftConfig::default().training };
@@ -29,13 +30,11 @@
 //! ```
 
 mod config;
-mod dataset;
 mod error;
 mod loss;
 mod train;
 
 pub use config::SftConfig;
-pub use dataset::SftDataset;
 pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
 pub use temper_tokenizer::Text;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use temper_data::{Demonstrations, Rankings};
 use temper_model::{CausalLm, Error as ModelError, ModelConfig, ScalarModel};
 use temper_reward::{RewardDetails, RewardEvaluation, examine};
 use temper_sft::SftEvaluation;
@@ -16,7 +17,8 @@ use temper_train::{Documented, resolve};
 use crate::answers::{Answer, BATCH_SIZE, PlacedPrompts, answer, check_room, eos_rate, not_a_number};
 use crate::args::EvalArgs;
 use crate::best_of::{best_answer, kl_bound};
-use crate::commands::{Outcome, print_json, reward, sft};
+use crate::commands::{Outcome, print_json};
+use crate::data_rows::EVALUATION;
 use crate::device;
 use crate::judge::{Duel, Judge, answer_logprobs, estimate, length_controlled, win_rate};
 use crate::session::Session;
@@ -32,7 +34,8 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
     match load_policy(&args.model, &device) {
         Ok((model, text)) => {
             let context = context_len(settings.max_seq_len, model.config())?;
-            let data = sft::dataset(session, &args.data, &text, context, overflow, skip)?;
+            let data =
+                session.dataset::<Demonstrations>(&args.data, EVALUATION, &text, context, overflow, skip)?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_number(&text, evaluation.eval_loss)?;
             print_json(&ExaminedPolicy { evaluation, eval_rows_dropped: data.report.n_dropped() })?;
@@ -40,7 +43,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
         Err(error) if is_reward_model(&error) => {
             let (model, text) = load_reward_model(&args.model, &device)?;
             let context = context_len(settings.max_seq_len, model.config())?;
-            let data = reward::dataset(session, &args.data, &text, context, overflow, skip)?;
+            let data = session.dataset::<Rankings>(&args.data, EVALUATION, &text, context, overflow, skip)?;
             let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
             check_number(&text, evaluation.eval_loss)?;
             let details = examine(&data, &evaluation);

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::json;
+use temper_data::{Demonstration, read_rows};
 use temper_model::{CausalLm, Dropout, TokenBatch, log_probs, select_positions, token_logprobs};
-use temper_train::{Demonstration, read_all};
 
 use crate::answers::not_a_number;
 use crate::args::DataArgs;
@@ -17,12 +17,12 @@ use crate::text::load_policy;
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
     let (model, text) = load_policy(&args.model, &device)?;
-    let rows = read_all::<Demonstration>(&args.data, bad_rows(args.skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let rows = read_rows::<Demonstration>(&args.data, bad_rows(args.skip_bad_rows))?;
+    session.note_count(rows.n_skipped(), "rows could not be read and were skipped");
     let context = model.config().max_seq_len;
-    let mut encoded = Vec::with_capacity(rows.rows.len());
+    let mut encoded = Vec::with_capacity(rows.records.len());
     let mut n_skipped = 0;
-    for (place, row) in rows.rows {
+    for (place, row) in rows.into_placed() {
         let prompt = text.template.encode_prompt(&text.tokenizer, &row.prompt);
         let completion = text.template.encode_completion(&text.tokenizer, &row.completion);
         let len = prompt.len() + completion.len();

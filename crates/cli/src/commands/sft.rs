@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_sft::{SftConfig, SftDataset, Text};
-use temper_tokenizer::Overflow;
-use temper_train::Lesson;
+use temper_data::Demonstrations;
+use temper_sft::{SftConfig, Text};
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
@@ -13,7 +12,7 @@ use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{TextSide, context_len, start};
+use crate::text::{context_len, start};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
@@ -23,7 +22,14 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let (model, text) = start(&args.model, &config.template, config.training.seed, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
-        read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+        session.dataset::<Demonstrations>(
+            paths,
+            purpose,
+            &text,
+            max_seq_len,
+            config.overflow,
+            args.run.skip_bad_rows,
+        )
     };
     let data = load(&args.data, TRAINING)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
@@ -33,7 +39,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
         [
             ("--model", Some(model_fingerprint(Path::new(&args.model))?)),
             ("--data", Some(data.fingerprint())),
-            ("--eval-data", eval_data.as_ref().map(SftDataset::fingerprint)),
+            ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
         ],
     );
     let dropout = model.config().dropout > 0.0;
@@ -44,36 +50,4 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
-}
-
-/// Reads and encodes demonstrations and plain text to measure a model on, and says what was left out.
-pub fn dataset(
-    session: &Session,
-    paths: &[PathBuf],
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<SftDataset> {
-    read(session, paths, EVALUATION, text, max_seq_len, overflow, skip_bad_rows)
-}
-
-fn read(
-    session: &Session,
-    paths: &[PathBuf],
-    purpose: &'static str,
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<SftDataset> {
-    let rows = session.data_rows::<Lesson>(paths, purpose, skip_bad_rows)?;
-    let data = SftDataset::of_lessons(&rows.rows, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    let is_chosen = |(idx, lesson): (usize, &Lesson)| matches!(lesson, Lesson::Chosen(_)).then_some(idx);
-    let chosen: Vec<usize> = rows.rows.iter().enumerate().filter_map(is_chosen).collect();
-    session.note_rows(&rows, &chosen, |rows| {
-        format!("{rows} are comparisons: their chosen side is taken as a demonstration")
-    });
-    session.note_report(&rows, &data.report, max_seq_len);
-    Ok(data)
 }

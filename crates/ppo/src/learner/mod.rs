@@ -6,15 +6,16 @@ mod losses;
 mod update;
 
 use burn::module::Module;
+use temper_data::Prompts;
 use temper_model::{CausalLm, ScalarModel};
 use temper_tokenizer::Tokenizer;
 use temper_train::Optimizer;
 
+use crate::Error;
 use crate::config::PpoConfig;
 use crate::kl::KlController;
 use crate::networks::{Critic, Policy, zero_head};
 use crate::rollout::RolloutModels;
-use crate::{Error, PromptDataset};
 
 pub(crate) use checkpoint::Progress;
 pub use loss_means::LossMeans;
@@ -83,7 +84,7 @@ impl Learner {
     /// Refuses a policy or a critic whose outputs are not finite on these prompts.
     ///
     /// The last update of a run may diverge, and no later loss shows it.
-    pub(crate) fn check_finite(&self, prompts: &PromptDataset) -> Result<(), Error> {
+    pub(crate) fn check_finite(&self, prompts: &Prompts) -> Result<(), Error> {
         let rows: Vec<&[u32]> = prompts.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         self.evaluated_policy().check_finite(&rows)?;
         Ok(self.critic.as_ref().map_or(Ok(()), |critic| critic.check_finite(&rows))?)

@@ -1,6 +1,8 @@
 //! The updates from one rollout.
 
+use burn::module::Module;
 use burn::tensor::Device;
+use temper_data::Texts;
 use temper_model::{ScalarModel, in_parallel, shards};
 use temper_train::{Gradients, Seed, moving_average, shuffled};
 
@@ -10,7 +12,7 @@ use crate::Error;
 use crate::advantage::Targets;
 use crate::config::{PpoConfig, PtxConfig};
 use crate::networks::Policy;
-use crate::ptx::{TextDataset, ptx_step};
+use crate::ptx::{draw, ptx_step};
 use crate::rollout::Rollout;
 
 /// Everything that the updates from one rollout read.
@@ -21,7 +23,7 @@ pub struct UpdateInput<'a> {
     /// What is learned from it.
     pub targets: &'a Targets,
     /// Pretraining text that is mixed into the updates (PPO-ptx), if there is any.
-    pub texts: Option<&'a TextDataset>,
+    pub texts: Option<&'a Texts>,
     /// The learning rates of these updates.
     pub learning_rates: LearningRates,
     /// Which rollout of the run this is, counted from 0. It selects the random streams of minibatches and texts.
@@ -96,11 +98,11 @@ impl Learner {
     fn add_text_gradients(
         &mut self,
         config: &PpoConfig,
-        texts: &TextDataset,
+        texts: &Texts,
         (start, n): (usize, usize),
         input: &UpdateInput<'_>,
     ) -> Result<f64, Error> {
-        let rows = texts.draw(start, n, input.seed);
+        let rows = draw(texts, start, n, input.seed);
         let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.ppo.microbatch_size);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { which: "ptx", step: input.step + 1, loss });
@@ -145,7 +147,6 @@ impl Learner {
 
     /// A copy of the networks for one thread.
     fn networks(&self, device: &Device) -> Networks {
-        use burn::module::Module;
         Networks {
             policy: self.policy.clone().fork(device),
             critic: self.critic.clone().map(|critic| critic.fork(device)),

@@ -4,13 +4,13 @@ mod record;
 mod sample;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, ScalarModel};
 use temper_tokenizer::Tokenizer;
 
 use crate::config::PpoConfig;
 use crate::episodes::Episodes;
 use crate::networks::Policy;
-use crate::prompts::EncodedPrompt;
 use crate::scores::{Scored, Scorers, ask_token_rewards, score_answers};
 use crate::{EpisodeBatch, Error};
 

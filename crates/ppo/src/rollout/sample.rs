@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, Completion, Finish, GenerateOptions, Sampler, StopToken, generate};
 use temper_tokenizer::Tokenizer;
 
@@ -9,7 +10,6 @@ use super::RolloutModels;
 use crate::Error;
 use crate::config::{PpoConfig, RolloutConfig, ScoreAt};
 use crate::episodes::Episodes;
-use crate::prompts::EncodedPrompt;
 use crate::scores::Sample;
 
 /// Sampled completions next to their prompts.

@@ -1,10 +1,10 @@
 //! Answers to held-out prompts.
 
+use temper_data::{EncodedPrompt, Prompts};
 use temper_tokenizer::Tokenizer;
 
 use super::{config, language_model};
 use crate::PpoConfig;
-use crate::prompts::EncodedPrompt;
 use crate::scores::{Sample, ScoreError};
 
 /// Scores each answer by its length.
@@ -18,7 +18,7 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
     let mut config = PpoConfig { batch_size, ..config() };
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
-    let prompts = crate::PromptDataset::from(vec![one; 8]);
+    let prompts = Prompts::from(vec![one; 8]);
     let mut answers = Vec::new();
     let mut score = |samples: &[Sample<'_>]| {
         answers.extend(samples.iter().map(|sample| sample.completion_tokens.to_vec()));
