@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn scatter_around_0_and_what_is_next_to_nothing_are_no_alarm() {
+    fn scatter_around_0_and_tiny_values_are_not_reported() {
         // Mean −0.1 with a standard error of 0.45; mean −0.01 without any.
         for quiet in [[-0.6, 0.8, -0.5].as_slice(), &[-0.01; 8], &[-5.0], &[]] {
             assert_eq!(reported(&[quiet; 6]), [false; 6], "{quiet:?}");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn where_scores_hardly_differ_any_more_the_critic_is_not_reported() {
+    fn where_scores_hardly_differ_the_critic_is_not_reported() {
         let learned_all = |spread: f64| {
             warnings_of(&PpoConfig::default(), |checks, run| {
                 checks.check_scores(&PpoConfig::default(), &[0.0, 1.0], 1, run);

@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use serde::Serialize;
+use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{CausalLm, GenerateOptions, generate};
 use temper_tokenizer::Tokenizer;
 use temper_train::Seed;
@@ -10,7 +11,6 @@ use crate::Error;
 use crate::config::PpoConfig;
 use crate::rollout::{Answers, sampling_options};
 use crate::scores::{Scorers, score_answers};
-use temper_data::{EncodedPrompt, Prompts};
 
 /// Scores and lengths of the answers to held-out prompts.
 #[derive(Clone, Debug, Serialize)]

@@ -174,7 +174,7 @@ mod tests {
 
     /// Oracle 7 (a token sees only what comes before it): tokens after the end change nothing, the end itself does.
     #[test]
-    fn tokens_behind_the_end_change_nothing() {
+    fn tokens_after_the_end_change_nothing() {
         let with_pad = |token: i32| {
             let mut batch = batch(&ROWS);
             let rows = [[1, 4, 2, 5, 6, 7, EOS as i32], [1, 6, EOS as i32, token, token, token, token]];
@@ -218,7 +218,7 @@ mod tests {
     /// Oracle 11 (a critic that starts as the reward model gives its score): the value past the end is read at the end token,
     /// where it equals the score, bias included.
     #[test]
-    fn behind_the_end_a_critic_that_was_the_reward_model_says_the_score() {
+    fn past_the_end_a_critic_that_starts_as_the_reward_model_gives_the_score() {
         let model = scalar_model(3);
         let tokens = TokenBatch::right_padded(&ROWS, &Device::flex());
         let scores = numbers(model.scores(&tokens, &PROMPT_LENS, &mut Dropout::off()));

@@ -1,6 +1,7 @@
 //! Rollouts and updates of a small model: what must hold whatever the model has learned. This file has the fixtures.
 
 use burn::tensor::{Device, Tensor};
+use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, Init, ModelConfig, Pooling, ScalarModel};
 use temper_tokenizer::Tokenizer;
 use temper_train::Seed;
@@ -12,7 +13,6 @@ use crate::networks::Critic;
 use crate::rollout::{Rollout, collect_rollout};
 use crate::scores::{Sample, ScoreError};
 use crate::{MissingEos, PpoConfig};
-use temper_data::EncodedPrompt;
 
 mod evaluations;
 mod groups;

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use rand::RngExt;
+use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
 use temper_tokenizer::{Template, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
@@ -25,8 +26,6 @@ use crate::networks::Critic;
 use crate::rollout::collect_rollout;
 use crate::scores::Scorers;
 use crate::{Error, PpoConfig};
-use temper_data::Texts;
-use temper_data::{EncodedPrompt, Prompts};
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1: those of the notebook are new
 /// networks with random weights).

@@ -125,7 +125,7 @@ mod tests {
 
     /// By hand with γ = .9, λ = .5: δ = (1 + .9·2 − 3, 4 − 2) = (−.2, 2), A = (−.2 + .45·2, 2).
     #[test]
-    fn what_stands_behind_the_end_does_not_count() {
+    fn columns_after_the_end_do_not_count() {
         for other in [0.0, 99.0] {
             let (advantages, returns) =
                 run([[1.0, 4.0, other]], [[3.0, 2.0, other]], [[1.0, 1.0, 0.0]], 0.9, 0.5);

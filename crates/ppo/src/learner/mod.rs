@@ -6,6 +6,7 @@ mod losses;
 mod update;
 
 use burn::module::Module;
+use temper_data::Prompts;
 use temper_model::{CausalLm, ScalarModel};
 use temper_tokenizer::Tokenizer;
 use temper_train::Optimizer;
@@ -15,7 +16,6 @@ use crate::config::PpoConfig;
 use crate::kl::KlController;
 use crate::networks::{Critic, Policy, zero_head};
 use crate::rollout::RolloutModels;
-use temper_data::Prompts;
 
 pub(crate) use checkpoint::Progress;
 pub use loss_means::LossMeans;

@@ -1,6 +1,8 @@
 //! The updates from one rollout.
 
+use burn::module::Module;
 use burn::tensor::Device;
+use temper_data::Texts;
 use temper_model::ScalarModel;
 use temper_tensor::{Gradients, in_parallel, shards};
 use temper_train::{Seed, moving_average, shuffled};
@@ -13,7 +15,6 @@ use crate::config::{PpoConfig, PtxConfig};
 use crate::networks::Policy;
 use crate::ptx::{draw, ptx_step};
 use crate::rollout::Rollout;
-use temper_data::Texts;
 
 /// Everything that the updates from one rollout read.
 #[derive(Clone, Copy)]
@@ -147,7 +148,6 @@ impl Learner {
 
     /// A copy of the networks for one thread.
     fn networks(&self, device: &Device) -> Networks {
-        use burn::module::Module;
         Networks {
             policy: self.policy.clone().fork(device),
             critic: self.critic.clone().map(|critic| critic.fork(device)),

@@ -4,6 +4,7 @@ mod record;
 mod sample;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, ScalarModel};
 use temper_tokenizer::Tokenizer;
 
@@ -12,7 +13,6 @@ use crate::episodes::Episodes;
 use crate::networks::Policy;
 use crate::scores::{Scored, Scorers, ask_token_rewards, score_answers};
 use crate::{EpisodeBatch, Error};
-use temper_data::EncodedPrompt;
 
 use record::Recorded;
 pub use sample::stop_token;

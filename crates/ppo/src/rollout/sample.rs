@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, Completion, Finish, GenerateOptions, Sampler, StopToken, generate};
 use temper_tokenizer::Tokenizer;
 
@@ -10,7 +11,6 @@ use crate::Error;
 use crate::config::{PpoConfig, RolloutConfig, ScoreAt};
 use crate::episodes::Episodes;
 use crate::scores::Sample;
-use temper_data::EncodedPrompt;
 
 /// Sampled completions next to their prompts.
 pub(crate) struct Answers<'a> {

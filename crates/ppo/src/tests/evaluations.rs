@@ -1,11 +1,11 @@
 //! Answers to held-out prompts.
 
+use temper_data::{EncodedPrompt, Prompts};
 use temper_tokenizer::Tokenizer;
 
 use super::{config, language_model};
 use crate::PpoConfig;
 use crate::scores::{Sample, ScoreError};
-use temper_data::EncodedPrompt;
 
 /// Scores each answer by its length.
 #[allow(clippy::unnecessary_wraps, reason = "the type of a scoring function")]
@@ -18,7 +18,7 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
     let mut config = PpoConfig { batch_size, ..config() };
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
-    let prompts = temper_data::Prompts::from(vec![one; 8]);
+    let prompts = Prompts::from(vec![one; 8]);
     let mut answers = Vec::new();
     let mut score = |samples: &[Sample<'_>]| {
         answers.extend(samples.iter().map(|sample| sample.completion_tokens.to_vec()));

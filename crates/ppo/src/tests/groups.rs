@@ -40,7 +40,7 @@ fn the_first_minibatch_of_a_group_baseline_has_ratio_1() {
 
 /// With equal scores, GRPO comes nearer to its reference, and without a penalty nothing moves.
 #[test]
-fn of_equal_scores_only_the_kl_is_learned() {
+fn with_equal_scores_only_the_kl_is_learned() {
     let after = |kind, kl_coef| {
         let mut config = in_pairs(kind);
         config.kl.coef = kl_coef;
@@ -74,7 +74,7 @@ fn pad_columns_change_no_metric_of_a_group_baseline() {
 
 /// A critic that is passed with a group baseline is ignored.
 #[test]
-fn a_group_baseline_leaves_a_critic_alone() {
+fn a_group_baseline_ignores_a_critic() {
     for critic in [Critic::ValueHead, Critic::Separate(Box::new(scalar_model(2)))] {
         let learner = learner(&in_pairs(AdvantageKind::Rloo), critic);
         assert!(learner.policy().value_head.is_none());

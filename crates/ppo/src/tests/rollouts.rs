@@ -1,12 +1,12 @@
 //! What is sampled, and what is recorded about it.
 
 use burn::tensor::{Device, Tensor};
+use temper_data::EncodedPrompt;
 
 use super::{EOS, VOCAB, collect, config, language_model, learner, numbers, prompts, scalar_model, targets};
 use crate::networks::Critic;
 use crate::rewards::shape_rewards;
 use crate::{MissingEos, ScoreAt};
-use temper_data::EncodedPrompt;
 
 /// Oracle 5 (padding changes nothing): longer neighbours in the batch change nothing that is recorded.
 #[test]
@@ -45,7 +45,7 @@ fn a_rollout_that_is_sampled_in_parts_has_the_same_answers() {
 }
 
 #[test]
-fn answers_of_one_prompt_stand_side_by_side_and_differ() {
+fn answers_to_one_prompt_are_neighbours_and_differ() {
     let mut config = config();
     config.rollout.samples_per_prompt = 4;
     let rollout = collect(&config, &learner(&config, Critic::ValueHead), &language_model(1), &prompts(3));
@@ -117,7 +117,7 @@ fn an_end_in_the_last_column_is_an_end() {
 /// With `score_at = past_end`, an answer that ended early is scored one past its end. An answer that fills all places
 /// is scored at its last token, whether it ended or not (oracle 10).
 #[test]
-fn a_score_stands_one_past_the_end_where_there_is_room() {
+fn a_score_is_placed_one_past_the_end_where_there_is_room() {
     let mut config = config();
     config.rollout.score_at = ScoreAt::PastEnd;
     config.kl.coef = 0.0;

@@ -58,7 +58,7 @@ fn d11_one_token_answers_are_compared_with_each_other() {
 /// learns the rewards to come and not their deviation from the mean. With γ = λ = 1 they are the sum of the rewards to
 /// come.
 #[test]
-fn returns_are_what_is_to_come_and_advantages_are_whitened() {
+fn returns_are_the_rewards_to_come_and_advantages_are_whitened() {
     for whiten_rewards in [false, true] {
         let mut config = config();
         (config.ppo.gae_lambda, config.ppo.whiten_rewards) = (1.0, whiten_rewards);

@@ -1,5 +1,6 @@
 //! Rewards of single tokens.
 
+use temper_data::EncodedPrompt;
 use temper_tokenizer::Tokenizer;
 
 use super::{config, language_model, learner, numbers, prompts, targets};
@@ -7,7 +8,6 @@ use crate::PpoConfig;
 use crate::networks::Critic;
 use crate::rollout::{Rollout, collect_rollout};
 use crate::scores::{Sample, Scorers};
-use temper_data::EncodedPrompt;
 
 /// The rewards 1, 2, 3, … for the tokens of an answer, without the last `n_short` of them.
 fn counted(samples: &[Sample<'_>], n_short: usize) -> Vec<Vec<f32>> {
@@ -32,7 +32,7 @@ fn collect_counted(config: &PpoConfig, n_short: usize) -> Result<Rollout, crate:
 
 /// With γ = λ = 1 and a zero critic, the return of a token is the sum of the rewards from it on.
 #[test]
-fn token_rewards_are_to_come_until_their_token_is_there() {
+fn the_return_of_a_token_is_the_sum_of_the_token_rewards_from_it_on() {
     let mut config = config();
     (config.kl.coef, config.ppo.gae_lambda) = (0.0, 1.0);
     let rollout = collect_counted(&config, 0).unwrap();
