@@ -200,37 +200,45 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
 fn a_value_out_of_range_is_named() {
     let temper = Temper::with_reward_model();
     for (stage, set, says) in [
-        ("sft", "batch_size=0", "`batch_size` is 0, it must be 1 to 65536"),
-        ("sft", "epochs=0", "`epochs` is 0"),
-        ("sft", "learning_rate=-1", "`learning_rate` is -1, it must be a number above 0"),
-        ("sft", "learning_rate=nan", "`learning_rate` is NaN"),
-        ("sft", "learning_rate=inf", "`learning_rate` is inf"),
+        ("sft", "batch_size=0", "`batch_size` must be 1 to 65536, got 0"),
+        ("sft", "epochs=0", "`epochs` must be at least 1, got 0"),
+        ("sft", "learning_rate=-1", "`learning_rate` must be a number between 1e-30 and 1e6, got -1"),
+        ("sft", "learning_rate=nan", "`learning_rate` must be a number between 1e-30 and 1e6, got NaN"),
+        ("sft", "learning_rate=inf", "`learning_rate` must be a number between 1e-30 and 1e6, got inf"),
         ("sft", "learning_rate=1e25", "between 1e-30 and 1e6"),
         ("sft", "optimizer.epsilon=1e-320", "between 1e-20 and 1000"),
-        ("sft", "optimizer.epsilon=1e308", "`optimizer.epsilon` is 1000"),
-        ("sft", "optimizer.weight_decay=1e10", "`optimizer.weight_decay` is 10000000000"),
+        ("sft", "optimizer.epsilon=1e308", "`optimizer.epsilon` must be between 1e-20 and 1000, got 1000"),
+        (
+            "sft",
+            "optimizer.weight_decay=1e10",
+            "`optimizer.weight_decay` must be 0, or a number between 1e-30 and 1e6, got 10000000000",
+        ),
         ("reward", "margin=1e308", "0, or a number between 1e-30 and 1e6"),
-        ("reward", "center=1e308", "`center` is 1000"),
-        ("dpo", "beta=1e308", "`beta` is 1000"),
-        ("sft", "max_seq_len=1", "`max_seq_len` is 1"),
-        ("sft", "optimizer.beta_1=1", "`optimizer.beta_1` is 1"),
-        ("sft", "optimizer.max_grad_norm=-1", "`optimizer.max_grad_norm` is -1"),
-        ("reward", "batch_size=0", "`batch_size` is 0"),
-        ("reward", "learning_rate=0", "`learning_rate` is 0"),
-        ("dpo", "beta=0", "`beta` is 0, it must be a number above 0"),
-        ("dpo", "beta=nan", "`beta` is NaN"),
-        ("dpo", "label_smoothing=0.5", "`label_smoothing` is 0.5, it must be 0 or above, and below 0.5"),
-        ("dpo", "label_smoothing=-0.1", "`label_smoothing` is -0.1"),
-        ("dpo", "keep_last=0", "`keep_last` is 0"),
-        ("ppo", "ppo.gamma=1.5", "`ppo.gamma` is 1.5, it must be between 0 and 1"),
-        ("ppo", "ppo.gae_lambda=-0.1", "`ppo.gae_lambda` is -0.1"),
-        ("ppo", "rollout.temperature=0", "`rollout.temperature` is 0"),
-        ("ppo", "rollout.max_new_tokens=0", "`rollout.max_new_tokens` is 0"),
-        ("ppo", "kl.coef=-1", "`kl.coef` is -1"),
+        ("reward", "center=1e308", "`center` must be 0, or a number between 1e-30 and 1e6, got 1000"),
+        ("dpo", "beta=1e308", "`beta` must be a number between 1e-30 and 1e6, got 1000"),
+        ("sft", "max_seq_len=1", "`max_seq_len` must be 0, or at least 2, got 1"),
+        ("sft", "optimizer.beta_1=1", "`optimizer.beta_1` must be at least 0 and below 1, got 1"),
+        (
+            "sft",
+            "optimizer.max_grad_norm=-1",
+            "`optimizer.max_grad_norm` must be 0, or a number between 1e-30 and 1e6, got -1",
+        ),
+        ("reward", "batch_size=0", "`batch_size` must be 1 to 65536, got 0"),
+        ("reward", "learning_rate=0", "`learning_rate` must be a number between 1e-30 and 1e6, got 0"),
+        ("dpo", "beta=0", "`beta` must be a number between 1e-30 and 1e6, got 0"),
+        ("dpo", "beta=nan", "`beta` must be a number between 1e-30 and 1e6, got NaN"),
+        ("dpo", "label_smoothing=0.5", "`label_smoothing` must be at least 0 and below 0.5, got 0.5"),
+        ("dpo", "label_smoothing=-0.1", "`label_smoothing` must be at least 0 and below 0.5, got -0.1"),
+        ("dpo", "keep_last=0", "`keep_last` must be at least 1, got 0"),
+        ("ppo", "update.gamma=1.5", "`update.gamma` must be between 0 and 1, got 1.5"),
+        ("ppo", "update.gae_lambda=-0.1", "`update.gae_lambda` must be between 0 and 1, got -0.1"),
+        ("ppo", "rollout.temperature=0", "`rollout.temperature` must be between 0.01 and 100, got 0"),
+        ("ppo", "rollout.max_new_tokens=0", "`rollout.max_new_tokens` must be at least 1, got 0"),
+        ("ppo", "kl.coef=-1", "`kl.coef` must be between 0 and 1e9, got -1"),
     ] {
         temper.refuses(&format!("config {stage} --set {set}"), &[says]);
     }
-    temper.refuses(&format!("{TRAIN} --set batch_size=0"), &["`batch_size` is 0"]);
+    temper.refuses(&format!("{TRAIN} --set batch_size=0"), &["`batch_size` must be 1 to 65536, got 0"]);
     temper.refuses(
         &format!("{TRAIN} --set max_seq_len=129"),
         &["`max_seq_len` is 129", "128 tokens", "hint: "],
@@ -241,10 +249,16 @@ fn a_value_out_of_range_is_named() {
     let ppo = format!("{PPO} --policy sft/final --reward reward/final");
     temper.refuses(&format!("{ppo} --set max_seq_len=500"), &["`max_seq_len` is 500"]);
     let generate = "generate --model sft/final --prompt a";
-    temper.refuses(&format!("{generate} --temperature 0"), &["`--temperature` is 0", "--greedy"]);
-    temper.refuses(&format!("{generate} --temperature NaN"), &["`--temperature` is NaN"]);
-    temper.refuses(&format!("{generate} --top-p 2"), &["`--top-p` is 2"]);
-    temper.refuses(&format!("{generate} --top-p nan"), &["`--top-p` is NaN"]);
+    temper.refuses(
+        &format!("{generate} --temperature 0"),
+        &["`--temperature` must be a number from 0.0001 to 10000, got 0", "hint: `--greedy`"],
+    );
+    temper.refuses(
+        &format!("{generate} --temperature NaN"),
+        &["`--temperature` must be a number from 0.0001 to 10000, got NaN"],
+    );
+    temper.refuses(&format!("{generate} --top-p 2"), &["`--top-p` must be between 0 and 1, got 2"]);
+    temper.refuses(&format!("{generate} --top-p nan"), &["`--top-p` must be between 0 and 1, got NaN"]);
     // The ends of the range work.
     for flags in
         ["--top-p 0", "--top-k 100000", "--max-new-tokens 0", "--temperature 1e-4", "--temperature 1e4"]

@@ -316,7 +316,7 @@ fn a_rollout_of_absurd_size_is_refused() {
     let temper = Temper::with_reward_model();
     let ppo = format!("{PPO} --policy sft/final --reward reward/final --set max_steps=1");
     temper.run(&format!("{ppo} --set batch_size={}", i64::MAX)).refused(&["`batch_size`"]);
-    let says = "`rollout.max_new_tokens` is 9223372036854775807, it must be at most 127";
+    let says = "`rollout.max_new_tokens` must be at most 127, got 9223372036854775807";
     let longest = format!("--set rollout.max_new_tokens={}", i64::MAX);
     temper.run(&format!("{ppo} --set batch_size=2 {longest}")).refused(&[says]);
 }
@@ -339,12 +339,16 @@ fn a_model_of_absurd_size_is_refused() {
 fn every_number_has_its_range() {
     let temper = Temper::new();
     for (stage, set, says) in [
-        ("sft", "schedule.final_fraction=2", "`schedule.final_fraction` is 2"),
-        ("ppo", "schedule.final_fraction=-1", "`schedule.final_fraction` is -1"),
-        ("ppo", "kl.coef=inf", "`kl.coef` is inf"),
-        ("ppo", "ppo.entropy_coef=nan", "`ppo.entropy_coef` is NaN"),
-        ("ppo", "ppo.vf_coef=nan", "`ppo.vf_coef` is NaN"),
-        ("ppo", "rollout.missing_eos_value=nan", "`rollout.missing_eos_value` is NaN"),
+        ("sft", "schedule.final_fraction=2", "`schedule.final_fraction` must be between 0 and 1, got 2"),
+        ("ppo", "schedule.final_fraction=-1", "`schedule.final_fraction` must be between 0 and 1, got -1"),
+        ("ppo", "kl.coef=inf", "`kl.coef` must be between 0 and 1e9, got inf"),
+        ("ppo", "update.entropy_coef=nan", "`update.entropy_coef` must be between -1e9 and 1e9, got NaN"),
+        ("ppo", "update.vf_coef=nan", "`update.vf_coef` must be between 0 and 1e9, got NaN"),
+        (
+            "ppo",
+            "rollout.missing_eos_value=nan",
+            "`rollout.missing_eos_value` must be between -1e9 and 1e9, got NaN",
+        ),
     ] {
         temper.refuses(&format!("config {stage} --set {set}"), &[says]);
     }
@@ -354,6 +358,6 @@ fn every_number_has_its_range() {
 fn a_pipeline_checks_its_settings_before_it_writes() {
     let temper = Temper::new();
     temper.refuses("pipeline --recipe notebook --out out --set epochs=1", &["names no stage"]);
-    temper.refuses("pipeline --recipe notebook --out out --set ppo.ppo.gamma=7", &["`ppo.gamma`"]);
+    temper.refuses("pipeline --recipe notebook --out out --set ppo.update.gamma=7", &["`update.gamma`"]);
     temper.refuses("pipeline --recipe notebook --out out --set ppo.typo=7", &["`typo`"]);
 }

@@ -25,18 +25,22 @@ fn a_group_baseline_without_a_group_is_refused_by_its_key() {
     let temper = Temper::with_sft();
     for kind in ["rloo", "grpo"] {
         let more = format!("--out out --set advantage.kind={kind}");
-        let says = ["`rollout.samples_per_prompt` is 1, it must be at least 2"];
+        let says =
+            ["`rollout.samples_per_prompt` must be at least 2 with `advantage.kind` rloo or grpo, got 1"];
         temper.refuses_of(&arguments(&more), &says);
         let more = format!("{more} --set rollout.samples_per_prompt=2");
-        temper.refuses_of(&arguments(&format!("{more} --set ppo.gamma=0.9")), &["`ppo.gamma` is 0.9"]);
-        let says = ["`ppo.whiten_rewards` is true"];
-        temper.refuses_of(&arguments(&format!("{more} --set ppo.whiten_rewards=true")), &says);
+        temper.refuses_of(
+            &arguments(&format!("{more} --set update.gamma=0.9")),
+            &["`update.gamma` must be 1 with `advantage.kind` rloo or grpo, got 0.9"],
+        );
+        let says = ["`update.whiten_rewards` must be false with"];
+        temper.refuses_of(&arguments(&format!("{more} --set update.whiten_rewards=true")), &says);
     }
     let says = ["advantage.kind", "gae"];
     temper.refuses_of(&arguments("--out out --set advantage.kind=reinforce"), &says);
-    let says = ["`rollout.samples_per_prompt` is 0, it must be at least 1"];
+    let says = ["`rollout.samples_per_prompt` must be at least 1, got 0"];
     temper.refuses_of(&arguments("--out out --set rollout.samples_per_prompt=0"), &says);
-    let says = ["`rollout.samples_per_prompt` is 40000, it must be at most"];
+    let says = ["`rollout.samples_per_prompt` must be at most 65536 answers in a rollout, got 40000"];
     temper.refuses_of(&arguments("--out out --set rollout.samples_per_prompt=40000"), &says);
 }
 

@@ -170,7 +170,7 @@ fn with_dropout() -> Temper {
 
 const SCHEDULE: &str = "--set schedule.kind=cosine --set schedule.warmup_steps=5 --set eval_every=3";
 const PPO: &str = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=3 \
-                   --set rollout.max_new_tokens=6 --set ppo.ppo_epochs=2 --set ppo.minibatch_size=2 \
+                   --set rollout.max_new_tokens=6 --set update.ppo_epochs=2 --set update.minibatch_size=2 \
                    --set kl.target=2 --set kl.horizon=100 --set checkpoint_every=2";
 
 /// Kills each stage, at least 24 times in all, then compares.

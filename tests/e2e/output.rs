@@ -151,10 +151,13 @@ fn what_is_damaged_or_out_of_range_has_a_hint() {
     temper.run("config sft --device cuda:1").ok();
     for threads in ["abc", "-1", "100000000000000000000", "100000"] {
         let said = temper.shell(&format!("RAYON_NUM_THREADS={threads} exec \"$TEMPER\" config sft"));
-        said.refused(&["RAYON_NUM_THREADS", threads, "hint: it must be "]);
+        said.refused(&["RAYON_NUM_THREADS must be a whole number up to ", threads, "hint: unset it "]);
     }
-    for flags in ["--temperature -1", "--top-p -0.5"] {
+    for (flags, says) in [
+        ("--temperature -1", "`--temperature` must be a number from 0.0001 to 10000, got -1"),
+        ("--top-p -0.5", "`--top-p` must be between 0 and 1, got -0.5"),
+    ] {
         let said = temper.run(&format!("generate --model gpt2-tiny --prompt a {flags}"));
-        said.refused(&["` is -", "hint: it must be "]);
+        said.refused(&[says]);
     }
 }

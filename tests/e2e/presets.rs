@@ -95,7 +95,7 @@ fn a_preset_says_what_it_needs_and_a_run_what_it_does_not_use() {
                --set max_seq_len=0 --set rollout.max_new_tokens=4 --set batch_size=2 --set max_steps=1 --out ppo";
     let said = temper.run(ppo).ok();
     assert!(
-        said.stderr.contains("note: `ppo.vf_coef` has no effect: the critic is a network of its own"),
+        said.stderr.contains("note: `update.vf_coef` has no effect: `critic.kind` is reward_model"),
         "{said:?}"
     );
     assert!(!said.stderr.contains("ptx.coef"), "{said:?}");

@@ -172,7 +172,7 @@ fn the_last_checkpoints_and_the_best_model_are_kept() {
     temper.run(&format!("{sft} --out c")).ok();
     assert!(!temper.path("b/best").exists() && !temper.path("c/best").exists(), "nothing asks for it");
     assert_eq!(kept("b"), ["step-000012", "step-000015"]);
-    temper.refuses(&format!("{sft} --out d --set keep_last=0"), &["`keep_last` is 0, it must be at least 1"]);
+    temper.refuses(&format!("{sft} --out d --set keep_last=0"), &["`keep_last` must be at least 1, got 0"]);
 }
 
 /// The best policy is judged by the rollouts since the last checkpoint that was due, those before the break included.

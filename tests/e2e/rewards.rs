@@ -102,8 +102,8 @@ fn a_policy_that_has_moved_too_far_gets_no_more_updates_from_a_rollout() {
     let temper = Temper::with_sft();
     let program = "sh -c 'n=0; while read -r line; do n=$((n+1)); echo $n; done'";
     let updates = |limit: &str, out: &str| {
-        let settings = "--set ppo.ppo_epochs=4 --set ppo.minibatch_size=0 --set learning_rate=1e-3";
-        run(&temper, program, &format!("{settings} --set ppo.max_approx_kl={limit} --out {out}")).ok();
+        let settings = "--set update.ppo_epochs=4 --set update.minibatch_size=0 --set learning_rate=1e-3";
+        run(&temper, program, &format!("{settings} --set update.max_approx_kl={limit} --out {out}")).ok();
         let rows = temper.read(&format!("{out}/metrics.jsonl"));
         let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
         row["policy/updates"].as_u64().unwrap()

@@ -66,11 +66,11 @@ fn a_long_prompt_leaves_room_for_a_whole_answer_in_every_model() {
     }
     temper.refuses(
         &format!("{ppo} --out no --set max_seq_len=20"),
-        &["`rollout.max_new_tokens` is 20, it must be at most 19"],
+        &["`rollout.max_new_tokens` must be at most 19, got 20"],
     );
     temper.refuses(
         &format!("{ppo} --out no --set max_seq_len=40 --set max_prompt_len=21"),
-        &["`max_prompt_len` is 21, it must be at most 20"],
+        &["`max_prompt_len` must be at most 20, got 21"],
     );
 }
 

@@ -169,7 +169,11 @@ fn what_is_no_sft_run_or_no_reward_model_is_refused() {
     refuses("reward/final", "sft/final", &["sft/final", "a reward model is needed"]);
     refuses("reward/final", "nowhere", &["nowhere/", "hint: "]);
     refuses("prompts.jsonl", "nothing.jsonl", &["nothing.jsonl"]);
-    refuses("--max-new-tokens 30", "--temperature 0", &["`--temperature` is 0"]);
+    refuses(
+        "--max-new-tokens 30",
+        "--temperature 0",
+        &["`--temperature` must be a number from 0.0001 to 10000, got 0"],
+    );
     temper.write("broken.jsonl", "{\"prompt\": \"a\"}\n{\n");
     refuses("prompts.jsonl", "broken.jsonl", &["broken.jsonl:2"]);
     temper.write("fresh/config.toml", temper.read("sft/config.toml"));

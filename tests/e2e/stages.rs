@@ -10,7 +10,7 @@ const SFT: &str = "sft --data demonstrations.jsonl --model start --set batch_siz
 const REWARD: &str =
     "reward --data comparisons.jsonl --model sft/final --set batch_size=2 --set checkpoint_every=4";
 const PPO: &str = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=3 \
-                   --set rollout.max_new_tokens=6 --set ppo.ppo_epochs=2 --set ppo.minibatch_size=2 \
+                   --set rollout.max_new_tokens=6 --set update.ppo_epochs=2 --set update.minibatch_size=2 \
                    --set checkpoint_every=4 --set kl.target=2";
 
 /// With a starting model that has dropout, so that its random numbers take part.

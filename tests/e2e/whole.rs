@@ -83,11 +83,14 @@ fn mistakes_in_what_is_mixed_in_are_named() {
         ("--ptx-data demonstrations.jsonl", "missing column `text`"),
         ("--ptx-data nowhere.jsonl", "nowhere.jsonl"),
         ("--gold nobody", "`nobody` is no judge"),
-        ("--set ptx.coef=-1", "`ptx.coef` is -1, it must be between 0 and 1e9"),
-        ("--set ptx.sequences_per_episode=0", "`ptx.sequences_per_episode` is 0"),
-        ("--set ema_decay=1", "`ema_decay` is 1, it must be in [0, 1)"),
+        ("--set ptx.coef=-1", "`ptx.coef` must be between 0 and 1e9, got -1"),
+        (
+            "--set ptx.sequences_per_episode=0",
+            "`ptx.sequences_per_episode` must be above 0 and up to 65536, got 0",
+        ),
+        ("--set ema_decay=1", "`ema_decay` must be at least 0 and below 1, got 1"),
         ("--set rollout.score_at=start", "wrong value for `rollout.score_at`"),
-        ("--set schedule.warmup_from=2", "`schedule.warmup_from` is 2"),
+        ("--set schedule.warmup_from=2", "`schedule.warmup_from` must be between 0 and 1, got 2"),
         ("--set optimizer.epsilon_style=jax", "wrong value for `optimizer.epsilon_style`"),
     ] {
         temper.refuses(&format!("{PPO} {given}"), &[says]);

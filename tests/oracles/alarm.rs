@@ -22,7 +22,7 @@ fn model(rare: f64) -> CausalLm {
 fn warnings(policy: &CausalLm, reference: &CausalLm, seed: u64) -> Vec<String> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let mut config = toy_config(2, 40);
-    (config.max_steps, config.learning_rate, config.seed) = (6, 1e-12, seed);
+    (config.training.max_steps, config.training.learning_rate, config.training.seed) = (6, 1e-12, seed);
     let models = Models { policy: policy.clone(), ref_policy: reference.clone(), critic: Critic::ValueHead };
     let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
     let log = Log::default();

@@ -15,7 +15,7 @@ const SAMPLES: usize = 64;
 fn config(kind: AdvantageKind, n_prompts: usize, samples: usize, max_new_tokens: usize) -> PpoConfig {
     let mut config = toy_config(n_prompts, max_new_tokens);
     (config.advantage.kind, config.rollout.samples_per_prompt) = (kind, samples);
-    config.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
+    config.training.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
     config
 }
 
@@ -31,8 +31,8 @@ fn rloo_and_grpo_come_to_nine_tenths_of_a_countable_reward() {
         [AdvantageKind::Rloo, AdvantageKind::Grpo].into_iter().flat_map(|k| SEEDS.map(|s| (k, s)))
     {
         let mut config = config(kind, 16, 4, 4);
-        (config.max_steps, config.learning_rate, config.seed) = (100, 3e-3, seed);
-        (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 32);
+        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 3e-3, seed);
+        (config.update.ppo_epochs, config.update.minibatch_size) = (2, 32);
         let (_, log) = run(&config, &toy_model(seed), &data, named);
         let scores = log.column("objective/scores");
         let last = scores[95..].iter().sum::<f64>() / 5.0;
@@ -62,7 +62,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 /// Where a run ends that starts as its reference, one token an answer.
 fn end_of(kind: AdvantageKind, seed: u64) -> Vec<f64> {
     let mut config = config(kind, 8, SAMPLES, 1);
-    (config.max_steps, config.learning_rate, config.seed) = (80, 1e-2, seed);
+    (config.training.max_steps, config.training.learning_rate, config.training.seed) = (80, 1e-2, seed);
     (config.kl.coef, config.advantage.scale_by_std) = (BETA, false);
     let (policy, _) = run(&config, &constant_model(logits()), &prompts([&[1, 2]]), |sample| {
         reward(sample.completion_tokens[0] as usize) as f32

@@ -10,7 +10,7 @@ use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Template, Tokenizer};
-use temper_train::{AdamWConfig, EpsilonStyle, Inputs, Run, TrainingConfig};
+use temper_train::{AdamWConfig, BatchingConfig, EpsilonStyle, Inputs, Run, TrainingConfig};
 
 use crate::setup::{
     byte_model, comparisons, demonstrations, numbers, prompts, reward_model, toy_config, toy_model, weights,
@@ -121,11 +121,11 @@ fn microbatches_change_no_sft_step() {
             max_steps: 1,
             batch_size: 7,
             learning_rate: RATE,
-            microbatch_size,
             optimizer: PLAIN_GRADIENT,
             ..SftConfig::default().training
         };
-        let config = SftConfig { training, ..SftConfig::default() };
+        let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+        let config = SftConfig { training, batching, ..SftConfig::default() };
         let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
         temper_sft::train(&config, model.clone(), text, &data, None, run).unwrap();
     });
@@ -143,11 +143,11 @@ fn microbatches_change_no_reward_step() {
             max_steps: 1,
             batch_size: 5,
             learning_rate: RATE,
-            microbatch_size,
             optimizer: PLAIN_GRADIENT,
             ..RewardConfig::default().training
         };
-        let config = RewardConfig { training, ..RewardConfig::default() };
+        let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+        let config = RewardConfig { training, batching, ..RewardConfig::default() };
         let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
         temper_reward::train(&config, model.clone(), text, &data, None, run).unwrap();
     });
@@ -165,11 +165,11 @@ fn microbatches_change_no_dpo_step() {
             max_steps: 1,
             batch_size: 5,
             learning_rate: RATE,
-            microbatch_size,
             optimizer: PLAIN_GRADIENT,
             ..DpoConfig::default().training
         };
-        let config = DpoConfig { training, ..DpoConfig::default() };
+        let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+        let config = DpoConfig { training, batching, ..DpoConfig::default() };
         let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
         temper_dpo::train(&config, model.clone(), text, &data, None, run).unwrap();
     });
@@ -185,8 +185,9 @@ fn microbatches_change_no_ppo_step() {
     model.save(start.path(), 3).unwrap();
     assert_same_steps(start.path(), |microbatch_size, run| {
         let mut config = toy_config(8, 8);
-        (config.max_steps, config.learning_rate, config.optimizer) = (1, RATE, PLAIN_GRADIENT);
-        (config.ppo.microbatch_size, config.ppo.entropy_coef) = (microbatch_size, 0.1);
+        (config.training.max_steps, config.training.learning_rate, config.training.optimizer) =
+            (1, RATE, PLAIN_GRADIENT);
+        (config.update.microbatch_size, config.update.entropy_coef) = (microbatch_size, 0.1);
         let models = Models { policy: model.clone(), ref_policy: model.clone(), critic: Critic::ValueHead };
         let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
         let mut score = |samples: &[temper_ppo::Sample<'_>]| {

@@ -37,10 +37,10 @@ pub fn run(
 fn ppo_comes_to_nine_tenths_of_a_countable_reward() {
     for seed in SEEDS {
         let mut config = toy_config(64, 4);
-        (config.max_steps, config.learning_rate, config.seed) = (100, 3e-3, seed);
-        (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 32);
+        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 3e-3, seed);
+        (config.update.ppo_epochs, config.update.minibatch_size) = (2, 32);
         // Where all answers are right there is nothing to compare, and whitening makes steps of noise.
-        config.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
+        config.training.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
         let data = prompts([&[1, 4, 2], &[1, 5, 2], &[1, 6, 2], &[1, 7, 2]]);
         let (_, log) = run(&config, &toy_model(seed), &data, |sample| {
             let named = sample.prompt_tokens[1];
@@ -75,8 +75,8 @@ fn with_a_penalty_ppo_ends_at_the_tilted_reference() {
     };
     for seed in SEEDS {
         let mut config = toy_config(256, 1);
-        (config.max_steps, config.learning_rate, config.seed) = (80, 1e-2, seed);
-        config.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
+        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (80, 1e-2, seed);
+        config.training.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
         config.kl.coef = BETA;
         let (policy, _) = run(&config, &constant_model(logits), &prompts([&[1, 2]]), |sample| {
             reward(sample.completion_tokens[0] as usize) as f32

@@ -127,10 +127,11 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
     let mut config = toy_config(4, 6);
-    (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
-    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 3);
+    (config.training.max_steps, config.training.learning_rate, config.training.checkpoint_every) =
+        (7, 1e-2, 2);
+    (config.update.ppo_epochs, config.update.minibatch_size) = (2, 3);
     (config.kl.coef, config.kl.target, config.kl.horizon) = (0.1, 0.05, 50.0);
-    config.schedule = LINEAR;
+    config.training.schedule = LINEAR;
     for separate in [false, true] {
         assert_resumes(|run| {
             let critic = || {
@@ -158,8 +159,9 @@ fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
     let text = |tokens: &[u32]| Example { tokens: tokens.into(), prompt_len: 1, n_cut: 0 };
     let texts = Texts { examples: vec![text(&[1, 4, 5, 3]), text(&[1, 6, 3]), text(&[1, 7, 8, 9, 3])] };
     let mut config = toy_config(4, 6);
-    (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
-    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 3);
+    (config.training.max_steps, config.training.learning_rate, config.training.checkpoint_every) =
+        (7, 1e-2, 2);
+    (config.update.ppo_epochs, config.update.minibatch_size) = (2, 3);
     (config.ptx.sequences_per_episode, config.ema_decay) = (0.6, 0.9);
     config.rollout.score_at = ScoreAt::PastEnd;
     assert_resumes(|run| {
@@ -194,10 +196,11 @@ fn rloo_and_grpo_resume_to_the_same_bytes_without_a_critic() {
     for kind in [AdvantageKind::Rloo, AdvantageKind::Grpo] {
         let mut config = toy_config(2, 6);
         (config.advantage.kind, config.rollout.samples_per_prompt) = (kind, 3);
-        (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
-        (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 4);
+        (config.training.max_steps, config.training.learning_rate, config.training.checkpoint_every) =
+            (7, 1e-2, 2);
+        (config.update.ppo_epochs, config.update.minibatch_size) = (2, 4);
         (config.kl.coef, config.kl.target, config.kl.horizon) = (0.1, 0.05, 50.0);
-        config.schedule = LINEAR;
+        config.training.schedule = LINEAR;
         assert_resumes(|run| {
             let models = Models { policy: toy_model(1), ref_policy: toy_model(2), critic: Critic::None };
             let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };

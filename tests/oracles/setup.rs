@@ -93,7 +93,8 @@ pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> Prompts {
 
 /// PPO on a toy model: no penalty of any kind, no text.
 pub fn toy_config(batch_size: usize, max_new_tokens: usize) -> PpoConfig {
-    let mut config = PpoConfig { batch_size, epochs: 100_000, ..PpoConfig::default() };
+    let mut config = PpoConfig::default();
+    (config.training.batch_size, config.training.epochs) = (batch_size, 100_000);
     config.rollout.max_new_tokens = max_new_tokens;
     config.rollout.missing_eos = MissingEos::Keep;
     config.kl.coef = 0.0;

@@ -10,7 +10,7 @@ use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Run, Seed, TrainingConfig, read_metrics};
+use temper_train::{BatchingConfig, Run, Seed, TrainingConfig, read_metrics};
 
 use crate::backends::backends;
 use crate::golden::{numbers, section};
@@ -43,12 +43,12 @@ fn train(seed: u64) -> Curves {
     let training = TrainingConfig {
         epochs: 30,
         batch_size: 2,
-        bucket_by_length: false,
         learning_rate: 1e-3,
         seed,
         ..SftConfig::default().training
     };
-    let config = SftConfig { training, ..SftConfig::default() };
+    let batching = BatchingConfig { bucket_by_length: false, ..BatchingConfig::default() };
+    let config = SftConfig { training, batching, ..SftConfig::default() };
     let model = CausalLm::new(&shape, &mut Seed(seed).stream("init"), device);
     let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
     let mut run = Run::ephemeral().unwrap();

@@ -41,10 +41,10 @@ fn models(case: &str, backend: &Backend) -> Models {
 
 /// What the golden was told about chance must be what the seed gives; else `ppo.py` needs the new rows.
 fn assert_minibatches(config: &PpoConfig, expected: &Value) {
-    let episodes = config.batch_size * config.rollout.samples_per_prompt;
-    let size = if config.ppo.minibatch_size == 0 { episodes } else { config.ppo.minibatch_size };
+    let episodes = config.training.batch_size * config.rollout.samples_per_prompt;
+    let size = if config.update.minibatch_size == 0 { episodes } else { config.update.minibatch_size };
     for (epoch, expected) in expected.as_array().unwrap().iter().enumerate() {
-        let mut stream = Seed(config.seed).stream_at("minibatches", epoch as u64);
+        let mut stream = Seed(config.training.seed).stream_at("minibatches", epoch as u64);
         let mut order = shuffled(episodes, &mut stream);
         let mut expected = rows(expected);
         if expected.len() == 1 {
@@ -67,7 +67,7 @@ fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<Texts
     };
     let examples: Vec<Example> = texts.as_array()?.iter().map(text).collect();
     let expected: Vec<u32> = minibatches.as_array()?.iter().flat_map(rows).flatten().collect();
-    let pass = |pass: u64| shuffled(examples.len(), &mut Seed(config.seed).stream_at("ptx", pass));
+    let pass = |pass: u64| shuffled(examples.len(), &mut Seed(config.training.seed).stream_at("ptx", pass));
     let found: Vec<u32> = (0..).flat_map(pass).map(|i| i as u32).take(expected.len()).collect();
     assert_eq!(found, expected, "the texts of the minibatches");
     Some(Texts { examples })

@@ -12,7 +12,7 @@ use temper_reward::RewardConfig;
 use temper_sft::{SftConfig, completion_logits, sft_loss};
 use temper_tensor::{log_probs, token_logprobs};
 use temper_tokenizer::{Example, Template, Tokenizer};
-use temper_train::{Event, Optimizer, Run, TrainingConfig};
+use temper_train::{BatchingConfig, Event, Optimizer, Run, TrainingConfig};
 
 use crate::tiny::{
     cases, check_close, configs, examples, language_model, scalar_model, shuffled_by, smooth, values, weights,
@@ -46,11 +46,11 @@ fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (
         epochs: 1,
         max_steps: 1,
         learning_rate: 1.0,
-        microbatch_size,
         optimizer: smooth(),
         ..SftConfig::default().training
     };
-    let config = SftConfig { training, dropout: false, ..SftConfig::default() };
+    let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+    let config = SftConfig { training, batching, dropout: false, ..SftConfig::default() };
     let data = Demonstrations::of(examples.to_vec());
     let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let (mut run, seen) = watched_run();
@@ -65,11 +65,11 @@ fn reward_step(model: &ScalarModel, rankings: &[Ranking], microbatch_size: usize
         epochs: 1,
         max_steps: 1,
         learning_rate: 1.0,
-        microbatch_size,
         optimizer: smooth(),
         ..RewardConfig::default().training
     };
-    let config = RewardConfig { training, ..RewardConfig::default() };
+    let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+    let config = RewardConfig { training, batching, ..RewardConfig::default() };
     let data = dataset(rankings.to_vec());
     let text = temper_reward::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
     let (mut run, seen) = watched_run();

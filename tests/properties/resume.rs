@@ -46,7 +46,8 @@ fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
 }
 
 fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
-    let mut config = PpoConfig { epochs: 2, batch_size: 2, checkpoint_every: 1, ..PpoConfig::default() };
+    let mut config = PpoConfig::default();
+    (config.training.epochs, config.training.batch_size, config.training.checkpoint_every) = (2, 2, 1);
     config.rollout.max_new_tokens = 4;
     let prompt = |tokens: &[u32]| EncodedPrompt { text: String::new(), tokens: tokens.to_vec() };
     let prompts = Prompts::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);

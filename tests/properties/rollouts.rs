@@ -10,6 +10,7 @@ use temper_model::{
 use temper_ppo::{Critic, Models, PpoConfig, Sample};
 use temper_tensor::{log_probs, token_logprobs};
 use temper_tokenizer::{Template, Tokenizer};
+use temper_train::TrainingConfig;
 
 use crate::losses::{read, watched_run};
 use crate::tiny::{
@@ -89,19 +90,20 @@ impl Setup {
     }
 
     fn step(&self, minibatch_size: usize, microbatch_size: usize, learning_rate: f64) -> Step {
-        let mut config = PpoConfig {
+        let training = TrainingConfig {
             epochs: 1,
             max_steps: 1,
             learning_rate,
             batch_size: self.prompts.len(),
             seed: self.seed,
             optimizer: smooth(),
-            ..PpoConfig::default()
+            ..PpoConfig::default().training
         };
+        let mut config = PpoConfig { training, ..PpoConfig::default() };
         config.critic.learning_rate = learning_rate;
         config.rollout.max_new_tokens = MAX_NEW_TOKENS;
         config.rollout.temperature = self.temperature;
-        (config.ppo.minibatch_size, config.ppo.microbatch_size) = (minibatch_size, microbatch_size);
+        (config.update.minibatch_size, config.update.microbatch_size) = (minibatch_size, microbatch_size);
         let critic =
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };

@@ -1,19 +1,16 @@
 //! Settings and data files: any bytes and any numbers give a value or an error.
 
-use std::fmt::Debug;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use proptest::prelude::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{Documented, Error, Inputs, Run, resolve, to_commented_toml};
+use temper_train::{Inputs, Run, Settings, resolve, to_commented_toml};
 
 use crate::damage::{damaged, damages, within_memory};
 use crate::tiny::cases;
@@ -106,7 +103,7 @@ proptest! {
 }
 
 /// The keys of a stage whose value is a number.
-fn numeric_keys<T: Documented + Default + Serialize>() -> Vec<String> {
+fn numeric_keys<T: Settings>() -> Vec<String> {
     let toml = to_commented_toml(&T::default()).unwrap();
     let (mut table, mut keys) = (String::new(), Vec::new());
     for line in toml.lines().filter(|line| !line.starts_with('#')) {
@@ -121,10 +118,7 @@ fn numeric_keys<T: Documented + Default + Serialize>() -> Vec<String> {
     keys
 }
 
-fn check_refused<T>(validate: fn(&T) -> Result<(), Error>, may_be_negative: &[&str])
-where
-    T: Debug + Default + Serialize + DeserializeOwned + Documented,
-{
+fn check_refused<T: Settings>(may_be_negative: &[&str]) {
     let keys = numeric_keys::<T>();
     assert!(keys.len() > 10, "{keys:?}");
     for key in &keys {
@@ -133,7 +127,7 @@ where
                 continue;
             }
             let resolved =
-                resolve::<T>(None, None, &[format!("{key}={number}")]).and_then(|config| validate(&config));
+                resolve::<T>(None, None, &[format!("{key}={number}")]).and_then(|config| config.check(""));
             let message = resolved.err().map(|error| error.to_string()).unwrap_or_default();
             assert!(message.contains(&format!("`{key}`")), "`{key} = {number}` gives {message:?}");
         }
@@ -142,11 +136,11 @@ where
 
 #[test]
 fn no_setting_is_negative_infinite_or_no_number() {
-    check_refused::<SftConfig>(SftConfig::validate, &[]);
-    check_refused::<RewardConfig>(RewardConfig::validate, &[]);
-    check_refused::<DpoConfig>(DpoConfig::validate, &[]);
-    let signed = ["rollout.missing_eos_value", "ppo.vf_coef", "ppo.entropy_coef"];
-    check_refused::<PpoConfig>(PpoConfig::validate, &signed);
+    check_refused::<SftConfig>(&[]);
+    check_refused::<RewardConfig>(&[]);
+    check_refused::<DpoConfig>(&[]);
+    let signed = ["rollout.missing_eos_value", "update.entropy_coef"];
+    check_refused::<PpoConfig>(&signed);
 }
 
 /// A table in a table in a table: whoever walks it in recursion would run out of stack.

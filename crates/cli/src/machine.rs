@@ -24,10 +24,11 @@ pub fn start_threads() -> Result<()> {
             let number = text.to_str().and_then(|text| text.parse().ok()).filter(|&n| n <= MAX_THREADS);
             number.ok_or_else(|| {
                 hinted(
-                    format!("the environment variable {THREADS_VARIABLE} is `{}`", text.to_string_lossy()),
                     format!(
-                        "it must be a whole number up to {MAX_THREADS}; unset it for one thread per core"
+                        "the environment variable {THREADS_VARIABLE} must be a whole number up to {MAX_THREADS}, got `{}`",
+                        text.to_string_lossy()
                     ),
+                    "unset it for one thread per core",
                 )
             })?
         }

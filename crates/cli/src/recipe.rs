@@ -136,14 +136,10 @@ impl RecipeName {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Debug;
-
-    use serde::Serialize;
-    use serde::de::DeserializeOwned;
     use temper_ppo::PpoConfig;
     use temper_reward::RewardConfig;
     use temper_sft::SftConfig;
-    use temper_train::{Documented, NOT_PUBLISHED, resolve, to_sourced_toml, trailing_comments};
+    use temper_train::{NOT_PUBLISHED, Settings, resolve, to_sourced_toml, trailing_comments};
     use toml::{Table, Value};
 
     use super::*;
@@ -160,14 +156,11 @@ mod tests {
         table.iter().flat_map(leaf).collect()
     }
 
-    /// What a preset says resolves, with a source behind each key, and what it calls unpublished is the default.
-    fn check<T>(name: &str, stage: Stage, validate: impl Fn(&T) -> Result<(), temper_train::Error>)
-    where
-        T: Serialize + DeserializeOwned + Default + Documented + Debug,
-    {
+    /// What a preset says resolves, with a source after each value, and what it calls unpublished is the default.
+    fn check<T: Settings>(name: &str, stage: Stage) {
         let text = stage_settings(name, stage).unwrap();
         let settings: T = resolve(Some(text), None, &[]).unwrap_or_else(|e| panic!("{name} {stage:?}: {e}"));
-        validate(&settings).unwrap_or_else(|e| panic!("{name} {stage:?}: {e}"));
+        settings.check("").unwrap_or_else(|e| panic!("{name} {stage:?}: {e}"));
         let sources = trailing_comments(text).unwrap();
         let defaults = toml::from_str::<Table>(&toml::to_string(&T::default()).unwrap()).unwrap();
         let defaults = leaves(&defaults, "");
@@ -191,10 +184,10 @@ mod tests {
     fn every_value_of_every_preset_has_a_source_and_is_in_range() {
         for name in PRESETS {
             if name != "lm-human-preferences" {
-                check(name, Stage::Sft, SftConfig::validate);
+                check::<SftConfig>(name, Stage::Sft);
             }
-            check(name, Stage::Reward, RewardConfig::validate);
-            check(name, Stage::Ppo, PpoConfig::validate);
+            check::<RewardConfig>(name, Stage::Reward);
+            check::<PpoConfig>(name, Stage::Ppo);
         }
         assert!(PRESETS.iter().all(|name| NAMES.contains(name)));
     }

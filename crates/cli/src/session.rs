@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use anyhow::{Context, Result, bail};
 use temper_data::BadRows;
 use temper_scorer::Stop;
-use temper_train::{Documented, Event, Inputs, Run, resolve, to_commented_toml};
+use temper_train::{Event, Inputs, Run, resolve};
 
 use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
@@ -98,15 +96,12 @@ impl Session {
         self.device.as_deref().unwrap_or("auto")
     }
 
-    /// Defaults < preset < file < `--set` < flags.
-    pub fn settings<T>(&self, stage: Stage, settings: &Settings) -> Result<T>
-    where
-        T: Serialize + DeserializeOwned + Default + Documented,
-    {
+    /// Defaults < preset < file < `--set` < flags; in range, each and together.
+    pub fn settings<T: temper_train::Settings>(&self, stage: Stage, settings: &Settings) -> Result<T> {
         let preset =
             settings.preset.as_deref().map(|name| recipe::stage_settings(name, stage)).transpose()?;
         if let Some(seed) = self.seed.filter(|&seed| i64::try_from(seed).is_err()) {
-            return Err(hinted(format!("`--seed` is {seed}"), format!("it must be at most {}", i64::MAX)));
+            bail!("`--seed` must be at most {}, got {seed}", i64::MAX);
         }
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
@@ -116,11 +111,12 @@ impl Session {
         if let Some(name) = serde_json::to_value(&config)?.get("device").and_then(|name| name.as_str()) {
             device::check(name)?;
         }
+        config.check("")?;
         Ok(config)
     }
 
     /// Opens the run directory, with progress and Ctrl-C connected.
-    pub fn run<T: Serialize + Documented>(
+    pub fn run<T: temper_train::Settings>(
         &self,
         args: &RunArgs,
         stage: &str,
@@ -131,7 +127,7 @@ impl Session {
             self.note(&format!("note: {} holds no run yet, this one starts it", args.out.display()));
         }
         self.refuse_to_overwrite_inputs(args)?;
-        let run = Run::open(&args.out, stage, &to_commented_toml(config)?, inputs, args.resume)?;
+        let run = Run::open_with(&args.out, stage, config, inputs, args.resume)?;
         if run.finished().is_some() {
             self.note(&format!("note: {} is finished, there is nothing left to do", args.out.display()));
         }

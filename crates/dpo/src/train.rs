@@ -32,7 +32,7 @@ pub fn train(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let ref_policy = policy.valid();
@@ -123,7 +123,7 @@ pub fn evaluate(
 /// Log-probabilities under the reference of the completions of some rankings; none of the others.
 fn reference(config: &DpoConfig, ref_policy: &CausalLm, data: &Rankings, rows: &[usize]) -> Vec<Vec<f32>> {
     let rankings: Vec<&Ranking> = rows.iter().map(|&i| &data.rankings[i]).collect();
-    let batch_size = config.training.microbatch(config.training.batch_size);
+    let batch_size = config.batching.microbatch(config.training.batch_size);
     let mut found = vec![Vec::new(); data.len()];
     for (&i, logprobs) in rows.iter().zip(read_logprobs(ref_policy, &rankings, batch_size)) {
         found[i] = logprobs;
@@ -133,7 +133,7 @@ fn reference(config: &DpoConfig, ref_policy: &CausalLm, data: &Rankings, rows: &
 
 fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &[Vec<f32>]) -> DpoEvaluation {
     let rankings: Vec<&Ranking> = data.rankings.iter().collect();
-    let batch_size = config.training.microbatch(config.training.batch_size);
+    let batch_size = config.batching.microbatch(config.training.batch_size);
     let logprobs = read_logprobs(policy, &rankings, batch_size);
     let mut sums = PairSums::default();
     let mut cost = 0.0;
@@ -148,7 +148,7 @@ type BatchSums = (Gradients, f64, PairSums);
 
 /// Sums over one batch, each microbatch weighted by its number of comparisons.
 fn learn(policy: &CausalLm, batch: &[Referred<'_>], config: &DpoConfig) -> BatchSums {
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     accumulate(&World::alone(), policy, batch, size, |policy, rows, sums| {
         let share = rows.len() as f64 / batch.len() as f64;
         forward_backward(policy, rows, config, share, sums);

@@ -9,7 +9,7 @@ use temper_data::{Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, Sample, Text, train};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Event, Run, Seed};
+use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
@@ -25,10 +25,12 @@ fn main() -> Result<(), Error> {
         Ok(samples.iter().map(|sample| count(sample) as f32).collect())
     };
 
-    let mut config = PpoConfig { epochs: 40, batch_size: 48, learning_rate: 1e-3, ..PpoConfig::default() };
+    let training =
+        TrainingConfig { epochs: 40, batch_size: 48, learning_rate: 1e-3, ..PpoConfig::default().training };
+    let mut config = PpoConfig { training, ..PpoConfig::default() };
     config.rollout.max_new_tokens = 8;
     config.rollout.missing_eos = MissingEos::Keep;
-    config.ppo.ppo_epochs = 2;
+    config.update.ppo_epochs = 2;
     config.kl.coef = 0.0; // A random reference is nothing to stay near to.
 
     let mut run = Run::ephemeral()?.with_observer(|event| {

@@ -20,7 +20,8 @@ fn main() -> Result<(), Error> {
     let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
     let batch: Vec<&EncodedPrompt> = prompts.prompts.iter().cycle().take(48).collect();
 
-    let mut config = PpoConfig { batch_size: batch.len(), ..PpoConfig::default() };
+    let mut config = PpoConfig::default();
+    config.training.batch_size = batch.len();
     config.rollout.max_new_tokens = 8;
     config.rollout.missing_eos = MissingEos::Keep;
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut seed.stream("init"), &Device::flex());

@@ -17,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
     /// A length setting leaves no room for the rest of prompt and answer.
-    #[error("`{key}` is {value}, it must be at most {most}: prompt and answer share {max_seq_len} tokens")]
+    #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {
         /// The setting.
         key: &'static str,

@@ -47,9 +47,10 @@ pub fn evaluate(
     step: usize,
     scorers: &mut Scorers<'_>,
 ) -> Result<PpoEvaluation, Error> {
-    let options = sampling_options(config, tokenizer, Seed(config.seed).stream("evaluate").random())?;
+    let options =
+        sampling_options(config, tokenizer, Seed(config.training.seed).stream("evaluate").random())?;
     let size = match config.rollout.sampling_batch_size {
-        0 => config.batch_size,
+        0 => config.training.batch_size,
         size => size,
     };
     let (mut raw_scores, mut scores, mut gold_scores) = (Vec::new(), Vec::new(), Vec::new());

@@ -34,7 +34,8 @@
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
 //!     |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion.matches('a').count() as f32).collect());
-//! let mut config = PpoConfig { batch_size: 4, max_steps: 1, ..PpoConfig::default() };
+//! let mut config = PpoConfig::default();
+//! (config.training.batch_size, config.training.max_steps) = (4, 1);
 //! config.rollout.max_new_tokens = 8;
 //! let text = Text { tokenizer: &tokenizer, template: &template };
 //! let policy = train(&config, models, text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;

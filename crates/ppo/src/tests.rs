@@ -60,7 +60,8 @@ pub(crate) fn prompts(n: usize) -> Vec<EncodedPrompt> {
 }
 
 pub(crate) fn config() -> PpoConfig {
-    let mut config = PpoConfig { batch_size: 8, learning_rate: 1e-2, ..PpoConfig::default() };
+    let mut config = PpoConfig::default();
+    (config.training.batch_size, config.training.learning_rate) = (8, 1e-2);
     config.rollout.max_new_tokens = 6;
     config.rollout.temperature = 0.7;
     config.rollout.missing_eos = MissingEos::Keep;
@@ -98,7 +99,8 @@ pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout) -> (Targets, PpoMet
 /// The metrics of a rollout, and the learner after its updates from it.
 pub(crate) fn updated(config: &PpoConfig, mut learner: Learner, rollout: &Rollout) -> (PpoMetrics, Learner) {
     let (targets, mut metrics) = targets(config, rollout);
-    let learning_rates = LearningRates { policy: config.learning_rate, critic: config.critic.learning_rate };
+    let learning_rates =
+        LearningRates { policy: config.training.learning_rate, critic: config.critic.learning_rate };
     let input =
         UpdateInput { rollout, targets: &targets, texts: None, learning_rates, step: 0, seed: Seed(5) };
     let stats = learner.update(config, &input).unwrap();

@@ -109,8 +109,8 @@ pub fn train<'a>(
         // A run that was stopped during an evaluation continues with that evaluation.
         if progress.is_evaluated {
             let clock = Instant::now();
-            let (step, seed) = (progress.step, Seed(config.seed));
-            let prompts = rollout_prompts(data.prompts, config.batch_size, step, seed);
+            let (step, seed) = (progress.step, Seed(config.training.seed));
+            let prompts = rollout_prompts(data.prompts, config.training.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
             let models = learner.models(&ref_policy, text.tokenizer);
             let collected = collect_rollout(config, &models, &prompts, &mut scorers, sample_seed, step + 1);
@@ -131,7 +131,8 @@ pub fn train<'a>(
             let stats = learner.update(config, &input)?;
             learner.kl.update(metrics.kl, rollout.len());
 
-            progress.complete_rollout(metrics.gold.unwrap_or(metrics.scores), config.checkpoint_every);
+            progress
+                .complete_rollout(metrics.gold.unwrap_or(metrics.scores), config.training.checkpoint_every);
             metrics.set_update(&stats, &targets);
             metrics.episode = progress.step * rollout.len();
             metrics.lr = learning_rates.policy;
@@ -145,7 +146,7 @@ pub fn train<'a>(
         let is_last = step == total_steps;
         let mut candidate = None;
         if let Some(eval_prompts) = data.eval_prompts
-            && (is_last || is_due(step, config.eval_every))
+            && (is_last || is_due(step, config.training.eval_every))
         {
             let policy = learner.evaluated_policy();
             let evaluated = evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers);
@@ -161,12 +162,12 @@ pub fn train<'a>(
         }
         progress.is_evaluated = true;
 
-        let is_checkpoint_due = is_due(step, config.checkpoint_every);
+        let is_checkpoint_due = is_due(step, config.training.checkpoint_every);
         if data.eval_prompts.is_none() && (is_last || is_checkpoint_due) {
             let metric = if scorers.gold.is_some() { "objective/gold" } else { "objective/scores" };
             candidate = Some((metric, progress.mean_recent_score()));
         }
-        if let Some((metric, value)) = candidate.filter(|_| config.keep_best) {
+        if let Some((metric, value)) = candidate.filter(|_| config.training.keep_best) {
             let candidate = Candidate { step, metric, value, lower_is_better: false };
             run.save_best(&candidate, |dir| learner.save(dir, text))?;
         }
@@ -195,7 +196,7 @@ fn stop_early(
     progress: &Progress,
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
-    let is_saved = progress.is_evaluated && is_due(progress.step, config.checkpoint_every);
+    let is_saved = progress.is_evaluated && is_due(progress.step, config.training.checkpoint_every);
     if progress.step > 0 && !is_saved && !matches!(error, Error::Diverged { .. }) {
         run.save_checkpoint(progress.step, |dir| learner.save_checkpoint(dir, text, progress))?;
     }
@@ -204,14 +205,14 @@ fn stop_early(
 
 /// Rollouts of the whole run.
 fn total_steps(config: &PpoConfig, n_prompts: usize) -> usize {
-    let all = config.epochs.saturating_mul(n_prompts.div_ceil(config.batch_size));
-    if config.max_steps > 0 { all.min(config.max_steps) } else { all }
+    let all = config.training.epochs.saturating_mul(n_prompts.div_ceil(config.training.batch_size));
+    if config.training.max_steps > 0 { all.min(config.training.max_steps) } else { all }
 }
 
 /// The schedule scales both rates by the same factor. `step` counts from 0.
 fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> LearningRates {
-    let policy = config.schedule.learning_rate(config.learning_rate, step, total_steps);
-    let scale = policy / config.learning_rate;
+    let policy = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
+    let scale = policy / config.training.learning_rate;
     LearningRates { policy, critic: config.critic.learning_rate * scale }
 }
 
@@ -221,7 +222,7 @@ fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
         Critic::Separate(critic) => critic.config().max_seq_len,
         Critic::ValueHead | Critic::None => usize::MAX,
     };
-    let setting = if config.max_seq_len == 0 { usize::MAX } else { config.max_seq_len };
+    let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };
     [models.policy.config().max_seq_len, models.ref_policy.config().max_seq_len, critic, setting]
         .into_iter()
         .min()

@@ -83,7 +83,7 @@ pub fn train(
     run: &mut Run,
 ) -> Result<ScalarModel, Error> {
     config.validate()?;
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
@@ -177,7 +177,7 @@ const COMPLETIONS: usize = 2;
 
 /// Comparisons of one forward pass outside of an update: no more than in one.
 fn comparisons_at_once(config: &RewardConfig) -> usize {
-    config.training.microbatch(config.training.batch_size)
+    config.batching.microbatch(config.training.batch_size)
 }
 
 /// Order of held-out comparisons by the model's scores, `batch_size` comparisons of two completions at a time. Longer
@@ -252,7 +252,7 @@ impl Sum for BatchScores {
 
 /// Gradients and scores of one batch, each microbatch weighted by its number of comparisons.
 fn learn(model: &ScalarModel, batch: &[&Ranking], config: &RewardConfig) -> (Gradients, BatchScores) {
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     accumulate(&World::alone(), model, batch, size, |model, rankings, sum: &mut (_, _)| {
         sum.add(forward_backward(model, rankings, config, rankings.len() as f64 / batch.len() as f64));
     })
@@ -327,7 +327,7 @@ mod tests {
         let mut config = RewardConfig::default();
         config.training.batch_size = 64;
         assert_eq!(comparisons_at_once(&config), 64);
-        config.training.microbatch_size = 4;
+        config.batching.microbatch_size = 4;
         assert_eq!(comparisons_at_once(&config), 4);
     }
 

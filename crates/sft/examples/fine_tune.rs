@@ -11,7 +11,7 @@ use temper_data::{BadRows, Demonstration, Demonstrations, read_rows};
 use temper_model::CausalLm;
 use temper_sft::{SftConfig, Text, train};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Inputs, Run, to_commented_toml};
+use temper_train::{Inputs, Run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What a resume must find unchanged; the command line puts checksums of data and model here.
     let inputs = Inputs::default();
     let resume = run_dir.join("config.toml").exists();
-    let mut run = Run::open(&run_dir, "sft", &to_commented_toml(&config)?, &inputs, resume)?;
+    let mut run = Run::open_with(&run_dir, "sft", &config, &inputs, resume)?;
     let text = Text { tokenizer: &tokenizer, template: &template };
     train(&config, model, text, &data, None, &mut run)?;
     println!("{}", run_dir.join("final").display());

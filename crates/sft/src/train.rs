@@ -72,7 +72,7 @@ pub fn train(
 ) -> Result<CausalLm, Error> {
     config.validate()?;
     let seed = Seed(config.training.seed);
-    let mut plan = StepPlan::new(&config.training, data.lengths());
+    let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut optimizer = Optimizer::new(&config.training.optimizer);
     let mut model = model.train();
@@ -115,7 +115,7 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let rows_at_once = config.training.microbatch(config.training.batch_size);
+            let rows_at_once = config.batching.microbatch(config.training.batch_size);
             let found = evaluate(&model, eval_data, rows_at_once);
             require_finite("evaluation loss", step, found.eval_loss)?;
             run.log_evaluation(step, &found)?;
@@ -198,7 +198,7 @@ fn learn(
         let (loss, n_correct) = read(numbers);
         sum.add((gradients, loss, n_correct));
     };
-    let size = config.training.microbatch(batch.len());
+    let size = config.batching.microbatch(batch.len());
     let (gradients, loss, n_correct) = accumulate_with(&World::alone(), model, batch, size, start, step);
     (gradients, loss, n_correct as f64 / n as f64)
 }
@@ -240,7 +240,7 @@ mod tests {
     use temper_data::Demonstrations;
     use temper_model::ModelConfig;
     use temper_tokenizer::{Overflow, Template, Tokenizer};
-    use temper_train::{Event, TrainingConfig};
+    use temper_train::{BatchingConfig, Event, TrainingConfig};
 
     /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
     #[test]
@@ -257,13 +257,13 @@ mod tests {
         let text = Text { tokenizer: &tokenizer, template: &template };
         let evaluated = |microbatch_size| {
             let training = TrainingConfig {
-                microbatch_size,
                 max_steps: 1,
                 learning_rate: 1e-9,
                 batch_size: 20,
                 ..SftConfig::default().training
             };
-            let config = SftConfig { training, dropout: false, ..SftConfig::default() };
+            let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
+            let config = SftConfig { training, batching, dropout: false, ..SftConfig::default() };
             let (tell, told) = std::sync::mpsc::channel();
             let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
                 if let Event::Evaluated { metrics, .. } = event {

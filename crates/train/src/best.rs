@@ -66,6 +66,14 @@ pub(crate) fn best_dir(run_dir: &Path) -> PathBuf {
     run_dir.join(BEST_DIR)
 }
 
+/// Refuses a result that is NaN or infinite, such as the evaluation loss by which the best model is chosen.
+///
+/// # Errors
+/// [`Error::NonFiniteResult`].
+pub fn require_finite(what: &'static str, step: usize, value: f64) -> Result<(), Error> {
+    if value.is_finite() { Ok(()) } else { Err(Error::NonFiniteResult { what, step, value }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

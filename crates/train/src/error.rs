@@ -122,14 +122,24 @@ pub enum Error {
         value: f64,
     },
     /// A setting has the right type but a value that cannot be used.
-    #[error("`{key}` is {value}, it must be {expected}")]
+    #[error("`{key}` must be {expected}, got {value}")]
     OutOfRange {
         /// The key, dotted.
-        key: &'static str,
+        key: String,
+        /// What it may be.
+        expected: String,
         /// The value as given.
         value: String,
-        /// What it may be.
-        expected: &'static str,
+    },
+    /// A setting that was renamed is given under both names.
+    #[error("`{old}` in {origin} is the old name of `{key}`, which is given there, too")]
+    OldAndNewKey {
+        /// The old dotted key.
+        old: String,
+        /// The dotted key.
+        key: String,
+        /// Where the old one was given.
+        origin: Origin,
     },
     /// A setting that does not exist.
     #[error("unknown key `{key}` in {origin}{}", did_you_mean(nearest.as_deref()))]
@@ -324,6 +334,7 @@ impl Error {
             Error::NonFinite { .. } | Error::NonFiniteLoss { .. } | Error::NonFiniteResult { .. } => {
                 NOT_FINITE_HINT
             }
+            Error::OldAndNewKey { .. } => "remove the old one",
             Error::SettingsNotUtf8 { .. } => "save the file as UTF-8",
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",

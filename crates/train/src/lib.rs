@@ -2,7 +2,7 @@
 //! run directories.
 //!
 //! Invariant: this crate knows no model, no tokenizer and no data. A formula belongs into
-//! `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
+//! `temper-tensor`, `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
 //! each stage keeps its loop and calls what it needs, and nothing here calls back but the observer of a
 //! [`Run`].
 //!
@@ -39,10 +39,7 @@ mod schedule;
 mod seed;
 
 // In: settings.
-mod config;
-mod documented;
-mod range;
-mod training;
+mod settings;
 
 // Out: what a run leaves on the disk.
 mod best;
@@ -54,12 +51,8 @@ mod run;
 mod same;
 
 pub use batches::{length_buckets, random_batches, shuffled};
-pub use best::Candidate;
+pub use best::{Candidate, require_finite};
 pub use checkpoint::{TRAINING_DIR, is_complete, latest, prune, step_dir, step_dirs, verify, write_atomic};
-pub use config::resolve;
-pub use documented::{
-    Documented, NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments, undocumented_keys,
-};
 pub use ema::moving_average;
 pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
@@ -68,15 +61,16 @@ pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
-pub use range::{
-    require, require_coefficient, require_count, require_f32, require_finite, require_fraction,
-    require_positive,
-};
 pub use run::Run;
 pub use same::{Inputs, fingerprint_files};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
-pub use training::{TrainingConfig, TrainingDocs};
+pub use settings::{
+    BatchingConfig, NOT_PUBLISHED, Setting, Settings, TrainingConfig, current_key, declaration_faults, range,
+    resolve, resolve_known, to_commented_toml, to_sourced_toml, trailing_comments, without_effect,
+};
+#[doc(hidden)]
+pub use settings::{check_section, declare_section};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

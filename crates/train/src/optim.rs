@@ -10,24 +10,29 @@ use temper_tensor::{Gradients, NamedTensor, TensorFile, is_host, map, values_of,
 
 use crate::error::Error;
 use crate::files::write_file;
-use crate::range::{require, require_coefficient};
+use crate::settings;
 
-/// The numbers of AdamW (Loshchilov and Hutter 2019) and of gradient clipping. None is inherited from a library.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdamWConfig {
-    /// Decay of the running mean of gradients, β₁.
-    pub beta_1: f64,
-    /// Decay of the running mean of squared gradients, β₂.
-    pub beta_2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Whether that root is corrected for its bias before.
-    pub epsilon_style: EpsilonStyle,
-    /// Decoupled weight decay on every parameter.
-    pub weight_decay: f64,
-    /// Longest global gradient norm; 0 clips nothing.
-    pub max_grad_norm: f64,
+settings! {
+    /// The numbers of AdamW (Loshchilov and Hutter 2019) and of gradient clipping. None is inherited from a library.
+    ///
+    /// The defaults are PyTorch's Adam with the notebook's clip at 1.
+    pub struct AdamWConfig {
+        /// Decay of the running mean of gradients.
+        pub beta_1: f64 = 0.9, in 0.0..1.0,
+        /// Decay of the running mean of squared gradients.
+        pub beta_2: f64 = 0.999, in 0.0..1.0,
+        /// Added to the root of the second moment.
+        ///
+        /// Below 1e-20 the step of a gradient whose square is 0 in f32 has no bound; above 1000 nothing is learned.
+        pub epsilon: f64 = 1e-8, in 1e-20..=1e3,
+        /// Where it is added: pytorch (after that root's bias correction) | tensorflow (before it, as in
+        /// lm-human-preferences).
+        pub epsilon_style: EpsilonStyle = EpsilonStyle::Pytorch,
+        /// Decoupled weight decay on every parameter; 0: none.
+        pub weight_decay: f64 = 0.0, in ZeroOr(Positive),
+        /// The global gradient norm is clipped to this; 0: never.
+        pub max_grad_norm: f64 = 1.0, in ZeroOr(Positive),
+    }
 }
 
 /// Where Adam's ε is added. The two differ in the first thousand updates, when TensorFlow's counts for more.
@@ -40,36 +45,6 @@ pub enum EpsilonStyle {
     /// √v + ε, with the correction in the step size: lr √(1 − β₂ᵗ) / (1 − β₁ᵗ), as TensorFlow 1 does it and so
     /// lm-human-preferences (Kingma and Ba 2015, end of section 2).
     Tensorflow,
-}
-
-impl AdamWConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`].
-    pub fn validate(&self) -> Result<(), Error> {
-        require((0.0..1.0).contains(&self.beta_1), "optimizer.beta_1", self.beta_1, "in [0, 1)")?;
-        require((0.0..1.0).contains(&self.beta_2), "optimizer.beta_2", self.beta_2, "in [0, 1)")?;
-        // Smaller, and the step of a gradient whose square is 0 in f32 has no bound; larger, and nothing is learned.
-        let usable = (1e-20..=1e3).contains(&self.epsilon);
-        require(usable, "optimizer.epsilon", self.epsilon, "a number above 0, between 1e-20 and 1000")?;
-        require_coefficient("optimizer.weight_decay", self.weight_decay)?;
-        require_coefficient("optimizer.max_grad_norm", self.max_grad_norm)
-    }
-}
-
-impl Default for AdamWConfig {
-    /// PyTorch's Adam (β .9 and .999, ε 1e-8, no decay) with the notebook's clip at 1.
-    fn default() -> Self {
-        Self {
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-8,
-            epsilon_style: EpsilonStyle::Pytorch,
-            weight_decay: 0.0,
-            max_grad_norm: 1.0,
-        }
-    }
 }
 
 /// Bias correction counts updates in f64, which is exact up to here; no run comes near.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::files::{load_json, save_json};
 use crate::optim::Optimizer;
 use crate::seed::Seed;
-use crate::training::TrainingConfig;
+use crate::settings::{BatchingConfig, TrainingConfig};
 
 /// Which rows each update takes, at which rate, and what comes after it.
 ///
@@ -19,6 +19,7 @@ use crate::training::TrainingConfig;
 #[derive(Debug)]
 pub struct StepPlan<'a> {
     config: &'a TrainingConfig,
+    bucket_by_length: bool,
     lengths: Vec<usize>,
     steps_per_epoch: usize,
     total_steps: usize,
@@ -28,11 +29,12 @@ pub struct StepPlan<'a> {
 
 impl<'a> StepPlan<'a> {
     /// The plan for rows of these lengths.
-    pub fn new(config: &'a TrainingConfig, lengths: Vec<usize>) -> Self {
+    pub fn new(config: &'a TrainingConfig, batching: &BatchingConfig, lengths: Vec<usize>) -> Self {
         let steps_per_epoch = lengths.len().div_ceil(config.batch_size);
         let all_steps = config.epochs.saturating_mul(steps_per_epoch);
         let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
-        Self { config, lengths, steps_per_epoch, total_steps, epoch: None }
+        let bucket_by_length = batching.bucket_by_length;
+        Self { config, bucket_by_length, lengths, steps_per_epoch, total_steps, epoch: None }
     }
 
     /// Updates in the whole run.
@@ -46,7 +48,7 @@ impl<'a> StepPlan<'a> {
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
             let mut stream = Seed(self.config.seed).stream_at("shuffle", epoch as u64);
             let batch_size = self.config.batch_size;
-            let batches = if self.config.bucket_by_length {
+            let batches = if self.bucket_by_length {
                 length_buckets(&self.lengths, batch_size, &mut stream)
             } else {
                 random_batches(self.lengths.len(), batch_size, &mut stream)
@@ -135,11 +137,15 @@ mod tests {
         TrainingConfig { epochs: 3, batch_size: 4, eval_every: 2, checkpoint_every: 3, ..Default::default() }
     }
 
+    fn plan_of(config: &TrainingConfig, lengths: Vec<usize>) -> StepPlan<'_> {
+        StepPlan::new(config, &BatchingConfig::default(), lengths)
+    }
+
     /// Ten rows in batches of four are three updates.
     #[test]
     fn every_epoch_has_every_row_once_and_an_order_of_its_own() {
         let config = config();
-        let mut plan = StepPlan::new(&config, (0..10).collect());
+        let mut plan = plan_of(&config, (0..10).collect());
         assert_eq!((plan.total_steps(), plan.epochs(3), plan.epochs(9)), (9, 1.0, 3.0));
         let mut epoch = |n: usize| {
             let mut rows = Vec::new();
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn a_plan_that_starts_in_the_middle_goes_on_alike() {
         let config = config();
-        let [mut whole, mut resumed] = [(); 2].map(|()| StepPlan::new(&config, vec![1; 10]));
+        let [mut whole, mut resumed] = [(); 2].map(|()| plan_of(&config, vec![1; 10]));
         let batches: Vec<Vec<usize>> = (0..9).map(|done| whole.batch(done).to_vec()).collect();
         for done in [4, 5, 6, 8] {
             assert_eq!(resumed.batch(done), batches[done], "after {done}");
@@ -170,8 +176,9 @@ mod tests {
     #[test]
     fn batches_go_by_length_only_if_they_are_to() {
         let meet = |bucket_by_length| {
-            let config = TrainingConfig { batch_size: 8, bucket_by_length, ..config() };
-            let mut plan = StepPlan::new(&config, (0..64).collect());
+            let config = TrainingConfig { batch_size: 8, ..config() };
+            let batching = BatchingConfig { bucket_by_length, ..BatchingConfig::default() };
+            let mut plan = StepPlan::new(&config, &batching, (0..64).collect());
             (0..8).any(|done| {
                 let batch = plan.batch(done);
                 batch.iter().any(|&row| row < 12) && batch.iter().any(|&row| row >= 52)
@@ -183,9 +190,9 @@ mod tests {
     #[test]
     fn a_run_that_ends_early_takes_no_more_rows_than_it_has_updates() {
         let all = config();
-        assert_eq!(StepPlan::new(&all, vec![1; 10]).rows(), (0..10).collect::<Vec<_>>());
+        assert_eq!(plan_of(&all, vec![1; 10]).rows(), (0..10).collect::<Vec<_>>());
         let early = TrainingConfig { max_steps: 2, ..config() };
-        let mut plan = StepPlan::new(&early, (0..10).collect());
+        let mut plan = plan_of(&early, (0..10).collect());
         let mut taken = [plan.batch(0).to_vec(), plan.batch(1).to_vec()].concat();
         taken.sort_unstable();
         assert_eq!(plan.rows(), taken);
@@ -195,12 +202,12 @@ mod tests {
     #[test]
     fn a_run_is_judged_at_its_end_and_needs_no_checkpoint_there() {
         let limited = TrainingConfig { max_steps: 6, ..config() };
-        let plan = StepPlan::new(&limited, vec![1; 10]);
+        let plan = plan_of(&limited, vec![1; 10]);
         let steps = |due: &dyn Fn(usize) -> bool| (1..=6).filter(|&step| due(step)).collect::<Vec<_>>();
         assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [2, 4, 6]);
         assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [3]);
         let never = TrainingConfig { eval_every: 0, checkpoint_every: 0, ..limited.clone() };
-        let plan = StepPlan::new(&never, vec![1; 10]);
+        let plan = plan_of(&never, vec![1; 10]);
         assert_eq!(steps(&|step| plan.is_evaluation_due(step)), [6]);
         assert_eq!(steps(&|step| plan.is_checkpoint_due(step)), [0; 0]);
     }

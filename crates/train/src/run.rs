@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
 use crate::same::{Inputs, compare_configs, parse_config};
+use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
 const CONFIG_FILE: &str = "config.toml";
 const INPUTS_FILE: &str = "inputs.json";
@@ -89,20 +90,30 @@ struct Found {
     finished: bool,
 }
 
+/// The settings of a run, as they were declared and as they are.
+struct GivenSettings {
+    /// The resolved settings as TOML, with their comments.
+    toml: String,
+    /// The declarations and the defaults; none for settings that nobody has declared.
+    declared: Option<(Catalogue, Table)>,
+}
+
 impl Found {
     /// Reads it, and changes nothing.
-    fn of(dir: &Path, config: &Table, inputs: &Inputs) -> Result<Self, Error> {
+    fn of(dir: &Path, config: &Table, settings: &GivenSettings, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
-        let stored = read_regular(&config_path)?;
-        compare_configs(
-            &parse_config(&String::from_utf8_lossy(&stored), &config_path)?,
-            config,
-            &config_path,
-        )?;
+        let text = read_regular(&config_path)?;
+        let mut stored = parse_config(&String::from_utf8_lossy(&text), &config_path)?;
+        let mut notes = Vec::new();
+        if let Some((catalogue, defaults)) = &settings.declared {
+            (stored, notes) = update_stored(&stored, catalogue, defaults, &config_path);
+        }
+        compare_configs(&stored, config, &config_path)?;
         let other_machine = inputs.compare(&load_json(&dir.join(INPUTS_FILE))?, dir)?;
         if Run::is_finished(dir) {
             return Ok(Self { finished: true, ..Self::default() });
         }
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
         let found = Self { resume_from: latest(dir)?, best: Best::load(dir)?, finished: false };
         if found.resume_from.is_none() {
             tracing::warn!("{} has no checkpoint yet and begins again", dir.display());
@@ -113,6 +124,26 @@ impl Found {
 }
 
 impl Run {
+    /// Opens `dir` for a run with these settings, as [`Run::open`] does, and writes them with their comments.
+    ///
+    /// With `resume` the stored settings may be those of an earlier version: a setting that was renamed is the same
+    /// setting, and one that is newer than the run counts as its default, with a warning.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Run::open`], and [`Error::Unresolvable`] if TOML cannot express a setting.
+    pub fn open_with<T: Settings>(
+        dir: &Path,
+        stage: &str,
+        settings: &T,
+        inputs: &Inputs,
+        resume: bool,
+    ) -> Result<Run, Error> {
+        let declared = Some((Catalogue::of::<T>(), to_table(&T::default())?));
+        let settings = GivenSettings { toml: to_commented_toml(settings)?, declared };
+        Self::open_directory(dir, stage, &settings, inputs, resume)
+    }
+
     /// Opens `dir` for a new run and writes `config_toml` (the resolved settings) and `inputs` into it; or, with
     /// `resume`, for the rest of the run that it holds. A run that was stopped before its first checkpoint, or none
     /// at all, starts from step 0, the former with a warning; of a finished one nothing is left to do.
@@ -135,9 +166,20 @@ impl Run {
         inputs: &Inputs,
         resume: bool,
     ) -> Result<Run, Error> {
+        let settings = GivenSettings { toml: config_toml.to_owned(), declared: None };
+        Self::open_directory(dir, stage, &settings, inputs, resume)
+    }
+
+    fn open_directory(
+        dir: &Path,
+        stage: &str,
+        settings: &GivenSettings,
+        inputs: &Inputs,
+        resume: bool,
+    ) -> Result<Run, Error> {
         let config_path = dir.join(CONFIG_FILE);
         let metrics_path = dir.join(METRICS_FILE);
-        let given = parse_config(config_toml, &config_path)?;
+        let given = parse_config(&settings.toml, &config_path)?;
         create_dir(dir)?;
         let lock = lock(dir)?;
         check_regular(&metrics_path)?;
@@ -151,7 +193,7 @@ impl Run {
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let found = if started { Found::of(dir, &given, inputs)? } else { Found::default() };
+        let found = if started { Found::of(dir, &given, settings, inputs)? } else { Found::default() };
         if !found.finished {
             // Found now, not when the training is over.
             refuse_foreign(&dir.join(FINAL_DIR))?;
@@ -161,7 +203,7 @@ impl Run {
             // First what says that the rest is ours, so that a kill in between leaves nothing that looks like a
             // user's.
             save_json(&dir.join(INPUTS_FILE), inputs)?;
-            write_file(&config_path, config_toml.as_bytes())?;
+            write_file(&config_path, settings.toml.as_bytes())?;
         }
         let mut elapsed = None;
         let metrics = if let Some((step, path)) = &found.resume_from {

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::documented::flatten_until;
 use crate::error::{Error, Origin, one_line};
+use crate::settings::flatten_until;
 
 /// What a run was given besides its settings. Lies beside them as `inputs.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::range::require_fraction;
+use crate::settings;
 
 /// How the learning rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,30 +17,24 @@ pub enum ScheduleKind {
     Cosine,
 }
 
-/// A linear warm-up, then a decay to `final_fraction` of the base rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Schedule {
-    /// The shape of the decay.
-    pub kind: ScheduleKind,
-    /// Steps before the full rate is reached.
-    pub warmup_steps: usize,
-    /// Where the warm-up starts, as a fraction of the base rate (InstructGPT: a tenth); 0 for one step above 0.
-    pub warmup_from: f64,
-    /// What is left of the base rate at the end, as a fraction; `constant` ignores it.
-    pub final_fraction: f64,
+settings! {
+    /// A linear warm-up, then a decay to `final_fraction` of the base rate.
+    #[derive(Copy)]
+    pub struct Schedule {
+        /// How the learning rate falls after the warm-up: constant | linear | cosine.
+        pub kind: ScheduleKind = ScheduleKind::Constant,
+        /// Steps until the highest learning rate.
+        pub warmup_steps: usize = 0,
+        /// Where the warm-up starts, as a fraction of the highest rate; 0: one step above 0.
+        ///
+        /// InstructGPT starts at a tenth.
+        pub warmup_from: f64 = 0.0, in 0.0..=1.0, only_with "schedule.warmup_steps != 0",
+        /// Where linear and cosine end, as a fraction of the highest rate.
+        pub final_fraction: f64 = 0.0, in 0.0..=1.0, only_with "schedule.kind != constant",
+    }
 }
 
 impl Schedule {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`].
-    pub fn validate(&self) -> Result<(), Error> {
-        require_fraction("schedule.warmup_from", self.warmup_from)?;
-        require_fraction("schedule.final_fraction", self.final_fraction)
-    }
-
     /// The rate of the update number `step`, counted from 0, in a run of `total_steps`.
     ///
     /// The warm-up is a line from `base · warmup_from` at step 0 to `base` at `warmup_steps`; a line from 0 starts one

@@ -123,15 +123,21 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
 
 /// The notebook's numbers for PPO (N8): 16 rollouts of one prompt, 4 updates after each, a value head on the policy.
 fn notebook_ppo(seed: Seed) -> PpoConfig {
-    let mut config =
-        PpoConfig { epochs: 4, max_steps: 16, batch_size: 1, learning_rate: 5e-5, ..PpoConfig::default() };
-    config.seed = seed.0;
+    let training = TrainingConfig {
+        epochs: 4,
+        max_steps: 16,
+        batch_size: 1,
+        learning_rate: 5e-5,
+        ..PpoConfig::default().training
+    };
+    let mut config = PpoConfig { training, ..PpoConfig::default() };
+    config.training.seed = seed.0;
     config.critic.kind = CriticKind::ValueHead;
-    config.ppo.vf_coef = 0.5;
+    config.update.vf_coef = 0.5;
     config.rollout.max_new_tokens = 32;
     config.rollout.missing_eos = temper_ppo::MissingEos::Keep;
-    config.ppo.ppo_epochs = 4;
-    config.ppo.gamma = 0.99;
+    config.update.ppo_epochs = 4;
+    config.update.gamma = 0.99;
     config
 }
 
@@ -206,7 +212,7 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
 /// Rollout and updates at the courtesy recipe's settings, from an untrained policy; the score costs nothing.
 fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
-    config.max_steps = repeats + 1;
+    config.training.max_steps = repeats + 1;
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);

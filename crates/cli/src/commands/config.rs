@@ -1,13 +1,11 @@
 //! `temper config`
 
 use anyhow::Result;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{Documented, Error, to_commented_toml, to_sourced_toml};
+use temper_train::{Settings, to_commented_toml, to_sourced_toml};
 
 use crate::args::{ConfigArgs, Stage};
 use crate::commands::{Outcome, print_line};
@@ -16,10 +14,10 @@ use crate::session::Session;
 
 pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
     let toml = match args.stage {
-        Stage::Sft => printed(session, args, SftConfig::validate)?,
-        Stage::Reward => printed(session, args, RewardConfig::validate)?,
-        Stage::Dpo => printed(session, args, DpoConfig::validate)?,
-        Stage::Ppo => printed(session, args, PpoConfig::validate)?,
+        Stage::Sft => printed::<SftConfig>(session, args)?,
+        Stage::Reward => printed::<RewardConfig>(session, args)?,
+        Stage::Dpo => printed::<DpoConfig>(session, args)?,
+        Stage::Ppo => printed::<PpoConfig>(session, args)?,
     };
     print_line(toml.trim_end())?;
     Ok(Outcome::Done)
@@ -27,16 +25,8 @@ pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
 
 /// The settings with a comment for each, and with their sources where the preset names them, after what the preset says
 /// about itself: which model it needs, and what of its source Temper does not do.
-fn printed<T>(
-    session: &Session,
-    args: &ConfigArgs,
-    validate: impl Fn(&T) -> Result<(), Error>,
-) -> Result<String>
-where
-    T: Serialize + DeserializeOwned + Default + Documented,
-{
+fn printed<T: Settings>(session: &Session, args: &ConfigArgs) -> Result<String> {
     let config: T = session.settings(args.stage, &args.settings)?;
-    validate(&config)?;
     Ok(match &args.settings.preset {
         None => to_commented_toml(&config)?,
         Some(name) => {

@@ -17,7 +17,6 @@ use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
-    config.validate()?;
     let (device, backend) = device::open_named(&config.training.device)?;
     let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
@@ -43,7 +42,7 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
         ],
     );
     let given = Given { template: text.has_template, ..Given::default() };
-    without_effect::note_dpo(session, &args.settings, &config, given)?;
+    without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "dpo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use temper_data::{Demonstrations, Rankings};
 use temper_model::{CausalLm, Error as ModelError, ModelConfig, ScalarModel};
 use temper_reward::{RewardDetails, RewardEvaluation, examine};
 use temper_sft::SftEvaluation;
 use temper_tokenizer::Overflow;
-use temper_train::{Documented, resolve};
+use temper_train::{resolve, resolve_known, settings};
 
 use crate::answers::{Answer, BATCH_SIZE, PlacedPrompts, answer, check_room, eos_rate, not_a_number};
 use crate::args::EvalArgs;
@@ -81,20 +81,13 @@ struct ExaminedRewardModel {
     eval_rows_dropped: usize,
 }
 
-/// What decides which rows take part in an evaluation, and what is left of them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct EvalSettings {
-    max_seq_len: usize,
-    overflow: Overflow,
-}
-
-impl Documented for EvalSettings {
-    fn docs() -> Vec<(&'static str, &'static str)> {
-        vec![
-            ("max_seq_len", "longest row in tokens; 0: the model's context"),
-            ("overflow", "what happens to longer ones: drop | truncate_prompt"),
-        ]
+settings! {
+    /// What decides which rows take part in an evaluation, and what is left of them.
+    pub struct EvalSettings {
+        /// Longest row in tokens; 0: the model's context.
+        pub max_seq_len: usize = 0, in ZeroOr(2..),
+        /// What happens to a longer row: drop | truncate_prompt.
+        pub overflow: Overflow = Overflow::Drop,
     }
 }
 
@@ -109,7 +102,9 @@ impl EvalSettings {
                 session.note(&format!("note: as in the run of this model: {settings}"));
             }
         }
-        Ok(resolve(of_run.as_deref(), None, &args.sets)?)
+        let settings: Self = resolve(of_run.as_deref(), None, &args.sets)?;
+        settings.validate()?;
+        Ok(settings)
     }
 }
 
@@ -121,11 +116,7 @@ fn of_run(model: &Path) -> Result<Option<String>> {
     // RUN/final and RUN/checkpoints/step-000123.
     let Some(run) = model.ancestors().skip(1).take(2).find(is_run) else { return Ok(None) };
     let path = run.join("config.toml");
-    let settings = fs::read_to_string(&path)
-        .map_err(anyhow::Error::from)
-        .and_then(|text| Ok(toml::from_str::<EvalSettings>(&text)?))
-        .and_then(|settings| Ok(toml::to_string(&settings)?));
-    settings.map(Some).with_context(|| format!("cannot read the settings of {}", path.display()))
+    Ok(Some(toml::to_string(&resolve_known::<EvalSettings>(&path)?)?))
 }
 
 /// One policy or two answer every prompt, and the judge scores the answers.

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use temper_model::{CausalLm, Completion, Finish, GenerateOptions, ModelConfig, Sampler, generate};
 
@@ -110,15 +110,14 @@ fn print_completions(
 
 /// Flags to options; the end token is filled in by [`complete`].
 pub fn options(args: &SamplingArgs, seed: u64) -> Result<GenerateOptions> {
-    let refuse = |flag: &str, value: String, expected: &str| {
-        Err(hinted(format!("`{flag}` is {value}"), format!("it must be {expected}")))
-    };
     if !TEMPERATURES.contains(&args.temperature) {
-        let expected = "a number from 0.0001 to 10000; `--greedy` for 0";
-        return refuse("--temperature", args.temperature.to_string(), expected);
+        return Err(hinted(
+            format!("`--temperature` must be a number from 0.0001 to 10000, got {}", args.temperature),
+            "`--greedy` takes the most likely token, as a temperature of 0 would",
+        ));
     }
     if !(0.0..=1.0).contains(&args.top_p) {
-        return refuse("--top-p", args.top_p.to_string(), "between 0 and 1");
+        bail!("`--top-p` must be between 0 and 1, got {}", args.top_p);
     }
     let (temperature, top_k, top_p) = (args.temperature, args.top_k, args.top_p);
     let sampler = if args.greedy { Sampler::Greedy } else { Sampler::Random { temperature, top_k, top_p } };

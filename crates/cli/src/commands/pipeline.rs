@@ -13,7 +13,7 @@ use temper_report::{JudgeSummary, PpoSummary, RewardSummary, Sample, SftSummary,
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
-use temper_train::{Run, load_json, read_metrics, save_json, write_file};
+use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
 use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
@@ -155,7 +155,11 @@ fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<V
     let mine = json!({ "recipe": recipe.name(), "seed": seed, "set": sets });
     if path.exists() {
         let found: Value = load_json(&path)?;
-        if found != mine {
+        let stored_sets = found["set"].as_array().map_or(&[][..], Vec::as_slice);
+        let stored_sets = current_sets(stored_sets.iter().filter_map(Value::as_str));
+        let is_same = json!({ "recipe": found["recipe"], "seed": found["seed"], "set": stored_sets })
+            == json!({ "recipe": mine["recipe"], "seed": mine["seed"], "set": current_sets(sets.iter().map(String::as_str)) });
+        if !is_same {
             return Err(hinted(
                 format!("{} holds another run: {found}", dir.display()),
                 "choose another `--out`, or remove that one",
@@ -173,6 +177,21 @@ fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<V
     }
 }
 
+/// The sets under the names that their settings have now: a pipeline of an earlier version continues with either.
+fn current_sets<'s>(sets: impl Iterator<Item = &'s str>) -> Vec<String> {
+    let current = |set: &str| {
+        let (path, value) = set.split_once('=')?;
+        let (stage, key) = path.split_once('.')?;
+        let key = match stage {
+            "sft" => current_key::<SftConfig>(key),
+            "reward" => current_key::<RewardConfig>(key),
+            _ => current_key::<PpoConfig>(key),
+        };
+        Some(format!("{stage}.{key}={value}"))
+    };
+    sets.map(|set| current(set).unwrap_or_else(|| set.to_owned())).collect()
+}
+
 fn check_sets(sets: &[String]) -> Result<()> {
     match sets.iter().find(|set| !["sft.", "reward.", "ppo."].iter().any(|stage| set.starts_with(stage))) {
         None => Ok(()),
@@ -185,9 +204,9 @@ fn check_sets(sets: &[String]) -> Result<()> {
 
 /// Refuses wrong settings of the last stage before the first one has run.
 fn check_settings(session: &Session, settings: impl Fn(&str) -> Settings) -> Result<()> {
-    session.settings::<SftConfig>(Stage::Sft, &settings("sft"))?.validate()?;
-    session.settings::<RewardConfig>(Stage::Reward, &settings("reward"))?.validate()?;
-    session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.validate()?;
+    session.settings::<SftConfig>(Stage::Sft, &settings("sft"))?;
+    session.settings::<RewardConfig>(Stage::Reward, &settings("reward"))?;
+    session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?;
     Ok(())
 }
 

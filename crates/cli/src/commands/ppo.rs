@@ -17,14 +17,13 @@ use crate::judge::Judge;
 use crate::rewards::{RewardModel, Rewards, boxed};
 use crate::session::Session;
 use crate::text::{TextSide, context_len, load_policy_to_train, load_reward_model};
-use crate::without_effect;
+use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
-    config.validate()?;
-    let (device, backend) = device::open_named(&config.device)?;
+    let (device, backend) = device::open_named(&config.training.device)?;
     let (policy, mut text) = load_policy_to_train(&args.policy, "auto", &device)?;
-    let max_seq_len = context_len(config.max_seq_len, policy.config())?;
+    let max_seq_len = context_len(config.training.max_seq_len, policy.config())?;
     let reward_model = match &args.rewards.reward {
         None => None,
         Some(dir) => {
@@ -129,9 +128,10 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("--gold", args.gold.clone()),
         ],
     );
-    without_effect::note_ppo(session, &args.settings, &config, !args.ptx_data.is_empty())?;
+    let given = Given { ptx_data: !args.ptx_data.is_empty(), ..Given::default() };
+    without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "ppo", &config, &inputs)?;
-    let mut run = run.with_keep_last(config.keep_last);
+    let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
     match temper_ppo::train(&config, models, side, data, scorers, &mut run) {

@@ -21,7 +21,6 @@ use crate::without_effect::{self, Given};
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let RewardArgs { comparisons: args, normalize_data } = args;
     let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
-    config.validate()?;
     if normalize_data.is_empty() && config.normalize != Normalize::None {
         nothing_to_normalize_on(session, args, &config)?;
     }
@@ -60,7 +59,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     );
     let normalize = !normalize_data.is_empty();
     let given = Given { template: text.has_template, normalize_data: normalize, ..Given::default() };
-    without_effect::note_reward(session, &args.settings, &config, given)?;
+    without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -17,7 +17,6 @@ use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
-    config.validate()?;
     let (device, backend) = device::open_named(&config.training.device)?;
     let (model, text) = start(&args.model, &config.template, config.training.seed, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
@@ -44,7 +43,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     );
     let dropout = model.config().dropout > 0.0;
     let given = Given { template: text.has_template, dropout, ..Given::default() };
-    without_effect::note_sft(session, &args.settings, &config, given)?;
+    without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "sft", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use temper_tokenizer::{Dialog, Example, Tokenizer, encode_dialog};
 
 use crate::args::TokenizeArgs;
@@ -15,10 +15,7 @@ const LONGEST: usize = 1 << 24;
 
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     if args.max_len > LONGEST {
-        return Err(hinted(
-            format!("`--max-len` is {}", args.max_len),
-            format!("it must be at most {LONGEST}"),
-        ));
+        bail!("`--max-len` must be at most {LONGEST}, got {}", args.max_len);
     }
     let (dialog, tokenizer) = match &args.model {
         None => (encode_dialog(&args.prompt, &args.completion, args.max_len), Tokenizer::byte()),

@@ -116,9 +116,9 @@ impl PpoConfig {
     pub fn advantage(&self) -> Advantage {
         match self.advantage.kind {
             AdvantageKind::Gae => Advantage::Gae(Gae {
-                gamma: self.ppo.gamma,
-                lambda: self.ppo.gae_lambda,
-                whiten_rewards: self.ppo.whiten_rewards,
+                gamma: self.update.gamma,
+                lambda: self.update.gae_lambda,
+                whiten_rewards: self.update.whiten_rewards,
             }),
             AdvantageKind::Rloo => Advantage::Rloo(Rloo),
             AdvantageKind::Grpo => Advantage::Grpo(Grpo { scale_by_std: self.advantage.scale_by_std }),

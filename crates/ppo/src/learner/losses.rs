@@ -39,7 +39,7 @@ impl Losses {
         input: &UpdateInput<'_>,
         episodes: &[usize],
     ) -> Self {
-        let (settings, rollout, targets) = (&config.ppo, input.rollout, input.targets);
+        let (settings, rollout, targets) = (&config.update, input.rollout, input.targets);
         let pick = |x: &Tensor<2>| select_rows(x, episodes);
         let mask = pick(&rollout.completion_mask);
         let batch = rollout.batch(episodes, &mask.device());

@@ -55,8 +55,8 @@ impl Learner {
             ema_decay: config.ema_decay,
             policy: Policy::new(policy, value_head, n_tokens).train(),
             critic,
-            policy_optimizer: Optimizer::new(&config.optimizer),
-            critic_optimizer: Optimizer::new(&config.optimizer),
+            policy_optimizer: Optimizer::new(&config.training.optimizer),
+            critic_optimizer: Optimizer::new(&config.training.optimizer),
             kl: KlController::new(&config.kl),
         }
     }

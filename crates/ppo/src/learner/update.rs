@@ -68,7 +68,7 @@ impl Learner {
     /// # Errors
     /// [`Error::NonFiniteLoss`] before anything is updated with that loss.
     pub fn update(&mut self, config: &PpoConfig, input: &UpdateInput<'_>) -> Result<UpdateStats, Error> {
-        let settings = &config.ppo;
+        let settings = &config.update;
         let n_episodes = input.rollout.len();
         let size = if settings.minibatch_size == 0 { n_episodes } else { settings.minibatch_size };
         let size = size.min(n_episodes);
@@ -104,7 +104,7 @@ impl Learner {
         input: &UpdateInput<'_>,
     ) -> Result<f64, Error> {
         let rows = draw(texts, start, n, input.seed);
-        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.ppo.microbatch_size);
+        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.update.microbatch_size);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { which: "ptx", step: input.step + 1, loss });
         }
@@ -119,7 +119,7 @@ impl Learner {
         input: &UpdateInput<'_>,
         minibatch: &[usize],
     ) -> MinibatchLosses {
-        let microbatch_size = config.ppo.microbatch_size;
+        let microbatch_size = config.update.microbatch_size;
         let size = if microbatch_size == 0 { minibatch.len() } else { microbatch_size };
         let device = self.policy.lm.device();
         let episodes = &input.rollout.episodes;
@@ -196,7 +196,8 @@ impl Networks {
         let losses = Losses::forward(config, &self.policy, critic, input, microbatch);
         let (means, ratio_error) = (losses.means(), losses.ratio_error.clone());
         let kl_coef = input.targets.kl_loss_coef;
-        let (objective, value_objective) = losses.objectives(&config.ppo, kl_coef, shares, critic.is_none());
+        let (objective, value_objective) =
+            losses.objectives(&config.update, kl_coef, shares, critic.is_none());
         let critic_gradients = match (critic, value_objective) {
             (Some(critic), Some(objective)) => Gradients::of(critic, objective),
             _ => Gradients::default(),

@@ -94,7 +94,7 @@ pub(crate) fn sampling_options(
 ) -> Result<GenerateOptions, Error> {
     Ok(GenerateOptions {
         max_new_tokens: config.rollout.max_new_tokens,
-        max_seq_len: if config.max_seq_len == 0 { usize::MAX } else { config.max_seq_len },
+        max_seq_len: if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len },
         sampler: Sampler::Random { temperature: config.rollout.temperature, top_k: 0, top_p: 1.0 },
         eos: tokenizer.special().eos,
         stop: stop_token(&config.rollout, tokenizer)?,

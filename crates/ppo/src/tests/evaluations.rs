@@ -4,7 +4,6 @@ use temper_data::{EncodedPrompt, Prompts};
 use temper_tokenizer::Tokenizer;
 
 use super::{config, language_model};
-use crate::PpoConfig;
 use crate::scores::{Sample, ScoreError};
 
 /// Scores each answer by its length.
@@ -15,7 +14,8 @@ fn lengths(samples: &[Sample<'_>]) -> Result<Vec<f32>, ScoreError> {
 
 /// Eight answers to the same prompt, in an evaluation of `batch_size` prompts at a time.
 fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
-    let mut config = PpoConfig { batch_size, ..config() };
+    let mut config = config();
+    config.training.batch_size = batch_size;
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
     let prompts = Prompts::from(vec![one; 8]);

@@ -64,7 +64,7 @@ fn with_equal_scores_only_the_kl_is_learned() {
 fn pad_columns_change_no_metric_of_a_group_baseline() {
     for kind in [AdvantageKind::Rloo, AdvantageKind::Grpo] {
         let mut config = in_pairs(kind);
-        config.ppo.ppo_epochs = 2;
+        config.update.ppo_epochs = 2;
         let rollout = collect(&config, &learner(&config, Critic::None), &language_model(3), &prompts(4));
         let [(plain, _), (padded, _)] = [&rollout, &padded(&rollout)]
             .map(|rollout| updated(&config, learner(&config, Critic::None), rollout));

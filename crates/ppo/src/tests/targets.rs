@@ -61,7 +61,7 @@ fn d11_one_token_answers_are_compared_with_each_other() {
 fn returns_are_the_rewards_to_come_and_advantages_are_whitened() {
     for whiten_rewards in [false, true] {
         let mut config = config();
-        (config.ppo.gae_lambda, config.ppo.whiten_rewards) = (1.0, whiten_rewards);
+        (config.update.gae_lambda, config.update.whiten_rewards) = (1.0, whiten_rewards);
         let learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
         let rollout = collect(&config, &learner, &language_model(3), &prompts(12));
         let columns = rollout.episodes.completion_len;

@@ -34,7 +34,7 @@ fn collect_counted(config: &PpoConfig, n_short: usize) -> Result<Rollout, crate:
 #[test]
 fn the_return_of_a_token_is_the_sum_of_the_token_rewards_from_it_on() {
     let mut config = config();
-    (config.kl.coef, config.ppo.gae_lambda) = (0.0, 1.0);
+    (config.kl.coef, config.update.gae_lambda) = (0.0, 1.0);
     let rollout = collect_counted(&config, 0).unwrap();
     let (targets, metrics) = targets(&config, &rollout);
     let returns = numbers(targets.returns.unwrap());

@@ -7,8 +7,8 @@ use super::{
     VOCAB, assert_same_metrics, both_critics, collect, config, language_model, learner, numbers, padded,
     prompts, scalar_model, targets, updated,
 };
+use crate::Learner;
 use crate::networks::{Critic, Entropy};
-use crate::{Learner, PpoConfig};
 
 /// Oracle 1 (the first ratio is 1): before its first update the policy is the one that sampled. After whitening the
 /// advantages have mean 0, and so does the loss.
@@ -32,7 +32,7 @@ fn the_first_minibatch_has_ratio_1_and_nothing_clipped() {
 #[test]
 fn later_minibatches_move_away_from_ratio_1() {
     let mut config = config();
-    (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (4, 4);
+    (config.update.ppo_epochs, config.update.minibatch_size) = (4, 4);
     let learner = learner(&config, Critic::ValueHead);
     let rollout = collect(&config, &learner, &language_model(3), &prompts(8));
     let (metrics, _) = updated(&config, learner, &rollout);
@@ -56,7 +56,7 @@ fn the_ratio_check_measures_what_is_off() {
 fn pad_columns_change_no_metric() {
     for critic in [0, 1] {
         let mut config = config();
-        (config.ppo.ppo_epochs, config.ppo.whiten_rewards) = (2, true);
+        (config.update.ppo_epochs, config.update.whiten_rewards) = (2, true);
         let learner = || learner(&config, both_critics().into_iter().nth(critic).unwrap());
         let rollout = collect(&config, &learner(), &language_model(3), &prompts(8));
         let [(plain, _), (padded, _)] =
@@ -69,7 +69,8 @@ fn pad_columns_change_no_metric() {
 #[test]
 fn d2_an_update_moves_the_policy_towards_the_better_answers() {
     for critic in both_critics() {
-        let config = PpoConfig { learning_rate: 1e-3, ..config() };
+        let mut config = config();
+        config.training.learning_rate = 1e-3;
         let learner = learner(&config, critic);
         let rollout = collect(&config, &learner, &language_model(1), &prompts(48));
         let before = numbers(rollout.old_logprobs.clone());
@@ -89,10 +90,10 @@ fn d2_an_update_moves_the_policy_towards_the_better_answers() {
 fn a_value_head_learns_at_its_weight() {
     let weight = |vf_coef: f64| {
         let mut config = config();
-        config.ppo.vf_coef = vf_coef;
+        config.update.vf_coef = vf_coef;
         // With so large an epsilon, the step of Adam is the gradient times 10⁴ / 10⁶.
-        config.optimizer.epsilon = 1e6;
-        (config.optimizer.max_grad_norm, config.learning_rate) = (0.0, 1e4);
+        config.training.optimizer.epsilon = 1e6;
+        (config.training.optimizer.max_grad_norm, config.training.learning_rate) = (0.0, 1e4);
         let learner = learner(&config, Critic::ValueHead);
         let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
         let head = updated(&config, learner, &rollout).1.policy().value_head.clone().unwrap();
@@ -108,7 +109,8 @@ fn a_value_head_learns_at_its_weight() {
 #[test]
 fn a_separate_critic_learns_the_returns() {
     let mut config = config();
-    (config.critic.learning_rate, config.ppo.ppo_epochs, config.ppo.value_clip_range) = (1e-2, 8, 100.0);
+    (config.critic.learning_rate, config.update.ppo_epochs, config.update.value_clip_range) =
+        (1e-2, 8, 100.0);
     let learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
     let rollout = collect(&config, &learner, &language_model(1), &prompts(8));
     let (first, learner) = updated(&config, learner, &rollout);
@@ -124,8 +126,8 @@ fn an_entropy_bonus_raises_the_entropy() {
         .into_iter()
         .map(|entropy_coef| {
             let mut config = config();
-            config.ppo.entropy_coef = entropy_coef;
-            (config.ppo.ppo_epochs, config.kl.coef) = (8, 0.0);
+            config.update.entropy_coef = entropy_coef;
+            (config.update.ppo_epochs, config.kl.coef) = (8, 0.0);
             let learner = learner(&config, Critic::ValueHead);
             let mut rollout = collect(&config, &learner, &language_model(1), &prompts(8));
             rollout.scores = Tensor::zeros([8], &Device::flex());

@@ -85,6 +85,43 @@ fn a_resume_with_other_settings_names_the_first_that_differs() {
     assert_eq!(lines_without_time(temp.path()).len(), 3);
 }
 
+/// A run of an earlier version: a section had another name, and a setting did not exist.
+#[test]
+fn a_run_with_old_settings_is_resumed_unless_they_differ() {
+    crate::settings! {
+        /// Settings of today.
+        pub struct Today {
+            /// Passes over the data.
+            pub epochs: usize = 3,
+            /// New.
+            pub by_length: bool = true,
+            /// What was `[ppo]`.
+            section kl: Kl, renamed_from "penalty",
+        }
+    }
+    crate::settings! {
+        /// The penalty.
+        pub struct Kl {
+            /// Its weight.
+            pub coef: f64 = 0.5,
+        }
+    }
+    let temp = tempfile::tempdir().unwrap();
+    train(&mut open(temp.path(), "epochs = 3\npenalty.coef = 0.1", false).unwrap(), 1..=3);
+    let stored = fs::read(temp.path().join(CONFIG_FILE)).unwrap();
+    let resume = |epochs, by_length, coef| {
+        let settings = Today { epochs, by_length, kl: Kl { coef } };
+        let run = Run::open_with(temp.path(), "sft", &settings, &Inputs::default(), true);
+        run.map(|run| run.resume_from().map(|(step, _)| step)).map_err(|error| error.to_string())
+    };
+    let error = resume(3, true, 0.2).unwrap_err();
+    assert!(error.ends_with("`kl.coef` was `0.1` when the run started and is `0.2` now"), "{error}");
+    let error = resume(3, false, 0.1).unwrap_err();
+    assert!(error.ends_with("`by_length` was `true` when the run started and is `false` now"), "{error}");
+    assert!(resume(3, true, 0.1).unwrap().is_some());
+    assert_eq!(fs::read(temp.path().join(CONFIG_FILE)).unwrap(), stored);
+}
+
 #[test]
 fn lines_hold_the_step_first_and_null_for_what_is_not_finite() {
     #[derive(Serialize)]

@@ -30,8 +30,9 @@ const PROGRAM: &str =
 pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
     // The first pair does not count.
-    config.max_steps = 2 + 2 * PAIRS * repeats;
-    (config.critic.kind, config.ppo.ppo_epochs, config.checkpoint_every) = (CriticKind::ValueHead, 1, 0);
+    config.training.max_steps = 2 + 2 * PAIRS * repeats;
+    (config.critic.kind, config.update.ppo_epochs, config.training.checkpoint_every) =
+        (CriticKind::ValueHead, 1, 0);
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);

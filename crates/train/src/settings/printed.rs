@@ -1,28 +1,11 @@
-//! Settings that know a comment for each of their keys, and their TOML with those comments in it.
+//! Settings as TOML, each under its comment; and tables by dotted keys.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use crate::config::resolve;
+use super::{Catalogue, Settings, resolve};
 use crate::error::{Error, Origin, one_line};
-
-/// Settings with a one-line comment for every key.
-///
-/// The keys are listed by hand because an option that is `None` does not appear in the serialised default;
-/// [`undocumented_keys`] tells in a test whether one was forgotten.
-pub trait Documented {
-    /// Every dotted key with its comment, in the order in which they are printed.
-    fn docs() -> Vec<(&'static str, &'static str)>;
-}
-
-/// The keys of the serialised default that [`Documented::docs`] leaves out; empty when all is well. For
-/// tests.
-pub fn undocumented_keys<T: Serialize + Default + Documented>() -> Vec<String> {
-    let table = to_table(&T::default()).unwrap_or_default();
-    flatten::<T>(&table).into_iter().map(|(key, _)| key).filter(|key| !is_known::<T>(key)).collect()
-}
 
 /// The settings as TOML, each key under its comment; an option that is not set is a comment itself.
 /// [`resolve`] reads it back to the same settings.
@@ -30,30 +13,28 @@ pub fn undocumented_keys<T: Serialize + Default + Documented>() -> Vec<String> {
 /// # Errors
 ///
 /// [`Error::Unresolvable`] if TOML cannot express a value: an integer above `i64::MAX`, say.
-pub fn to_commented_toml<T: Serialize + Documented>(settings: &T) -> Result<String, Error> {
+pub fn to_commented_toml<T: Settings>(settings: &T) -> Result<String, Error> {
     print(settings, |_, _| None)
 }
 
-/// What stands behind a value that a preset with sources does not have from its source.
+/// What comes after a value that a preset with sources does not have from its source.
 pub const NOT_PUBLISHED: &str = "not published: Temper's default";
 
-/// [`to_commented_toml`] of settings that come from `preset`, a TOML text with the source of a value in a comment behind
+/// [`to_commented_toml`] of settings that come from `preset`, a TOML text with the source of a value in a comment after
 /// it. Such a value keeps its source as long as it is the preset's own, and a default that the preset does not mention
 /// is called [`NOT_PUBLISHED`]. A preset without such comments changes nothing.
 ///
 /// # Errors
 ///
 /// Those of [`to_commented_toml`], and of [`resolve`] for the preset.
-pub fn to_sourced_toml<T>(settings: &T, preset: &str) -> Result<String, Error>
-where
-    T: Serialize + DeserializeOwned + Default + Documented,
-{
+pub fn to_sourced_toml<T: Settings>(settings: &T, preset: &str) -> Result<String, Error> {
     let sources = trailing_comments(preset)?;
     if sources.is_empty() {
         return to_commented_toml(settings);
     }
-    let resolved = flatten::<T>(&to_table(&resolve::<T>(Some(preset), None, &[])?)?);
-    let mentioned = flatten::<T>(&parse(preset)?);
+    let catalogue = Catalogue::of::<T>();
+    let resolved = catalogue.flatten(&to_table(&resolve::<T>(Some(preset), None, &[])?)?);
+    let mentioned = catalogue.flatten(&parse(preset)?);
     print(settings, |key, value| {
         let as_preset = resolved.iter().any(|(other, theirs)| other == key && theirs == value);
         if !as_preset {
@@ -65,27 +46,27 @@ where
     })
 }
 
-/// The comments behind the values of a TOML text, with the dotted keys: `key = value # comment`.
+/// The comments after the values of a TOML text, with the dotted keys: `key = value # comment`.
 ///
 /// # Errors
 ///
 /// [`Error::TomlSyntax`].
 pub fn trailing_comments(text: &str) -> Result<Vec<(String, String)>, Error> {
-    fn walk(text: &str, table: &DeTable<'_>, prefix: &str, found: &mut Vec<(String, String)>) {
+    fn walk(text: &str, table: &DeTable<'_>, prefix: &str, comments: &mut Vec<(String, String)>) {
         for (name, value) in table {
             let name = name.get_ref();
             let key = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
             if let DeValue::Table(inner) = value.get_ref() {
-                walk(text, inner, &key, found);
+                walk(text, inner, &key, comments);
                 continue;
             }
             let rest = text[value.span().end..].lines().next().unwrap_or_default();
-            found.extend(rest.trim().strip_prefix('#').map(|comment| (key, comment.trim().to_owned())));
+            comments.extend(rest.trim().strip_prefix('#').map(|comment| (key, comment.trim().to_owned())));
         }
     }
-    let mut found = Vec::new();
-    walk(text, DeTable::parse(text).map_err(|error| syntax(text, &error))?.get_ref(), "", &mut found);
-    Ok(found)
+    let mut comments = Vec::new();
+    walk(text, DeTable::parse(text).map_err(|error| syntax(text, &error))?.get_ref(), "", &mut comments);
+    Ok(comments)
 }
 
 fn parse(text: &str) -> Result<Table, Error> {
@@ -98,20 +79,17 @@ fn syntax(text: &str, error: &toml::de::Error) -> Error {
     Error::TomlSyntax { origin: Origin::Preset { line }, message: one_line(error.message()) }
 }
 
-/// Every key under its comment, and behind its value what `behind` says of both.
-fn print<T: Serialize + Documented>(
+/// Every key under its comment, and after its value what `source` says of both.
+fn print<T: Settings>(
     settings: &T,
-    behind: impl Fn(&str, &Value) -> Option<String>,
+    source: impl Fn(&str, &Value) -> Option<String>,
 ) -> Result<String, Error> {
-    let table = to_table(settings)?;
-    let values = flatten::<T>(&table);
-    let mut keys: Vec<(&str, &str)> = T::docs();
-    keys.extend(values.iter().map(|(key, _)| (key.as_str(), "")).filter(|(key, _)| !is_known::<T>(key)));
-
+    let catalogue = Catalogue::of::<T>();
+    let values = catalogue.flatten(&to_table(settings)?);
     // Keys without a table come first, because TOML has no way back out of a table.
     let mut tables = vec![""];
-    for (key, _) in &keys {
-        let table = split_key(key).0;
+    for setting in &catalogue.settings {
+        let table = split_key(&setting.key).0;
         if !tables.contains(&table) {
             tables.push(table);
         }
@@ -121,14 +99,14 @@ fn print<T: Serialize + Documented>(
         if !table.is_empty() {
             text += &format!("{}[{table}]\n", if text.is_empty() { "" } else { "\n" });
         }
-        for (key, comment) in keys.iter().filter(|(key, _)| split_key(key).0 == table) {
-            if !comment.is_empty() {
-                text += &format!("# {}\n", one_line(comment));
+        for setting in catalogue.settings.iter().filter(|setting| split_key(&setting.key).0 == table) {
+            for line in &setting.comment {
+                text += &format!("# {line}\n");
             }
-            let name = split_key(key).1;
+            let (key, name) = (&setting.key, split_key(&setting.key).1);
             text += &match values.iter().find(|(other, _)| other == key) {
-                Some((_, value)) => match behind(key, value) {
-                    Some(behind) => format!("{name} = {value}  # {behind}\n"),
+                Some((_, value)) => match source(key, value) {
+                    Some(source) => format!("{name} = {value}  # {source}\n"),
                     None => format!("{name} = {value}\n"),
                 },
                 None => format!("# {name} =\n"),
@@ -138,21 +116,11 @@ fn print<T: Serialize + Documented>(
     Ok(text)
 }
 
-/// Whether `key` is one of the documented keys of `T`.
-pub(crate) fn is_known<T: Documented>(key: &str) -> bool {
-    T::docs().iter().any(|(known, _)| *known == key)
-}
-
 /// Settings as a TOML table. By way of text, which keeps `f32` values short.
 pub(crate) fn to_table<T: Serialize>(settings: &T) -> Result<Table, Error> {
     let unresolvable = |message: String| Error::Unresolvable { message: one_line(&message) };
     let text = toml::to_string(settings).map_err(|error| unresolvable(error.to_string()))?;
     toml::from_str(&text).map_err(|error| unresolvable(error.message().to_owned()))
-}
-
-/// Dotted keys and their values; a table that is itself a documented key stays whole.
-pub(crate) fn flatten<T: Documented>(table: &Table) -> Vec<(String, Value)> {
-    flatten_until(table, &is_known::<T>)
 }
 
 /// Dotted keys and their values, down to non-tables or keys that are `whole`.
@@ -171,6 +139,31 @@ pub(crate) fn flatten_until(table: &Table, whole: &dyn Fn(&str) -> bool) -> Vec<
     leaves
 }
 
+/// The value of a dotted key.
+pub(crate) fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    let mut names = key.split('.');
+    let first = table.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.as_table()?.get(name))
+}
+
+/// Sets the value of a dotted key, with the tables that it is in.
+pub(crate) fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((name, rest)) => {
+            let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
 /// `a.b.c` as `a.b` and `c`.
 fn split_key(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
@@ -179,7 +172,7 @@ fn split_key(key: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::testing::{Kl, Settings};
+    use crate::settings::resolve::testing::{Kl, Settings};
     use std::fs;
 
     #[test]
@@ -189,7 +182,8 @@ mod tests {
 epochs = 3
 # Step size
 learning_rate = 0.1
-# Where to compute
+# Where to
+# compute
 device = \"cpu\"
 # Stop early
 # max_steps =
@@ -209,8 +203,7 @@ adaptive = false
 nats = 6.0
 
 [schedule]
-# Shape
-kind = \"cosine\"
+X
 # Warm-up
 warmup_steps = 5
 # Its start
@@ -280,23 +273,6 @@ warmup_steps = 7
         assert_eq!(to_sourced_toml(&settings, preset).unwrap(), to_commented_toml(&settings).unwrap());
         let error = to_sourced_toml(&settings, "epochs = 4 # a\nx = = 3").unwrap_err().to_string();
         assert!(error.contains("the preset, line 2"), "{error}");
-    }
-
-    #[test]
-    fn forgotten_comments_are_found() {
-        #[derive(Default, Serialize)]
-        struct Forgetful {
-            a: u8,
-            b: u8,
-        }
-        impl Documented for Forgetful {
-            fn docs() -> Vec<(&'static str, &'static str)> {
-                vec![("a", "first")]
-            }
-        }
-        assert_eq!(undocumented_keys::<Settings>(), [""; 0]);
-        assert_eq!(undocumented_keys::<Forgetful>(), ["b"]);
-        assert_eq!(to_commented_toml(&Forgetful::default()).unwrap(), "# first\na = 0\nb = 0\n");
     }
 
     #[test]

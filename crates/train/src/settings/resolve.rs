@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use crate::documented::{Documented, flatten, flatten_until, is_known, to_table};
+use super::renamed::rename;
+use super::{Catalogue, Settings, flatten_until, get, insert, to_table};
 use crate::error::{Error, Origin, one_line};
 use crate::files::read_small;
 
@@ -18,58 +18,88 @@ const LIKENESS: f64 = 0.75;
 const MOST_BYTES: u64 = 4 << 20;
 
 /// One value that was given, with the place that it came from.
-struct Given {
-    key: String,
-    value: Value,
-    origin: Origin,
+pub(super) struct Given {
+    pub(super) key: String,
+    pub(super) value: Value,
+    pub(super) origin: Origin,
 }
 
 /// Resolves settings: the default of `T`, then `preset` (TOML text), then `file`, then each `key=value` of
 /// `sets`.
 ///
-/// The value of a set is TOML; a bare word is a string, and a table sets each key that it has. Where a number is expected an integer will do. A
-/// table that is given in part keeps the other values that the default of `T` (not of the table) has for it.
+/// The value of a set is TOML; a bare word is a string, and a table sets each key that it has. Where a number is
+/// expected an integer will do. A table that is given in part keeps the other values that the default of `T` (not of
+/// the table) has for it. A setting may have the key of an earlier version: a warning, once in a process, names the
+/// current one.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] and [`Error::SettingsNotUtf8`] for an unreadable file, [`Error::TomlSyntax`], [`Error::BadSet`],
-/// [`Error::UnknownKey`] with the nearest key that exists, [`Error::WrongValue`] with the key and what it
+/// [`Error::UnknownKey`] with the nearest key that exists, [`Error::OldAndNewKey`], [`Error::WrongValue`] with the key and what it
 /// expects, and [`Error::Unresolvable`] if only the combination is at fault. Ranges are for the settings' own
 /// `validate`.
-pub fn resolve<T>(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<T, Error>
-where
-    T: Serialize + DeserializeOwned + Default + Documented,
-{
+pub fn resolve<T: Settings>(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<T, Error> {
+    let catalogue = Catalogue::of::<T>();
     let defaults = to_table(&T::default())?;
     let mut given = Vec::new();
     if let Some(text) = preset {
-        given.extend(parse_text::<T>(text, &|line| Origin::Preset { line })?);
+        given.extend(parse_text(text, &catalogue, &|line| Origin::Preset { line })?);
     }
     if let Some(path) = file {
-        let bytes = read_small(path, MOST_BYTES)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
-            Error::SettingsNotUtf8 { path: path.to_owned(), line }
-        })?;
-        given.extend(parse_text::<T>(&text, &|line| Origin::File { path: path.to_owned(), line })?);
+        given.extend(read_file(path, &catalogue)?);
     }
     for text in sets {
-        given.extend(parse_set::<T>(text, &defaults)?);
+        given.extend(parse_set(text, &catalogue, &defaults)?);
     }
 
+    rename(&mut given, &catalogue)?;
+    given.iter().try_for_each(|entry| check_key(entry, &catalogue))?;
+    deserialise(&defaults, given)
+}
+
+/// The settings of `T` among those of a file, the `config.toml` of a run say; the default of `T` for those that it does
+/// not have. Keys of earlier versions are accepted, and other keys ignored.
+///
+/// # Errors
+///
+/// Those of [`resolve`], except for [`Error::UnknownKey`].
+pub fn resolve_known<T: Settings>(file: &Path) -> Result<T, Error> {
+    let catalogue = Catalogue::of::<T>();
+    let defaults = to_table(&T::default())?;
+    let mut given = read_file(file, &catalogue)?;
+    rename(&mut given, &catalogue)?;
+    given.retain(|entry| catalogue.is_known(&entry.key));
+    deserialise(&defaults, given)
+}
+
+/// The leaves of a settings file, each with its line.
+fn read_file(path: &Path, catalogue: &Catalogue) -> Result<Vec<Given>, Error> {
+    let bytes = read_small(path, MOST_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
+        Error::SettingsNotUtf8 { path: path.to_owned(), line }
+    })?;
+    parse_text(&text, catalogue, &|line| Origin::File { path: path.to_owned(), line })
+}
+
+/// The defaults with what was given in their place.
+fn deserialise<T: DeserializeOwned>(defaults: &Table, mut given: Vec<Given>) -> Result<T, Error> {
     let mut table = defaults.clone();
     for entry in &mut given {
-        check_key::<T>(entry)?;
-        if let (Some(Value::Float(_)), Value::Integer(integer)) = (get(&defaults, &entry.key), &entry.value) {
+        if let (Some(Value::Float(_)), Value::Integer(integer)) = (get(defaults, &entry.key), &entry.value) {
             entry.value = Value::Float(*integer as f64);
         }
         insert(&mut table, &entry.key, entry.value.clone());
     }
-    T::deserialize(table).map_err(|error| blame::<T>(&defaults, given, error.message()))
+    T::deserialize(table).map_err(|error| blame::<T>(defaults, given, error.message()))
 }
 
 /// The leaves of a TOML text, each with its line.
-fn parse_text<T: Documented>(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Vec<Given>, Error> {
+fn parse_text(
+    text: &str,
+    catalogue: &Catalogue,
+    origin: &dyn Fn(usize) -> Origin,
+) -> Result<Vec<Given>, Error> {
     let syntax = |error: toml::de::Error| Error::TomlSyntax {
         origin: origin(line_of(text.as_bytes(), error.span().map_or(0, |span| span.start))),
         message: one_line(error.message()),
@@ -77,7 +107,7 @@ fn parse_text<T: Documented>(text: &str, origin: &dyn Fn(usize) -> Origin) -> Re
     let spans = DeTable::parse(text).map_err(syntax)?;
     let table: Table = toml::from_str(text).map_err(syntax)?;
     let line_ends: Vec<usize> = text.match_indices('\n').map(|(offset, _)| offset).collect();
-    let given = flatten::<T>(&table).into_iter().map(|(key, value)| {
+    let given = catalogue.flatten(&table).into_iter().map(|(key, value)| {
         let offset = offset_of(spans.get_ref(), &key);
         let line = 1 + line_ends.partition_point(|&end| end < offset);
         Given { key, value, origin: origin(line) }
@@ -85,12 +115,12 @@ fn parse_text<T: Documented>(text: &str, origin: &dyn Fn(usize) -> Origin) -> Re
     Ok(given.collect())
 }
 
-/// Where in the text a dotted key stands.
+/// Where in the text a dotted key is.
 fn offset_of(table: &DeTable<'_>, key: &str) -> usize {
     let (mut table, mut offset) = (table, 0);
     for name in key.split('.') {
-        let Some((found, value)) = table.get_key_value(name) else { break };
-        offset = found.span().start;
+        let Some((name, value)) = table.get_key_value(name) else { break };
+        offset = name.span().start;
         let DeValue::Table(inner) = value.get_ref() else { break };
         table = inner;
     }
@@ -102,9 +132,9 @@ fn line_of(text: &[u8], offset: usize) -> usize {
     1 + text[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// `key=value`, the value as TOML, or a string if it is none or if the default is a string. A table is given by its
+/// `key=value`: the value is TOML, or a string if it is not TOML or if the default is a string. A table is given by its
 /// keys: `schedule={kind="linear"}` is `schedule.kind=linear`.
-fn parse_set<T: Documented>(text: &str, defaults: &Table) -> Result<Vec<Given>, Error> {
+fn parse_set(text: &str, catalogue: &Catalogue, defaults: &Table) -> Result<Vec<Given>, Error> {
     let (key, raw) = text.split_once('=').ok_or_else(|| Error::BadSet { text: text.to_owned() })?;
     let (key, raw) = (key.trim(), raw.trim());
     if key.is_empty() {
@@ -113,15 +143,16 @@ fn parse_set<T: Documented>(text: &str, defaults: &Table) -> Result<Vec<Given>, 
     let parsed = toml::from_str::<Table>(&format!("value = {raw}")).ok();
     // Exactly one key: a line break in the value must not smuggle in others.
     let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-    let expects_string = matches!(get(defaults, key), Some(Value::String(_)));
+    let expects_string = matches!(get(defaults, catalogue.current_key(key)), Some(Value::String(_)));
     let value = match parsed {
         Some(value) if !expects_string || value.is_str() => value,
         _ => Value::String(raw.to_owned()),
     };
     let inside = match &value {
-        Value::Table(table) if !is_known::<T>(key) => {
+        Value::Table(table) if !catalogue.is_known(catalogue.current_key(key)) => {
             let full = |name: &str| format!("{key}.{name}");
-            let leaves = flatten_until(table, &|name| is_known::<T>(&full(name))).into_iter();
+            let is_setting = |name: &str| catalogue.is_known(catalogue.current_key(&full(name)));
+            let leaves = flatten_until(table, &is_setting).into_iter();
             leaves.map(|(name, value)| (full(&name), value)).collect()
         }
         _ => Vec::new(),
@@ -130,18 +161,18 @@ fn parse_set<T: Documented>(text: &str, defaults: &Table) -> Result<Vec<Given>, 
     Ok(leaves.into_iter().map(|(key, value)| Given { key, value, origin: Origin::Set }).collect())
 }
 
-fn check_key<T: Documented>(given: &Given) -> Result<(), Error> {
-    if is_known::<T>(&given.key) {
+fn check_key(given: &Given, catalogue: &Catalogue) -> Result<(), Error> {
+    if catalogue.is_known(&given.key) {
         return Ok(());
     }
     let prefix = format!("{}.", given.key);
-    let inside: Vec<_> =
-        T::docs().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(&prefix)).collect();
+    let keys = catalogue.settings.iter().map(|setting| setting.key.as_str());
+    let inside: Vec<&str> = keys.filter(|key| key.starts_with(&prefix)).collect();
     if inside.is_empty() {
         return Err(Error::UnknownKey {
             key: given.key.clone(),
             origin: given.origin.clone(),
-            nearest: nearest::<T>(&given.key),
+            nearest: nearest(&given.key, catalogue),
         });
     }
     Err(Error::WrongValue {
@@ -153,13 +184,14 @@ fn check_key<T: Documented>(given: &Given) -> Result<(), Error> {
 }
 
 /// The existing key that looks most like `key`, in full or by its last part.
-fn nearest<T: Documented>(key: &str) -> Option<String> {
+fn nearest(key: &str, catalogue: &Catalogue) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
         let by_part = strsim::jaro_winkler(&last(key), &last(known)) * 0.99;
         strsim::jaro_winkler(key, known).max(by_part)
     };
-    let scored = T::docs().into_iter().map(|(known, _)| (likeness(known), known));
+    let keys = catalogue.settings.iter().map(|setting| setting.key.as_str());
+    let scored = keys.map(|known| (likeness(known), known));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, known)| known.to_owned())
 }
@@ -191,106 +223,53 @@ fn expectation(message: &str) -> String {
     }
 }
 
-fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
-    let mut names = key.split('.');
-    let first = table.get(names.next()?)?;
-    names.try_fold(first, |value, name| value.as_table()?.get(name))
-}
-
-fn insert(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-        Some((name, rest)) => {
-            let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
-            if !inner.is_table() {
-                *inner = Value::Table(Table::new());
-            }
-            if let Value::Table(inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::*;
-    use crate::{Schedule, ScheduleKind};
-    use serde::Deserialize;
+    use crate::{Schedule, ScheduleKind, settings};
 
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    pub struct Settings {
-        pub epochs: usize,
-        pub kl: Kl,
-        pub learning_rate: f64,
-        pub device: String,
-        pub max_steps: Option<u64>,
-        pub dropout: f32,
-        pub lengths: Vec<usize>,
-        pub schedule: Schedule,
-    }
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    pub struct Kl {
-        pub coef: f64,
-        pub target: Target,
-        pub adaptive: bool,
-    }
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    pub struct Target {
-        pub nats: f64,
-    }
-
-    impl Default for Target {
-        fn default() -> Self {
-            Self { nats: 6.0 }
+    settings! {
+        /// Settings of every type.
+        pub struct Settings {
+            /// Passes over the data
+            pub epochs: usize = 3,
+            /// Step size
+            ///
+            /// Not printed.
+            pub learning_rate: f64 = 0.1,
+            /// Where to
+            /// compute
+            pub device: String = "cpu".into(),
+            /// Stop early
+            pub max_steps: Option<u64> = None,
+            /// Also a float
+            pub dropout: f32 = 0.1,
+            /// Lengths
+            pub lengths: Vec<usize> = vec![1, 2],
+            /// The penalty.
+            section kl: Kl,
+            /// The learning rate over time.
+            section schedule: Schedule =
+                Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, ..Schedule::default() },
         }
     }
 
-    impl Default for Kl {
-        fn default() -> Self {
-            Self { coef: 0.05, target: Target::default(), adaptive: false }
+    settings! {
+        /// The penalty.
+        pub struct Kl {
+            /// Weight of the penalty
+            pub coef: f64 = 0.05,
+            /// Adapt it
+            pub adaptive: bool = false,
+            /// The target.
+            section target: Target,
         }
     }
 
-    impl Default for Settings {
-        fn default() -> Self {
-            Self {
-                epochs: 3,
-                kl: Kl::default(),
-                learning_rate: 0.1,
-                device: "cpu".into(),
-                max_steps: None,
-                dropout: 0.1,
-                lengths: vec![1, 2],
-                schedule: Schedule { kind: ScheduleKind::Cosine, warmup_steps: 5, ..Schedule::default() },
-            }
-        }
-    }
-
-    impl Documented for Settings {
-        fn docs() -> Vec<(&'static str, &'static str)> {
-            vec![
-                ("epochs", "Passes over the data"),
-                ("learning_rate", "Step size"),
-                ("device", "Where to compute"),
-                ("max_steps", "Stop early"),
-                ("dropout", "Also a float"),
-                ("lengths", "Lengths"),
-                ("kl.coef", "Weight of the penalty"),
-                ("kl.adaptive", "Adapt it"),
-                ("kl.target.nats", "Wanted KL"),
-                ("schedule.kind", "Shape"),
-                ("schedule.warmup_steps", "Warm-up"),
-                ("schedule.warmup_from", "Its start"),
-                ("schedule.final_fraction", "End"),
-            ]
+    settings! {
+        /// The target.
+        pub struct Target {
+            /// Wanted KL
+            pub nats: f64 = 6.0,
         }
     }
 }
