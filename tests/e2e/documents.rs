@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::util::Temper;
+use crate::util::{Temper, keys};
 
 const TEMPLATES: &str = include_str!("../../docs/templates.md");
 /// Programs that the shell blocks may call. Each is replaced by a script that only writes down its arguments.
@@ -14,6 +14,20 @@ const PROGRAMS: [&str; 8] =
     ["temper", "target/release/temper", "cargo", "git", "pip", "python", "mkdir", ".ci/run"];
 /// Between the arguments of a call that was written down.
 const SEPARATOR: char = '\u{1f}';
+/// Columns of the rows that the documents show, and of points in a picture.
+const COLUMNS: [&str; 11] = [
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "completions",
+    "ranking",
+    "text",
+    "label",
+    "kl",
+    "gold",
+    "note",
+];
 const STAGES: [&str; 4] = ["sft", "reward", "dpo", "ppo"];
 
 /// A fenced block of a document.
@@ -299,6 +313,9 @@ fn every_json_block_is_read() {
         temper.write("block.json", text);
         let first = text.lines().next().expect("a line").trim_start_matches('[').trim_end_matches([',', ']']);
         let row: Value = serde_json::from_str(first).unwrap_or_else(|e| panic!("{place}: {e}"));
+        // Other columns are ignored, so that one with a slip in its name would be one of them.
+        let unknown = keys(&row).into_iter().find(|column| !COLUMNS.contains(column));
+        assert_eq!(unknown, None, "{place}: a column that nothing reads");
         let has = |column: &str| row.get(column).is_some();
         let out = format!("--out out-{i} --set max_steps=1");
         let command = if has("kl") {
