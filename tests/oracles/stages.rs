@@ -4,7 +4,7 @@ use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Comparison, Demonstration, Inputs, Run, TrainingConfig};
 
 use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
@@ -20,12 +20,12 @@ fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
     assert_eq!(found, expected);
 
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let training = TrainingConfig { max_steps: 1, batch_size: 5, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
     let log = Log::default();
     let expected = temper_reward::evaluate(&plain, &data, 5).eval_loss;
-    temper_reward::train(&config, dropping, text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
+    temper_reward::train(&config, dropping, &text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
         .unwrap();
     assert!((log.column("loss")[0] - expected).abs() < 1e-5, "{:?} {expected}", log.column("loss"));
 }
@@ -34,7 +34,7 @@ fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
 #[test]
 fn sft_learns_with_dropout_and_evaluates_without() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let data = demonstrations();
     let expected = temper_sft::evaluate(&byte_model(0.0), &data, 7).eval_loss;
     assert_eq!(temper_sft::evaluate(&byte_model(0.5), &data, 7).eval_loss, expected);
@@ -45,7 +45,7 @@ fn sft_learns_with_dropout_and_evaluates_without() {
         temper_sft::train(
             &config,
             byte_model(0.5),
-            text,
+            &text,
             &data,
             None,
             &mut log.watch(Run::ephemeral().unwrap()),
@@ -61,7 +61,7 @@ fn sft_learns_with_dropout_and_evaluates_without() {
 #[test]
 fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let training =
         TrainingConfig { epochs: 2, batch_size: 5, learning_rate: 1e-3, ..DpoConfig::default().training };
     let config = DpoConfig { training, ..DpoConfig::default() };
@@ -69,7 +69,7 @@ fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
     let mut run = log.watch(Run::ephemeral().unwrap());
     let data = comparisons();
     let model = byte_model(0.5);
-    let policy = temper_dpo::train(&config, model.clone(), text, &data, None, &mut run).unwrap();
+    let policy = temper_dpo::train(&config, model.clone(), &text, &data, None, &mut run).unwrap();
     // A sum of 30 log-probabilities of size 5, read in another batch, times β.
     const ROUNDING: f64 = 1e-5;
     for key in ["rewards/chosen", "rewards/rejected", "rewards/margins"] {
@@ -88,7 +88,7 @@ fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
 fn d13_positions_are_learned() {
     assert_eq!(ModelConfig::preset("notebook").unwrap().positions, Positions::Learned);
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let data = demonstrations();
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("start")).unwrap();
@@ -96,7 +96,7 @@ fn d13_positions_are_learned() {
     let mut run = Run::open(&dir.path().join("run"), "sft", "", &Inputs::default(), false).unwrap();
     let training = TrainingConfig { max_steps: 1, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut run).unwrap();
+    temper_sft::train(&config, byte_model(0.0), &text, &data, None, &mut run).unwrap();
     let [before, after] = ["start", "run/final"].map(|name| {
         let weights = weights(&dir.path().join(name));
         let (_, table) = weights.into_iter().find(|(name, _)| name.ends_with("wpe.weight")).unwrap();

@@ -7,7 +7,7 @@ use temper_model::{
     log_probs, select_positions, token_logprobs,
 };
 use temper_ppo::{Critic, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 
 use crate::losses::{read, watched_run};
 use crate::tiny::{
@@ -105,7 +105,7 @@ impl Setup {
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
         let prompts = PromptDataset::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
-        let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {
             answers.extend(samples.iter().map(|s| (s.prompt_tokens.to_vec(), s.completion_tokens.to_vec())));
@@ -113,7 +113,7 @@ impl Setup {
         };
         let (mut run, seen) = watched_run();
         let policy =
-            temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run).expect("one step");
+            temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run).expect("one step");
         let critic =
             ScalarModel::load(&run.dir().join("final/critic"), &Device::flex()).expect("our own file");
         let metrics = seen.lock().expect("nothing panics with the lock");

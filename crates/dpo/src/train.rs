@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_comparisons::{ComparisonDataset, Ranking, ScorePairs};
 use temper_model::{CausalLm, in_parallel, shards};
-use temper_tokenizer::Text;
+use temper_tokenizer::TextSide;
 use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
@@ -25,7 +25,7 @@ use crate::{DpoConfig, Error};
 pub fn train(
     config: &DpoConfig,
     policy: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &ComparisonDataset,
     eval_data: Option<&ComparisonDataset>,
     run: &mut Run,
@@ -220,10 +220,10 @@ fn forward_backward(
 fn save(
     dir: &Path,
     policy: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    policy.save(dir, text.tokenizer.special().eos)?;
+    policy.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;

@@ -6,15 +6,15 @@
 
 use burn::tensor::Device;
 use temper_model::{CausalLm, ModelConfig};
-use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, PromptDataset, Sample, Text, train};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, PromptDataset, Sample, train};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Event, Prompt, Run, Seed};
 
 fn main() -> Result<(), Error> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let prompts =
         ["Write", "Say something", "Letters, please"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+    let prompts = PromptDataset::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
     let models = Models { ref_policy: policy.clone(), policy, critic: Critic::ValueHead };
@@ -40,7 +40,6 @@ fn main() -> Result<(), Error> {
             );
         }
     });
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    train(&config, models, text, &prompts, &mut count_letters, &mut run)?;
+    train(&config, models, &text, &prompts, &mut count_letters, &mut run)?;
     Ok(())
 }

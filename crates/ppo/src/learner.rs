@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
-use temper_tokenizer::Tokenizer;
+use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::{
     Exact, Gradients, Optimizer, Seed, TRAINING_DIR, load_json, moving_average, save_json, shuffled,
 };
@@ -20,7 +20,6 @@ use crate::loss::{PolicyClip, policy_loss, value_loss};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::ptx::{TextDataset, ptx_step};
 use crate::rollout::{Actors, Rollout, select_rows};
-use crate::train::Text;
 use crate::{Error, PpoConfig};
 
 /// Where a checkpoint keeps the averaged policy.
@@ -225,11 +224,11 @@ impl Learner {
 
     /// Writes the model that is released into `dir`; or, for a resume at `progress`, the policy as it is, its average in
     /// `ema/`, and the state of the training. The critic goes into `critic/`.
-    pub(crate) fn save(&self, dir: &Path, text: Text<'_>, progress: Option<Progress>) -> Result<(), Error> {
-        let eos = text.tokenizer.special().eos;
+    pub(crate) fn save(&self, dir: &Path, text: &TextSide, progress: Option<Progress>) -> Result<(), Error> {
+        let eos = text.eos();
         let lm = if progress.is_some() { self.policy.lm.valid() } else { self.released() };
         lm.save(dir, eos)?;
-        temper_tokenizer::Text { tokenizer: text.tokenizer, template: text.template }.save(dir)?;
+        text.save(dir)?;
         if let Some(average) = self.average.as_ref().filter(|_| progress.is_some()) {
             average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
         }

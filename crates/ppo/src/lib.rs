@@ -16,22 +16,21 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Prompt, Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = PromptDataset::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+//! let prompts = PromptDataset::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
 //!     |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion.matches('a').count() as f32).collect());
 //! let mut config = PpoConfig { batch_size: 4, max_steps: 1, ..PpoConfig::default() };
 //! config.rollout.max_new_tokens = 8;
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let policy = train(&config, models, text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
+//! let policy = train(&config, models, &text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -67,7 +66,7 @@ pub use prompts::{EncodedPrompt, PromptDataset};
 pub use ptx::TextDataset;
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn, stop_token};
-pub use train::{Data, Models, PpoEvaluation, Text, evaluate, train};
+pub use train::{Data, Models, PpoEvaluation, evaluate, train};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 use temper_model::{CausalLm, Init, ModelConfig, Pooling, ScalarModel};
-use temper_tokenizer::Tokenizer;
+use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::Seed;
 
 use crate::critic::{Critic, Entropy};
@@ -471,10 +471,10 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let (tokenizer, template) = (Tokenizer::byte(), temper_tokenizer::Template::bare());
     let models =
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::None };
-    let text = crate::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let prompts = crate::PromptDataset::from(prompts(2));
     let mut run = temper_train::Run::ephemeral().unwrap();
-    let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
+    let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
 }
 

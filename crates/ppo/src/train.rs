@@ -6,7 +6,7 @@ use burn::module::Module;
 use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, GenerateOptions, generate, scale_to_unit_variance, whiten};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
 
 use crate::advantage::of_groups;
@@ -30,15 +30,6 @@ pub struct Models {
     pub ref_policy: CausalLm,
     /// The value function, where `advantage.kind` needs one.
     pub critic: Critic,
-}
-
-/// What the stage works on besides the models: the text side, stored with every checkpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Text<'a> {
-    /// Text to ids.
-    pub tokenizer: &'a Tokenizer,
-    /// Prompt and completion to text.
-    pub template: &'a Template,
 }
 
 /// What the stage learns from; prompts alone are enough.
@@ -71,7 +62,7 @@ impl<'a> From<&'a PromptDataset> for Data<'a> {
 pub fn train<'a>(
     config: &PpoConfig,
     models: Models,
-    text: Text<'_>,
+    text: &TextSide,
     data: impl Into<Data<'a>>,
     scorers: impl Into<Scorers<'a>>,
     run: &mut Run,
@@ -119,7 +110,7 @@ pub fn train<'a>(
             let (step, started) = (progress.step, Instant::now());
             let batch = step_prompts(prompts, config.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
-            let actors = learner.actors(&ref_policy, text.tokenizer);
+            let actors = learner.actors(&ref_policy, &text.tokenizer);
             let rollout = match collect_rollout(config, &actors, &batch, sample_seed, step + 1, &mut scorers)
             {
                 Ok(rollout) => rollout,
@@ -157,11 +148,11 @@ pub fn train<'a>(
             && (last || due(step, config.eval_every))
         {
             let policy = learner.released();
-            let evaluation = match evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers)
-            {
-                Ok(evaluation) => evaluation,
-                Err(error) => return stop_early(error, &learner, progress, run),
-            };
+            let evaluation =
+                match evaluate(config, &policy, &text.tokenizer, eval_prompts, step, &mut scorers) {
+                    Ok(evaluation) => evaluation,
+                    Err(error) => return stop_early(error, &learner, progress, run),
+                };
             run.log_evaluation(step, &evaluation)?;
             candidate = Some(match evaluation.gold {
                 Some(gold) => ("eval/gold", gold),

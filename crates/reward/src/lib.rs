@@ -10,19 +10,18 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-//! use temper_reward::{RewardConfig, RewardDataset, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_reward::{RewardConfig, RewardDataset, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Comparison, Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_reward::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = RewardDataset::new(&[row], &tokenizer, &template, 128, Overflow::Drop)?;
+//! let data = RewardDataset::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let mut init = Seed(0).stream("init");
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
 //! let model = ScalarModel::new(sft.transformer, Pooling::Last, &mut init);
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let model = train(&RewardConfig::default(), model, text, &data, None, &mut Run::ephemeral()?)?;
+//! let model = train(&RewardConfig::default(), model, &text, &data, None, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -42,7 +41,6 @@ pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
 pub use score::score;
 pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs, accuracy};
-pub use temper_tokenizer::Text;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::Serialize;
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
-use temper_tokenizer::{Example, Text};
+use temper_tokenizer::{Example, TextSide};
 use temper_train::{
     Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress,
 };
@@ -80,7 +80,7 @@ impl RewardEvaluation {
 pub fn train(
     config: &RewardConfig,
     model: ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     data: &RewardDataset,
     eval_data: Option<&RewardDataset>,
     run: &mut Run,
@@ -310,10 +310,10 @@ fn forward_backward(
 fn save(
     dir: &Path,
     model: &ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;

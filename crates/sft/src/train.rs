@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use rand::RngExt;
 use serde::Serialize;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
-use temper_tokenizer::{Example, Text};
+use temper_tokenizer::{Example, TextSide};
 use temper_train::{
     Candidate, Gradients, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress,
 };
@@ -65,7 +65,7 @@ impl SftEvaluation {
 pub fn train(
     config: &SftConfig,
     model: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &SftDataset,
     eval_data: Option<&SftDataset>,
     run: &mut Run,
@@ -223,10 +223,10 @@ fn read(numbers: Tensor<1>) -> (f64, usize) {
 fn save(
     dir: &Path,
     model: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;
@@ -262,7 +262,7 @@ mod tests {
         let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
-        let text = Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let evaluated = |microbatch_size| {
             let training = TrainingConfig {
                 microbatch_size,
@@ -278,7 +278,7 @@ mod tests {
                     tell.send(metrics["eval_loss"].as_f64().unwrap()).unwrap();
                 }
             });
-            let trained = train(&config, model(), text, &data, Some(&data), &mut run).unwrap();
+            let trained = train(&config, model(), &text, &data, Some(&data), &mut run).unwrap();
             let logged = told.recv().unwrap();
             (logged, [1, 20].map(|size| evaluate(&trained, &data, size).eval_loss))
         };

@@ -68,10 +68,10 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
         TrainingConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
     let rows = SftDataset::new(&data.demonstrations, &tokenizer, &template, context, Overflow::Drop)?;
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let model = CausalLm::new(&model, &mut seed.stream("init"), device);
     let mut run = Run::ephemeral()?;
-    let sft = temper_sft::train(&config, model, text, &rows, None, &mut run)?;
+    let sft = temper_sft::train(&config, model, &text, &rows, None, &mut run)?;
     let sft_losses = losses(&run)?;
     let sft_seconds = seconds();
 
@@ -90,16 +90,16 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let config = RewardConfig { training, ..RewardConfig::default() };
     let rows =
         RewardDataset::new(&data.comparisons, &tokenizer, &template, context, Overflow::TruncatePrompt)?;
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let model = ScalarModel::new(sft.transformer.clone(), Pooling::Mean, &mut seed.stream("reward_head"));
     let mut run = Run::ephemeral()?;
-    let reward_model = temper_reward::train(&config, model, text, &rows, None, &mut run)?;
+    let reward_model = temper_reward::train(&config, model, &text, &rows, None, &mut run)?;
     let reward_losses = losses(&run)?;
     let reward_seconds = seconds();
 
     let config = notebook_ppo(seed);
     let prompts = PromptDataset::new(&data.prompts, &tokenizer, &template, context - 1, Overflow::Drop)?;
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
     let end = TextEnd { eos, template_ends: true };
     let mut ppo_tokens = 0;
@@ -107,7 +107,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
         Ok(score_samples(&reward_model, samples, end, samples.len()))
     };
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut Run::ephemeral()?)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();
 
     print_json(&json!({
@@ -225,9 +225,9 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };
     let mut score =
         |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let column =

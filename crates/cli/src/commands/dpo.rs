@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use temper_dpo::{DpoConfig, DpoDataset, Text};
+use temper_dpo::{DpoConfig, DpoDataset};
 
 use crate::args::{ComparisonArgs, Stage};
 use crate::commands::{Outcome, reward};
@@ -39,6 +39,6 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let run = session.run(&args.run, "dpo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_dpo::train(&config, sft, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_dpo::train(&config, sft, &side, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_ppo::{
-    Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, Text, TextDataset,
+    Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, TextDataset,
 };
 use temper_tokenizer::Overflow;
 use temper_train::{PlainText, Prompt};
@@ -130,7 +130,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let mut run = run.with_keep_last(config.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
-    match temper_ppo::train(&config, models, side, data, scorers, &mut run) {
+    match temper_ppo::train(&config, models, &side, data, scorers, &mut run) {
         // The scorer was not waited for.
         Err(temper_ppo::Error::Score { .. }) if session.interrupted() => {}
         trained => _ = trained?,

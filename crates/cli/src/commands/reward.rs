@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_model::ScalarModel;
-use temper_reward::{Normalize, RewardConfig, RewardDataset, Text};
+use temper_reward::{Normalize, RewardConfig, RewardDataset};
 use temper_tokenizer::Overflow;
 use temper_train::{Comparison, Demonstration, Seed, resolve};
 
@@ -57,7 +57,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_reward::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_reward::train(&config, model, &side, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }
 

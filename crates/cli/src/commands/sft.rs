@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use temper_sft::{SftConfig, SftDataset, Text};
+use temper_sft::{SftConfig, SftDataset};
 use temper_tokenizer::Overflow;
 use temper_train::Lesson;
 
@@ -42,7 +42,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let run = session.run(&args.run, "sft", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
     let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_sft::train(&config, model, &side, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }
 

@@ -1,6 +1,6 @@
 //! What is sampled for rollouts and evaluations, and how long it may be.
 
-use temper_tokenizer::Tokenizer;
+use temper_tokenizer::{TextSide, Tokenizer};
 
 use super::{collect, config, count_fives, language_model, learner, prompts, targets};
 use crate::critic::Critic;
@@ -55,12 +55,12 @@ fn prompts_without_room_for_a_whole_answer_are_refused() {
     let (tokenizer, template) = (Tokenizer::byte(), temper_tokenizer::Template::bare());
     let models =
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::ValueHead };
-    let text = crate::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     // Contexts of 32 tokens, answers of 6.
     let long = |len| EncodedPrompt { text: String::new(), tokens: vec![4; len] };
     let prompts = crate::PromptDataset::from(vec![long(26), long(27)]);
     let mut run = temper_train::Run::ephemeral().unwrap();
-    let error = crate::train(&config(), models, text, &prompts, &mut count_fives, &mut run).unwrap_err();
+    let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "prompt 2 has 27 tokens: with 6 new ones it does not fit into 32");
 }
 

@@ -64,9 +64,9 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
         seconds[turn].push(began.elapsed().as_secs_f64());
         Ok(scores)
     };
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let speeds = |turn: usize| -> Vec<f64> {
