@@ -31,7 +31,6 @@ mod error;
 mod evaluation;
 mod loss;
 mod normalize;
-mod score;
 mod train;
 
 pub use config::RewardConfig;
@@ -39,7 +38,7 @@ pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
-pub use score::score;
+pub use temper_assistant::score;
 pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs, accuracy};
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 

@@ -14,7 +14,7 @@ use crate::{Error, Example, Overflow, Piece, Template, Tokenizer};
 /// let text = TextSide::new(Tokenizer::byte(), Template::bare()); // [BOS]{prompt}[SEP] and {completion}[EOS]
 /// let (prompt, completion) = (text.encode_prompt("2+2?"), text.encode_completion("4"));
 /// assert_eq!([prompt.first(), prompt.last()], [Some(&1), Some(&2)]);
-/// assert_eq!(text.completion_text(&completion), "4");
+/// assert_eq!(text.tokenizer.decode(&completion), "4");
 /// ```
 #[derive(Clone, Debug)]
 pub struct TextSide {
@@ -181,11 +181,6 @@ impl TextSide {
         overflow: Overflow,
     ) -> Option<Example> {
         self.template.encode_example(&self.tokenizer, prompt, completion, max_len, overflow)
-    }
-
-    /// The text of sampled ids, without what the template itself puts around a completion.
-    pub fn completion_text(&self, tokens: &[u32]) -> String {
-        self.template.completion_of(&self.tokenizer.decode(tokens)).to_owned()
     }
 
     /// Sampled ids as the example that a model of the same texts would learn.
