@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use temper_assistant::{Assistant, context_len};
 use temper_model::ScalarModel;
 use temper_reward::{Normalize, RewardConfig, RewardDataset};
-use temper_tokenizer::Overflow;
+use temper_tokenizer::{Overflow, TextSide};
 use temper_train::{Comparison, Demonstration, Seed, resolve};
 
 use crate::args::{ComparisonArgs, RewardArgs, Settings, Stage};
@@ -15,7 +16,6 @@ use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{TextSide, context_len, load_policy_to_train};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
@@ -26,7 +26,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         nothing_to_normalize_on(session, args, &config)?;
     }
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
+    let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
@@ -56,8 +56,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     without_effect::note_reward(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
-    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_reward::train(&config, model, &side, &data, eval_data.as_ref(), &mut run)?;
+    temper_reward::train(&config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }
 

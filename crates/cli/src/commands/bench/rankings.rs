@@ -10,7 +10,7 @@ use temper_courtesy::{Sizes, Task};
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_reward::{RewardConfig, RewardDataset, evaluate};
 use temper_sft::{SftConfig, SftDataset};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, read_all, resolve};
 
 use crate::args::Stage;

@@ -9,7 +9,7 @@ use temper_courtesy::{Sizes, Task};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
 use temper_scorer::{Answer, Program, Stop};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Prompt, Run, Seed, read_metrics, resolve};
 
 use super::median;
