@@ -1,6 +1,6 @@
 //! Data files: any bytes as JSON lines, as a JSON array or as gzip give rows or an error.
 //!
-//! The first byte chooses the kind of row and what becomes of bad ones; the rest is the file.
+//! The first byte chooses the kind of row and what happens to bad ones; the rest is the file.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use temper_train::{BadRows, Comparison, Demonstration, Prompt, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
 use tempfile::TempDir;
 
 static DIR: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("there is room for a file"));
@@ -22,28 +22,28 @@ fuzz_target!(|data: &[u8]| {
     let last_line = bytes.len() + 1;
     match choice >> 1 & 3 {
         0 => {
-            if let Ok(found) = read_rows::<Demonstration>(&path, policy) {
+            if let Ok(rows) = read_rows::<Demonstration>(&[&path], policy) {
                 let fine =
                     |row: &Demonstration| !row.prompt.trim().is_empty() && !row.completion.trim().is_empty();
-                assert!(found.rows.iter().all(|(line, row)| *line > 0 && fine(row)));
+                assert!(rows.records.iter().all(fine) && rows.places.iter().all(|place| place.line > 0));
             }
         }
         1 => {
-            if let Ok(found) = read_rows::<Comparison>(&path, policy) {
+            if let Ok(rows) = read_rows::<Comparison>(&[&path], policy) {
                 let fine = |row: &Comparison| {
                     row.completions.len() == row.scores.len()
                         && row.completions.len() > 1
                         && row.scores.iter().all(|score| score.is_finite())
                 };
-                assert!(found.rows.iter().all(|(_, row)| fine(row)));
+                assert!(rows.records.iter().all(fine));
             }
         }
         _ => {
             // gzip may hold more lines than it has bytes.
-            if let Ok(found) = read_rows::<Prompt>(&path, policy)
+            if let Ok(rows) = read_rows::<Prompt>(&[&path], policy)
                 && !bytes.starts_with(&[0x1f, 0x8b])
             {
-                assert!(found.rows.iter().all(|(line, _)| *line <= last_line));
+                assert!(rows.places.iter().all(|place| place.line <= last_line));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Oracle 17: every loss, written again in f64 from its formula, differenced, and compared with autodiff.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use temper_data::{Pair, ScorePairs};
 use temper_dpo::{dpo_loss, implicit_rewards};
 use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
 use temper_ppo::{kl_loss, policy_loss, value_loss};
-use temper_reward::{Pair, ScorePairs, ranking_loss};
+use temper_reward::ranking_loss;
 use temper_sft::sft_loss;
 
 use crate::setup::{numbers, wave};

@@ -1,8 +1,9 @@
 //! Oracle 18: PPO where the best is known, on three seeds.
 
 use burn::tensor::Device;
+use temper_data::Prompts;
 use temper_model::{CausalLm, Dropout, TokenBatch};
-use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, train};
+use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
 use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Run, Schedule, ScheduleKind};
 
@@ -13,7 +14,7 @@ pub const SEEDS: [u64; 3] = [0, 1, 2];
 pub fn run(
     config: &PpoConfig,
     model: &CausalLm,
-    data: &PromptDataset,
+    data: &Prompts,
     score: impl Fn(&Sample<'_>) -> f32,
 ) -> (CausalLm, Log) {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());

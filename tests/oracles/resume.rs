@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use temper_data::Texts;
 use temper_dpo::DpoConfig;
 use temper_model::Pooling;
-use temper_ppo::{AdvantageKind, Critic, Data, Models, Sample, ScoreAt, Scorers, TextDataset};
+use temper_ppo::{AdvantageKind, Critic, Data, Models, Sample, ScoreAt, Scorers};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
@@ -155,7 +156,7 @@ fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
     let text = |tokens: &[u32]| Example { tokens: tokens.into(), prompt_len: 1, n_cut: 0 };
-    let texts = TextDataset { examples: vec![text(&[1, 4, 5, 3]), text(&[1, 6, 3]), text(&[1, 7, 8, 9, 3])] };
+    let texts = Texts { examples: vec![text(&[1, 4, 5, 3]), text(&[1, 6, 3]), text(&[1, 7, 8, 9, 3])] };
     let mut config = toy_config(4, 6);
     (config.max_steps, config.learning_rate, config.checkpoint_every) = (7, 1e-2, 2);
     (config.ppo.ppo_epochs, config.ppo.minibatch_size) = (2, 3);

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
+use temper_data::{Comparison, Demonstration, Demonstrations, EncodedPrompt, Prompts, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-use temper_ppo::{EncodedPrompt, MissingEos, PpoConfig, PromptDataset};
-use temper_reward::RewardDataset;
-use temper_sft::SftDataset;
+use temper_ppo::{MissingEos, PpoConfig};
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, Event, Run, Seed};
+use temper_train::{Event, Run, Seed};
 
 /// Numbers between −`height` and `height` that float32 holds exactly.
 pub fn wave(n: usize, height: f64) -> Vec<f64> {
@@ -64,17 +63,17 @@ pub fn constant_model(logits: [f64; 16]) -> CausalLm {
 }
 
 /// Demonstrations of very different lengths.
-pub fn demonstrations() -> SftDataset {
+pub fn demonstrations() -> Demonstrations {
     let completions = ["a", "bc", "a longer answer, by far", "", "four", "of some length", "e"];
     let rows = completions.map(|completion| Demonstration {
         prompt: format!("say {}", completion.len()),
         completion: completion.into(),
     });
-    SftDataset::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
+    Demonstrations::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
 }
 
 /// Comparisons of very different lengths.
-pub fn comparisons() -> RewardDataset {
+pub fn comparisons() -> Rankings {
     let pairs = [
         ("yes", "n"),
         ("a rather long and polite answer", "no"),
@@ -83,13 +82,13 @@ pub fn comparisons() -> RewardDataset {
         ("c", "d"),
     ];
     let rows = pairs.map(|(chosen, rejected)| Comparison::pair("really?", chosen, rejected));
-    RewardDataset::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
+    Rankings::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
 }
 
 /// Prompts as ids: what a toy model reads.
-pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> PromptDataset {
+pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> Prompts {
     let prompts = rows.map(|row| EncodedPrompt { text: String::new(), tokens: row.to_vec() });
-    PromptDataset::from(prompts.to_vec())
+    Prompts::from(prompts.to_vec())
 }
 
 /// PPO on a toy model: no penalty of any kind, no text.

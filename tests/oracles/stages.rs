@@ -1,11 +1,12 @@
 //! What a stage does with its model: where dropout is on, and which weights learn.
 
+use temper_data::{Comparison, Demonstration};
 use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Comparison, Demonstration, Inputs, Run, TrainingConfig};
+use temper_train::{Inputs, Run, TrainingConfig};
 
 use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
 
@@ -118,7 +119,7 @@ fn d9_what_does_not_fit_is_counted() {
     for (overflow, kept, dropped, truncated) in
         [(Overflow::Drop, 1, 2, 0), (Overflow::TruncatePrompt, 2, 1, 1)]
     {
-        let data = temper_sft::SftDataset::new(&rows, &tokenizer, &template, 16, overflow).unwrap();
+        let data = temper_data::Demonstrations::new(&rows, &tokenizer, &template, 16, overflow).unwrap();
         let report = &data.report;
         assert_eq!((data.len(), report.n_dropped(), report.truncated.len()), (kept, dropped, truncated));
         for example in &data.examples {
@@ -128,6 +129,6 @@ fn d9_what_does_not_fit_is_counted() {
     }
     let pair = |chosen: &str, rejected: &str| Comparison::pair("hi", chosen, rejected);
     let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
-    let data = temper_reward::RewardDataset::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
+    let data = temper_data::Rankings::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
     assert_eq!((data.len(), data.report.n_dropped()), (1, 1));
 }

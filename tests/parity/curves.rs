@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, read_rows};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-use temper_reward::{RewardConfig, RewardDataset};
-use temper_sft::{SftConfig, SftDataset};
+use temper_reward::RewardConfig;
+use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, TrainingConfig, read_all, read_metrics};
+use temper_train::{Run, Seed, TrainingConfig, read_metrics};
 
 use crate::backends::backends;
 use crate::golden::{numbers, section};
@@ -36,9 +37,9 @@ fn train(seed: u64) -> Curves {
     let shape = ModelConfig::preset("notebook").unwrap();
     let context = shape.max_seq_len;
 
-    let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse).unwrap().rows;
-    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
-    let rows = SftDataset::new(&rows, &tokenizer, &template, context, Overflow::Drop).unwrap();
+    let rows =
+        read_rows::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse).unwrap().records;
+    let rows = Demonstrations::new(&rows, &tokenizer, &template, context, Overflow::Drop).unwrap();
     let training = TrainingConfig {
         epochs: 30,
         batch_size: 2,
@@ -55,9 +56,8 @@ fn train(seed: u64) -> Curves {
     let batches = losses(&run);
     assert_eq!(batches.len(), 3 * 30, "batches of 2, 2 and 1");
 
-    let rows = read_all::<Comparison>(&[data.join("comparisons.jsonl")], BadRows::Refuse).unwrap().rows;
-    let rows: Vec<Comparison> = rows.into_iter().map(|(_, row)| row).collect();
-    let rows = RewardDataset::new(&rows, &tokenizer, &template, context, Overflow::TruncatePrompt).unwrap();
+    let rows = read_rows::<Comparison>(&[data.join("comparisons.jsonl")], BadRows::Refuse).unwrap().records;
+    let rows = Rankings::new(&rows, &tokenizer, &template, context, Overflow::TruncatePrompt).unwrap();
     let training = TrainingConfig {
         epochs: 50,
         batch_size: 4,

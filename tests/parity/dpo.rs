@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde_json::Value;
-use temper_dpo::{Pair, Ranking, ScorePairs, completion_logprobs, dpo_loss, implicit_rewards};
+use temper_data::{Pair, Ranking, ScorePairs};
+use temper_dpo::{completion_logprobs, dpo_loss, implicit_rewards};
 use temper_model::CausalLm;
 use temper_tokenizer::Example;
 

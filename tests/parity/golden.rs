@@ -8,7 +8,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use temper_reward::{Pair, ScorePairs, ranking_loss};
+use temper_data::{Pair, ScorePairs};
+use temper_reward::ranking_loss;
 
 use crate::backends::Backend;
 

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::{CausalLm, ScalarModel};
-use temper_ppo::{
-    Critic, CriticKind, Data, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample, TextDataset, train,
-};
+use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, train};
 use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, shuffled};
 
@@ -60,7 +59,7 @@ fn assert_minibatches(config: &PpoConfig, expected: &Value) {
 }
 
 /// The texts of a case with pretraining, and a check that chance draws them as the golden was told.
-fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<TextDataset> {
+fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<Texts> {
     let text = |text: &Value| Example {
         tokens: numbers(&text[0]).iter().map(|&id| id as u32).collect(),
         prompt_len: number(&text[1]) as usize,
@@ -71,7 +70,7 @@ fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<TextD
     let pass = |pass: u64| shuffled(examples.len(), &mut Seed(config.seed).stream_at("ptx", pass));
     let found: Vec<u32> = (0..).flat_map(pass).map(|i| i as u32).take(expected.len()).collect();
     assert_eq!(found, expected, "the texts of the minibatches");
-    Some(TextDataset { examples })
+    Some(Texts { examples })
 }
 
 /// Weights of a file whose names start with `network.`, and without it.
@@ -93,7 +92,7 @@ fn assert_step_equals_pytorchs(name: &str) {
     );
     let prompts = rows(&golden("prompts"));
     let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { text: String::new(), tokens });
-    let prompts = PromptDataset::from(prompts.collect::<Vec<_>>());
+    let prompts = Prompts::from(prompts.collect::<Vec<_>>());
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
     let scores: Vec<f32> = numbers(&golden("scores")).iter().map(|&s| s as f32).collect();
     assert_minibatches(&config, &golden("minibatches"));

@@ -6,11 +6,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
+use temper_data::{Demonstrations, Pair, Ranking, Rankings};
 use temper_model::{
     CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch, log_probs, token_logprobs,
 };
-use temper_reward::{Pair, Ranking, RewardConfig, RewardDataset};
-use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
+use temper_reward::RewardConfig;
+use temper_sft::{SftConfig, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{Event, Optimizer, Run, TrainingConfig};
 
@@ -51,7 +52,7 @@ fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (
         ..SftConfig::default().training
     };
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
-    let data = SftDataset::of(examples.to_vec());
+    let data = Demonstrations::of(examples.to_vec());
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let (mut run, seen) = watched_run();
     let trained = temper_sft::train(&config, model.clone(), &text, &data, None, &mut run).expect("one step");
@@ -99,8 +100,8 @@ fn rankings(examples: &[Example], others: &[Example]) -> Vec<Ranking> {
     examples.iter().zip(others).enumerate().map(ranking).collect()
 }
 
-fn dataset(rankings: Vec<Ranking>) -> RewardDataset {
-    RewardDataset::of(rankings)
+fn dataset(rankings: Vec<Ranking>) -> Rankings {
+    Rankings::of(rankings)
 }
 
 proptest! {
@@ -167,7 +168,7 @@ proptest! {
         config in configs(), examples in examples(1..=7), keys: [u32; 7], size in 1usize..9, seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed);
-        let data = SftDataset::of(shuffled_by(&examples, &keys));
+        let data = Demonstrations::of(shuffled_by(&examples, &keys));
         let found = temper_sft::evaluate(&model, &data, size);
         let alone: Vec<f32> = examples.iter().flat_map(|example| surprises(&model, &[example])).collect();
         prop_assert_eq!(found.eval_n_targets, alone.len());

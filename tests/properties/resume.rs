@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use temper_data::{Demonstrations, EncodedPrompt, Prompts};
 use temper_model::CausalLm;
-use temper_ppo::{Critic, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample};
-use temper_sft::{SftConfig, SftDataset};
+use temper_ppo::{Critic, Models, PpoConfig, Sample};
+use temper_sft::SftConfig;
 use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{
     Inputs, MetricsWriter, Run, TrainingConfig, latest, load_json, read_metrics, verify, write_atomic,
@@ -39,7 +40,7 @@ fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
     let training = TrainingConfig { max_steps: 2, checkpoint_every: 1, ..SftConfig::default().training };
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let examples = vec![example(&[1, 5], &[6, 3]), example(&[1, 7], &[8, 9, 3])];
-    let data = SftDataset::of(examples);
+    let data = Demonstrations::of(examples);
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     temper_sft::train(&config, model(), &text, &data, None, run)
 }
@@ -48,7 +49,7 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
     let mut config = PpoConfig { epochs: 2, batch_size: 2, checkpoint_every: 1, ..PpoConfig::default() };
     config.rollout.max_new_tokens = 4;
     let prompt = |tokens: &[u32]| EncodedPrompt { text: String::new(), tokens: tokens.to_vec() };
-    let prompts = PromptDataset::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
+    let prompts = Prompts::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let mut score = |samples: &[Sample<'_>]| {
         Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect::<Vec<_>>())

@@ -2,11 +2,12 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
+use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, TokenBatch, generate,
     log_probs, select_positions, token_logprobs,
 };
-use temper_ppo::{Critic, EncodedPrompt, Models, PpoConfig, PromptDataset, Sample};
+use temper_ppo::{Critic, Models, PpoConfig, Sample};
 use temper_tokenizer::{Template, TextSide, Tokenizer};
 
 use crate::losses::{read, watched_run};
@@ -104,7 +105,7 @@ impl Setup {
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
-        let prompts = PromptDataset::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
+        let prompts = Prompts::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {

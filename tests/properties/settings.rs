@@ -8,14 +8,12 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{
-    BadRows, Comparison, Demonstration, Documented, Error, Inputs, Prompt, Run, read_rows, resolve,
-    to_commented_toml,
-};
+use temper_train::{Documented, Error, Inputs, Run, resolve, to_commented_toml};
 
 use crate::damage::{damaged, damages, within_memory};
 use crate::tiny::cases;
@@ -36,9 +34,9 @@ fn read_settings(bytes: &[u8]) {
 fn read_all_rows(path: &Path) {
     within_memory(|| {
         for policy in [BadRows::Refuse, BadRows::Skip] {
-            let _ = read_rows::<Demonstration>(path, policy);
-            let _ = read_rows::<Comparison>(path, policy);
-            let _ = read_rows::<Prompt>(path, policy);
+            let _ = read_rows::<Demonstration>(&[path], policy);
+            let _ = read_rows::<Comparison>(&[path], policy);
+            let _ = read_rows::<Prompt>(&[path], policy);
         }
     });
 }

@@ -6,11 +6,8 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use temper_ppo::PromptDataset;
-use temper_reward::RewardDataset;
-use temper_sft::SftDataset;
+use temper_data::{Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings};
 use temper_tokenizer::{Overflow, Piece, Template, Tokenizer, encode_dialog};
-use temper_train::{Comparison, Demonstration, Prompt};
 
 use crate::tiny::cases;
 
@@ -160,7 +157,7 @@ fn texts_without_tokens_are_dropped_and_counted() {
             };
             // With an end token, the end of an unknown answer to a known prompt is something to learn.
             let rows = [row(&known, "yes"), row(&known, "zzz"), row(&unknown, "zzz")];
-            let found = SftDataset::new(&rows, &tokenizer, &template, 8, overflow).unwrap();
+            let found = Demonstrations::new(&rows, &tokenizer, &template, 8, overflow).unwrap();
             assert_eq!(
                 (found.len(), found.report.without_tokens.len()),
                 (kept, 3 - kept),
@@ -169,10 +166,10 @@ fn texts_without_tokens_are_dropped_and_counted() {
             );
 
             let prompts = [&known, &unknown].map(|prompt| Prompt { prompt: prompt.clone() });
-            let found = PromptDataset::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
+            let found = Prompts::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
             assert_eq!((found.prompts.len(), found.report.n_dropped()), (1, 1), "{}", template.name());
         }
-        let error = SftDataset::new(
+        let error = Demonstrations::new(
             &[Demonstration { prompt: known.clone(), completion: "zzz".into() }],
             &tokenizer,
             &Template::plain(),
@@ -182,7 +179,7 @@ fn texts_without_tokens_are_dropped_and_counted() {
         assert_eq!(error.unwrap_err().to_string(), "none of the 1 examples has a token to learn from");
         let row = |prompt: &String| Comparison::pair(prompt, "yes", "zzz");
         let rows = [row(&known), row(&unknown)];
-        let found = RewardDataset::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();
+        let found = Rankings::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();
         assert_eq!(
             (found.len(), found.report.without_tokens.len()),
             (1, 1),

@@ -52,6 +52,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_train::Error>() {
         return error.hint();
     }
+    if let Some(error) = cause.downcast_ref::<temper_data::Error>() {
+        return hint_of_data(error);
+    }
     if let Some(error) = cause.downcast_ref::<temper_model::Error>() {
         return hint_of_model(error);
     }
@@ -70,6 +73,7 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_sft::Error>() {
         return match error {
             temper_sft::Error::Train(error) => error.hint(),
+            temper_sft::Error::Data(error) => hint_of_data(error),
             temper_sft::Error::Model(error) => hint_of_model(error),
             temper_sft::Error::Tokenizer(error) => hint_of_tokenizer(error),
             _ => None,
@@ -78,6 +82,7 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_reward::Error>() {
         return match error {
             temper_reward::Error::Train(error) => error.hint(),
+            temper_reward::Error::Data(error) => hint_of_data(error),
             temper_reward::Error::Model(error) => hint_of_model(error),
             temper_reward::Error::Tokenizer(error) => hint_of_tokenizer(error),
             _ => None,
@@ -86,6 +91,7 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_dpo::Error>() {
         return match error {
             temper_dpo::Error::Train(error) => error.hint(),
+            temper_dpo::Error::Data(error) => hint_of_data(error),
             temper_dpo::Error::Model(error) => hint_of_model(error),
             temper_dpo::Error::Tokenizer(error) => hint_of_tokenizer(error),
             _ => None,
@@ -102,19 +108,15 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     match cause.downcast_ref::<temper_ppo::Error>()? {
         temper_ppo::Error::Train(error) => error.hint(),
+        temper_ppo::Error::Data(error) => hint_of_data(error),
         temper_ppo::Error::Model(error) => hint_of_model(error),
         temper_ppo::Error::Tokenizer(error) => hint_of_tokenizer(error),
-        temper_ppo::Error::NothingFits { .. } => Some(
-            "use a model with a longer context, lower `rollout.max_new_tokens`, or `--set overflow=truncate_prompt`"
-                .into(),
-        ),
         temper_ppo::Error::NoRoom { .. } => {
             Some("or raise `max_seq_len`, up to the shortest context of the models".into())
         }
         temper_ppo::Error::StopToken { .. } => {
             Some("a full stop is one token in most vocabularies: `--set rollout.stop_token=.`".into())
         }
-        temper_ppo::Error::NoText { .. } => Some("each row needs a `text` of two tokens or more".into()),
         temper_ppo::Error::NonFiniteLoss { .. } | temper_ppo::Error::Diverged { .. } => diverged(),
         temper_ppo::Error::Score { source, .. } => Some(hint_of_score(source.as_ref())),
         temper_ppo::Error::BadScores { .. } => {
@@ -247,12 +249,16 @@ fn hint_of_scorer(error: &temper_scorer::Error) -> Option<String> {
     })
 }
 
-fn too_long() -> Option<String> {
-    Some("use a model with a longer context, raise `max_seq_len`, or `--set overflow=truncate_prompt`".into())
-}
-
 fn diverged() -> Option<String> {
     Some(temper_train::NOT_FINITE_HINT.into())
+}
+
+fn hint_of_data(error: &temper_data::Error) -> Option<String> {
+    match error {
+        temper_data::Error::Tokenizer(error) => hint_of_tokenizer(error),
+        temper_data::Error::Io { source, .. } => error.hint().or_else(|| hint_of_io(source)),
+        error => error.hint(),
+    }
 }
 
 fn hint_of_model(error: &temper_model::Error) -> Option<String> {
@@ -343,9 +349,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
         Error::MissingSpecial { .. } => {
             "choose another template, for example `--set template=plain_eos`".into()
         }
-        Error::PromptTooLong { .. } | Error::NothingFits { .. } => return too_long(),
-        Error::NothingToLearn { .. } => {
-            "the tokenizer knows none of these texts: use a model whose tokenizer does".into()
+        Error::PromptTooLong { .. } => {
+            "use a model with a longer context, raise `max_seq_len`, or `--set overflow=truncate_prompt`"
+                .into()
         }
         Error::BadJson { .. } | Error::BadTokenizer { .. } => {
             "the file is damaged or of another kind: copy or save it again".into()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::Outline;
-use temper_train::{Place, Prompt, read_all};
+use temper_data::{Place, Prompt, read_rows};
 
 use crate::failure::{hint_of_prompt, hinted};
 use crate::session::{Session, bad_rows};
@@ -20,10 +20,10 @@ pub struct PlacedPrompts {
 impl PlacedPrompts {
     /// Reads data files.
     pub fn read(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Self> {
-        let rows = read_all::<Prompt>(paths, bad_rows(skip_bad_rows))?;
-        session.note_count(rows.skipped, "rows could not be read and were skipped");
-        let (places, prompts) = rows.rows.into_iter().map(|(place, row)| (place, row.prompt)).unzip();
-        Ok(Self { prompts, places, skip_bad_rows })
+        let rows = read_rows::<Prompt>(paths, bad_rows(skip_bad_rows))?;
+        session.note_count(rows.n_skipped(), "rows could not be read and were skipped");
+        let prompts = rows.records.into_iter().map(|row| row.prompt).collect();
+        Ok(Self { prompts, places: rows.places, skip_bad_rows })
     }
 
     /// Refuses the first prompt that a model cannot answer, before it has answered any. If bad rows are to be skipped,

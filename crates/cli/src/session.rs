@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use temper_data::BadRows;
 use temper_scorer::Stop;
-use temper_train::{BadRows, Documented, Event, Inputs, Run, resolve, to_commented_toml};
+use temper_train::{Documented, Event, Inputs, Run, resolve, to_commented_toml};
 
 use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;

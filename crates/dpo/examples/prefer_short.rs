@@ -4,17 +4,18 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_dpo::{DpoConfig, DpoDataset, Error, completion_logprobs, train};
+use temper_data::{Comparison, Rankings};
+use temper_dpo::{DpoConfig, Error, completion_logprobs, train};
 use temper_model::{CausalLm, ModelConfig};
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Comparison, Event, Run, Seed, TrainingConfig};
+use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows = answers
         .map(|answer| Comparison::pair("When?", &format!("{answer}."), &format!("{answer}, I should say.")));
-    let data = DpoDataset::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     // DPO starts from an SFT model, which is its reference too; a fresh one is enough here.
     let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
@@ -30,7 +31,7 @@ fn main() -> Result<(), Error> {
     let policy = train(&config, sft.clone(), &text, &data, None, &mut run)?;
 
     let unseen = [Comparison::pair("When?", "Tomorrow.", "Tomorrow, I should say.")];
-    let unseen = DpoDataset::new(&unseen, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let unseen = Rankings::new(&unseen, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
     for (name, model) in [("before", &sft), ("after", &policy)] {
         let logprobs = completion_logprobs(model, &[&unseen.rankings[0]]).into_data();
         println!("{name}: log-probabilities of an unseen short and long answer {logprobs}");

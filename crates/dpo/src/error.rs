@@ -10,6 +10,9 @@ pub enum Error {
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),
+    /// A data file, or rows of which none fits.
+    #[error(transparent)]
+    Data(#[from] temper_data::Error),
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),

@@ -1,7 +1,7 @@
 //! Direct preference optimisation (DPO, arXiv 2305.18290): a policy learned from comparisons, without a reward model
 //! and without sampling.
 //!
-//! [`DpoDataset`] encodes comparisons of two or more completions, [`completion_logprobs`] is log π(completion | prompt)
+//! [`Rankings`](temper_data::Rankings) encodes comparisons of two or more completions, [`completion_logprobs`] is log π(completion | prompt)
 //! of each of them, [`implicit_rewards`] is β times how far that has moved from the reference, [`dpo_loss`] the mean of
 //! −log σ of their differences, [`train`] the loop. The reference is the model that training starts from.
 //!
@@ -10,15 +10,16 @@
 //!
 //! ```
 //! use burn::tensor::Device;
-//! use temper_dpo::{DpoConfig, DpoDataset, train};
+//! use temper_data::{Comparison, Rankings};
+//! use temper_dpo::{DpoConfig, train};
 //! use temper_model::{CausalLm, ModelConfig};
 //! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-//! use temper_train::{Comparison, Run, Seed};
+//! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_dpo::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = DpoDataset::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let policy = train(&DpoConfig::default(), sft, &text, &data, None, &mut Run::ephemeral()?)?;
 //! # Ok(())
@@ -37,7 +38,6 @@ pub use error::Error;
 pub use logprobs::completion_logprobs;
 pub use loss::{dpo_loss, implicit_rewards};
 pub use metrics::{DpoEvaluation, DpoMetrics};
-pub use temper_comparisons::{ComparisonDataset as DpoDataset, Pair, Ranking, ScorePairs};
 pub use train::{evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

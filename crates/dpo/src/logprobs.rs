@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use temper_comparisons::Ranking;
+use temper_data::Ranking;
 use temper_model::{
     CausalLm, Dropout, SharedPrompt, Span, TokenBatch, in_parallel, log_probs, select_positions, shards,
     token_logprobs,
@@ -19,8 +19,9 @@ use temper_model::{
 pub fn completion_logprobs(model: &CausalLm, rankings: &[&Ranking]) -> Tensor<1> {
     // Inputs live on the plain side: nothing is recorded that needs no gradient.
     let device = model.device().inner();
+    let d_model = model.config().d_model;
     let rows: Vec<SharedPrompt<'_>> =
-        rankings.iter().flat_map(|ranking| ranking.rows(model.config().d_model)).collect();
+        rankings.iter().flat_map(|ranking| SharedPrompt::rows_of(&ranking.parts(), d_model)).collect();
     let (batch, spans) = TokenBatch::shared_prompts(&rows, &device);
     let hidden = model.transformer.forward(&batch, &mut Dropout::off());
 
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
-    use temper_comparisons::Pair;
+    use temper_data::Pair;
     use temper_model::ModelConfig;
     use temper_tokenizer::Example;
 
@@ -164,7 +165,11 @@ mod tests {
     fn a_completion_in_a_shared_row_is_as_probable_as_alone() {
         let long = [70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81];
         let shared = ranking(&long, &[&[90, 91, 3], &[92, 3], &[93, 94, 95, 96, 3]]);
-        assert_eq!(shared.rows(model().config().d_model).len(), 1, "the prompt is shared");
+        assert_eq!(
+            SharedPrompt::rows_of(&shared.parts(), model().config().d_model).len(),
+            1,
+            "the prompt is shared"
+        );
         check(&[
             &shared,
             &ranking(&[1, 2], &[&[5, 6, 7, 3], &[3]]),
@@ -175,7 +180,11 @@ mod tests {
     #[test]
     fn rows_of_their_own_are_read_alike() {
         let apart = ranking(&[70], &[&[90; 40], &[91; 30]]);
-        assert_eq!(apart.rows(model().config().d_model).len(), 2, "nothing is shared");
+        assert_eq!(
+            SharedPrompt::rows_of(&apart.parts(), model().config().d_model).len(),
+            2,
+            "nothing is shared"
+        );
         check(&[&apart]);
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use temper_comparisons::ScorePairs;
+use temper_data::ScorePairs;
 
 /// β (log π(y|x) − log π_ref(y|x)): the reward, up to a term of the prompt alone, under which the policy would be the
 /// best answer to a KL penalty of weight β (arXiv 2305.18290, Eq. (5)).
@@ -45,7 +45,7 @@ pub(crate) fn pair_cost(margin: f64, label_smoothing: f64) -> f64 {
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use temper_comparisons::Pair;
+    use temper_data::Pair;
 
     /// Sums of f32 numbers below 10.
     const TOLERANCE: f64 = 2e-6;

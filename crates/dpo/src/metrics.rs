@@ -1,7 +1,7 @@
 //! What a step and an evaluation report.
 
 use serde::Serialize;
-use temper_comparisons::{Ranking, correctness};
+use temper_data::{Ranking, correctness};
 use temper_train::Candidate;
 
 use crate::DpoConfig;
@@ -162,7 +162,7 @@ impl PairSums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use temper_comparisons::Pair;
+    use temper_data::Pair;
 
     #[test]
     fn means_are_over_pairs_and_a_tie_counts_one_half() {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use temper_comparisons::{ComparisonDataset, Ranking, ScorePairs};
+use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::{CausalLm, in_parallel, shards};
 use temper_tokenizer::TextSide;
 use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
@@ -26,8 +26,8 @@ pub fn train(
     config: &DpoConfig,
     policy: CausalLm,
     text: &TextSide,
-    data: &ComparisonDataset,
-    eval_data: Option<&ComparisonDataset>,
+    data: &Rankings,
+    eval_data: Option<&Rankings>,
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
@@ -112,19 +112,14 @@ pub fn evaluate(
     config: &DpoConfig,
     policy: &CausalLm,
     ref_policy: &CausalLm,
-    data: &ComparisonDataset,
+    data: &Rankings,
 ) -> DpoEvaluation {
     let rows: Vec<usize> = (0..data.len()).collect();
     judge(config, policy, data, &reference(config, ref_policy, data, &rows))
 }
 
 /// Log-probabilities under the reference of the completions of some rankings; none of the others.
-fn reference(
-    config: &DpoConfig,
-    ref_policy: &CausalLm,
-    data: &ComparisonDataset,
-    rows: &[usize],
-) -> Vec<Vec<f32>> {
+fn reference(config: &DpoConfig, ref_policy: &CausalLm, data: &Rankings, rows: &[usize]) -> Vec<Vec<f32>> {
     let rankings: Vec<&Ranking> = rows.iter().map(|&i| &data.rankings[i]).collect();
     let batch_size = config.training.microbatch(config.training.batch_size);
     let mut found = vec![Vec::new(); data.len()];
@@ -134,12 +129,7 @@ fn reference(
     found
 }
 
-fn judge(
-    config: &DpoConfig,
-    policy: &CausalLm,
-    data: &ComparisonDataset,
-    ref_logprobs: &[Vec<f32>],
-) -> DpoEvaluation {
+fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &[Vec<f32>]) -> DpoEvaluation {
     let rankings: Vec<&Ranking> = data.rankings.iter().collect();
     let batch_size = config.training.microbatch(config.training.batch_size);
     let logprobs = read_logprobs(policy, &rankings, batch_size);

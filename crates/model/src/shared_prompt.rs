@@ -24,7 +24,23 @@ pub struct Span {
     pub len: usize,
 }
 
-impl SharedPrompt<'_> {
+impl<'a> SharedPrompt<'a> {
+    /// The rows in which the completions of one prompt are read, in order: one row if all have the same prompt and
+    /// sharing it is cheaper, and a row for each otherwise.
+    ///
+    /// Each completion comes with its prompt: a prompt that was cut for a longer completion is another prompt.
+    ///
+    /// # Panics
+    /// If there is no completion.
+    pub fn rows_of(completions: &[(&'a [u32], &'a [u32])], d_model: usize) -> Vec<Self> {
+        let prompt = completions.first().expect("a prompt has at least one completion").0;
+        let together = Self { prompt, completions: completions.iter().map(|(_, ids)| *ids).collect() };
+        if completions.iter().all(|(other, _)| *other == prompt) && together.pays(d_model) {
+            return vec![together];
+        }
+        completions.iter().map(|&(prompt, ids)| Self { prompt, completions: vec![ids] }).collect()
+    }
+
     /// Whether one row for all completions is cheaper than a row for each.
     ///
     /// A token costs 24 d² multiplications and additions in the linear layers of a block (with a feed-forward width
@@ -131,6 +147,21 @@ mod tests {
             visible,
             ["x....", "xx...", "xxx..", "xxxx.", "xx..x", "x....", "xx...", "..x..", "...x.", "....x"]
         );
+    }
+
+    #[test]
+    fn a_prompt_that_was_cut_for_the_longer_completion_is_not_shared() {
+        let prompt = [7; 40];
+        let rows = |cut: usize| {
+            let completions: [(&[u32], &[u32]); 2] = [(&prompt, &[1, 3]), (&prompt[cut..], &[2, 4, 3])];
+            let rows = SharedPrompt::rows_of(&completions, 32);
+            let read: Vec<_> = (rows.iter())
+                .flat_map(|row| row.completions.iter().map(|completion| (row.prompt, *completion)))
+                .collect();
+            assert_eq!(read, completions);
+            rows.len()
+        };
+        assert_eq!([rows(0), rows(1)], [1, 2]);
     }
 
     #[test]

@@ -5,16 +5,17 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
+use temper_data::{Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
-use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, PromptDataset, Sample, train};
+use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, Sample, train};
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Event, Prompt, Run, Seed};
+use temper_train::{Event, Run, Seed};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let prompts =
         ["Write", "Say something", "Letters, please"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = PromptDataset::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
     let models = Models { ref_policy: policy.clone(), policy, critic: Critic::ValueHead };

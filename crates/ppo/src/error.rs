@@ -10,17 +10,12 @@ pub enum Error {
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),
+    /// A data file, or rows of which none fits.
+    #[error(transparent)]
+    Data(#[from] temper_data::Error),
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
-    /// Every prompt is longer than the limit.
-    #[error("none of the {rows} prompts fits into {max_prompt_len} tokens, which leave room for an answer")]
-    NothingFits {
-        /// Rows that were given.
-        rows: usize,
-        /// Most tokens of a prompt.
-        max_prompt_len: usize,
-    },
     /// A length leaves no room for the other part of prompt and answer.
     #[error("`{key}` is {value}, it must be at most {most}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {
@@ -56,12 +51,6 @@ pub enum Error {
         text: String,
         /// Its tokens.
         n_tokens: usize,
-    },
-    /// No plain text is left to learn from.
-    #[error("none of the {rows} plain texts has a token to learn")]
-    NoText {
-        /// Rows that were given.
-        rows: usize,
     },
     /// The scoring function failed.
     #[error("the scoring function failed in step {step}: {source}")]

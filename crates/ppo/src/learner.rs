@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use temper_data::Texts;
 use temper_model::{CausalLm, Pooling, ScalarModel, in_parallel, masked_mean, shards};
 use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::{
@@ -18,7 +19,7 @@ use crate::gae::Advantages;
 use crate::kl::{KlController, kl_loss};
 use crate::loss::{PolicyClip, policy_loss, value_loss};
 use crate::metrics::{PpoMetrics, read_all};
-use crate::ptx::{TextDataset, ptx_step};
+use crate::ptx::{draw, ptx_step};
 use crate::rollout::{Actors, Rollout, select_rows};
 use crate::{Error, PpoConfig};
 
@@ -156,14 +157,14 @@ impl Learner {
     fn add_ptx(
         &mut self,
         config: &PpoConfig,
-        texts: Option<&TextDataset>,
+        texts: Option<&Texts>,
         (place, n): (usize, usize),
         step: usize,
         seed: Seed,
         stats: &mut UpdateStats,
     ) -> Result<(), Error> {
         let Some(texts) = texts else { return Ok(()) };
-        let rows = texts.draw(place, n, seed);
+        let rows = draw(texts, place, n, seed);
         let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.ppo.microbatch_size);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { which: "ptx", step: step + 1, loss });
@@ -304,7 +305,7 @@ fn create_dir(dir: PathBuf) -> Result<PathBuf, Error> {
 pub(crate) struct Recorded<'a> {
     pub(crate) rollout: &'a Rollout,
     pub(crate) targets: &'a Advantages,
-    pub(crate) texts: Option<&'a TextDataset>,
+    pub(crate) texts: Option<&'a Texts>,
     /// β, where the KL to the reference is part of the loss.
     pub(crate) kl_in_loss: Option<f64>,
 }

@@ -16,14 +16,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_ppo::{Critic, Models, PpoConfig, PromptDataset, Sample, train};
+//! use temper_data::{Prompt, Prompts};
+//! use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
 //! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-//! use temper_train::{Prompt, Run, Seed};
+//! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = PromptDataset::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+//! let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
@@ -45,7 +46,6 @@ mod kl;
 mod learner;
 mod loss;
 mod metrics;
-mod prompts;
 mod ptx;
 mod rewards;
 mod rollout;
@@ -62,8 +62,6 @@ pub use gae::{Advantages, estimate_advantages};
 pub use kl::{KlController, kl_loss};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
-pub use prompts::{EncodedPrompt, PromptDataset};
-pub use ptx::TextDataset;
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn, stop_token};
 pub use train::{Data, Models, PpoEvaluation, evaluate, train};

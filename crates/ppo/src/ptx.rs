@@ -1,59 +1,28 @@
 //! PPO-ptx: pretraining text mixed into the updates, so that the policy does not forget its language.
 
 use burn::module::Module;
-use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, n_targets, shards};
-use temper_tokenizer::{Example, Tokenizer, encode_text};
-use temper_train::{Gradients, PlainText, Seed, fingerprint_rows, shuffled};
+use temper_data::Texts;
+use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, shards};
+use temper_tokenizer::Example;
+use temper_train::{Gradients, Seed, shuffled};
 
-use crate::Error;
 use crate::critic::Policy;
 
-/// Encoded plain text, all of it to be learned.
-#[derive(Clone, Debug)]
-pub struct TextDataset {
-    /// One or more rows for each text.
-    pub examples: Vec<Example>,
-}
-
-impl TextDataset {
-    /// Encodes texts as rows of at most `max_seq_len` tokens; a longer text goes on in a further row.
-    ///
-    /// # Errors
-    /// [`Error::NoText`] if no row has a token to learn.
-    pub fn new(texts: &[PlainText], tokenizer: &Tokenizer, max_seq_len: usize) -> Result<Self, Error> {
-        let rows = texts.iter().flat_map(|text| encode_text(tokenizer, &text.text, max_seq_len));
-        let examples: Vec<Example> = rows.filter(|row| targets_of(row) > 0).collect();
-        if examples.is_empty() {
-            return Err(Error::NoText { rows: texts.len() });
-        }
-        Ok(Self { examples })
-    }
-
-    /// What a resumed run compares: that these are the same texts.
-    pub fn fingerprint(&self) -> String {
-        fingerprint_rows(self.examples.len(), self.examples.iter().map(|row| row.tokens.as_slice()))
-    }
-
-    /// `n` rows from place `start` on of an endless sequence of shuffled passes: a function of the seed alone, so that a
-    /// resumed run goes on where it was.
-    pub(crate) fn draw(&self, start: usize, n: usize, seed: Seed) -> Vec<&Example> {
-        let len = self.examples.len();
-        let (mut order, mut order_of) = (Vec::new(), None);
-        (start..start + n)
-            .map(|place| {
-                let pass = place / len;
-                if order_of != Some(pass) {
-                    order = shuffled(len, &mut seed.stream_at("ptx", pass as u64));
-                    order_of = Some(pass);
-                }
-                &self.examples[order[place % len]]
-            })
-            .collect()
-    }
-}
-
-fn targets_of(row: &Example) -> usize {
-    n_targets(row.tokens.len(), row.prompt_len)
+/// `n` rows from place `start` on in an endless sequence of shuffled passes: a function of the seed alone, so that a
+/// resumed run continues where it was.
+pub(crate) fn draw(texts: &Texts, start: usize, n: usize, seed: Seed) -> Vec<&Example> {
+    let len = texts.examples.len();
+    let (mut order, mut order_of) = (Vec::new(), None);
+    (start..start + n)
+        .map(|place| {
+            let pass = place / len;
+            if order_of != Some(pass) {
+                order = shuffled(len, &mut seed.stream_at("ptx", pass as u64));
+                order_of = Some(pass);
+            }
+            &texts.examples[order[place % len]]
+        })
+        .collect()
 }
 
 /// The language-model loss of some rows, and the gradients of `coef` times it.
@@ -68,13 +37,13 @@ pub(crate) fn ptx_step(
     microbatch_size: usize,
 ) -> (f64, Gradients) {
     let size = if microbatch_size == 0 { rows.len() } else { microbatch_size };
-    let total: usize = rows.iter().map(|row| targets_of(row)).sum();
+    let total: usize = rows.iter().map(|row| row.n_targets()).sum();
     let device = policy.lm.device();
     let parts = shards(rows, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
     let found = in_parallel(parts.collect(), |(policy, rows)| {
         let (mut loss, mut gradients) = (0.0, Gradients::default());
         for micro in rows.chunks(size) {
-            let share = micro.iter().map(|row| targets_of(row)).sum::<usize>() as f64 / total as f64;
+            let share = micro.iter().map(|row| row.n_targets()).sum::<usize>() as f64 / total as f64;
             if coef == 0.0 {
                 loss += share * text_loss(&policy.lm.valid(), micro).into_scalar::<f64>();
                 continue;
@@ -106,36 +75,29 @@ mod tests {
     use crate::tests::language_model;
     use temper_train::{AdamWConfig, Optimizer};
 
-    fn texts(n: usize) -> TextDataset {
+    fn texts(n: usize) -> Texts {
         let example = |i: usize| Example {
             tokens: [&[1][..], &[4, 5, 6, 7, 4, 6][..1 + i % 6], &[3]].concat(),
             prompt_len: 1,
             n_cut: 0,
         };
-        TextDataset { examples: (0..n).map(example).collect() }
+        Texts { examples: (0..n).map(example).collect() }
     }
 
     #[test]
     fn a_text_is_drawn_once_a_pass_wherever_the_batches_are_cut() {
         let data = texts(7);
         let place = |row: &Example| data.examples.iter().position(|other| std::ptr::eq(other, row)).unwrap();
-        let all: Vec<usize> = data.draw(0, 21, Seed(4)).into_iter().map(place).collect();
+        let all: Vec<usize> = draw(&data, 0, 21, Seed(4)).into_iter().map(place).collect();
         for pass in all.chunks(7) {
             let mut pass = pass.to_vec();
             pass.sort_unstable();
             assert_eq!(pass, [0, 1, 2, 3, 4, 5, 6]);
         }
         assert_ne!(all[..7], all[7..14], "another order in each pass");
-        let cut = [data.draw(0, 5, Seed(4)), data.draw(5, 9, Seed(4)), data.draw(14, 7, Seed(4))].concat();
+        let cut =
+            [draw(&data, 0, 5, Seed(4)), draw(&data, 5, 9, Seed(4)), draw(&data, 14, 7, Seed(4))].concat();
         assert_eq!(cut.into_iter().map(place).collect::<Vec<_>>(), all);
-    }
-
-    #[test]
-    fn a_text_without_a_token_to_learn_is_refused() {
-        // A start token and an end token: the empty text still teaches its end. Rows of one token teach nothing.
-        let texts = [PlainText { text: "ab".into() }];
-        let error = TextDataset::new(&texts, &Tokenizer::byte(), 1).unwrap_err();
-        assert_eq!(error.to_string(), "none of the 1 plain texts has a token to learn");
     }
 
     /// The gradient is that of the coefficient times the mean over tokens, however the rows are cut: with a fresh Adam

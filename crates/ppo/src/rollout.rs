@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use temper_data::EncodedPrompt;
 use temper_model::{
     CausalLm, Completion, Finish, GenerateOptions, Sampler, ScalarModel, StopToken, generate, in_parallel,
     shards,
@@ -11,7 +12,6 @@ use temper_tokenizer::Tokenizer;
 use crate::Error;
 use crate::config::{MissingEos, PpoConfig, RolloutConfig, ScoreAt};
 use crate::critic::{Entropy, EpisodeBatch, Policy, critic_values};
-use crate::prompts::EncodedPrompt;
 
 /// An answer to be scored.
 #[derive(Clone, Debug)]

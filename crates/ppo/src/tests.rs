@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
+use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{CausalLm, Init, ModelConfig, Pooling, ScalarModel};
 use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::Seed;
@@ -11,7 +12,6 @@ use crate::critic::{Critic, Entropy};
 use crate::gae::Advantages;
 use crate::learner::{Learner, Recorded};
 use crate::metrics::PpoMetrics;
-use crate::prompts::EncodedPrompt;
 use crate::rewards::shape_rewards;
 use crate::rollout::{Rollout, Scorers, collect_rollout};
 use crate::train::Targets;
@@ -472,7 +472,7 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let models =
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::None };
     let text = TextSide::new(tokenizer.clone(), template.clone());
-    let prompts = crate::PromptDataset::from(prompts(2));
+    let prompts = Prompts::from(prompts(2));
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");

@@ -5,6 +5,7 @@ use std::time::Instant;
 use burn::module::Module;
 use rand::RngExt;
 use serde::Serialize;
+use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::{CausalLm, GenerateOptions, generate, scale_to_unit_variance, whiten};
 use temper_tokenizer::{TextSide, Tokenizer};
 use temper_train::{Candidate, Run, Seed, shuffled};
@@ -15,8 +16,6 @@ use crate::critic::Critic;
 use crate::gae::{Advantages, estimate_advantages};
 use crate::learner::{Learner, Progress, Recorded};
 use crate::metrics::{PpoMetrics, read_all};
-use crate::prompts::{EncodedPrompt, PromptDataset};
-use crate::ptx::TextDataset;
 use crate::rewards::{ShapedRewards, shape_rewards};
 use crate::rollout::{Rollout, Scorers, ask, collect_rollout, condition_scores, generate_options, samples};
 use crate::{AdvantageKind, Error, PpoConfig};
@@ -36,15 +35,15 @@ pub struct Models {
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a> {
     /// What is answered.
-    pub prompts: &'a PromptDataset,
+    pub prompts: &'a Prompts,
     /// What is answered to see how far the policy is.
-    pub eval_prompts: Option<&'a PromptDataset>,
+    pub eval_prompts: Option<&'a Prompts>,
     /// Pretraining text that is mixed into the updates (PPO-ptx).
-    pub texts: Option<&'a TextDataset>,
+    pub texts: Option<&'a Texts>,
 }
 
-impl<'a> From<&'a PromptDataset> for Data<'a> {
-    fn from(prompts: &'a PromptDataset) -> Self {
+impl<'a> From<&'a Prompts> for Data<'a> {
+    fn from(prompts: &'a Prompts) -> Self {
         Self { prompts, eval_prompts: None, texts: None }
     }
 }
@@ -196,7 +195,7 @@ fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
 }
 
 /// Refuses prompts after which a whole answer does not fit: most of the answers to them would be cut.
-fn check_room(config: &PpoConfig, prompts: &PromptDataset, max_seq_len: usize) -> Result<(), Error> {
+fn check_room(config: &PpoConfig, prompts: &Prompts, max_seq_len: usize) -> Result<(), Error> {
     let limit = config.prompt_limit(max_seq_len)?;
     match prompts.prompts.iter().position(|prompt| prompt.tokens.len() > limit) {
         None => Ok(()),
@@ -271,7 +270,7 @@ pub fn evaluate(
     config: &PpoConfig,
     policy: &CausalLm,
     tokenizer: &Tokenizer,
-    prompts: &PromptDataset,
+    prompts: &Prompts,
     step: usize,
     scorers: &mut Scorers<'_>,
 ) -> Result<PpoEvaluation, Error> {
@@ -312,7 +311,7 @@ pub fn evaluate(
 /// The prompts of one rollout: every prompt once an epoch, in an order that seed and epoch decide.
 ///
 /// The last rollout of an epoch takes the prompts that are missing from the epoch's own start.
-fn step_prompts(prompts: &PromptDataset, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {
+fn step_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {
     let n = prompts.prompts.len();
     let steps_per_epoch = n.div_ceil(batch_size);
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);

@@ -46,6 +46,8 @@ mod timings;
 mod verdict;
 
 pub use error::Error;
+pub use sample::Sample;
+pub use summary::{JudgeSummary, PpoSummary, RewardSummary, SftSummary, Summary};
 
 /// Draws `report.html` and one `curves-NAME.svg` per stage that has metrics into `dir`, and returns their paths.
 ///

@@ -44,7 +44,7 @@ pub fn document(title: &str, body: &str) -> String {
 }
 
 fn title(run: &Run) -> String {
-    let named = run.summary.text("/recipe").filter(|recipe| !recipe.is_empty());
+    let named = run.summary.recipe.as_deref().filter(|recipe| !recipe.is_empty());
     match (named, run.stages.first()) {
         (Some(recipe), _) => format!("The {} recipe", escape(recipe)),
         (None, Some(stage)) if run.single => format!("{}: {}", escape(&stage.label()), escape(&run.name)),

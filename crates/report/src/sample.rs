@@ -1,4 +1,4 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::escape::escape_up_to;
 use crate::number;
@@ -10,22 +10,30 @@ const MOST_ROWS: usize = 100;
 /// Characters of one text that are shown.
 const MOST_CHARACTERS: usize = 400;
 
-/// One row of `samples.jsonl`: a prompt with its completions before and after PPO.
-#[derive(Debug, Default, Deserialize)]
+/// One row of `samples.jsonl`: a prompt with its completions before and after PPO. `temper pipeline` writes them, the
+/// report reads them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
-    prompt: String,
-    sft: Option<String>,
-    ppo: Option<String>,
-    score_sft: Option<f64>,
-    score_ppo: Option<f64>,
-    gold_sft: Option<f64>,
-    gold_ppo: Option<f64>,
+    /// What was asked.
+    pub prompt: String,
+    /// The answer of the SFT model.
+    pub sft: Option<String>,
+    /// The answer of the PPO model.
+    pub ppo: Option<String>,
+    /// The reward model's score of the SFT model's answer.
+    pub score_sft: Option<f64>,
+    /// The reward model's score of the PPO model's answer.
+    pub score_ppo: Option<f64>,
+    /// The independent rule's score of the SFT model's answer.
+    pub gold_sft: Option<f64>,
+    /// The independent rule's score of the PPO model's answer.
+    pub gold_ppo: Option<f64>,
 }
 
 impl Sample {
     /// Reads every line that is a sample; also counts those that are not, a torn last one left aside.
-    pub fn parse_all(text: &str) -> (Vec<Self>, usize) {
+    pub(crate) fn parse_all(text: &str) -> (Vec<Self>, usize) {
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let (mut samples, mut bad_lines) = (Vec::new(), 0);
         for (idx, line) in lines.iter().enumerate() {

@@ -22,10 +22,14 @@ pub fn settings(run: &Run) -> String {
 /// What the run was made on.
 pub fn machine(run: &Run) -> String {
     let mut rows = run.machine.clone();
-    for (name, pointer) in [("backend", "/backend"), ("threads", "/threads"), ("seed", "/seed")] {
-        let known = rows.iter().any(|(other, _)| other == name);
-        let number = || run.summary.number(pointer).map(|number| number.to_string());
-        if let Some(value) = run.summary.text(pointer).map(str::to_owned).or_else(number).filter(|_| !known) {
+    let summary = &run.summary;
+    let of_summary = [
+        ("backend", summary.backend.clone()),
+        ("threads", summary.threads.map(|threads| threads.to_string())),
+        ("seed", summary.seed.map(|seed| seed.to_string())),
+    ];
+    for (name, value) in of_summary {
+        if let Some(value) = value.filter(|_| rows.iter().all(|(other, _)| other != name)) {
             rows.push((name.to_owned(), value));
         }
     }

@@ -2,6 +2,7 @@ use crate::escape::escape;
 use crate::number::{bytes, duration, figure};
 use crate::run::Run;
 use crate::stage::{Stage, StageRun};
+use crate::summary::Summary;
 
 /// The table of seconds and tokens per second; the metrics speak where the summary is silent.
 pub fn timings(run: &Run) -> String {
@@ -13,11 +14,9 @@ pub fn timings(run: &Run) -> String {
     for (stage, of_stage) in usual.into_iter().chain(named) {
         let label = of_stage.map(StageRun::label).or(stage.map(|stage| stage.label().to_owned()));
         let metrics = of_stage.map(|run: &StageRun| &run.metrics);
-        let at = |key: &str| run.summary.number(&format!("/{}/{key}", stage?.slug()));
-        let seconds = at("seconds").or_else(|| metrics?.last("time/elapsed_seconds"));
-        let speed = at("tokens_per_second")
-            .or_else(|| at("rollout_tokens_per_second"))
-            .or_else(|| metrics?.median("tokens_per_second"));
+        let (seconds, speed) = stage.map_or((None, None), |stage| of_summary(&run.summary, stage));
+        let seconds = seconds.or_else(|| metrics?.last("time/elapsed_seconds"));
+        let speed = speed.or_else(|| metrics?.median("tokens_per_second"));
         if seconds.is_none() && speed.is_none() {
             continue;
         }
@@ -31,11 +30,11 @@ pub fn timings(run: &Run) -> String {
         ));
     }
     let mut totals = String::new();
-    if let Some(seconds) = run.summary.number("/seconds") {
+    if let Some(seconds) = run.summary.seconds {
         totals.push_str(&format!("<p>Whole pipeline, with evaluation: {}.</p>\n", duration(seconds)));
     }
-    if let Some(peak) = run.summary.number("/peak_rss_bytes").filter(|peak| *peak > 0.0) {
-        totals.push_str(&format!("<p>Peak memory: {}.</p>\n", bytes(peak)));
+    if let Some(peak) = run.summary.peak_rss_bytes.filter(|peak| *peak > 0) {
+        totals.push_str(&format!("<p>Peak memory: {}.</p>\n", bytes(peak as f64)));
     }
     if rows.is_empty() && totals.is_empty() {
         return String::new();
@@ -50,6 +49,16 @@ pub fn timings(run: &Run) -> String {
         )
     };
     format!("<section id=\"timings\"><h2>Timings</h2>\n{table}{totals}</section>\n")
+}
+
+/// Seconds and tokens per second of a stage, as far as the summary has them.
+fn of_summary(summary: &Summary, stage: Stage) -> (Option<f64>, Option<f64>) {
+    match stage {
+        Stage::Sft => (summary.sft.seconds, summary.sft.tokens_per_second),
+        Stage::Reward => (summary.reward.seconds, None),
+        Stage::Ppo => (summary.ppo.seconds, summary.ppo.rollout_tokens_per_second),
+        Stage::Dpo => (None, None),
+    }
 }
 
 /// Counts and rates without decimals, once they are large enough not to need them.

@@ -19,7 +19,7 @@ fn unfinished(run: &Run) -> Vec<String> {
         return vec!["The pipeline has not reached its end.".to_owned()];
     }
     // A pipeline that has written its summary was finished then.
-    if run.summary.number("/seconds").is_some() {
+    if run.summary.seconds.is_some() {
         return Vec::new();
     }
     run.stages.iter().filter_map(StageRun::unfinished).collect()
@@ -27,15 +27,14 @@ fn unfinished(run: &Run) -> Vec<String> {
 
 /// By the independent judge.
 fn judged(run: &Run) -> Option<String> {
-    let summary = &run.summary;
-    let win_rate = summary.number("/judge/win_rate")?;
-    let of_prompts = match summary.number("/judge/prompts") {
+    let judge = &run.summary.judge;
+    let win_rate = judge.win_rate?;
+    let of_prompts = match judge.prompts {
         Some(prompts) => format!("{prompts} held-out prompts"),
         None => "the held-out prompts".to_owned(),
     };
-    let interval = summary.pair("/judge/win_rate_ci95/0", "/judge/win_rate_ci95/1");
-    let (claim, within) = match interval {
-        Some((low, high)) => {
+    let (claim, within) = match judge.win_rate_ci95 {
+        Some([low, high]) => {
             let claim = if low > 0.5 {
                 "PPO beats SFT on"
             } else if high < 0.5 {
@@ -56,7 +55,7 @@ fn judged(run: &Run) -> Option<String> {
 
 /// By the reward model, which is no judge of itself.
 fn scored(run: &Run) -> Option<String> {
-    let ends = run.summary.pair("/ppo/score_first", "/ppo/score_last");
+    let ends = run.summary.ppo.score_first.zip(run.summary.ppo.score_last);
     let (first, last) = ends.or_else(|| quarters(run.stage(Stage::Ppo)?, "objective/scores"))?;
     let moved = |first, last| if last > first { "rose" } else { "did not rise: it went" };
     let gold = run.stage(Stage::Ppo).and_then(|stage| quarters(stage, "objective/gold"));

@@ -5,17 +5,18 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
+use temper_data::{Comparison, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-use temper_reward::{Error, RewardConfig, RewardDataset, evaluate, score, train};
+use temper_reward::{Error, RewardConfig, evaluate, score, train};
 use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Comparison, Run, Seed, TrainingConfig};
+use temper_train::{Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows =
         answers.map(|answer| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}.")));
-    let data = RewardDataset::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     // InstructGPT starts from the SFT model's backbone; a fresh one is enough here.
     let mut init = Seed(0).stream("init");

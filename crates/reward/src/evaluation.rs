@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 
 use serde::Serialize;
 
-use crate::{Pair, RewardDataset, RewardEvaluation};
+use temper_data::{Pair, Rankings};
+
+use crate::RewardEvaluation;
 
 /// Two completions are about equally long if the shorter one lacks at most this share of the longer one.
 const ABOUT_EQUAL: f64 = 0.1;
@@ -105,7 +107,7 @@ impl Judged {
 ///
 /// # Panics
 /// If `found` has not one score for each completion.
-pub fn examine(data: &RewardDataset, found: &RewardEvaluation) -> RewardDetails {
+pub fn examine(data: &Rankings, found: &RewardEvaluation) -> RewardDetails {
     let lens: Vec<usize> =
         data.rankings.iter().flat_map(|r| &r.completions).map(|c| c.completion().len()).collect();
     assert_eq!(found.scores.len(), lens.len(), "scores of other data");
@@ -154,7 +156,7 @@ pub fn examine(data: &RewardDataset, found: &RewardEvaluation) -> RewardDetails 
 }
 
 fn accuracy(pairs: &[&Judged]) -> f64 {
-    temper_comparisons::accuracy(pairs.iter().map(|pair| pair.margin()))
+    temper_data::accuracy(pairs.iter().map(|pair| pair.margin()))
 }
 
 /// Equally full buckets, the lowest values first. Equal values stay together, so there may be fewer.
@@ -198,18 +200,18 @@ fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use temper_data::Comparison;
     use temper_tokenizer::{Overflow, Template, Tokenizer};
-    use temper_train::Comparison;
 
     use super::*;
 
     /// Two answers each, the better one first: `lens` are their lengths in bytes, to which the end token is added.
-    fn data(lens: &[[usize; 2]]) -> RewardDataset {
+    fn data(lens: &[[usize; 2]]) -> Rankings {
         let row = |[chosen, rejected]: &[usize; 2]| {
             Comparison::pair("p", &"c".repeat(*chosen), &"r".repeat(*rejected))
         };
         let rows: Vec<Comparison> = lens.iter().map(row).collect();
-        RewardDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap()
+        Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap()
     }
 
     fn details(lens: &[[usize; 2]], scores: &[[f32; 2]]) -> RewardDetails {
@@ -308,8 +310,7 @@ mod tests {
             completions: vec!["a".into(), "bbb".into(), "cc".into()],
             scores: vec![2.0, 1.0, 0.0],
         }];
-        let data =
-            RewardDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap();
+        let data = Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap();
         let found = RewardEvaluation {
             eval_loss: 0.0,
             eval_accuracy: 0.0,

@@ -1,6 +1,6 @@
 //! Stage 2 of InstructGPT: a reward model learned from comparisons.
 //!
-//! [`RewardDataset`] encodes comparisons of two or more completions, [`ranking_loss`] is the mean of −log σ of their
+//! [`Rankings`](temper_data::Rankings) encodes comparisons of two or more completions, [`ranking_loss`] is the mean of −log σ of their
 //! score differences, [`train`] the loop,
 //! [`score`] what the model is for. The model itself is [`temper_model::ScalarModel`], started from the SFT
 //! backbone.
@@ -10,14 +10,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-//! use temper_reward::{RewardConfig, RewardDataset, train};
+//! use temper_data::{Comparison, Rankings};
+//! use temper_reward::{RewardConfig, train};
 //! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-//! use temper_train::{Comparison, Run, Seed};
+//! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_reward::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = RewardDataset::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let mut init = Seed(0).stream("init");
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
 //! let model = ScalarModel::new(sft.transformer, Pooling::Last, &mut init);
@@ -39,7 +40,6 @@ pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, exami
 pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
 pub use temper_assistant::score;
-pub use temper_comparisons::{ComparisonDataset as RewardDataset, Pair, Ranking, ScorePairs, accuracy};
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

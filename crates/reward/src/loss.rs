@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use temper_comparisons::ScorePairs;
+use temper_data::ScorePairs;
 
 /// Mean over comparisons of the mean over their pairs of −log σ(r_chosen − r_rejected − margin · gap), in nats, plus
 /// `center` times the same mean of (r_chosen + r_rejected)².
@@ -28,7 +28,7 @@ pub fn ranking_loss(scores: Tensor<1>, pairs: &ScorePairs, margin: f64, center: 
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use temper_comparisons::Pair;
+    use temper_data::Pair;
 
     /// All pairs of completions ranked by `scores`; equal ones tie.
     fn pairs(scores: &[f64]) -> Vec<Pair> {

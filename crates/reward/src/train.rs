@@ -6,16 +6,14 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::Serialize;
+use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{
     Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress,
 };
 
-use crate::{
-    Error, Level, Normalize, Ranking, RewardConfig, RewardDataset, ScorePairs, accuracy, normalized,
-    ranking_loss, score,
-};
+use crate::{Error, Level, Normalize, RewardConfig, normalized, ranking_loss, score};
 
 /// One line of `metrics.jsonl`, under TRL's names.
 #[derive(Clone, Debug, Serialize)]
@@ -81,8 +79,8 @@ pub fn train(
     config: &RewardConfig,
     model: ScalarModel,
     text: &TextSide,
-    data: &RewardDataset,
-    eval_data: Option<&RewardDataset>,
+    data: &Rankings,
+    eval_data: Option<&Rankings>,
     run: &mut Run,
 ) -> Result<ScalarModel, Error> {
     config.validate()?;
@@ -164,11 +162,7 @@ pub fn train(
 }
 
 /// The model as it is to be used: off the tape and normalised, if there is something to normalise on.
-fn released(
-    model: &ScalarModel,
-    data: &RewardDataset,
-    config: &RewardConfig,
-) -> (ScalarModel, Option<Level>) {
+fn released(model: &ScalarModel, data: &Rankings, config: &RewardConfig) -> (ScalarModel, Option<Level>) {
     let model = model.valid();
     if data.demonstrations.is_empty() || config.normalize == Normalize::None {
         return (model, None);
@@ -188,7 +182,7 @@ fn comparisons_at_once(config: &RewardConfig) -> usize {
 
 /// Order of held-out comparisons by the model's scores, `batch_size` comparisons of two completions at a time. Longer
 /// comparisons take as many completions at once.
-pub fn evaluate(model: &ScalarModel, data: &RewardDataset, batch_size: usize) -> RewardEvaluation {
+pub fn evaluate(model: &ScalarModel, data: &Rankings, batch_size: usize) -> RewardEvaluation {
     let examples: Vec<&Example> = data.rankings.iter().flat_map(|ranking| &ranking.completions).collect();
     let scores = score(model, &examples, COMPLETIONS * batch_size);
     let mut rest = scores.as_slice();
@@ -282,8 +276,9 @@ fn forward_backward(
     found: &mut BatchScores,
 ) -> Gradients {
     let device = model.device().inner();
+    let d_model = model.config().d_model;
     let rows: Vec<SharedPrompt<'_>> =
-        rankings.iter().flat_map(|ranking| ranking.rows(model.config().d_model)).collect();
+        rankings.iter().flat_map(|ranking| SharedPrompt::rows_of(&ranking.parts(), d_model)).collect();
     let (batch, spans) = TokenBatch::shared_prompts(&rows, &device);
     let scores = model.span_scores(&batch, &spans, &mut Dropout::off());
     let pairs = ScorePairs::of(rankings, &device);
@@ -333,9 +328,10 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
 mod tests {
     use super::*;
     use burn::tensor::Device;
+    use temper_data::Comparison;
     use temper_model::{Backbone, ModelConfig, Pooling};
     use temper_tokenizer::{Overflow, Template, Tokenizer};
-    use temper_train::{Comparison, Seed};
+    use temper_train::Seed;
 
     #[test]
     fn an_evaluation_takes_as_many_comparisons_at_once_as_an_update() {
@@ -356,7 +352,7 @@ mod tests {
         };
         let rows = [row(&["yes", "no", "well"], &[2.0, 1.0, 0.0]), row(&["a", "bcd"], &[1.0, 0.0])];
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-        let data = RewardDataset::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+        let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let backbone = Backbone::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));

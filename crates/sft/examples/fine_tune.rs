@@ -7,10 +7,11 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use temper_data::{BadRows, Demonstration, Demonstrations, read_rows};
 use temper_model::CausalLm;
-use temper_sft::{SftConfig, SftDataset, train};
+use temper_sft::{SftConfig, train};
 use temper_tokenizer::{Overflow, TextSide};
-use temper_train::{BadRows, Demonstration, Inputs, Run, read_all, to_commented_toml};
+use temper_train::{Inputs, Run, to_commented_toml};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
@@ -21,10 +22,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut text = TextSide::load(&model_dir)?;
     text.settle("plain_eos")?;
 
-    let rows = read_all(&[data_file], BadRows::Refuse)?.rows;
-    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
-    let data =
-        SftDataset::new(&rows, &text.tokenizer, &text.template, model.config().max_seq_len, Overflow::Drop)?;
+    let rows = read_rows::<Demonstration>(&[data_file], BadRows::Refuse)?.records;
+    let data = Demonstrations::new(
+        &rows,
+        &text.tokenizer,
+        &text.template,
+        model.config().max_seq_len,
+        Overflow::Drop,
+    )?;
 
     let mut config = SftConfig::default();
     config.training.max_steps = 20;

@@ -4,17 +4,18 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
+use temper_data::{Demonstration, Demonstrations};
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
-use temper_sft::{Error, SftConfig, SftDataset, evaluate, train};
+use temper_sft::{Error, SftConfig, evaluate, train};
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Demonstration, Event, Run, Seed, TrainingConfig};
+use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::notebook());
     let rows = [("Say hello", "Hello, nice to meet you!"), ("Capital of Spain?", "It is Madrid.")];
     let rows = rows
         .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
-    let data = SftDataset::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+    let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 
     let model = ModelConfig::preset("tiny")?;
     let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());

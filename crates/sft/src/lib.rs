@@ -1,6 +1,6 @@
 //! Stage 1 of InstructGPT: supervised fine-tuning on demonstrations.
 //!
-//! [`SftDataset`] encodes prompts and completions, [`sft_loss`] is the mean negative log-likelihood of the
+//! [`Demonstrations`](temper_data::Demonstrations) encodes prompts and completions, [`sft_loss`] is the mean negative log-likelihood of the
 //! completion tokens, [`train`] the loop.
 //!
 //! **Invariant:** the loss falls on completion tokens and on nothing else: not on the prompt, not on padding, and on
@@ -9,14 +9,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_sft::{SftConfig, SftDataset, train};
+//! use temper_data::{Demonstration, Demonstrations};
+//! use temper_sft::{SftConfig, train};
 //! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-//! use temper_train::{Demonstration, Run, Seed, TrainingConfig};
+//! use temper_train::{Run, Seed, TrainingConfig};
 //!
 //! # fn main() -> Result<(), temper_sft::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let rows = [Demonstration { prompt: "Say hi".into(), completion: "Hi!".into() }];
-//! let data = SftDataset::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let model = ModelConfig::preset("tiny")?;
 //! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
 //! let training = TrainingConfig { epochs: 2, ..SftConfig::default().training };
@@ -28,13 +29,11 @@
 //! ```
 
 mod config;
-mod dataset;
 mod error;
 mod loss;
 mod train;
 
 pub use config::SftConfig;
-pub use dataset::SftDataset;
 pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
 pub use train::{SftEvaluation, SftMetrics, evaluate, train};

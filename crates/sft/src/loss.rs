@@ -28,5 +28,5 @@ pub fn completion_logits(
 
 /// Number of target tokens of an example: what its loss is the mean over.
 pub(crate) fn n_targets(example: &Example) -> usize {
-    temper_model::n_targets(example.tokens.len(), example.prompt_len)
+    example.n_targets()
 }

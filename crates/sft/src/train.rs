@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use rand::RngExt;
 use serde::Serialize;
+use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{
@@ -14,7 +15,7 @@ use temper_train::{
 };
 
 use crate::loss::{completion_logits, n_targets, sft_loss};
-use crate::{Error, SftConfig, SftDataset};
+use crate::{Error, SftConfig};
 
 /// One line of `metrics.jsonl`, under TRL's names.
 #[derive(Clone, Debug, Serialize)]
@@ -66,8 +67,8 @@ pub fn train(
     config: &SftConfig,
     model: CausalLm,
     text: &TextSide,
-    data: &SftDataset,
-    eval_data: Option<&SftDataset>,
+    data: &Demonstrations,
+    eval_data: Option<&Demonstrations>,
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
@@ -142,7 +143,7 @@ pub fn train(
 }
 
 /// Loss and token accuracy over held-out examples, `batch_size` of them in one forward pass.
-pub fn evaluate(model: &CausalLm, data: &SftDataset, batch_size: usize) -> SftEvaluation {
+pub fn evaluate(model: &CausalLm, data: &Demonstrations, batch_size: usize) -> SftEvaluation {
     let model = model.valid();
     let device = model.device();
     let (mut loss, mut correct, mut n) = (0.0, 0, 0);
@@ -246,9 +247,11 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
 mod tests {
     use super::*;
     use burn::tensor::Device;
+    use temper_data::Demonstration;
+    use temper_data::Demonstrations;
     use temper_model::ModelConfig;
     use temper_tokenizer::{Overflow, Template, Tokenizer};
-    use temper_train::{Demonstration, Event, TrainingConfig};
+    use temper_train::{Event, TrainingConfig};
 
     /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
     #[test]
@@ -259,7 +262,7 @@ mod tests {
             completion: "a word or two ".repeat(i % 7 + 1),
         };
         let rows: Vec<Demonstration> = (0..40).map(row).collect();
-        let data = SftDataset::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+        let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let text = TextSide::new(tokenizer.clone(), template.clone());

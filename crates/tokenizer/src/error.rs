@@ -88,24 +88,6 @@ pub enum Error {
         /// The limit.
         max_len: usize,
     },
-    /// Every row of the data is longer than the limit.
-    #[error("none of the {rows} {what} fits into {max_seq_len} tokens")]
-    NothingFits {
-        /// What a row is, in the plural.
-        what: &'static str,
-        /// Rows that were given.
-        rows: usize,
-        /// The limit.
-        max_seq_len: usize,
-    },
-    /// The tokenizer has no id for anything in the data that would be learned.
-    #[error("none of the {rows} {what} has a token to learn from")]
-    NothingToLearn {
-        /// What a row is, in the plural.
-        what: &'static str,
-        /// Rows that were given.
-        rows: usize,
-    },
 }
 
 impl Error {

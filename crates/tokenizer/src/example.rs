@@ -32,6 +32,11 @@ impl Example {
         &self.tokens[self.prompt_len..]
     }
 
+    /// How many tokens a language model learns from it: those of the completion that have a token before them.
+    pub fn n_targets(&self) -> usize {
+        self.tokens.len().saturating_sub(self.prompt_len.max(1))
+    }
+
     /// `true` for each token that counts in a loss: the completion's, from its first to its end token.
     ///
     /// Position i is about `tokens[i]` itself, so it selects the log-prob read at position i - 1.

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::format::Format;
-
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -45,7 +43,7 @@ pub const NOT_FINITE_HINT: &str = "if the loss grew before, start again in anoth
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file system refused: missing, not permitted, read-only, full, damaged gzip.
+    /// The file system refused: missing, not permitted, read-only, full.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was being done, as a verb: `read`, `write`, ….
@@ -54,14 +52,6 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// A data file holds bytes that are not UTF-8.
-    #[error("{}:{line}: not valid UTF-8", path.display())]
-    InvalidUtf8 {
-        /// The data file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
     },
     /// Text that should be JSON is not.
     #[error("{}:{line}: broken JSON: {message} (column {column})", path.display())]
@@ -74,80 +64,6 @@ pub enum Error {
         column: usize,
         /// What the JSON parser said.
         message: String,
-    },
-    /// A row is JSON but not an object.
-    #[error("{}:{line}: expected an object, found {found}", path.display())]
-    NotAnObject {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// What stands there instead.
-        found: &'static str,
-    },
-    /// A row is an object, but its columns are not the ones that are needed.
-    #[error("{}:{line}: {message}", path.display())]
-    BadRow {
-        /// The data file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// Which column is wrong, and how.
-        message: String,
-    },
-    /// A data file has no row.
-    #[error("{}: no rows", path.display())]
-    NoRows {
-        /// The data file.
-        path: PathBuf,
-    },
-    /// A data file has rows, but none that can be used.
-    #[error("{first}{}", none_of(*n_rows))]
-    NoGoodRow {
-        /// What is wrong with the first one.
-        first: Box<Error>,
-        /// How many rows there are.
-        n_rows: usize,
-        /// What to do about a file like this.
-        advice: String,
-    },
-    /// A data file that begins as a JSON array but is not one.
-    #[error("{}:{line}: broken JSON: {message} (column {column})", path.display())]
-    BrokenArray {
-        /// The data file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// 1-based column, as the JSON parser counts it.
-        column: usize,
-        /// What the JSON parser said.
-        message: String,
-    },
-    /// A data file of a format that is not read.
-    #[error("{} is {format}; Temper reads JSON lines and JSON arrays, also gzipped", path.display())]
-    OtherFormat {
-        /// The data file.
-        path: PathBuf,
-        /// What it is.
-        format: Format,
-    },
-    /// Data is given as something that is not a file.
-    #[error("cannot read {}: it is {kind}, and data must be a file", path.display())]
-    NotAFile {
-        /// What was given.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// A gzipped file holds more than any text would.
-    #[error("cannot unpack {}: its {packed} bytes unpack to more than {limit}", path.display())]
-    UnpacksTooFar {
-        /// The data file.
-        path: PathBuf,
-        /// Its size in bytes.
-        packed: u64,
-        /// How many bytes it may unpack to.
-        limit: u64,
     },
     /// A file of settings or state is larger than any such file.
     #[error("{} has more than {limit} bytes", path.display())]
@@ -402,25 +318,8 @@ impl Error {
     /// What the user can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         let hint: &str = match self {
-            Error::Io { action: "unpack", .. } => "the file is damaged or not whole: copy it again",
             Error::Io { source, .. } => return io_hint(source),
-            Error::NoGoodRow { advice, .. } => advice,
-            Error::BrokenArray { .. } => {
-                "the file is a JSON array, which can only be read as a whole: fix this place, or save its rows as \
-                 JSON lines"
-            }
-            Error::OtherFormat { path, format } => return Some(format.advice(path)),
-            Error::NotAFile { .. } => "give a file; what a pipe or a device gives must be saved in one first",
-            Error::UnpacksTooFar { .. } => {
-                "no text can be packed as much as that; if it is what you want, unpack it with `gunzip` first"
-            }
-            Error::InvalidUtf8 { .. } => {
-                "save the file as UTF-8, or leave such rows out with `--skip-bad-rows`"
-            }
-            Error::BrokenJson { .. } | Error::NotAnObject { .. } | Error::BadRow { .. } => {
-                "fix the row, or leave such rows out with `--skip-bad-rows`"
-            }
-            Error::NoRows { .. } => "the file must hold JSON lines or a JSON array, one object per row",
+            Error::BrokenJson { .. } => "the file is damaged: copy it back as it was",
             Error::UnknownKey { nearest: None, .. } => "`temper config STAGE` lists all keys",
             Error::NonFinite { .. } | Error::NonFiniteLoss { .. } | Error::NonFiniteResult { .. } => {
                 NOT_FINITE_HINT
@@ -483,10 +382,6 @@ fn io_hint(source: &io::Error) -> Option<String> {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
-}
-
-fn none_of(n_rows: usize) -> String {
-    if n_rows == 1 { String::new() } else { format!(" (none of the {n_rows} rows can be read)") }
 }
 
 /// Other libraries' messages may span lines; ours do not.

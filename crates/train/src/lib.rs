@@ -1,7 +1,7 @@
-//! Bookkeeping of training runs, shared by the stages: settings, data files, seeds, schedules, batches,
-//! metrics, checkpoints and run directories.
+//! Bookkeeping of training runs, shared by the stages: settings, seeds, schedules, batches, metrics, checkpoints and
+//! run directories.
 //!
-//! Invariant: this crate knows no model, no tokenizer and no text of its own. A formula belongs into
+//! Invariant: this crate knows no model, no tokenizer and no data. A formula belongs into
 //! `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
 //! each stage keeps its loop and calls what it needs, and nothing here calls back but the observer of a
 //! [`Run`].
@@ -38,16 +38,10 @@ mod plan;
 mod schedule;
 mod seed;
 
-// In: data files and settings.
-mod columns;
+// In: settings.
 mod config;
 mod documented;
-mod format;
-mod lines;
 mod range;
-mod records;
-mod row_report;
-mod rows;
 mod training;
 
 // Out: what a run leaves on the disk.
@@ -71,7 +65,6 @@ pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
-pub use format::Format;
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
@@ -79,11 +72,8 @@ pub use range::{
     require, require_coefficient, require_count, require_f32, require_finite, require_fraction,
     require_positive,
 };
-pub use records::{Comparison, Demonstration, Lesson, PlainText, Prompt};
-pub use row_report::RowReport;
-pub use rows::{AllRows, BadRows, FileRows, Place, Rows, read_all, read_rows};
 pub use run::Run;
-pub use same::{Inputs, fingerprint_files, fingerprint_rows};
+pub use same::{Inputs, fingerprint_files};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use training::{TrainingConfig, TrainingDocs};

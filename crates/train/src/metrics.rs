@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, one_line};
 use crate::files::write_file;
-use crate::rows::kind_of;
 
 /// The key that every line has: the number of updates that were finished when it was written.
 pub const STEP_KEY: &str = "step";
@@ -189,7 +188,7 @@ fn is_same_file(_: &File, there: &fs::Metadata) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it cannot be read; [`Error::BrokenJson`] or [`Error::NotAnObject`] for any other bad
+/// [`Error::Io`] if it cannot be read; [`Error::BrokenJson`] for any other bad
 /// line.
 pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, Error> {
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
@@ -200,8 +199,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, Error> {
         }
         let (path, line_number) = (path.to_owned(), index + 1);
         match serde_json::from_slice(line) {
-            Ok(Value::Object(row)) => rows.push(row),
-            Ok(other) => return Err(Error::NotAnObject { path, line: line_number, found: kind_of(&other) }),
+            Ok(row) => rows.push(row),
             Err(error) => {
                 let message = one_line(&error.to_string());
                 return Err(Error::BrokenJson { path, line: line_number, column: error.column(), message });

@@ -11,17 +11,15 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use temper_assistant::score;
 use temper_courtesy::{Sizes, Task};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings, read_rows};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate,
 };
-use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
-use temper_reward::{RewardConfig, RewardDataset};
-use temper_sft::{SftConfig, SftDataset, completion_logits, sft_loss};
+use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
+use temper_reward::RewardConfig;
+use temper_sft::{SftConfig, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
-use temper_train::{
-    AdamWConfig, BadRows, Comparison, Demonstration, Optimizer, Prompt, Run, Seed, TrainingConfig, read_all,
-    read_metrics, resolve,
-};
+use temper_train::{AdamWConfig, Optimizer, Run, Seed, TrainingConfig, read_metrics, resolve};
 
 use crate::args::{BenchArgs, RecipeName, Stage};
 use crate::commands::{Outcome, print_json};
@@ -67,7 +65,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
         TrainingConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
     let rows =
-        SftDataset::new(&data.demonstrations, &text.tokenizer, &text.template, context, Overflow::Drop)?;
+        Demonstrations::new(&data.demonstrations, &text.tokenizer, &text.template, context, Overflow::Drop)?;
     let model = CausalLm::new(&model, &mut seed.stream("init"), device);
     let mut run = Run::ephemeral()?;
     let sft = temper_sft::train(&config, model, &text, &rows, None, &mut run)?;
@@ -87,13 +85,8 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let training =
         TrainingConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
-    let rows = RewardDataset::new(
-        &data.comparisons,
-        &text.tokenizer,
-        &text.template,
-        context,
-        Overflow::TruncatePrompt,
-    )?;
+    let rows =
+        Rankings::new(&data.comparisons, &text.tokenizer, &text.template, context, Overflow::TruncatePrompt)?;
     let model = ScalarModel::new(sft.transformer.clone(), Pooling::Mean, &mut seed.stream("reward_head"));
     let mut run = Run::ephemeral()?;
     let reward_model = temper_reward::train(&config, model, &text, &rows, None, &mut run)?;
@@ -101,8 +94,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let reward_seconds = seconds();
 
     let config = notebook_ppo(seed);
-    let prompts =
-        PromptDataset::new(&data.prompts, &text.tokenizer, &text.template, context - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&data.prompts, &text.tokenizer, &text.template, context - 1, Overflow::Drop)?;
     let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
     let mut ppo_tokens = 0;
     let mut score_samples = |samples: &[Sample<'_>]| {
@@ -156,13 +148,10 @@ impl NotebookData {
         let dir = tempfile::tempdir()?;
         RecipeName::Notebook.write_data(dir.path(), 0)?;
         let path = |name: &str| [dir.path().join(name)];
-        let demonstrations = read_all(&path("demonstrations.jsonl"), BadRows::Refuse)?.rows;
-        let comparisons = read_all(&path("comparisons.jsonl"), BadRows::Refuse)?.rows;
-        let prompts = read_all(&path("prompts.jsonl"), BadRows::Refuse)?.rows;
         Ok(Self {
-            demonstrations: demonstrations.into_iter().map(|(_, row)| row).collect(),
-            comparisons: comparisons.into_iter().map(|(_, row)| row).collect(),
-            prompts: prompts.into_iter().map(|(_, row)| row).collect(),
+            demonstrations: read_rows(&path("demonstrations.jsonl"), BadRows::Refuse)?.records,
+            comparisons: read_rows(&path("comparisons.jsonl"), BadRows::Refuse)?.records,
+            prompts: read_rows(&path("prompts.jsonl"), BadRows::Refuse)?.records,
         })
     }
 }
@@ -226,7 +215,7 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
         ScalarModel::new(policy.transformer.clone(), Pooling::Last, &mut Seed(0).stream("reward_head"));
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
-    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
     let models =
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };
     let mut score =

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::{Assistant, context_len};
-use temper_dpo::{DpoConfig, DpoDataset};
+use temper_data::Rankings;
+use temper_dpo::DpoConfig;
 
 use crate::args::{ComparisonArgs, Stage};
-use crate::commands::{Outcome, reward};
+use crate::commands::Outcome;
 use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
@@ -21,7 +22,14 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
-        reward::read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+        session.dataset::<Rankings>(
+            paths,
+            purpose,
+            &text,
+            max_seq_len,
+            config.overflow,
+            args.run.skip_bad_rows,
+        )
     };
     let data = load(&args.data, TRAINING)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
@@ -31,7 +39,7 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
         [
             ("--model", Some(model_fingerprint(&args.model)?)),
             ("--data", Some(data.fingerprint())),
-            ("--eval-data", eval_data.as_ref().map(DpoDataset::fingerprint)),
+            ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
         ],
     );
     let given = Given { template: text.has_template, ..Given::default() };

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 use temper_assistant::Assistant;
-use temper_train::{Demonstration, read_all};
+use temper_data::{Demonstration, read_rows};
 
 use crate::args::DataArgs;
 use crate::commands::{Outcome, print_json};
@@ -14,12 +14,12 @@ use crate::session::{Session, bad_rows};
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
     let assistant = Assistant::load(&args.model, &device)?;
-    let rows = read_all::<Demonstration>(&args.data, bad_rows(args.skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let rows = read_rows::<Demonstration>(&args.data, bad_rows(args.skip_bad_rows))?;
+    session.note_count(rows.n_skipped(), "rows could not be read and were skipped");
     // All rows are encoded before the first one is printed, because a program may be reading the output.
-    let mut encoded = Vec::with_capacity(rows.rows.len());
+    let mut encoded = Vec::with_capacity(rows.records.len());
     let mut n_skipped = 0;
-    for (place, row) in rows.rows {
+    for (place, row) in rows.into_placed() {
         match assistant.encode_row(&row.prompt, &row.completion) {
             Ok((prompt, completion)) => encoded.push((place, prompt, completion)),
             Err(_) if args.skip_bad_rows => n_skipped += 1,

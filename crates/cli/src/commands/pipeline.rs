@@ -8,21 +8,24 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use temper_assistant::{Answer, Assistant, RewardModel, Sampling};
 use temper_courtesy::{Task, Verdict};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, WithColumns, read_rows};
 use temper_eval::win_rate;
 use temper_ppo::{PpoConfig, RolloutConfig};
+use temper_report::{JudgeSummary, PpoSummary, RewardSummary, Sample, SftSummary, Summary};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
-use temper_train::{Demonstration, Run, load_json, read_all, read_metrics, read_rows, save_json, write_file};
+use temper_train::{Run, load_json, read_metrics, save_json, write_file};
 
 use crate::args::{
     ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
     Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
+use crate::data_rows::EVALUATION;
 use crate::failure::hinted;
 use crate::prompts::PlacedPrompts;
-use crate::session::{Session, bad_rows};
+use crate::session::Session;
 use crate::{device, machine};
 
 pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
@@ -251,18 +254,17 @@ fn judge(
     let lines: Vec<String> = judged
         .iter()
         .map(|row| {
-            json!({
-                "prompt": row.prompt,
-                "sft": row.sft.answer.completion,
-                "ppo": row.ppo.answer.completion,
-                "score_sft": row.sft.score,
-                "score_ppo": row.ppo.score,
-                "gold_sft": row.sft.gold,
-                "gold_ppo": row.ppo.gold,
+            serde_json::to_string(&Sample {
+                prompt: row.prompt.clone(),
+                sft: Some(row.sft.answer.completion.clone()),
+                ppo: Some(row.ppo.answer.completion.clone()),
+                score_sft: Some(row.sft.score),
+                score_ppo: Some(row.ppo.score),
+                gold_sft: Some(row.sft.gold),
+                gold_ppo: Some(row.ppo.gold),
             })
-            .to_string()
         })
-        .collect();
+        .collect::<Result<_, _>>()?;
     let path = files.dir.join("samples.jsonl");
     write_file(&path, (lines.join("\n") + "\n").as_bytes())?;
     Ok(judged)
@@ -280,22 +282,21 @@ impl GoldRule {
         if files.recipe == RecipeName::Courtesy {
             return Ok(Self::Courtesy(Task::new()));
         }
-        let rows = read_all::<Demonstration>(&[files.data.join("demonstrations.jsonl")], bad_rows(false))?;
-        Ok(Self::Exact(rows.rows.into_iter().map(|(_, row)| row).collect()))
+        let rows = read_rows(&[files.data.join("demonstrations.jsonl")], BadRows::Refuse)?;
+        Ok(Self::Exact(rows.records))
     }
 
     /// Gold score, and whether the answer is right.
     fn judge(&self, answer: &Answer) -> (f64, bool) {
-        let prompt = answer.prompt.as_str();
         match self {
             Self::Courtesy(task) => {
-                let verdict: Option<Verdict> = task.judge(prompt, &answer.completion, answer.ended);
+                let verdict: Option<Verdict> = task.judge(&answer.prompt, &answer.completion, answer.ended);
                 let verdict = verdict.expect("the recipe's own prompts are known to its judge");
                 (verdict.score, verdict.right)
             }
             Self::Exact(rows) => {
                 let exact =
-                    rows.iter().any(|row| row.prompt == prompt && row.completion == answer.completion);
+                    rows.iter().any(|row| row.prompt == answer.prompt && row.completion == answer.completion);
                 (f64::from(u8::from(exact && answer.ended)), exact)
             }
         }
@@ -310,56 +311,55 @@ fn summary(
     (seed, backend): (u64, &str),
     judged: &[Judged],
     seconds: f64,
-) -> Result<Value> {
+) -> Result<Summary> {
     let read = |dir: &Path| read_metrics(&dir.join("metrics.jsonl"));
     let (sft, reward, ppo) =
         (Curve(read(&files.sft)?), Curve(read(&files.reward)?), Curve(read(&files.ppo)?));
     let (accuracy, same_manner) = reward_accuracy(session, files)?;
     let stage_seconds = sft.seconds() + reward.seconds() + ppo.seconds();
-    let (gold_sft, gold_ppo) = (mean(judged, |row| row.sft.gold), mean(judged, |row| row.ppo.gold));
     let win = win_rate(judged.iter().map(|row| (row.ppo.gold, row.sft.gold)));
     let text_loss = |dir: &Path| text_loss(session, files, dir);
-    let share = |f: fn(&Judged) -> bool| mean(judged, |row| f64::from(u8::from(f(row))));
-    Ok(json!({
-        "recipe": recipe.name(),
-        "backend": backend,
-        "seed": seed,
-        "threads": machine::threads(),
-        "sft": {
-            "loss_first": sft.first("loss"),
-            "loss_last": sft.mean_last("loss", 0.1),
-            "seconds": sft.seconds(),
-            "tokens_per_second": sft.mean_last("tokens_per_second", 1.0),
+    let share = |f: fn(&Judged) -> bool| Some(mean(judged, |row| f64::from(u8::from(f(row)))));
+    Ok(Summary {
+        recipe: Some(recipe.name().into()),
+        backend: Some(backend.into()),
+        seed: Some(seed),
+        threads: Some(machine::threads()),
+        sft: SftSummary {
+            loss_first: sft.first("loss"),
+            loss_last: sft.mean_last("loss", 0.1),
+            seconds: Some(sft.seconds()),
+            tokens_per_second: sft.mean_last("tokens_per_second", 1.0),
         },
-        "reward": {
-            "accuracy_heldout": accuracy,
-            "accuracy_same_manner": same_manner,
-            "loss_last": reward.mean_last("loss", 0.1),
-            "seconds": reward.seconds(),
+        reward: RewardSummary {
+            accuracy_heldout: Some(accuracy),
+            accuracy_same_manner: same_manner,
+            loss_last: reward.mean_last("loss", 0.1),
+            seconds: Some(reward.seconds()),
         },
-        "ppo": {
-            "score_first": ppo.mean_first("objective/scores", 0.25),
-            "score_last": ppo.mean_last("objective/scores", 0.25),
-            "kl_last": ppo.mean_last("objective/kl", 0.1),
-            "seconds": ppo.seconds(),
-            "rollout_tokens_per_second": ppo.mean_last("time/rollout_tokens_per_second", 1.0),
+        ppo: PpoSummary {
+            score_first: ppo.mean_first("objective/scores", 0.25),
+            score_last: ppo.mean_last("objective/scores", 0.25),
+            kl_last: ppo.mean_last("objective/kl", 0.1),
+            seconds: Some(ppo.seconds()),
+            rollout_tokens_per_second: ppo.mean_last("time/rollout_tokens_per_second", 1.0),
         },
-        "judge": {
-            "gold_sft": gold_sft,
-            "gold_ppo": gold_ppo,
-            "right_sft": share(|row| row.sft.right),
-            "right_ppo": share(|row| row.ppo.right),
-            "eos_rate": share(|row| row.ppo.answer.ended),
-            "win_rate": win.win_rate,
-            "win_rate_ci95": win.win_rate_ci95,
-            "prompts": judged.len(),
-            "text_loss_sft": text_loss(&files.sft)?,
-            "text_loss_ppo": text_loss(&files.ppo)?,
+        judge: JudgeSummary {
+            gold_sft: Some(mean(judged, |row| row.sft.gold)),
+            gold_ppo: Some(mean(judged, |row| row.ppo.gold)),
+            right_sft: share(|row| row.sft.right),
+            right_ppo: share(|row| row.ppo.right),
+            eos_rate: share(|row| row.ppo.answer.ended),
+            win_rate: Some(win.win_rate),
+            win_rate_ci95: Some(win.win_rate_ci95),
+            prompts: Some(judged.len() as u64),
+            text_loss_sft: text_loss(&files.sft)?,
+            text_loss_ppo: text_loss(&files.ppo)?,
         },
-        // A pipeline that went on where it had stopped counts what its stages took, then and now.
-        "seconds": seconds.max(stage_seconds),
-        "peak_rss_bytes": machine::peak_rss_bytes(),
-    }))
+        // A pipeline that continued where it had stopped counts what its stages took, then and now.
+        seconds: Some(seconds.max(stage_seconds)),
+        peak_rss_bytes: Some(machine::peak_rss_bytes()),
+    })
 }
 
 fn mean(judged: &[Judged], f: impl Fn(&Judged) -> f64) -> f64 {
@@ -375,34 +375,27 @@ fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f6
     let device = device::open(session.device_name())?;
     let Assistant { model, text } = Assistant::load(&stage.join("final"), &device)?;
     let context = model.config().max_seq_len;
-    let data = sft::dataset(session, &paths, &text, context, Overflow::Drop, false)?;
+    let data =
+        session.dataset::<Demonstrations>(&paths, EVALUATION, &text, context, Overflow::Drop, false)?;
     Ok(Some(temper_sft::evaluate(&model, &data, 64).eval_loss))
 }
 
 /// Accuracy on the judged comparisons, and on those of one manner.
 fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>)> {
-    #[derive(serde::Deserialize)]
-    struct Row {
-        #[serde(default)]
-        same_manner: bool,
-    }
     let device = device::open(session.device_name())?;
     let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), &device)?;
-    let path = files.judged_comparisons();
+    let paths = [files.judged_comparisons()];
     let context = model.config().max_seq_len;
-    let data = reward::dataset(
-        session,
-        std::slice::from_ref(&path),
-        &text,
-        context,
-        Overflow::TruncatePrompt,
-        false,
-    )?;
-    let marks: Vec<bool> =
-        read_rows::<Row>(&path, bad_rows(false))?.rows.iter().map(|(_, r)| r.same_manner).collect();
+    let overflow = Overflow::TruncatePrompt;
+    let data = session.dataset::<Rankings>(&paths, EVALUATION, &text, context, overflow, false)?;
+    let rows = read_rows::<WithColumns<Comparison>>(&paths, BadRows::Refuse)?.records;
+    let is_same_manner = |row: &WithColumns<Comparison>| {
+        row.columns.get("same_manner").and_then(Value::as_bool).unwrap_or(false)
+    };
+    let marks: Vec<bool> = rows.iter().map(is_same_manner).collect();
     let margins = temper_reward::evaluate(&model, &data, 64).margins;
     let accuracy =
-        |margins: &[(usize, f64)]| temper_reward::accuracy(margins.iter().map(|(_, margin)| *margin));
+        |margins: &[(usize, f64)]| temper_data::accuracy(margins.iter().map(|(_, margin)| *margin));
     let same: Vec<(usize, f64)> = margins.iter().copied().filter(|(row, _)| marks[*row]).collect();
     Ok((accuracy(&margins), (!same.is_empty()).then(|| accuracy(&same))))
 }
@@ -415,22 +408,20 @@ impl Curve {
         self.0.iter().filter_map(|line| line.get(key)?.as_f64()).collect()
     }
 
-    /// Mean of the first share of the values.
-    fn mean_first(&self, key: &str, share: f64) -> f64 {
+    /// Mean of the first share of the values, if there are any.
+    fn mean_first(&self, key: &str, share: f64) -> Option<f64> {
         let values = self.values(key);
-        let n = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1));
-        values.iter().take(n).sum::<f64>() / n as f64
+        mean_of(&values[..n_of(share, values.len())])
     }
 
-    /// Mean of the last share of the values.
-    fn mean_last(&self, key: &str, share: f64) -> f64 {
-        let values = self.values(key);
-        let n = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1));
-        values.iter().rev().take(n).sum::<f64>() / n as f64
+    /// Mean of the last share of the values, if there are any.
+    fn mean_last(&self, key: &str, share: f64) -> Option<f64> {
+        let values: Vec<f64> = self.values(key).into_iter().rev().collect();
+        mean_of(&values[..n_of(share, values.len())])
     }
 
-    fn first(&self, key: &str) -> f64 {
-        self.values(key).first().copied().unwrap_or(f64::NAN)
+    fn first(&self, key: &str) -> Option<f64> {
+        self.values(key).first().copied()
     }
 
     fn seconds(&self) -> f64 {
@@ -438,8 +429,17 @@ impl Curve {
     }
 }
 
+/// A share of `len` values, rounded up.
+fn n_of(share: f64, len: usize) -> usize {
+    ((len as f64 * share).ceil() as usize).min(len)
+}
+
+fn mean_of(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 /// The before/after table and the verdict, on standard output.
-fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
+fn print_table(judged: &[Judged], summary: &Summary, dir: &Path) -> Result<()> {
     let width = |f: fn(&Judged) -> &str, limit: usize| {
         judged.iter().take(12).map(|row| f(row).chars().count()).max().unwrap_or(0).min(limit)
     };
@@ -457,26 +457,27 @@ fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
             row.ppo.gold,
         ))?;
     }
-    let judge = &summary["judge"];
-    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let judge = &summary.judge;
+    let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
     print_line("")?;
     print_line(&format!(
         "gold score {:.3} -> {:.3}   right {:.1} % -> {:.1} %   EOS {:.1} %   KL {:.1} nats",
-        number(&judge["gold_sft"]),
-        number(&judge["gold_ppo"]),
-        100.0 * number(&judge["right_sft"]),
-        100.0 * number(&judge["right_ppo"]),
-        100.0 * number(&judge["eos_rate"]),
-        number(&summary["ppo"]["kl_last"]),
+        number(judge.gold_sft),
+        number(judge.gold_ppo),
+        100.0 * number(judge.right_sft),
+        100.0 * number(judge.right_ppo),
+        100.0 * number(judge.eos_rate),
+        number(summary.ppo.kl_last),
     ))?;
+    let [low, high] = judge.win_rate_ci95.unwrap_or([f64::NAN; 2]);
     print_line(&format!(
         "PPO against SFT, by the gold rule: win rate {:.1} % (95 % interval {:.1} to {:.1} %) on {} prompts",
-        100.0 * number(&judge["win_rate"]),
-        100.0 * number(&judge["win_rate_ci95"][0]),
-        100.0 * number(&judge["win_rate_ci95"][1]),
-        judge["prompts"],
+        100.0 * number(judge.win_rate),
+        100.0 * low,
+        100.0 * high,
+        judged.len(),
     ))?;
-    if let (Some(before), Some(after)) = (judge["text_loss_sft"].as_f64(), judge["text_loss_ppo"].as_f64()) {
+    if let (Some(before), Some(after)) = (judge.text_loss_sft, judge.text_loss_ppo) {
         let change = 100.0 * (after / before - 1.0);
         print_line(&format!(
             "loss on held-out plain text {before:.3} -> {after:.3} nats per token ({change:+.1} %)"
@@ -484,8 +485,8 @@ fn print_table(judged: &[Judged], summary: &Value, dir: &Path) -> Result<()> {
     }
     print_line(&format!(
         "{:.0} s, {:.0} MiB at most; report: {}",
-        number(&summary["seconds"]),
-        number(&summary["peak_rss_bytes"]) / 1048576.0,
+        number(summary.seconds),
+        summary.peak_rss_bytes.map_or(f64::NAN, |bytes| bytes as f64 / 1048576.0),
         dir.join("report.html").display()
     ))
 }

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::Device;
 use temper_assistant::{Answer, Assistant, RewardModel, Scorer, context_len};
+use temper_data::{PlainText, Prompts, Texts};
 use temper_eval::{Judge, JudgeSpec};
-use temper_ppo::{
-    Critic, CriticKind, Data, Models, PpoConfig, PromptDataset, Sample, ScoreFn, Scorers, TextDataset,
-};
-use temper_tokenizer::{Overflow, TextSide};
-use temper_train::{PlainText, Prompt};
+use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, ScoreFn, Scorers};
+use temper_tokenizer::TextSide;
 
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
@@ -63,9 +61,15 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let n_ends = usize::from(temper_ppo::stop_token(&config.rollout, &text.tokenizer)?.is_some());
     let room = reward_model.as_ref().map_or(usize::MAX, |(model, _)| model.context() - n_ends);
     let max_prompt_len = config.prompt_limit(max_seq_len.min(room))?;
-    let load = |paths: &[PathBuf], purpose| {
-        let fit = (max_prompt_len, config.overflow);
-        prompts(session, paths, purpose, &text, fit, args.run.skip_bad_rows)
+    let load = |paths: &[PathBuf], purpose: &'static str| {
+        session.dataset::<Prompts>(
+            paths,
+            purpose,
+            &text,
+            max_prompt_len,
+            config.overflow,
+            args.run.skip_bad_rows,
+        )
     };
     let data = load(&args.prompts, TRAINING)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
@@ -73,7 +77,8 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let texts = if args.ptx_data.is_empty() {
         None
     } else {
-        Some(texts(session, &args.ptx_data, &text, max_seq_len, args.run.skip_bad_rows)?)
+        let rows = session.rows::<PlainText>(&args.ptx_data, "plain text", args.run.skip_bad_rows)?;
+        Some(Texts::new(&rows.records, &text.tokenizer, max_seq_len)?)
     };
     let mut judge = args.gold.as_deref().map(|name| gold_judge(name, &device, session)).transpose()?;
     let prompts = data.prompts.iter().chain(eval_data.iter().flat_map(|data| &data.prompts));
@@ -124,8 +129,8 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             ("--reward-url", args.rewards.reward_url.as_deref().map(temper_scorer::masked)),
             ("the weights of the scores", Some(args.rewards.weights())),
             ("--prompts", Some(data.fingerprint())),
-            ("--eval-data", eval_data.as_ref().map(PromptDataset::fingerprint)),
-            ("--ptx-data", texts.as_ref().map(TextDataset::fingerprint)),
+            ("--eval-data", eval_data.as_ref().map(Prompts::fingerprint)),
+            ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
             ("--gold", args.gold.clone()),
         ],
     );
@@ -153,40 +158,4 @@ fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
         Answer::of_ids(text, sample.prompt, prompt_tokens, tokens, vec![], sample.ended)
     };
     samples.iter().map(answer).collect()
-}
-
-/// Reads and encodes plain text.
-fn texts(
-    session: &Session,
-    paths: &[PathBuf],
-    text: &TextSide,
-    max_seq_len: usize,
-    skip_bad_rows: bool,
-) -> Result<TextDataset> {
-    let rows = session.data_rows::<PlainText>(paths, "plain text", skip_bad_rows)?;
-    Ok(TextDataset::new(&rows.rows, &text.tokenizer, max_seq_len)?)
-}
-
-/// Reads and encodes prompts, and says what was left out.
-fn prompts(
-    session: &Session,
-    paths: &[PathBuf],
-    purpose: &'static str,
-    text: &TextSide,
-    (max_prompt_len, overflow): (usize, Overflow),
-    skip_bad_rows: bool,
-) -> Result<PromptDataset> {
-    let rows = session.data_rows::<Prompt>(paths, purpose, skip_bad_rows)?;
-    let data = PromptDataset::new(&rows.rows, &text.tokenizer, &text.template, max_prompt_len, overflow)?;
-    let room = format!("the {max_prompt_len} tokens that leave room for an answer");
-    session.note_rows(&rows, &data.report.too_long, |rows| {
-        format!("left out {rows}: they do not fit into {room}")
-    });
-    session.note_rows(&rows, &data.report.without_tokens, |rows| {
-        format!("left out {rows}: the tokenizer has no token for them")
-    });
-    session.note_rows(&rows, &data.report.truncated, |rows| {
-        format!("cut the prompt on the left in {rows}, to fit into {room}")
-    });
-    Ok(data)
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::{Assistant, context_len};
+use temper_data::{Demonstration, Rankings};
 use temper_model::ScalarModel;
-use temper_reward::{Normalize, RewardConfig, RewardDataset};
-use temper_tokenizer::{Overflow, TextSide};
-use temper_train::{Comparison, Demonstration, Seed, resolve};
+use temper_reward::{Normalize, RewardConfig};
+use temper_train::{Seed, resolve};
 
 use crate::args::{ComparisonArgs, RewardArgs, Settings, Stage};
 use crate::commands::Outcome;
@@ -29,15 +29,22 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
-        read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+        session.dataset::<Rankings>(
+            paths,
+            purpose,
+            &text,
+            max_seq_len,
+            config.overflow,
+            args.run.skip_bad_rows,
+        )
     };
     let mut data = load(&args.data, TRAINING)?;
     if !normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
-        let rows = session.data_rows::<Demonstration>(normalize_data, purpose, args.run.skip_bad_rows)?;
+        let rows = session.rows::<Demonstration>(normalize_data, purpose, args.run.skip_bad_rows)?;
         let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data = data.with_demonstrations(&rows.rows, tokenizer, template, max_seq_len, config.overflow)?;
-        session.note_report(&rows, &data.demonstrations_report, max_seq_len);
+        data = data.with_demonstrations(&rows.records, tokenizer, template, max_seq_len, config.overflow)?;
+        session.note_rows(data.notes_of_demonstrations(&rows, max_seq_len));
     }
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
 
@@ -48,7 +55,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         [
             ("--model", Some(model_fingerprint(&args.model)?)),
             ("--data", Some(data.fingerprint())),
-            ("--eval-data", eval_data.as_ref().map(RewardDataset::fingerprint)),
+            ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
         ],
     );
     let normalize = !normalize_data.is_empty();
@@ -74,48 +81,11 @@ fn nothing_to_normalize_on(session: &Session, args: &ComparisonArgs, config: &Re
             "give demonstrations by `--normalize-data`, or `--set normalize=none`",
         ));
     }
-    // Of a preset's settings without effect there is a note already.
+    // There is a note about a preset's settings without effect already.
     if args.settings.preset.is_none() {
         session.note(&format!(
             "note: the scores are not normalised: `normalize` is {how}, but there is no `--normalize-data`"
         ));
     }
     Ok(())
-}
-
-/// Reads and encodes comparisons to measure a model on, and says what was left out.
-pub fn dataset(
-    session: &Session,
-    paths: &[PathBuf],
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<RewardDataset> {
-    read(session, paths, EVALUATION, text, max_seq_len, overflow, skip_bad_rows)
-}
-
-/// [`dataset`] for any purpose.
-pub fn read(
-    session: &Session,
-    paths: &[PathBuf],
-    purpose: &'static str,
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<RewardDataset> {
-    let rows = session.data_rows::<Comparison>(paths, purpose, skip_bad_rows)?;
-    let data = RewardDataset::new(&rows.rows, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    session.note_report(&rows, &data.report, max_seq_len);
-    for (completions, why) in [
-        (&data.completions_too_long, format!("they do not fit into {max_seq_len} tokens")),
-        (&data.completions_without_tokens, "the tokenizer has no token for them".into()),
-    ] {
-        let n_completions = |row: &Comparison| row.completions.len();
-        session.note_parts(&rows, completions, "completions", n_completions, |completions| {
-            format!("left out {completions}, and kept the others of their rows: {why}")
-        });
-    }
-    Ok(data)
 }

@@ -1,11 +1,10 @@
 //! `temper score`
 
 use anyhow::Result;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use temper_assistant::{BATCH_SIZE, RewardModel, score};
+use temper_data::{Answer, WithColumns, read_rows};
 use temper_tokenizer::Example;
-use temper_train::{Demonstration, read_all};
 
 use crate::args::DataArgs;
 use crate::commands::{Outcome, print_json};
@@ -13,43 +12,18 @@ use crate::device;
 use crate::failure::{hint_of_row, hinted, not_finite};
 use crate::session::{Session, bad_rows};
 
-/// A row as it was read, with the parts that are scored.
-struct ScoredRow {
-    row: Map<String, Value>,
-    demonstration: Demonstration,
-    /// Whether the completion ended by itself. It did if the row does not say.
-    ended: bool,
-}
-
-impl<'de> Deserialize<'de> for ScoredRow {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let row = Map::deserialize(deserializer)?;
-        let demonstration =
-            Demonstration::deserialize(Value::Object(row.clone())).map_err(serde::de::Error::custom)?;
-        let ended = match row.get("ended") {
-            None | Some(Value::Null) => true,
-            Some(Value::Bool(ended)) => *ended,
-            Some(other) => {
-                let message = format!("column `ended` must be true or false, found {other}");
-                return Err(serde::de::Error::custom(message));
-            }
-        };
-        Ok(Self { row, demonstration, ended })
-    }
-}
-
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
     let reward_model = RewardModel::load(&args.model, &device)?;
-    let rows = read_all::<ScoredRow>(&args.data, bad_rows(args.skip_bad_rows))?;
-    session.note_count(rows.skipped, "rows could not be read and were skipped");
+    let rows = read_rows::<WithColumns<Answer>>(&args.data, bad_rows(args.skip_bad_rows))?;
+    session.note_count(rows.n_skipped(), "rows could not be read and were skipped");
     // All rows are encoded before the first one is scored, because a program may be reading the output.
-    let mut encoded = Vec::with_capacity(rows.rows.len());
+    let mut encoded = Vec::with_capacity(rows.records.len());
     let mut n_skipped = 0;
-    for (place, row) in rows.rows {
-        let Demonstration { prompt, completion } = &row.demonstration;
-        match reward_model.encode_row(prompt, completion, row.ended) {
-            Ok(example) => encoded.push((place, row.row, example)),
+    for (place, row) in rows.into_placed() {
+        let Answer { prompt, completion, ended } = &row.record;
+        match reward_model.encode_row(prompt, completion, *ended) {
+            Ok(example) => encoded.push((place, row.columns, example)),
             Err(_) if args.skip_bad_rows => n_skipped += 1,
             Err(fault) => return Err(hinted(format!("{place}: {fault}"), hint_of_row(&fault))),
         }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use temper_assistant::{Assistant, context_len};
-use temper_sft::{SftConfig, SftDataset};
-use temper_tokenizer::{Overflow, TextSide};
-use temper_train::{Lesson, Seed};
+use temper_data::Demonstrations;
+use temper_sft::SftConfig;
+use temper_train::Seed;
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
@@ -24,7 +24,14 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let Assistant { model, text } = Assistant::start(&args.model, &config.template, &mut init, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
-        read(session, paths, purpose, &text, max_seq_len, config.overflow, args.run.skip_bad_rows)
+        session.dataset::<Demonstrations>(
+            paths,
+            purpose,
+            &text,
+            max_seq_len,
+            config.overflow,
+            args.run.skip_bad_rows,
+        )
     };
     let data = load(&args.data, TRAINING)?;
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };
@@ -34,7 +41,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
         [
             ("--model", Some(model_fingerprint(Path::new(&args.model))?)),
             ("--data", Some(data.fingerprint())),
-            ("--eval-data", eval_data.as_ref().map(SftDataset::fingerprint)),
+            ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
         ],
     );
     let dropout = model.config().dropout > 0.0;
@@ -44,36 +51,4 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let mut run = run.with_keep_last(config.training.keep_last);
     temper_sft::train(&config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
-}
-
-/// Reads and encodes demonstrations and plain text to measure a model on, and says what was left out.
-pub fn dataset(
-    session: &Session,
-    paths: &[PathBuf],
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<SftDataset> {
-    read(session, paths, EVALUATION, text, max_seq_len, overflow, skip_bad_rows)
-}
-
-fn read(
-    session: &Session,
-    paths: &[PathBuf],
-    purpose: &'static str,
-    text: &TextSide,
-    max_seq_len: usize,
-    overflow: Overflow,
-    skip_bad_rows: bool,
-) -> Result<SftDataset> {
-    let rows = session.data_rows::<Lesson>(paths, purpose, skip_bad_rows)?;
-    let data = SftDataset::of_lessons(&rows.rows, &text.tokenizer, &text.template, max_seq_len, overflow)?;
-    let is_chosen = |(idx, lesson): (usize, &Lesson)| matches!(lesson, Lesson::Chosen(_)).then_some(idx);
-    let chosen: Vec<usize> = rows.rows.iter().enumerate().filter_map(is_chosen).collect();
-    session.note_rows(&rows, &chosen, |rows| {
-        format!("{rows} are comparisons: their chosen side is taken as a demonstration")
-    });
-    session.note_report(&rows, &data.report, max_seq_len);
-    Ok(data)
 }

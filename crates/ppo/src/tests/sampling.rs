@@ -1,10 +1,10 @@
 //! What is sampled for rollouts and evaluations, and how long it may be.
 
+use temper_data::{EncodedPrompt, Prompts};
 use temper_tokenizer::{TextSide, Tokenizer};
 
 use super::{collect, config, count_fives, language_model, learner, prompts, targets};
 use crate::critic::Critic;
-use crate::prompts::EncodedPrompt;
 use crate::{MissingEos, PpoConfig, Sample};
 
 /// A scorer of each answer by its length, so that equal numbers mean equal answers.
@@ -18,7 +18,7 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
     let mut config = PpoConfig { batch_size, ..config() };
     config.rollout.sampling_batch_size = sampling_batch_size;
     let one = EncodedPrompt { text: String::new(), tokens: vec![1, 5, 2] };
-    let prompts = crate::PromptDataset::from(vec![one; 8]);
+    let prompts = Prompts::from(vec![one; 8]);
     let mut answers = Vec::new();
     let mut score = |samples: &[Sample<'_>]| {
         answers.extend(samples.iter().map(|sample| sample.completion_tokens.to_vec()));
@@ -58,7 +58,7 @@ fn prompts_without_room_for_a_whole_answer_are_refused() {
     let text = TextSide::new(tokenizer.clone(), template.clone());
     // Contexts of 32 tokens, answers of 6.
     let long = |len| EncodedPrompt { text: String::new(), tokens: vec![4; len] };
-    let prompts = crate::PromptDataset::from(vec![long(26), long(27)]);
+    let prompts = Prompts::from(vec![long(26), long(27)]);
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();
     assert_eq!(error.to_string(), "prompt 2 has 27 tokens: with 6 new ones it does not fit into 32");

@@ -7,11 +7,12 @@ use anyhow::Result;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use temper_courtesy::{Sizes, Task};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, read_rows};
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
-use temper_reward::{RewardConfig, RewardDataset, evaluate};
-use temper_sft::{SftConfig, SftDataset};
+use temper_reward::{RewardConfig, evaluate};
+use temper_sft::SftConfig;
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{BadRows, Comparison, Demonstration, Run, Seed, read_all, resolve};
+use temper_train::{Run, Seed, resolve};
 
 use crate::args::Stage;
 use crate::commands::print_json;
@@ -42,11 +43,9 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
     let sizes = Sizes { demonstrations: DEMONSTRATIONS, comparisons: RANKINGS, ..Sizes::default() };
     Task::new().generate(seed.0, &sizes).write(dir.path())?;
     let comparisons = |name: &str| -> Result<Vec<Comparison>> {
-        let rows = read_all(&[dir.path().join(name)], BadRows::Refuse)?.rows;
-        Ok(rows.into_iter().map(|(_, row)| row).collect())
+        Ok(read_rows(&[dir.path().join(name)], BadRows::Refuse)?.records)
     };
-    let dataset =
-        |rows: &[Comparison]| RewardDataset::new(rows, &tokenizer, &template, context, Overflow::Drop);
+    let dataset = |rows: &[Comparison]| Rankings::new(rows, &tokenizer, &template, context, Overflow::Drop);
     let rankings = comparisons("comparisons.jsonl")?;
     let pairs: Vec<Comparison> = rankings.iter().flat_map(pairs).collect();
     let held_out = dataset(&comparisons("comparisons_heldout.jsonl")?)?;
@@ -93,9 +92,8 @@ fn imitate(data: &Path, seed: Seed, device: &Device) -> Result<CausalLm> {
     let mut config: SftConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Sft)?), None, &[])?;
     config.training.seed = seed.0;
     config.training.checkpoint_every = 0;
-    let rows = read_all::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.rows;
-    let rows: Vec<Demonstration> = rows.into_iter().map(|(_, row)| row).collect();
-    let rows = SftDataset::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;
+    let rows = read_rows::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.records;
+    let rows = Demonstrations::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;
     let policy = CausalLm::new(&model, &mut seed.stream("init"), device);
     let text = TextSide::new(tokenizer.clone(), template.clone());
     Ok(temper_sft::train(&config, policy, &text, &rows, None, &mut Run::ephemeral()?)?)

@@ -6,11 +6,12 @@ use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use serde_json::json;
 use temper_courtesy::{Sizes, Task};
+use temper_data::{Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
-use temper_ppo::{Critic, CriticKind, Models, PpoConfig, PromptDataset, Sample};
+use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_scorer::{Answer, Program, Stop};
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
-use temper_train::{Prompt, Run, Seed, read_metrics, resolve};
+use temper_train::{Run, Seed, read_metrics, resolve};
 
 use super::median;
 use crate::args::Stage;
@@ -36,7 +37,7 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
-    let prompts = PromptDataset::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 
     let python = std::env::var("TEMPER_PYTHON").unwrap_or_else(|_| "python3".into());

@@ -1,7 +1,7 @@
-//! How often a model agrees with the data.
+//! How often a model orders pairs as the data do.
 
-/// Share of pairs in the right order, from chosen minus rejected of each: a tie counts one half, as a coin that is
-/// tossed for it would on average. A margin that is not a number counts as wrong.
+/// Share of pairs in the right order, from chosen minus rejected score of each. A tie counts one half, as a tossed coin
+/// would on average; a margin that is not a number counts as wrong.
 ///
 /// NaN if there are no pairs.
 pub fn accuracy(margins: impl IntoIterator<Item = f64>) -> f64 {

@@ -1,11 +1,10 @@
-//! Comparisons by themselves: which pairs a ranking makes, and how much each of them counts.
+//! Which pairs a ranking makes, and how much each of them counts.
 //!
-//! `cargo run --release -p temper-comparisons --example pairs`
+//! `cargo run --release -p temper-data --example pairs`
 #![allow(clippy::print_stdout)]
 
-use temper_comparisons::ComparisonDataset;
-use temper_tokenizer::{Error, Overflow, Template, Tokenizer};
-use temper_train::Comparison;
+use temper_data::{Comparison, Error, Rankings};
+use temper_tokenizer::{Overflow, Template, Tokenizer};
 
 fn main() -> Result<(), Error> {
     let rows = [
@@ -16,7 +15,7 @@ fn main() -> Result<(), Error> {
         },
         Comparison::pair("Plural of goose?", "Geese.", "Gooses."),
     ];
-    let data = ComparisonDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop)?;
     for ranking in &data.rankings {
         let comparison = &rows[ranking.row];
         println!("{}", comparison.prompt);

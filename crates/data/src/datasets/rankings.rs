@@ -1,16 +1,18 @@
-//! Comparisons as token rows, each completion once.
+//! Comparisons as token rows, each completion once: what the reward model and DPO train on.
 
-use temper_tokenizer::{Error, Example, Overflow, Template, Tokenizer};
-use temper_train::{Comparison, Demonstration, RowReport, fingerprint_rows};
+use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
 
-use crate::ranking::{Pair, Ranking, pairs};
+use super::Dataset;
+use super::fingerprint::fingerprint_rows;
+use super::ranking::{Pair, Ranking, pairs};
+use crate::{Comparison, Demonstration, Error, RowReport, Rows};
 
-/// Encoded comparisons, with what became of those that were too long.
+/// Encoded comparisons.
 #[derive(Clone, Debug)]
-pub struct ComparisonDataset {
+pub struct Rankings {
     /// The comparisons of which two completions or more fit, in the order given.
     pub rankings: Vec<Ranking>,
-    /// Demonstrations that the scores are normalised on at the end; there may be none.
+    /// Demonstrations on which the scores are normalised at the end; may be empty.
     pub demonstrations: Vec<Example>,
     /// Which of the given comparisons were left out, because too few of their completions fit or have a token to
     /// score, and which lost a part of their prompt.
@@ -23,12 +25,11 @@ pub struct ComparisonDataset {
     pub demonstrations_report: RowReport,
 }
 
-impl ComparisonDataset {
+impl Rankings {
     /// Encodes comparisons as `template` puts them together: the same text that a policy writes.
     ///
     /// # Errors
-    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the template's special tokens may be unknown to the
-    /// tokenizer.
+    /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the tokenizer may lack a special token of the template.
     pub fn new(
         comparisons: &[Comparison],
         tokenizer: &Tokenizer,
@@ -38,7 +39,7 @@ impl ComparisonDataset {
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
         let mut data = Self::of(Vec::new());
-        data.report.n_rows = comparisons.len();
+        data.report = RowReport::of(comparisons.len());
         for (row, comparison) in comparisons.iter().enumerate() {
             let (mut completions, mut scores) = (Vec::new(), Vec::new());
             let (mut n_too_long, mut n_without_tokens) = (0, 0);
@@ -80,7 +81,7 @@ impl ComparisonDataset {
     /// Comparisons that are encoded already, none of which was left out.
     pub fn of(rankings: Vec<Ranking>) -> Self {
         Self {
-            report: RowReport { n_rows: rankings.len(), ..RowReport::default() },
+            report: RowReport::of(rankings.len()),
             rankings,
             demonstrations: Vec::new(),
             completions_too_long: Vec::new(),
@@ -101,7 +102,7 @@ impl ComparisonDataset {
         max_seq_len: usize,
         overflow: Overflow,
     ) -> Result<Self, Error> {
-        let mut report = RowReport { n_rows: demonstrations.len(), ..RowReport::default() };
+        let mut report = RowReport::of(demonstrations.len());
         let mut encoded = Vec::with_capacity(demonstrations.len());
         for (row, Demonstration { prompt, completion }) in demonstrations.iter().enumerate() {
             match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
@@ -120,6 +121,11 @@ impl ComparisonDataset {
             return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len });
         }
         Ok(Self { demonstrations: encoded, demonstrations_report: report, ..self })
+    }
+
+    /// A sentence for each file of demonstrations some of which were left out or cut.
+    pub fn notes_of_demonstrations(&self, rows: &Rows<Demonstration>, max_len: usize) -> Vec<String> {
+        self.demonstrations_report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }
 
     /// What a resumed run compares: that these are the same comparisons, by the same margins, and the same
@@ -141,7 +147,7 @@ impl ComparisonDataset {
         self.rankings.len()
     }
 
-    /// Whether there is none; never true for a dataset that [`ComparisonDataset::new`] made.
+    /// Whether there is none; never true for a dataset that [`Rankings::new`] made.
     pub fn is_empty(&self) -> bool {
         self.rankings.is_empty()
     }
@@ -150,6 +156,38 @@ impl ComparisonDataset {
     pub fn lengths(&self) -> Vec<usize> {
         let longest = |ranking: &Ranking| ranking.completions.iter().map(|c| c.tokens.len()).max();
         self.rankings.iter().map(|ranking| longest(ranking).unwrap_or(0)).collect()
+    }
+}
+
+impl Dataset for Rankings {
+    type Record = Comparison;
+
+    fn encode(
+        records: &[Comparison],
+        tokenizer: &Tokenizer,
+        template: &Template,
+        max_len: usize,
+        overflow: Overflow,
+    ) -> Result<Self, Error> {
+        Self::new(records, tokenizer, template, max_len, overflow)
+    }
+
+    fn notes(&self, rows: &Rows<Comparison>, max_len: usize) -> Vec<String> {
+        let mut notes = self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned");
+        for (completions, why) in [
+            (&self.completions_too_long, format!("they do not fit into {max_len} tokens")),
+            (&self.completions_without_tokens, "the tokenizer has no token for them".into()),
+        ] {
+            let n_completions = |row: &Comparison| row.completions.len();
+            notes.extend(rows.notes_of_parts(completions, "completions", n_completions, |completions| {
+                format!("left out {completions}, and kept the others of their rows: {why}")
+            }));
+        }
+        notes
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint()
     }
 }
 
@@ -162,42 +200,16 @@ mod tests {
         Comparison { prompt: "p".into(), completions, scores: scores.into() }
     }
 
-    fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<ComparisonDataset, Error> {
-        ComparisonDataset::new(
-            comparisons,
-            &Tokenizer::byte(),
-            &Template::bare(),
-            max_seq_len,
-            Overflow::Drop,
-        )
+    fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<Rankings, Error> {
+        Rankings::new(comparisons, &Tokenizer::byte(), &Template::bare(), max_seq_len, Overflow::Drop)
     }
 
     #[test]
-    fn other_margins_are_other_data() {
+    fn comparisons_with_other_margins_have_another_fingerprint() {
         let rows = |scores: &[f64]| [comparison(&["a", "b"], scores)];
         let [one, same, other] =
             [[1.0, 0.0], [3.0, 2.0], [2.0, 0.0]].map(|s| dataset(&rows(&s), 32).unwrap().fingerprint());
         assert!(one == same && one != other, "{one}, {same}, {other}");
-    }
-
-    #[test]
-    fn a_prompt_that_was_cut_for_the_longer_completion_is_not_shared() {
-        let prompt = "a long prompt that fits beside a short answer";
-        let row = |max_seq_len, overflow| {
-            let rows = [Comparison::pair(prompt, "yes", "no, it is something else")];
-            let data =
-                ComparisonDataset::new(&rows, &Tokenizer::byte(), &Template::bare(), max_seq_len, overflow);
-            let ranking = data.unwrap().rankings.remove(0);
-            let rows = ranking.rows(32);
-            let scored: Vec<Vec<u32>> = (rows.iter())
-                .flat_map(|row| row.completions.iter().map(|completion| [row.prompt, completion].concat()))
-                .collect();
-            let expected: Vec<Vec<u32>> = ranking.completions.iter().map(|c| c.tokens.clone()).collect();
-            assert_eq!(scored, expected);
-            rows.len()
-        };
-        assert_eq!(row(128, Overflow::Drop), 1);
-        assert_eq!(row(56, Overflow::TruncatePrompt), 2);
     }
 
     /// D9: the rows whose prompts were cut are known, as they are in SFT.
@@ -209,13 +221,12 @@ mod tests {
             Comparison::pair("p", &"c".repeat(40), "b"),
         ];
         let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-        let data =
-            ComparisonDataset::new(&rows, &tokenizer, &template, 32, Overflow::TruncatePrompt).unwrap();
+        let data = Rankings::new(&rows, &tokenizer, &template, 32, Overflow::TruncatePrompt).unwrap();
         let expected = RowReport { n_rows: 3, too_long: vec![2], truncated: vec![1], ..RowReport::default() };
         assert_eq!((data.report.clone(), data.len()), (expected, 2));
 
-        let say = |prompt: &str| Demonstration { prompt: prompt.into(), completion: "c".into() };
-        let rows = [say("p"), say(&"p".repeat(40))];
+        let demonstration = |prompt: &str| Demonstration { prompt: prompt.into(), completion: "c".into() };
+        let rows = [demonstration("p"), demonstration(&"p".repeat(40))];
         let data = data.with_demonstrations(&rows, &tokenizer, &template, 32, Overflow::Drop).unwrap();
         let expected = RowReport { n_rows: 2, too_long: vec![1], ..RowReport::default() };
         assert_eq!(data.demonstrations_report, expected);

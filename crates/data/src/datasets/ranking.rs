@@ -1,34 +1,22 @@
-//! One prompt with its completions, and which of them is better than which.
+//! One prompt with its completions, and which of them are better than others.
 
-use temper_model::SharedPrompt;
 use temper_tokenizer::Example;
 
-/// A prompt with its completions, encoded, and which of them is better than which.
+/// A prompt with its completions, encoded, and which of them are better than others.
 #[derive(Clone, Debug)]
 pub struct Ranking {
     /// Two or more; each is scored once, whatever the number of pairs.
     pub completions: Vec<Example>,
     /// Every pair that is not tied: one or more.
     pub pairs: Vec<Pair>,
-    /// Which row of the given comparisons this was.
+    /// The index of its row among the given comparisons.
     pub row: usize,
 }
 
 impl Ranking {
-    /// The rows to score, whose completions are [`Ranking::completions`] in order: one with the prompt shared by all,
-    /// or one for each where that is cheaper, or where the prompt was cut for the longer ones.
-    pub fn rows(&self, d_model: usize) -> Vec<SharedPrompt<'_>> {
-        let prompt = parts(&self.completions[0]).0;
-        let together =
-            SharedPrompt { prompt, completions: self.completions.iter().map(|c| parts(c).1).collect() };
-        if self.completions.iter().all(|c| parts(c).0 == prompt) && together.pays(d_model) {
-            return vec![together];
-        }
-        let apart = |example| {
-            let (prompt, completion) = parts(example);
-            SharedPrompt { prompt, completions: vec![completion] }
-        };
-        self.completions.iter().map(apart).collect()
+    /// Prompt and completion of each of [`Ranking::completions`].
+    pub fn parts(&self) -> Vec<(&[u32], &[u32])> {
+        self.completions.iter().map(|example| (example.prompt(), example.completion())).collect()
     }
 
     /// Chosen minus rejected score of each pair, from the score of each completion.
@@ -37,12 +25,7 @@ impl Ranking {
     }
 }
 
-/// Prompt and completion.
-fn parts(example: &Example) -> (&[u32], &[u32]) {
-    example.tokens.split_at(example.prompt_len)
-}
-
-/// Two completions of a [`Ranking`], of which the first is preferred.
+/// Two completions of a [`Ranking`], the first of which is preferred.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
     /// Index of the preferred completion.
@@ -69,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_completions_make_six_pairs_less_those_that_tie() {
+    fn four_completions_make_six_pairs_without_those_that_tie() {
         let pair = |chosen, rejected, gap| Pair { chosen, rejected, gap };
         assert_eq!(
             pairs(&[1.0, 4.0, 0.0, 2.0]),

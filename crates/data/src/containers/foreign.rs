@@ -1,9 +1,9 @@
-//! Formats of files that are not read, recognised so that they can be named.
+//! Formats that Temper does not read, recognised so that the error can name them.
 
 use std::fmt;
 use std::path::Path;
 
-/// What a data file is instead of JSON lines or a JSON array.
+/// A format that a data file has instead of JSON lines or a JSON array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -13,9 +13,9 @@ pub enum Format {
     Arrow,
     /// A workbook of Excel.
     Excel,
-    /// A zip archive of anything else.
+    /// Any other zip archive.
     Zip,
-    /// An archive of `tar`.
+    /// A tar archive.
     Tar,
     /// Compressed by Zstandard, xz, bzip2 or 7-Zip.
     Compressed(&'static str),
@@ -34,10 +34,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// How many bytes of a file [`Format::of_bytes`] wants to see.
+    /// How many bytes of a file [`Format::of_bytes`] needs.
     pub(crate) const N_BYTES: usize = 262;
 
-    /// By the bytes that a file begins with, where these tell.
+    /// The format of a file that begins with `bytes`, if they are characteristic of one.
     pub(crate) fn of_bytes(bytes: &[u8], path: &Path) -> Option<Self> {
         const MAGIC: [(&[u8], Format); 12] = [
             (b"PAR1", Format::Parquet),
@@ -61,7 +61,7 @@ impl Format {
         Some(if *format == Self::Zip && is_workbook { Self::Excel } else { *format })
     }
 
-    /// By the name of a file whose content is not JSON.
+    /// The format of a file whose content is not JSON, from its name.
     pub(crate) fn of_name(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
         match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
@@ -72,7 +72,7 @@ impl Format {
         }
     }
 
-    /// How to make a file of it that Temper reads.
+    /// How to convert such a file into one that Temper reads.
     pub(crate) fn advice(self, path: &Path) -> String {
         let pandas = |read: &str| {
             let name = path.display();
@@ -90,9 +90,7 @@ impl Format {
             Self::Excel => pandas("read_excel"),
             Self::Csv => pandas("read_csv"),
             Self::Tsv => pandas("read_table"),
-            Self::Zip | Self::Tar | Self::Compressed(_) => {
-                "unpack it and give the files that it holds".into()
-            }
+            Self::Zip | Self::Tar | Self::Compressed(_) => "unpack it and give the files in it".into(),
             Self::Sqlite | Self::Pdf => "export its rows as JSON lines, one object in each line".into(),
             Self::Utf16 => "save the file as UTF-8".into(),
             Self::Text => {
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn text_formats_are_told_by_the_name_alone() {
+    fn formats_of_text_are_recognised_by_the_name() {
         let of_name = |name| Format::of_name(Path::new(name));
         assert_eq!(of_name("data/rows.CSV"), Some(Format::Csv));
         assert_eq!(of_name("rows.tsv.gz"), Some(Format::Tsv));

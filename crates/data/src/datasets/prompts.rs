@@ -1,9 +1,10 @@
-//! Prompts as token rows.
+//! Prompts as token rows: what PPO samples completions for.
 
 use temper_tokenizer::{Overflow, Template, Tokenizer};
-use temper_train::{Prompt, RowReport, fingerprint_rows};
 
-use crate::Error;
+use super::Dataset;
+use super::fingerprint::fingerprint_rows;
+use crate::{Error, Prompt, RowReport, Rows};
 
 /// A prompt, as text and as ids.
 #[derive(Clone, Debug)]
@@ -14,28 +15,27 @@ pub struct EncodedPrompt {
     pub tokens: Vec<u32>,
 }
 
-/// Encoded prompts, with what became of those that were too long.
+/// Encoded prompts.
 #[derive(Clone, Debug)]
-pub struct PromptDataset {
+pub struct Prompts {
     /// The prompts that leave room for an answer.
     pub prompts: Vec<EncodedPrompt>,
-    /// What became of the others.
+    /// Which of the given prompts were left out or lost their left part.
     pub report: RowReport,
 }
 
-impl From<Vec<EncodedPrompt>> for PromptDataset {
+impl From<Vec<EncodedPrompt>> for Prompts {
     fn from(prompts: Vec<EncodedPrompt>) -> Self {
-        let report = RowReport { n_rows: prompts.len(), ..RowReport::default() };
-        Self { prompts, report }
+        Self { report: RowReport::of(prompts.len()), prompts }
     }
 }
 
-impl PromptDataset {
-    /// Encodes prompts of at most `max_prompt_len` tokens; longer ones are dropped or lose their left.
-    /// [`PpoConfig::prompt_limit`](crate::PpoConfig::prompt_limit) gives the limit that leaves room for a whole answer.
+impl Prompts {
+    /// Encodes prompts of at most `max_prompt_len` tokens; longer ones are dropped or lose their left. The limit should
+    /// leave room for a whole answer in the context of the models.
     ///
     /// # Errors
-    /// [`Error::NothingFits`]; the template's special tokens may be unknown to the tokenizer.
+    /// [`Error::NoPromptFits`]; the tokenizer may lack a special token of the template.
     pub fn new(
         prompts: &[Prompt],
         tokenizer: &Tokenizer,
@@ -44,7 +44,7 @@ impl PromptDataset {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let mut report = RowReport { n_rows: prompts.len(), ..RowReport::default() };
+        let mut report = RowReport::of(prompts.len());
         let mut encode = |(i, prompt): (usize, &Prompt)| {
             let text = prompt.prompt.clone();
             let tokens = template.encode_prompt(tokenizer, &text);
@@ -71,7 +71,7 @@ impl PromptDataset {
         };
         let encoded: Vec<EncodedPrompt> = prompts.iter().enumerate().filter_map(&mut encode).collect();
         if encoded.is_empty() {
-            return Err(Error::NothingFits { rows: prompts.len(), max_prompt_len });
+            return Err(Error::NoPromptFits { rows: prompts.len(), max_prompt_len });
         }
         Ok(Self { prompts: encoded, report })
     }
@@ -82,16 +82,39 @@ impl PromptDataset {
     }
 }
 
+impl Dataset for Prompts {
+    type Record = Prompt;
+
+    fn encode(
+        records: &[Prompt],
+        tokenizer: &Tokenizer,
+        template: &Template,
+        max_len: usize,
+        overflow: Overflow,
+    ) -> Result<Self, Error> {
+        Self::new(records, tokenizer, template, max_len, overflow)
+    }
+
+    fn notes(&self, rows: &Rows<Prompt>, max_len: usize) -> Vec<String> {
+        let room = format!("the {max_len} tokens that leave room for an answer");
+        self.report.notes(rows, &room, "them")
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn dataset(prompts: &[&str], max_prompt_len: usize, overflow: Overflow) -> Result<PromptDataset, Error> {
+    fn dataset(prompts: &[&str], max_prompt_len: usize, overflow: Overflow) -> Result<Prompts, Error> {
         let prompts: Vec<Prompt> = prompts.iter().map(|&prompt| Prompt { prompt: prompt.into() }).collect();
-        PromptDataset::new(&prompts, &Tokenizer::byte(), &Template::bare(), max_prompt_len, overflow)
+        Prompts::new(&prompts, &Tokenizer::byte(), &Template::bare(), max_prompt_len, overflow)
     }
 
-    /// D7: the notebook's prompts end with `[EOS]`, behind which nothing is left to say.
+    /// D7: the notebook's prompts end with `[EOS]`, after which there is nothing left to say.
     #[test]
     fn d7_a_prompt_ends_where_the_answer_starts() {
         let data = dataset(&["hi"], 64, Overflow::Drop).unwrap();

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::{Pair, Ranking};
+use super::{Pair, Ranking};
 
 /// Which of many scores are compared, and how much each comparison counts.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rankings_count_the_same_and_their_completions_stand_one_after_the_other() {
+    fn rankings_count_the_same_and_their_completions_follow_each_other() {
         let pair = |chosen, rejected| Pair { chosen, rejected, gap: 1.0 };
         let three = [pair(0, 1), pair(0, 2), pair(2, 1)];
         let two = [pair(1, 0)];

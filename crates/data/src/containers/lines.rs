@@ -1,13 +1,11 @@
-//! The pieces of a data file, one after the other: lines of a reader, or elements of an array.
+//! The lines of a reader, and readers that end with an error where there is too much.
 
 use std::io::{self, BufRead, Read};
 
-use crate::error::Error;
-
 /// The longest line of JSON lines, in bytes: a file without line ends must not fill the memory.
-pub(crate) const LONGEST_ROW: usize = 1 << 28;
+pub(crate) const LONGEST_LINE: usize = 1 << 28;
 
-/// Gives at most so many bytes; one more is an error.
+/// A reader that fails after so many bytes.
 pub(crate) struct Limited<R> {
     inner: R,
     left: u64,
@@ -38,30 +36,44 @@ pub(crate) struct Lines<R> {
     reader: R,
     /// The 1-based line at which the reader is.
     line: usize,
-    row: Vec<u8>,
+    text: Vec<u8>,
 }
 
-/// A line of more than [`LONGEST_ROW`] bytes.
+/// A line of more than [`LONGEST_LINE`] bytes.
 pub(crate) struct TooLong;
 
-/// What is in a line, without white space around it.
+/// The text of a line, without white space around it.
 pub(crate) type Line<'a> = Result<&'a [u8], TooLong>;
 
 impl<R: BufRead> Lines<R> {
     /// From the first line.
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, line: 1, row: Vec::new() }
+        Self { reader, line: 1, text: Vec::new() }
     }
 
-    /// Everything that is left, and the line at which it starts.
+    /// The first bytes of the text: what the reader has at hand after a byte order mark and white space.
+    pub(crate) fn beginning(&mut self) -> io::Result<&[u8]> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        if self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            self.reader.consume(BYTE_ORDER_MARK.len());
+        }
+        self.skip_white_space()?;
+        self.reader.fill_buf()
+    }
+
+    /// The reader, at its present place.
+    pub(crate) fn into_reader(self) -> R {
+        self.reader
+    }
+
+    /// Appends everything that is left to `bytes`, and returns the line at which it starts.
     pub(crate) fn rest(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         self.reader.read_to_end(bytes)?;
         Ok(self.line)
     }
 
-    /// Passes over white space, blank lines included, which takes no memory however much there is of it. Returns the
-    /// byte after it.
-    pub(crate) fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
+    /// Skips white space, blank lines included, in constant memory. Returns the byte after it.
+    fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
         loop {
             let buffer = self.reader.fill_buf()?;
             let n = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
@@ -80,54 +92,21 @@ impl<R: BufRead> Lines<R> {
         if self.skip_white_space()?.is_none() {
             return Ok(None);
         }
-        self.row.clear();
-        (&mut self.reader).take(LONGEST_ROW as u64 + 1).read_until(b'\n', &mut self.row)?;
+        self.text.clear();
+        (&mut self.reader).take(LONGEST_LINE as u64 + 1).read_until(b'\n', &mut self.text)?;
         let line = self.line;
         self.line += 1;
-        if self.row.len() > LONGEST_ROW && !self.row.ends_with(b"\n") {
+        if self.text.len() > LONGEST_LINE && !self.text.ends_with(b"\n") {
             self.reader.skip_until(b'\n')?;
             return Ok(Some((line, Err(TooLong))));
         }
-        Ok(Some((line, Ok(self.row.trim_ascii()))))
+        Ok(Some((line, Ok(self.text.trim_ascii()))))
     }
 }
 
+/// How many lines end in `bytes`.
 pub(crate) fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
-}
-
-/// Gives `visit` each element of a well-formed JSON array, with the line on which it starts, where the array starts
-/// on `first_line`. A list of them all could take many times the memory of the array.
-pub(crate) fn each_element(
-    bytes: &[u8],
-    first_line: usize,
-    mut visit: impl FnMut(usize, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut start: Option<(usize, usize)> = None;
-    let (mut line, mut depth, mut in_string, mut escaped) = (first_line, 0usize, false, false);
-    for (at, &byte) in bytes.iter().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        let ends_element = depth == 1 && matches!(byte, b',' | b']');
-        if ends_element {
-            if let Some((line, from)) = start.take() {
-                visit(line, bytes[from..at].trim_ascii())?;
-            }
-        } else if depth >= 1 && start.is_none() && !byte.is_ascii_whitespace() {
-            start = Some((line, at));
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'\n' => line += 1,
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -146,8 +125,8 @@ mod tests {
     fn blank_lines_take_no_memory() {
         let newlines = io::repeat(b'\n').take(3 << 20).chain(b"{\"a\":7}".as_slice());
         let mut lines = Lines::new(BufReader::new(newlines));
-        let (line, row) = lines.next().unwrap().unwrap();
-        assert_eq!((line, row.ok().unwrap()), ((3 << 20) + 1, b"{\"a\":7}".as_slice()));
-        assert!(lines.row.capacity() < 1000 && lines.next().unwrap().is_none());
+        let (line, text) = lines.next().unwrap().unwrap();
+        assert_eq!((line, text.ok().unwrap()), ((3 << 20) + 1, b"{\"a\":7}".as_slice()));
+        assert!(lines.text.capacity() < 1000 && lines.next().unwrap().is_none());
     }
 }

@@ -1,0 +1,34 @@
+//! Gzip: any other container, compressed.
+
+use std::fs;
+use std::io::BufReader;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::lines::Limited;
+use super::{Container, DataFile, Source, TakeRow, read_source};
+use crate::error::Error;
+
+/// A gzipped file may unpack to this many bytes, whatever its size: …
+const UNPACKED_AT_LEAST: u64 = 1 << 30;
+/// … or to this many times its own size, which text that people write does not reach. A file that unpacks to more is a
+/// trap or an accident, and would only fill the memory.
+const LARGEST_RATIO: u64 = 100;
+
+/// A file that begins with gzip's two bytes. Gzip within gzip is not unpacked.
+pub(super) struct Gzip;
+
+impl Container for Gzip {
+    fn recognises(&self, beginning: &[u8], file: &DataFile<'_>) -> bool {
+        file.unpacking.is_none() && beginning.starts_with(b"\x1f\x8b")
+    }
+
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error> {
+        let path = source.file.path;
+        let packed = fs::metadata(path).map_err(Error::io("read", path))?.len();
+        let limit = UNPACKED_AT_LEAST.max(LARGEST_RATIO.saturating_mul(packed));
+        let unpacked = Limited::new(MultiGzDecoder::new(source.lines.into_reader()), limit);
+        let file = DataFile { path, unpacking: Some((packed, limit)) };
+        read_source(file, Box::new(BufReader::new(unpacked)), take).map(|_| ())
+    }
+}

@@ -1,0 +1,110 @@
+//! How files hold rows: which container a file is, and its rows with their lines.
+//!
+//! A container turns the bytes of a file into rows. The first one of [`CONTAINERS`] that recognises a file reads it;
+//! every other file is read as JSON lines, unless it is known to be something else ([`Format`]). A new container is
+//! one file and one line of that table.
+
+mod foreign;
+mod gzip;
+mod json;
+mod json_array;
+mod json_lines;
+mod lines;
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use crate::error::Error;
+use crate::records::Row;
+use lines::{Lines, TooMuch};
+
+pub use foreign::Format;
+pub(crate) use json::{kind_of, shortened};
+
+/// The containers that are recognised by how they begin.
+const CONTAINERS: [&dyn Container; 2] = [&gzip::Gzip, &json_array::JsonArray];
+
+/// Takes one row, with its 1-based line: the row itself, or what is wrong with it. An error ends the reading.
+pub(crate) type TakeRow<'t> = dyn FnMut(usize, Result<Row, Error>) -> Result<(), Error> + 't;
+
+/// A kind of file that holds rows.
+trait Container: Sync {
+    /// Whether a file is of this kind, from its first bytes after a byte order mark and white space.
+    fn recognises(&self, beginning: &[u8], file: &DataFile<'_>) -> bool;
+
+    /// Gives each row to `take`. What is wrong with a single row goes to `take`, too.
+    ///
+    /// # Errors
+    /// What makes the rest of the file unreadable, and every error of `take`.
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error>;
+}
+
+/// The file that is read, for messages.
+#[derive(Clone, Copy)]
+struct DataFile<'a> {
+    path: &'a Path,
+    /// Set while the file is being unpacked: its own size and the largest size allowed, in bytes.
+    unpacking: Option<(u64, u64)>,
+}
+
+impl DataFile<'_> {
+    /// What a failure of the reader means for this file.
+    fn failed(&self, error: io::Error) -> Error {
+        let Some((packed, limit)) = self.unpacking else { return Error::io("read", self.path)(error) };
+        if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
+            return Error::UnpacksTooFar { path: self.path.to_owned(), packed, limit };
+        }
+        Error::io("unpack", self.path)(error)
+    }
+}
+
+/// The bytes of a data file, from the current line on.
+struct Source<'a> {
+    file: DataFile<'a>,
+    lines: Lines<Box<dyn BufRead + 'a>>,
+}
+
+/// Reads a file, whatever container it is, and gives each row to `take`. Returns whether the first character of its
+/// text begins a JSON object or array; it may have no character.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::NotAFile`], [`Error::OtherFormat`], [`Error::UnpacksTooFar`], [`Error::BrokenArray`], and
+/// every error of `take`.
+pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<bool, Error> {
+    let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+    if !metadata.is_file() {
+        // Checked before the file is opened: a pipe that nobody writes to would never answer.
+        let kind = if metadata.is_dir() { "a directory" } else { "a device, a pipe or a socket" };
+        return Err(Error::NotAFile { path: path.to_owned(), kind });
+    }
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    read_bytes(path, BufReader::new(file), take)
+}
+
+/// As [`read_file`], from a reader; the path is used for messages, and for files that only their name gives away.
+///
+/// # Errors
+/// Those of [`read_file`].
+pub(crate) fn read_bytes(path: &Path, bytes: impl BufRead, take: &mut TakeRow<'_>) -> Result<bool, Error> {
+    read_source(DataFile { path, unpacking: None }, Box::new(bytes), take)
+}
+
+fn read_source<'a>(
+    file: DataFile<'a>,
+    bytes: Box<dyn BufRead + 'a>,
+    take: &mut TakeRow<'_>,
+) -> Result<bool, Error> {
+    let mut source = Source { file, lines: Lines::new(bytes) };
+    let beginning = source.lines.beginning().map_err(|error| file.failed(error))?;
+    let is_json = beginning.first().is_some_and(|byte| matches!(byte, b'{' | b'['));
+    if let Some(container) = CONTAINERS.iter().find(|container| container.recognises(beginning, &file)) {
+        container.read(source, take)?;
+        return Ok(is_json);
+    }
+    if let Some(format) = Format::of_bytes(&beginning[..beginning.len().min(Format::N_BYTES)], file.path) {
+        return Err(Error::OtherFormat { path: file.path.to_owned(), format });
+    }
+    json_lines::JsonLines.read(source, take)?;
+    Ok(is_json)
+}

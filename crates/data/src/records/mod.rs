@@ -1,0 +1,90 @@
+//! Kinds of records: what a row of a data file can be, under any of the column names that are in use.
+//!
+//! | part of a record | columns; the first one counts that the row has and that is not null |
+//! | --- | --- |
+//! | `prompt` | `prompt`, `instruction` or `question`; after the last two, a blank line and each non-empty one of `input` and `context` |
+//! | `completion` | `completion`, `response`, `output`, `answer` |
+//! | plain text | `text`, where the row has neither a prompt nor a completion |
+//! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
+//! | a pair of them | `chosen`, `rejected`, and `margin` if given; without a prompt column, whole hh-rlhf transcripts |
+//!
+//! `scores` holds a number for each completion: the higher the better, equal ones are tied. `ranking` holds the indices
+//! of all completions from best to worst, tied ones in a list of their own: `[2, [0, 1], 3]`. If a row has both,
+//! `scores` count.
+//!
+//! Other columns are ignored, except for those that would change what a row means and that Temper does not read. Unless
+//! they are empty, a row is refused for them: `input` and `context` next to `prompt`, `system`, `system_prompt` and
+//! `history` (they are all part of what was asked); and a `score_chosen` that is not above `score_rejected`. Among
+//! rows for SFT, `label: false` is refused too: it marks a bad answer.
+//!
+//! Texts without a visible character count as empty and are refused.
+//!
+//! A new kind of record is one file with a type that implements [`Record`], and its lines in this one.
+
+mod columns;
+#[cfg(test)]
+mod testing;
+mod transcripts;
+
+mod answer;
+mod comparison;
+mod demonstration;
+mod plain_text;
+mod prompt;
+mod sft_row;
+
+use serde_json::{Map, Value};
+
+pub use columns::Fault;
+pub(crate) use columns::advice;
+
+/// The columns of a row, in the order of the file.
+pub type Row = Map<String, Value>;
+
+/// What a row of a data file can be.
+pub trait Record: Sized {
+    /// Which columns only this kind of record is read from, as part of a sentence such as "a completion from `completion`
+    /// or `response`"; empty where other kinds say it all. A file without a usable row is answered with these.
+    const READ_FROM: &'static str = "";
+
+    /// The record in a row.
+    ///
+    /// # Errors
+    /// A [`Fault`]: a column is missing, or its value cannot be used.
+    fn from_row(row: &Row) -> Result<Self, Fault>;
+}
+
+/// Exports the kinds of records, and lists them for the advice about files that hold none.
+macro_rules! records {
+    ($($file:ident::$Record:ident),+ $(,)?) => {
+        $(pub use $file::$Record;)+
+
+        /// [`Record::READ_FROM`] of every kind.
+        const READ_FROM: &[&str] = &[$(<$Record as Record>::READ_FROM),+];
+    };
+}
+
+records! {
+    prompt::Prompt,
+    demonstration::Demonstration,
+    comparison::Comparison,
+    plain_text::PlainText,
+    sft_row::SftRow,
+    answer::Answer,
+}
+
+
+/// A record with all columns of its row, those that the record ignores included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WithColumns<R> {
+    /// The record.
+    pub record: R,
+    /// Every column of the row, as it was written.
+    pub columns: Row,
+}
+
+impl<R: Record> Record for WithColumns<R> {
+    fn from_row(row: &Row) -> Result<Self, Fault> {
+        Ok(Self { record: R::from_row(row)?, columns: row.clone() })
+    }
+}

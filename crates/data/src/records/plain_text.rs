@@ -1,0 +1,24 @@
+//! Text without a prompt, as in pretraining.
+
+use serde::Serialize;
+
+use super::columns::text;
+use super::{Fault, Record, Row};
+
+/// Columns that plain text is read from.
+pub(super) const TEXT: [&str; 1] = ["text"];
+
+/// Text without a prompt, all of it to be learned, as in pretraining.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlainText {
+    /// The text.
+    pub text: String,
+}
+
+impl Record for PlainText {
+    const READ_FROM: &'static str = "plain text from `text`";
+
+    fn from_row(row: &Row) -> Result<Self, Fault> {
+        Ok(Self { text: text(row, &TEXT)?.to_owned() })
+    }
+}
