@@ -1,6 +1,6 @@
 //! What a stage does with its model: where dropout is on, and which weights learn.
 
-use temper_data::{Comparison, Demonstration};
+use temper_data::{Comparison, Demonstration, Rankings};
 use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
@@ -131,4 +131,38 @@ fn d9_what_does_not_fit_is_counted() {
     let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
     let data = temper_data::Rankings::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
     assert_eq!((data.len(), data.report.n_dropped()), (1, 1));
+}
+
+/// Reward model and PPO start from the same directory, which has no template.json.
+#[test]
+fn ppo_scores_the_ids_that_the_reward_model_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    // Two bytes change places, so that this counts as any pretrained tokenizer and not as the byte tokenizer.
+    Tokenizer::byte().save(dir.path()).unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    file["model"]["vocab"]["a"] = 102.into();
+    file["model"]["vocab"]["b"] = 101.into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    assert!(matches!(Tokenizer::from_dir(dir.path()).unwrap(), Tokenizer::Pretrained(_)));
+
+    for setting in ["auto", "plain", "plain_eos", "bare"] {
+        let mut reward = TextSide::load(dir.path()).unwrap();
+        reward.settle(setting).unwrap();
+        let mut policy = TextSide::load(dir.path()).unwrap();
+        policy.settle("auto").unwrap();
+        policy.adopt(&reward);
+        assert!(policy.same_as(&reward), "{setting}");
+
+        let comparison = Comparison::pair("What?", "A cab.", "No.");
+        let data =
+            Rankings::new(&[comparison], &reward.tokenizer, &reward.template, 64, Overflow::Drop).unwrap();
+        let learned = &data.rankings[0].completions[0];
+
+        let mut answer = policy.tokenizer.encode("A cab.");
+        answer.push(policy.eos());
+        let scored = reward.example_of_ids(&policy.encode_prompt("What?"), &answer, true);
+        assert_eq!(&scored, learned, "{setting}");
+        assert_eq!(learned.tokens.ends_with(&[3]), setting != "plain");
+    }
 }

@@ -1,19 +1,20 @@
-//! The share of prompts on which one answer is better than another.
+//! The share of prompts on which one policy's answer is better than the other's.
 
 use serde::Serialize;
 
-/// Share of wins, ties counting half, with its 95 % interval.
+/// A share of wins with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct WinRate {
-    /// Wins plus half the ties, over all.
+    /// (wins + ties / 2) / prompts.
     pub win_rate: f64,
     /// Wilson's score interval at 95 %.
     pub win_rate_ci95: [f64; 2],
 }
 
-/// Compares scores pairwise: how often the first is above the second.
+/// How often the first score of a pair is higher than the second. A tie counts as half a win.
 ///
-/// The interval is Wilson's (1927), which stays inside 0 and 1; ties enter as half a win.
+/// The interval is Wilson's (1927), which stays between 0 and 1. Without any pair, the win rate is one half and the
+/// interval is everything.
 pub fn win_rate(pairs: impl IntoIterator<Item = (f64, f64)>) -> WinRate {
     let (mut wins, mut n) = (0.0, 0.0);
     for (a, b) in pairs {

@@ -73,7 +73,6 @@ records! {
     answer::Answer,
 }
 
-
 /// A record with all columns of its row, those that the record ignores included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WithColumns<R> {
