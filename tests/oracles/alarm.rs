@@ -2,7 +2,7 @@
 
 use temper_model::CausalLm;
 use temper_ppo::{Critic, Models, train};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::Run;
 
 use crate::setup::{Log, constant_model, prompts, toy_config};
@@ -24,13 +24,13 @@ fn warnings(policy: &CausalLm, reference: &CausalLm, seed: u64) -> Vec<String> {
     let mut config = toy_config(2, 40);
     (config.training.max_steps, config.training.learning_rate, config.training.seed) = (6, 1e-12, seed);
     let models = Models { policy: policy.clone(), ref_policy: reference.clone(), critic: Critic::ValueHead };
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let log = Log::default();
     let mut run = log.watch(Run::ephemeral().unwrap());
     // Equal ones would raise another alarm.
     let mut score = |samples: &[temper_ppo::Sample<'_>]| Ok((0..samples.len()).map(|i| i as f32).collect());
     let data = prompts([&[1, 2]]);
-    train(&config, models, text, &data, &mut score, &mut run).unwrap();
+    train(&config, models, &text, &data, &mut score, &mut run).unwrap();
     let (start, others): (Vec<String>, Vec<String>) = log
         .warnings()
         .into_iter()

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::{CausalLm, ScalarModel};
-use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, Text, train};
-use temper_tokenizer::{Example, Template, Tokenizer};
+use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, train};
+use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, shuffled};
 
 use crate::backends::{Backend, backends};
@@ -106,9 +106,9 @@ fn assert_step_equals_pytorchs(name: &str) {
             Ok(scores.clone())
         };
         let mut run = Run::ephemeral().unwrap();
-        let text = Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let data = Data { texts: texts.as_ref(), ..Data::from(&prompts) };
-        train(&config, models(name, &backend), text, data, &mut score, &mut run).unwrap();
+        train(&config, models(name, &backend), &text, data, &mut score, &mut run).unwrap();
         assert_eq!(sampled, rows(&golden("rows")), "{}: the rollout", backend.name);
 
         let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();

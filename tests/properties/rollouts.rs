@@ -9,7 +9,7 @@ use temper_model::{
 };
 use temper_ppo::{Critic, Models, PpoConfig, Sample};
 use temper_tensor::{log_probs, token_logprobs};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::TrainingConfig;
 
 use crate::losses::{read, watched_run};
@@ -109,7 +109,7 @@ impl Setup {
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
         let prompts = Prompts::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
-        let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {
             answers.extend(samples.iter().map(|s| (s.prompt_tokens.to_vec(), s.completion_tokens.to_vec())));
@@ -117,7 +117,7 @@ impl Setup {
         };
         let (mut run, seen) = watched_run();
         let policy =
-            temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run).expect("one step");
+            temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run).expect("one step");
         let critic =
             ScalarModel::load(&run.dir().join("final/critic"), &Device::flex()).expect("our own file");
         let metrics = seen.lock().expect("nothing panics with the lock");

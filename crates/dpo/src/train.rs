@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::CausalLm;
 use temper_tensor::{Gradients, World, accumulate, values_of};
-use temper_tokenizer::Text;
+use temper_tokenizer::TextSide;
 use temper_train::{Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
@@ -26,7 +26,7 @@ use crate::{DpoConfig, Error};
 pub fn train(
     config: &DpoConfig,
     policy: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Rankings,
     eval_data: Option<&Rankings>,
     run: &mut Run,
@@ -184,10 +184,10 @@ fn forward_backward(
 fn save(
     dir: &Path,
     policy: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    policy.save(dir, text.tokenizer.special().eos)?;
+    policy.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;

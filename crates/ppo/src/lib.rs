@@ -22,14 +22,14 @@
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
 //! use temper_data::{Prompt, Prompts};
-//! use temper_ppo::{Critic, Models, PpoConfig, Sample, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+//! let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
@@ -37,8 +37,7 @@
 //! let mut config = PpoConfig::default();
 //! (config.training.batch_size, config.training.max_steps) = (4, 1);
 //! config.rollout.max_new_tokens = 8;
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let policy = train(&config, models, text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
+//! let policy = train(&config, models, &text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -79,7 +78,7 @@ pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
-pub use train::{Data, Models, Text, train};
+pub use train::{Data, Models, train};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use burn::module::Module;
 use rand::RngExt;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::TextSide;
 use temper_train::{Candidate, Run, Seed, shuffled};
 
 use crate::checks::Checks;
@@ -37,15 +37,6 @@ pub struct Models {
     pub ref_policy: CausalLm,
     /// The value function, where `advantage.kind` needs one.
     pub critic: Critic,
-}
-
-/// The text side of the stage, which is stored with every checkpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Text<'a> {
-    /// Turns text into ids.
-    pub tokenizer: &'a Tokenizer,
-    /// Turns prompt and completion into text.
-    pub template: &'a Template,
 }
 
 /// What the stage learns from; only prompts are required.
@@ -78,7 +69,7 @@ impl<'a> From<&'a Prompts> for Data<'a> {
 pub fn train<'a>(
     config: &PpoConfig,
     models: Models,
-    text: Text<'_>,
+    text: &TextSide,
     data: impl Into<Data<'a>>,
     scorers: impl Into<Scorers<'a>>,
     run: &mut Run,
@@ -112,7 +103,7 @@ pub fn train<'a>(
             let (step, seed) = (progress.step, Seed(config.training.seed));
             let prompts = rollout_prompts(data.prompts, config.training.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
-            let models = learner.models(&ref_policy, text.tokenizer);
+            let models = learner.models(&ref_policy, &text.tokenizer);
             let collected = collect_rollout(config, &models, &prompts, &mut scorers, sample_seed, step + 1);
             let rollout = match collected {
                 Ok(rollout) => rollout,
@@ -149,7 +140,7 @@ pub fn train<'a>(
             && (is_last || is_due(step, config.training.eval_every))
         {
             let policy = learner.evaluated_policy();
-            let evaluated = evaluate(config, &policy, text.tokenizer, eval_prompts, step, &mut scorers);
+            let evaluated = evaluate(config, &policy, &text.tokenizer, eval_prompts, step, &mut scorers);
             let evaluation = match evaluated {
                 Ok(evaluation) => evaluation,
                 Err(error) => return stop_early(error, config, &learner, text, &progress, run),
@@ -192,7 +183,7 @@ fn stop_early(
     error: Error,
     config: &PpoConfig,
     learner: &Learner,
-    text: Text<'_>,
+    text: &TextSide,
     progress: &Progress,
     run: &mut Run,
 ) -> Result<CausalLm, Error> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
 use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
-use temper_tokenizer::{Example, Text};
+use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::{Error, Level, Normalize, RewardConfig, normalized, ranking_loss, score};
@@ -77,7 +77,7 @@ impl RewardEvaluation {
 pub fn train(
     config: &RewardConfig,
     model: ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Rankings,
     eval_data: Option<&Rankings>,
     run: &mut Run,
@@ -294,10 +294,10 @@ fn forward_backward(
 fn save(
     dir: &Path,
     model: &ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
-use temper_tokenizer::{Example, Text};
+use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::loss::{completion_logits, n_targets, sft_loss};
@@ -65,7 +65,7 @@ impl SftEvaluation {
 pub fn train(
     config: &SftConfig,
     model: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Demonstrations,
     eval_data: Option<&Demonstrations>,
     run: &mut Run,
@@ -213,10 +213,10 @@ fn read(numbers: Tensor<1>) -> (f64, usize) {
 fn save(
     dir: &Path,
     model: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;
@@ -254,7 +254,7 @@ mod tests {
         let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
-        let text = Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let evaluated = |microbatch_size| {
             let training = TrainingConfig {
                 max_steps: 1,
@@ -270,7 +270,7 @@ mod tests {
                     tell.send(metrics["eval_loss"].as_f64().unwrap()).unwrap();
                 }
             });
-            let trained = train(&config, model(), text, &data, Some(&data), &mut run).unwrap();
+            let trained = train(&config, model(), &text, &data, Some(&data), &mut run).unwrap();
             let logged = told.recv().unwrap();
             (logged, [1, 20].map(|size| evaluate(&trained, &data, size).eval_loss))
         };

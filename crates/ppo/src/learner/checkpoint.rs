@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use temper_model::{CausalLm, Linear, Pooling, ScalarModel, former_path};
+use temper_tokenizer::TextSide;
 use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
 use super::Learner;
 use crate::Error;
 use crate::networks::Policy;
-use crate::train::Text;
 
 /// Where a checkpoint keeps the averaged policy.
 const EMA_DIR: &str = "ema";
@@ -72,7 +72,7 @@ impl Learner {
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn save(&self, dir: &Path, text: Text<'_>) -> Result<(), Error> {
+    pub fn save(&self, dir: &Path, text: &TextSide) -> Result<(), Error> {
         self.save_models(dir, &self.evaluated_policy(), text)
     }
 
@@ -81,7 +81,7 @@ impl Learner {
     pub(crate) fn save_checkpoint(
         &self,
         dir: &Path,
-        text: Text<'_>,
+        text: &TextSide,
         progress: &Progress,
     ) -> Result<(), Error> {
         self.save_models(dir, &self.policy.lm.valid(), text)?;
@@ -103,10 +103,10 @@ impl Learner {
     }
 
     /// Writes a policy with its text side, and the critic if there is one.
-    fn save_models(&self, dir: &Path, policy: &CausalLm, text: Text<'_>) -> Result<(), Error> {
+    fn save_models(&self, dir: &Path, policy: &CausalLm, text: &TextSide) -> Result<(), Error> {
         let eos = text.tokenizer.special().eos;
         policy.save(dir, eos)?;
-        temper_tokenizer::Text { tokenizer: text.tokenizer, template: text.template }.save(dir)?;
+        text.save(dir)?;
         let value_head_model = |head: &Linear| {
             ScalarModel::from_parts(self.policy.lm.transformer.clone(), head.clone(), Pooling::Last)
         };

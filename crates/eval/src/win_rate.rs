@@ -1,20 +1,21 @@
-//! The share of prompts on which one answer is better than another.
+//! The share of prompts on which one policy's answer is better than the other's.
 
 use serde::Serialize;
 
-/// Share of wins, ties counting half, with its 95 % interval.
+/// A share of wins with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct WinRate {
-    /// Wins plus half the ties, over all.
+    /// (wins + ties / 2) / prompts.
     pub win_rate: f64,
     /// Wilson's score interval at 95 %.
     pub win_rate_ci95: [f64; 2],
 }
 
-/// Compares scores pairwise: how often the first is above the second.
+/// How often the first score of a pair is higher than the second. A tie counts as half a win.
 ///
-/// The interval is Wilson's (1927), which stays inside 0 and 1; ties enter as half a win.
-pub fn win_rate(pairs: impl Iterator<Item = (f64, f64)>) -> WinRate {
+/// The interval is Wilson's (1927), which stays between 0 and 1. Without any pair, the win rate is one half and the
+/// interval is everything.
+pub fn win_rate(pairs: impl IntoIterator<Item = (f64, f64)>) -> WinRate {
     let (mut wins, mut n) = (0.0, 0.0);
     for (a, b) in pairs {
         n += 1.0;
@@ -43,13 +44,13 @@ mod tests {
     /// Wilson's interval for 81 of 263 is 0.2553 to 0.3662 (Newcombe 1998, table I).
     #[test]
     fn the_interval_is_the_published_one() {
-        let found = win_rate((0..263).map(|i| if i < 81 { (1.0, 0.0) } else { (0.0, 1.0) }));
-        assert!((found.win_rate_ci95[0] - 0.2553).abs() < 5e-5, "{found:?}");
-        assert!((found.win_rate_ci95[1] - 0.3662).abs() < 5e-5, "{found:?}");
+        let result = win_rate((0..263).map(|i| if i < 81 { (1.0, 0.0) } else { (0.0, 1.0) }));
+        assert!((result.win_rate_ci95[0] - 0.2553).abs() < 5e-5, "{result:?}");
+        assert!((result.win_rate_ci95[1] - 0.3662).abs() < 5e-5, "{result:?}");
     }
 
     #[test]
     fn a_tie_is_half_a_win() {
-        assert_eq!(win_rate([(1.0, 1.0), (2.0, 1.0)].into_iter()).win_rate, 0.75);
+        assert_eq!(win_rate([(1.0, 1.0), (2.0, 1.0)]).win_rate, 0.75);
     }
 }

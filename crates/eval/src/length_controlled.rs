@@ -1,18 +1,18 @@
-//! The win rate that would be left if both sides wrote equally long answers.
+//! The win rate that would remain if both policies wrote equally long answers.
 
 use serde::Serialize;
 
 /// The quantile of a 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
-/// Newton's method is at its end within ten steps, or it will never be.
+/// Newton's method converges within about ten steps, or not at all.
 const MOST_STEPS: usize = 50;
 
 /// Two answers to one prompt.
 #[derive(Clone, Copy, Debug)]
 pub struct Duel {
-    /// Of the first and of the second; the higher one wins.
+    /// Scores of the first and of the second answer; the higher one wins.
     pub scores: [f64; 2],
-    /// Of the first and of the second, in characters.
+    /// Lengths of the first and of the second answer, in characters.
     pub lens: [usize; 2],
 }
 
@@ -34,24 +34,28 @@ impl Duel {
     }
 }
 
-/// A win rate at equal lengths.
+/// A win rate at equal lengths, with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LengthControlled {
-    /// σ of the intercept.
+    /// σ(a), where a is the intercept of the regression.
     pub win_rate: f64,
-    /// σ of the intercept's 95 % interval by its standard error.
+    /// σ of both ends of the 95 % interval of a, which follows from its standard error.
     pub win_rate_ci95: [f64; 2],
 }
 
-/// Dubois et al. 2024, arXiv 2404.04475: a logistic regression of the wins on the difference d of lengths in
-/// characters, win ~ σ(a + b tanh(d / s)) with s the standard deviation of d; the win rate is that at d = 0, σ(a).
+/// The length-controlled win rate of Dubois et al. 2024 (arXiv 2404.04475).
 ///
-/// Of AlpacaEval 2 it has the length term. It has no term for the difficulty of a prompt, which they take from a fit over
-/// many models; no penalty on b, which they choose by cross-validation; and wins of 1, 0 or a half for a tie, where
-/// their judge gives probabilities.
+/// It is a logistic regression of the wins on the difference d of the lengths: win ~ σ(a + b tanh(d / s)), where s is the
+/// standard deviation of d. The win rate is the value at d = 0, which is σ(a).
 ///
-/// There is none where the fit has no end: one side wins everything, or the lengths alone tell who wins, or one side is
-/// longer by the same everywhere.
+/// This is the length term of AlpacaEval 2. Its other parts are left out:
+///
+/// - the term for the difficulty of a prompt, which AlpacaEval fits over many models;
+/// - the penalty on b, which AlpacaEval chooses by cross-validation;
+/// - probabilities as wins. Here a win is 1, a loss 0 and a tie one half.
+///
+/// The result is `None` where the fit does not converge: one side wins everything, the lengths alone decide who wins, or
+/// one side is always longer by the same number of characters.
 pub fn length_controlled(duels: &[Duel]) -> Option<LengthControlled> {
     let n = duels.len() as f64;
     let mean = duels.iter().map(Duel::difference).sum::<f64>() / n;
@@ -70,7 +74,8 @@ pub fn length_controlled(duels: &[Duel]) -> Option<LengthControlled> {
     })
 }
 
-/// The intercept of the most likely win ~ σ(a + b x) and its standard error, from rows of win and x, by Newton's method.
+/// The maximum-likelihood intercept a of win ~ σ(a + b x), and its standard error, by Newton's method. A row is a win and
+/// its x.
 fn fit(rows: &[[f64; 2]]) -> Option<(f64, f64)> {
     let slopes = rows.iter().any(|[_, x]| *x != 0.0);
     let (mut a, mut b) = (0.0, 0.0);
@@ -111,7 +116,7 @@ fn fit(rows: &[[f64; 2]]) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
 
-    /// What L-BFGS and autograd leave of the optimum in float64.
+    /// How exactly L-BFGS with autograd finds the optimum in float64.
     const TOLERANCE: f64 = 1e-7;
 
     fn duels(rows: &[(f64, usize, usize)]) -> Vec<Duel> {
@@ -145,10 +150,10 @@ mod tests {
             (16, 0.590_603_236_127_382_9, [0.323_765_641_538_045_43, 0.812_972_122_300_865_4]),
             (8, 0.534_499_308_675_735_9, [0.137_611_148_966_570_92, 0.892_035_940_646_386_6]),
         ] {
-            let found = length_controlled(&duels(&DUELS[..n])).unwrap();
-            assert!((found.win_rate - win_rate).abs() < TOLERANCE, "{found:?}");
-            for (found, expected) in found.win_rate_ci95.into_iter().zip(interval) {
-                assert!((found - expected).abs() < TOLERANCE, "{found}, expected {expected}");
+            let result = length_controlled(&duels(&DUELS[..n])).unwrap();
+            assert!((result.win_rate - win_rate).abs() < TOLERANCE, "{result:?}");
+            for (bound, expected) in result.win_rate_ci95.into_iter().zip(interval) {
+                assert!((bound - expected).abs() < TOLERANCE, "{bound}, expected {expected}");
             }
         }
     }
@@ -157,16 +162,16 @@ mod tests {
     #[test]
     fn answers_of_equal_length_leave_the_win_rate_as_it_is() {
         let rows: Vec<_> = (0..8).map(|i| (f64::from(u8::from(i < 6)), 9, 9)).collect();
-        let found = length_controlled(&duels(&rows)).unwrap();
-        assert!((found.win_rate - 0.75).abs() < 1e-12, "{found:?}");
+        let result = length_controlled(&duels(&rows)).unwrap();
+        assert!((result.win_rate - 0.75).abs() < 1e-12, "{result:?}");
         let half = 1.959_963_985 * (1.0f64 / 1.5).sqrt();
         let low = 1.0 / (1.0 + (half - 3f64.ln()).exp());
-        assert!((found.win_rate_ci95[0] - low).abs() < 1e-8, "{found:?}");
+        assert!((result.win_rate_ci95[0] - low).abs() < 1e-8, "{result:?}");
         let ties = length_controlled(&duels(&[(0.5, 3, 3); 4])).unwrap();
         assert_eq!(ties.win_rate, 0.5);
     }
 
-    /// The longer one wins four in five, whichever side it is on: length is all there is to it.
+    /// The longer answer wins four times out of five, whichever side it is on, so nothing but length matters.
     #[test]
     fn a_side_that_wins_by_its_length_alone_wins_half() {
         let rows: Vec<_> = (0..40)
@@ -177,19 +182,19 @@ mod tests {
             })
             .collect();
         assert_eq!(rows.iter().map(|(win, ..)| win).sum::<f64>(), 26.0);
-        let found = length_controlled(&duels(&rows)).unwrap();
-        assert!((found.win_rate - 0.5).abs() < 1e-9, "{found:?}");
+        let result = length_controlled(&duels(&rows)).unwrap();
+        assert!((result.win_rate - 0.5).abs() < 1e-9, "{result:?}");
     }
 
     #[test]
-    fn where_nothing_can_be_told_there_is_none() {
+    fn a_fit_that_does_not_converge_gives_none() {
         for rows in [
             &[][..],
             &[(1.0, 4, 2), (1.0, 2, 4), (1.0, 3, 3)],
             &[(1.0, 4, 4), (1.0, 5, 5)],
-            // The longer one always wins.
+            // The longer answer always wins.
             &[(1.0, 9, 2), (0.0, 2, 9), (1.0, 5, 4), (0.0, 4, 6)],
-            // One character more, every time.
+            // The first answer always has one character more.
             &[(1.0, 9, 8), (0.0, 2, 1), (1.0, 5, 4)],
             &[(1.0, 9, 8)],
         ] {
