@@ -17,6 +17,7 @@ mod kills;
 mod output;
 mod own_files;
 mod presets;
+mod renamed;
 mod reports;
 mod resume;
 mod rewards;

@@ -39,6 +39,12 @@ fn parameters(model: &CausalLm, part: &str, contains: bool) -> Vec<(String, Vec<
     found
 }
 
+fn check_close(logits: &Tensor<2>, expected: &[f32], what: &str) {
+    let logits = values_of(logits.clone());
+    assert_eq!(logits.len(), expected.len());
+    assert!(logits.iter().zip(expected).all(|(a, b)| (a - b).abs() < ROUNDING), "{what}");
+}
+
 #[test]
 fn adapters_are_trained_alone_resumed_and_merged() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,11 +55,7 @@ fn adapters_are_trained_alone_resumed_and_merged() {
         base.transformer.clone().with_adapters(2, 0.5, &mut rng, |path| path.contains("attention"));
     let adapters = Trainable::only(|path| path.contains("lora_"));
     let mut model = adapters.mark(CausalLm { transformer, ..base.clone() }.train());
-    assert_eq!(
-        values_of(logits(&model).inner()),
-        values_of(logits(&base)),
-        "a fresh adapter changes nothing"
-    );
+    check_close(&logits(&model.valid()), &values_of(logits(&base)), "a fresh adapter changes nothing");
 
     let mut optimizer = Optimizer::new(&AdamWConfig::default());
     for _ in 0..3 {
@@ -80,11 +82,12 @@ fn adapters_are_trained_alone_resumed_and_merged() {
     assert_eq!(after(&step(loaded, &mut resumed)), after(&step(model.clone(), &mut optimizer)));
 
     // Merged, and saved, which merges too: the same numbers and no adapter.
-    let expected = values_of(logits(&model).inner());
+    let expected = values_of(logits(&model.valid()));
+    let moved = values_of(logits(&base)).iter().zip(&expected).any(|(a, b)| (a - b).abs() > 10.0 * ROUNDING);
+    assert!(moved, "the trained adapters change something");
     model.valid().save(dir.path(), 3).unwrap();
     for merged in [model.valid().merged(), CausalLm::load(dir.path(), &Device::flex()).unwrap()] {
         assert!(parameters(&merged, "lora_", true).is_empty());
-        let close = values_of(logits(&merged)).iter().zip(&expected).all(|(a, b)| (a - b).abs() < ROUNDING);
-        assert!(close, "merging changes nothing");
+        check_close(&logits(&merged), &expected, "merging changes nothing");
     }
 }

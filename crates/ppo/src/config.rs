@@ -115,6 +115,8 @@ settings! {
         /// KL per answer, in nats, that an adaptive coefficient aims at; 0: the coefficient is fixed.
         pub target: f64 = 0.0, in 0.0..=1e9,
         /// Episodes over which an adaptive coefficient reacts.
+        ///
+        /// Ziegler et al. 2019: 10,000.
         pub horizon: f64 = 10_000.0, in 1.0..=1e18, only_with "kl.target != 0",
     }
 }
@@ -196,7 +198,7 @@ pub enum AdvantageKind {
 settings! {
     /// The value function.
     pub struct CriticConfig {
-        /// Where it comes from: reward_model (a network that starts as the reward model) | value_head (on the policy).
+        /// The critic: reward_model (a network that starts as the reward model) | value_head (a head on the policy).
         pub kind: CriticKind = CriticKind::RewardModel, only_with "advantage.kind = gae",
         /// Learning rate of a critic that is a network of its own.
         pub learning_rate: f64 = 1e-5, in Positive, only_with "advantage.kind = gae",

@@ -25,7 +25,7 @@ settings! {
         ///
         /// Below 1e-20 the step of a gradient whose square is 0 in f32 has no bound; above 1000 nothing is learned.
         pub epsilon: f64 = 1e-8, in 1e-20..=1e3,
-        /// Where it is added: pytorch (after that root's bias correction) | tensorflow (before it, as in
+        /// Where epsilon is added: pytorch (after that root's bias correction) | tensorflow (before it, as in
         /// lm-human-preferences).
         pub epsilon_style: EpsilonStyle = EpsilonStyle::Pytorch,
         /// Decoupled weight decay on every parameter; 0: none.

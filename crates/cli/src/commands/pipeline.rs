@@ -181,7 +181,7 @@ fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<V
 fn current_sets<'s>(sets: impl Iterator<Item = &'s str>) -> Vec<String> {
     let current = |set: &str| {
         let (path, value) = set.split_once('=')?;
-        let (stage, key) = path.split_once('.')?;
+        let (stage, key) = path.trim().split_once('.')?;
         let key = match stage {
             "sft" => current_key::<SftConfig>(key),
             "reward" => current_key::<RewardConfig>(key),
@@ -517,5 +517,18 @@ fn cut(text: &str, limit: usize) -> String {
         text
     } else {
         text.chars().take(limit - 1).collect::<String>() + "…"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sets_of_an_earlier_version_are_those_of_today() {
+        let old = ["ppo.ppo.gamma=0.5", "ppo.ppo.gae_lambda = a=b", "sft.epochs=2", "reward"];
+        let new = ["ppo.update.gamma=0.5", "ppo.update.gae_lambda= a=b", "sft.epochs=2", "reward"];
+        assert_eq!(current_sets(old.into_iter()), new);
+        assert_eq!(current_sets(new.into_iter()), new);
     }
 }

@@ -120,18 +120,12 @@ fn an_end_in_the_last_column_is_an_end() {
 fn a_score_is_placed_one_past_the_end_where_there_is_room() {
     let mut config = config();
     config.rollout.score_at = ScoreAt::PastEnd;
-    config.kl.coef = 0.0;
+    (config.kl.coef, config.update.gae_lambda) = (0.0, 1.0);
     let learner = learner(&config, Critic::ValueHead);
     let rollout = collect(&config, &learner, &language_model(1), &prompts(32));
-    let shaped = shape_rewards(
-        rollout.old_logprobs.clone(),
-        rollout.ref_logprobs.clone(),
-        rollout.scores.clone(),
-        rollout.completion_mask.clone(),
-        rollout.value_mask.clone(),
-        0.0,
-    );
-    let (rewards, scores) = (numbers(shaped.rewards), numbers(rollout.scores.clone()));
+    // With γ = λ = 1, no penalty and a zero critic, the return is the score up to its place and 0 after it.
+    let returns = numbers(targets(&config, &rollout).0.returns.unwrap());
+    let scores = numbers(rollout.scores.clone());
     let mut seen = [0; 3];
     for (row, tokens) in rollout.episodes.rows.iter().enumerate() {
         let len = tokens.len() - rollout.episodes.prompt_lens[row];
@@ -142,8 +136,8 @@ fn a_score_is_placed_one_past_the_end_where_there_is_room() {
         };
         seen[case] += 1;
         for t in 0..rollout.episodes.completion_len {
-            let expected = if t == place { scores[row] } else { 0.0 };
-            assert_eq!(rewards[row * rollout.episodes.completion_len + t], expected, "row {row}, column {t}");
+            let expected = if t <= place { scores[row] } else { 0.0 };
+            assert_eq!(returns[row * rollout.episodes.completion_len + t], expected, "row {row}, column {t}");
         }
     }
     assert!(seen.iter().all(|&n| n > 0), "every kind of answer occurs: {seen:?}");
