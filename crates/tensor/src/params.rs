@@ -138,6 +138,9 @@ impl<F: FnMut(Parameter<'_>) -> Tensor<1>> Change for Replaced<F> {
     }
 }
 
+/// A question about the dotted path of a parameter.
+type Predicate = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Which parameters of a module are trained: all of them, or those whose dotted path a predicate accepts.
 ///
 /// The filter acts through the module. [`Trainable::mark`] takes the other parameters off the tape; no gradient is
@@ -146,7 +149,7 @@ impl<F: FnMut(Parameter<'_>) -> Tensor<1>> Change for Replaced<F> {
 #[derive(Clone, Default)]
 pub struct Trainable {
     /// `None` accepts every path.
-    predicate: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    predicate: Option<Predicate>,
 }
 
 impl Trainable {

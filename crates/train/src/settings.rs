@@ -310,6 +310,7 @@ pub fn declaration_faults<T: Settings>() -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::empty_docs)] // An empty one is among the mistakes that are tested.
 mod tests {
     use super::*;
 
