@@ -1,4 +1,4 @@
-"""The length-controlled win rate of a few duels, for the test in crates/cli/src/judge/length_controlled.rs.
+"""The length-controlled win rate of a few duels, for the test in crates/eval/src/length_controlled.rs.
 
 A logistic regression of wins on tanh(difference of lengths / its standard deviation), fitted by L-BFGS in float64; its
 interval from the second derivatives that autograd finds. Prints what the test expects.

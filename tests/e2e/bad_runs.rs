@@ -158,8 +158,7 @@ fn a_number_of_threads_that_is_none_is_refused_by_the_name_of_its_variable() {
     let temper = Temper::new();
     let with = |threads: &str| temper.shell(&format!("RAYON_NUM_THREADS={threads} exec \"$TEMPER\" {TRAIN}"));
     for threads in ["20000", "-1", "abc", "1000000000000000000000"] {
-        let said = with(threads).refused(&["RAYON_NUM_THREADS", threads, "hint: "]);
-        assert!(said.hint().contains("up to 1024"), "{said:?}");
+        with(threads).refused(&["RAYON_NUM_THREADS", threads, "up to 1024", "hint: "]);
     }
     assert!(!temper.path("out").exists());
     with("3").ok();
@@ -268,8 +267,7 @@ fn rubbish_in_any_file_never_panics() {
 fn a_number_of_absurd_size_is_refused_or_cut() {
     let temper = Temper::with_sft();
     let most = u64::MAX;
-    let said = temper.refuses(&format!("tokenize --prompt a --max-len {most}"), &["`--max-len`"]);
-    assert!(said.hint().contains("at most"), "{said:?}");
+    temper.refuses(&format!("tokenize --prompt a --max-len {most}"), &["`--max-len` must be at most"]);
     temper.refuses(&format!("{TRAIN} --seed {most}"), &["`--seed`"]);
     temper.refuses(&format!("config sft --set epochs={most}"), &["`epochs`"]);
     temper.run(&format!("generate --model sft/final --prompt a --max-new-tokens {most}")).ok();

@@ -5,7 +5,7 @@ use std::fs;
 use crate::util::{Temper, without_times};
 
 const PPO: &str = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set checkpoint_every=1 \
-                   --set rollout.max_new_tokens=4 --set batch_size=2 --set max_steps=3 --set max_seq_len=0";
+                   --set rollout.max_new_tokens=4 --set batch_size=2 --set max_steps=2 --set max_seq_len=0";
 
 #[test]
 fn an_old_name_is_accepted_with_one_warning() {
@@ -54,7 +54,6 @@ fn a_run_of_an_earlier_version_is_resumed_to_the_same_end() {
     temper.run(&format!("{PPO} --out run")).ok();
     temper.copy("run", "old");
     fs::remove_dir_all(temper.path("old/final")).expect("a finished run");
-    fs::remove_dir_all(temper.path("old/checkpoints/step-000003")).ok();
     let config = temper.read("run/config.toml");
     let config: Vec<&str> = config.lines().filter(|line| !line.starts_with("dual_clip")).collect();
     temper.write("old/config.toml", config.join("\n").replace("[update]", "[ppo]"));
@@ -69,7 +68,7 @@ fn a_run_of_an_earlier_version_is_resumed_to_the_same_end() {
     );
     let said = temper.run(&format!("{PPO} --out old --resume")).ok();
     let note = "old/config.toml: this run is older than the setting `update.dual_clip`, which counts as `0.0`, its default";
-    assert!(said.stderr.contains("going on from step 2") && said.stderr.contains(note), "{said:?}");
+    assert!(said.stderr.contains("going on from step 1 of 2") && said.stderr.contains(note), "{said:?}");
     assert_eq!(temper.snapshot("old/final"), temper.snapshot("run/final"));
     let metrics = |run: &str| without_times(&temper.read(&format!("{run}/metrics.jsonl")));
     assert_eq!(metrics("old"), metrics("run"));

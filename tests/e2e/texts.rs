@@ -309,7 +309,7 @@ fn models_and_judges_that_answer_nan_are_named() {
     assert!(!temper.path("sft/selected").exists());
     for bad in ["1e-40", "1e300", "0"] {
         let generate = format!("generate --model sft/final --prompt hi --temperature {bad}");
-        temper.refuses(&generate, &["`--temperature` is", "from 0.0001 to 10000"]);
+        temper.refuses(&generate, &["`--temperature` must be", "from 0.0001 to 10000"]);
     }
 }
 

@@ -3,10 +3,10 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_data::{Pair, ScorePairs};
 use temper_dpo::{dpo_loss, implicit_rewards};
-use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
 use temper_ppo::{kl_loss, policy_loss, value_loss};
 use temper_reward::ranking_loss;
 use temper_sft::sft_loss;
+use temper_tensor::{entropy, log_probs, masked_mean, token_logprobs};
 
 use crate::setup::{numbers, wave};
 

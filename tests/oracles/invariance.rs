@@ -9,7 +9,7 @@ use temper_model::{Dropout, Pooling, TokenBatch};
 use temper_ppo::{Critic, Models};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{AdamWConfig, BatchingConfig, EpsilonStyle, Inputs, Run, TrainingConfig};
 
 use crate::setup::{
@@ -126,8 +126,8 @@ fn microbatches_change_no_sft_step() {
         };
         let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
         let config = SftConfig { training, batching, ..SftConfig::default() };
-        let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
-        temper_sft::train(&config, model.clone(), text, &data, None, run).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        temper_sft::train(&config, model.clone(), &text, &data, None, run).unwrap();
     });
 }
 
@@ -148,8 +148,8 @@ fn microbatches_change_no_reward_step() {
         };
         let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
         let config = RewardConfig { training, batching, ..RewardConfig::default() };
-        let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
-        temper_reward::train(&config, model.clone(), text, &data, None, run).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        temper_reward::train(&config, model.clone(), &text, &data, None, run).unwrap();
     });
 }
 
@@ -170,8 +170,8 @@ fn microbatches_change_no_dpo_step() {
         };
         let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
         let config = DpoConfig { training, batching, ..DpoConfig::default() };
-        let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
-        temper_dpo::train(&config, model.clone(), text, &data, None, run).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        temper_dpo::train(&config, model.clone(), &text, &data, None, run).unwrap();
     });
 }
 
@@ -189,11 +189,11 @@ fn microbatches_change_no_ppo_step() {
             (1, RATE, PLAIN_GRADIENT);
         (config.update.microbatch_size, config.update.entropy_coef) = (microbatch_size, 0.1);
         let models = Models { policy: model.clone(), ref_policy: model.clone(), critic: Critic::ValueHead };
-        let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let mut score = |samples: &[temper_ppo::Sample<'_>]| {
             assert!(samples.iter().any(|a| a.completion_tokens.len() != samples[0].completion_tokens.len()));
             Ok(samples.iter().map(|s| s.completion_tokens[0] as f32).collect())
         };
-        temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
+        temper_ppo::train(&config, models, &text, &data, &mut score, run).unwrap();
     });
 }

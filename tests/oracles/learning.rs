@@ -6,7 +6,7 @@ use temper_dpo::DpoConfig;
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, TrainingConfig};
 
 use crate::setup::byte_model;
@@ -32,9 +32,9 @@ fn sft_learns_eight_lines_by_heart() {
     let training =
         TrainingConfig { epochs: 120, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let model =
-        temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut Run::ephemeral().unwrap())
+        temper_sft::train(&config, byte_model(0.0), &text, &data, None, &mut Run::ephemeral().unwrap())
             .unwrap();
 
     let prompts: Vec<Vec<u32>> =
@@ -80,10 +80,10 @@ fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
     let training =
         TrainingConfig { epochs: 15, batch_size: 8, learning_rate: 2e-3, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let before = temper_reward::evaluate(&model, &held_out, 8).eval_accuracy;
     let model =
-        temper_reward::train(&config, model, text, &data, None, &mut Run::ephemeral().unwrap()).unwrap();
+        temper_reward::train(&config, model, &text, &data, None, &mut Run::ephemeral().unwrap()).unwrap();
     let found = temper_reward::evaluate(&model, &held_out, 8);
     assert!(found.eval_accuracy >= 0.95, "{before} before, {found:?}");
 }
@@ -94,7 +94,7 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let rows = |days| Rankings::new(&separable(days), &tokenizer, &template, 64, Overflow::Drop).unwrap();
     let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
-    let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let run = || Run::ephemeral().unwrap();
 
     // A model that has learned to say both, the curt answer more often.
@@ -106,12 +106,12 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let training =
         TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    let sft = temper_sft::train(&config, byte_model(0.0), text, &sft_data, None, &mut run()).unwrap();
+    let sft = temper_sft::train(&config, byte_model(0.0), &text, &sft_data, None, &mut run()).unwrap();
 
     let training =
         TrainingConfig { epochs: 15, batch_size: 8, learning_rate: 1e-3, ..DpoConfig::default().training };
     let config = DpoConfig { training, ..DpoConfig::default() };
-    let policy = temper_dpo::train(&config, sft.clone(), text, &data, None, &mut run()).unwrap();
+    let policy = temper_dpo::train(&config, sft.clone(), &text, &data, None, &mut run()).unwrap();
     let found = temper_dpo::evaluate(&config, &policy, &sft, &held_out);
     assert!(found.rewards_accuracies >= 0.95 && found.rewards_margins > 1.0, "{found:?}");
 

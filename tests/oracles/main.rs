@@ -7,6 +7,7 @@
     reason = "clippy.toml allows both in tests; helpers are no less"
 )]
 
+mod adapters;
 mod alarm;
 mod gradients;
 mod groups;

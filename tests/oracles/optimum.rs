@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use temper_data::Prompts;
 use temper_model::{CausalLm, Dropout, TokenBatch};
 use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Run, Schedule, ScheduleKind};
 
 use crate::setup::{Log, constant_model, numbers, prompts, toy_config, toy_model};
@@ -18,13 +18,13 @@ pub fn run(
     score: impl Fn(&Sample<'_>) -> f32,
 ) -> (CausalLm, Log) {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let critic = if config.advantage.kind.has_critic() { Critic::ValueHead } else { Critic::None };
+    let critic = if config.advantage().needs_critic() { Critic::ValueHead } else { Critic::None };
     let models = Models { policy: model.clone(), ref_policy: model.clone(), critic };
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let log = Log::default();
     let mut run = log.watch(Run::ephemeral().unwrap());
     let mut score = |samples: &[Sample<'_>]| Ok(samples.iter().map(&score).collect());
-    let policy = train(config, models, text, data, &mut score, &mut run).unwrap();
+    let policy = train(config, models, &text, data, &mut score, &mut run).unwrap();
     // Where every answer is right, all score the same, and that is said.
     let others: Vec<_> = log.warnings().into_iter().filter(|said| !said.contains("score the same")).collect();
     assert_eq!(others, Vec::<String>::new());

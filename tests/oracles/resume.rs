@@ -9,7 +9,7 @@ use temper_model::Pooling;
 use temper_ppo::{AdvantageKind, Critic, Data, Models, Sample, ScoreAt, Scorers};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Example, Template, Tokenizer};
+use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{Inputs, Run, Schedule, ScheduleKind, TrainingConfig};
 
 use crate::setup::{
@@ -77,8 +77,8 @@ fn sft_with_dropout_resumes_to_the_same_bytes() {
     };
     let config = SftConfig { training, ..SftConfig::default() };
     assert_resumes(|run| {
-        let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
-        temper_sft::train(&config, byte_model(0.2), text, &demonstrations(), None, run).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        temper_sft::train(&config, byte_model(0.2), &text, &demonstrations(), None, run).unwrap();
     });
 }
 
@@ -95,9 +95,9 @@ fn the_reward_model_resumes_to_the_same_bytes() {
     };
     let config = RewardConfig { training, ..RewardConfig::default() };
     assert_resumes(|run| {
-        let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let model = reward_model(Pooling::Mean, 0.2);
-        temper_reward::train(&config, model, text, &comparisons(), None, run).unwrap();
+        temper_reward::train(&config, model, &text, &comparisons(), None, run).unwrap();
     });
 }
 
@@ -116,8 +116,8 @@ fn dpo_resumes_to_the_same_bytes() {
     };
     let config = DpoConfig { training, label_smoothing: 0.1, ..DpoConfig::default() };
     assert_resumes(|run| {
-        let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
-        temper_dpo::train(&config, byte_model(0.2), text, &comparisons(), None, run).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        temper_dpo::train(&config, byte_model(0.2), &text, &comparisons(), None, run).unwrap();
     });
 }
 
@@ -142,11 +142,11 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
             };
             let critic = if separate { critic() } else { Critic::ValueHead };
             let models = Models { policy: toy_model(1), ref_policy: toy_model(1), critic };
-            let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+            let text = TextSide::new(tokenizer.clone(), template.clone());
             let mut score = |samples: &[Sample<'_>]| {
                 Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
             };
-            temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
+            temper_ppo::train(&config, models, &text, &data, &mut score, run).unwrap();
         });
     }
 }
@@ -166,7 +166,7 @@ fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
     config.rollout.score_at = ScoreAt::PastEnd;
     assert_resumes(|run| {
         let models = Models { policy: toy_model(1), ref_policy: toy_model(1), critic: Critic::ValueHead };
-        let side = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+        let side = TextSide::new(tokenizer.clone(), template.clone());
         let first = |sample: &Sample<'_>| sample.completion_tokens[0] as f32 / 8.0;
         let scorers = Scorers {
             score: &mut |samples: &[Sample<'_>]| Ok(samples.iter().map(first).collect()),
@@ -179,7 +179,7 @@ fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
             gold: Some(&mut |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| -first(s)).collect())),
         };
         let data = Data { texts: Some(&texts), ..Data::from(&data) };
-        temper_ppo::train(&config, models, side, data, scorers, run).unwrap();
+        temper_ppo::train(&config, models, &side, data, scorers, run).unwrap();
         let differ = |a: &str, b: &str| {
             let read = |dir: &str| std::fs::read(run.dir().join(dir).join("model.safetensors")).unwrap();
             assert_ne!(read(a), read(b), "{a} and {b}");
@@ -203,11 +203,11 @@ fn rloo_and_grpo_resume_to_the_same_bytes_without_a_critic() {
         config.training.schedule = LINEAR;
         assert_resumes(|run| {
             let models = Models { policy: toy_model(1), ref_policy: toy_model(2), critic: Critic::None };
-            let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+            let text = TextSide::new(tokenizer.clone(), template.clone());
             let mut score = |samples: &[Sample<'_>]| {
                 Ok(samples.iter().map(|sample| sample.completion_tokens[0] as f32 / 8.0).collect())
             };
-            temper_ppo::train(&config, models, text, &data, &mut score, run).unwrap();
+            temper_ppo::train(&config, models, &text, &data, &mut score, run).unwrap();
             for dir in ["final/critic", "best/critic", "checkpoints/step-000004/critic"] {
                 assert!(!run.dir().join(dir).exists(), "{dir}");
             }

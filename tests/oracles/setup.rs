@@ -50,7 +50,7 @@ pub fn toy_model(seed: u64) -> CausalLm {
 /// The last norm is turned into a constant 1 in each of d dimensions, the head's column of a token into logit / d.
 pub fn constant_model(logits: [f64; 16]) -> CausalLm {
     let mut model = toy_model(0);
-    let norm = model.transformer.ln_f.as_mut().unwrap();
+    let norm = model.transformer.final_norm.as_mut().unwrap();
     norm.gamma = norm.gamma.clone().map(|gamma| gamma * 0.0);
     norm.beta = norm.beta.clone().map(|beta| beta.map(|beta| beta * 0.0 + 1.0));
     let head = model.lm_head.as_mut().unwrap();

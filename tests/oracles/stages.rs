@@ -1,11 +1,11 @@
 //! What a stage does with its model: where dropout is on, and which weights learn.
 
-use temper_data::{Comparison, Demonstration};
+use temper_data::{Comparison, Demonstration, Rankings};
 use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Inputs, Run, TrainingConfig};
 
 use crate::setup::{Log, byte_model, comparisons, demonstrations, reward_model, weights};
@@ -21,12 +21,12 @@ fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
     assert_eq!(found, expected);
 
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let training = TrainingConfig { max_steps: 1, batch_size: 5, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
     let log = Log::default();
     let expected = temper_reward::evaluate(&plain, &data, 5).eval_loss;
-    temper_reward::train(&config, dropping, text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
+    temper_reward::train(&config, dropping, &text, &data, None, &mut log.watch(Run::ephemeral().unwrap()))
         .unwrap();
     assert!((log.column("loss")[0] - expected).abs() < 1e-5, "{:?} {expected}", log.column("loss"));
 }
@@ -35,7 +35,7 @@ fn d6_a_reward_model_with_dropout_scores_and_learns_without() {
 #[test]
 fn sft_learns_with_dropout_and_evaluates_without() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let data = demonstrations();
     let expected = temper_sft::evaluate(&byte_model(0.0), &data, 7).eval_loss;
     assert_eq!(temper_sft::evaluate(&byte_model(0.5), &data, 7).eval_loss, expected);
@@ -46,7 +46,7 @@ fn sft_learns_with_dropout_and_evaluates_without() {
         temper_sft::train(
             &config,
             byte_model(0.5),
-            text,
+            &text,
             &data,
             None,
             &mut log.watch(Run::ephemeral().unwrap()),
@@ -62,7 +62,7 @@ fn sft_learns_with_dropout_and_evaluates_without() {
 #[test]
 fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_dpo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let training =
         TrainingConfig { epochs: 2, batch_size: 5, learning_rate: 1e-3, ..DpoConfig::default().training };
     let config = DpoConfig { training, ..DpoConfig::default() };
@@ -70,7 +70,7 @@ fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
     let mut run = log.watch(Run::ephemeral().unwrap());
     let data = comparisons();
     let model = byte_model(0.5);
-    let policy = temper_dpo::train(&config, model.clone(), text, &data, None, &mut run).unwrap();
+    let policy = temper_dpo::train(&config, model.clone(), &text, &data, None, &mut run).unwrap();
     // A sum of 30 log-probabilities of size 5, read in another batch, times β.
     const ROUNDING: f64 = 1e-5;
     for key in ["rewards/chosen", "rewards/rejected", "rewards/margins"] {
@@ -89,7 +89,7 @@ fn dpo_starts_at_rewards_of_0_and_a_loss_of_ln_2() {
 fn d13_positions_are_learned() {
     assert_eq!(ModelConfig::preset("notebook").unwrap().positions, Positions::Learned);
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let data = demonstrations();
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("start")).unwrap();
@@ -97,7 +97,7 @@ fn d13_positions_are_learned() {
     let mut run = Run::open(&dir.path().join("run"), "sft", "", &Inputs::default(), false).unwrap();
     let training = TrainingConfig { max_steps: 1, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    temper_sft::train(&config, byte_model(0.0), text, &data, None, &mut run).unwrap();
+    temper_sft::train(&config, byte_model(0.0), &text, &data, None, &mut run).unwrap();
     let [before, after] = ["start", "run/final"].map(|name| {
         let weights = weights(&dir.path().join(name));
         let (_, table) = weights.into_iter().find(|(name, _)| name.ends_with("wpe.weight")).unwrap();
@@ -131,4 +131,38 @@ fn d9_what_does_not_fit_is_counted() {
     let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
     let data = temper_data::Rankings::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
     assert_eq!((data.len(), data.report.n_dropped()), (1, 1));
+}
+
+/// Reward model and PPO start from the same directory, which has no template.json.
+#[test]
+fn ppo_scores_the_ids_that_the_reward_model_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    // Two bytes change places, so that this counts as any pretrained tokenizer and not as the byte tokenizer.
+    Tokenizer::byte().save(dir.path()).unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    file["model"]["vocab"]["a"] = 102.into();
+    file["model"]["vocab"]["b"] = 101.into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    assert!(matches!(Tokenizer::from_dir(dir.path()).unwrap(), Tokenizer::Pretrained(_)));
+
+    for setting in ["auto", "plain", "plain_eos", "bare"] {
+        let mut reward = TextSide::load(dir.path()).unwrap();
+        reward.settle(setting).unwrap();
+        let mut policy = TextSide::load(dir.path()).unwrap();
+        policy.settle("auto").unwrap();
+        policy.adopt(&reward);
+        assert!(policy.same_as(&reward), "{setting}");
+
+        let comparison = Comparison::pair("What?", "A cab.", "No.");
+        let data =
+            Rankings::new(&[comparison], &reward.tokenizer, &reward.template, 64, Overflow::Drop).unwrap();
+        let learned = &data.rankings[0].completions[0];
+
+        let mut answer = policy.tokenizer.encode("A cab.");
+        answer.push(policy.eos());
+        let scored = reward.example_of_ids(&policy.encode_prompt("What?"), &answer, true);
+        assert_eq!(&scored, learned, "{setting}");
+        assert_eq!(learned.tokens.ends_with(&[3]), setting != "plain");
+    }
 }

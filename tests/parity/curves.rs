@@ -9,7 +9,7 @@ use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, 
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{BatchingConfig, Run, Seed, TrainingConfig, read_metrics};
 
 use crate::backends::backends;
@@ -50,9 +50,9 @@ fn train(seed: u64) -> Curves {
     let batching = BatchingConfig { bucket_by_length: false, ..BatchingConfig::default() };
     let config = SftConfig { training, batching, ..SftConfig::default() };
     let model = CausalLm::new(&shape, &mut Seed(seed).stream("init"), device);
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral().unwrap();
-    let sft = temper_sft::train(&config, model, text, &rows, None, &mut run).unwrap();
+    let sft = temper_sft::train(&config, model, &text, &rows, None, &mut run).unwrap();
     let batches = losses(&run);
     assert_eq!(batches.len(), 3 * 30, "batches of 2, 2 and 1");
 
@@ -67,9 +67,9 @@ fn train(seed: u64) -> Curves {
     };
     let config = RewardConfig { training, ..RewardConfig::default() };
     let model = ScalarModel::new(sft.transformer, Pooling::Mean, &mut Seed(seed).stream("reward_head"));
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral().unwrap();
-    temper_reward::train(&config, model, text, &rows, None, &mut run).unwrap();
+    temper_reward::train(&config, model, &text, &rows, None, &mut run).unwrap();
 
     Curves {
         sft: batches.chunks(3).map(|epoch| epoch.iter().sum::<f64>() / 3.0).collect(),

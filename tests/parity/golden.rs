@@ -183,7 +183,7 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
+        let path = temper_model::former_path(&self.path.join("."));
         let gradient = self.gradients.remove::<D>(param.id);
         let mut gradient = gradient.unwrap_or_else(|| panic!("{path} has no gradient"));
         // burn calls a norm's weight gamma and its bias beta.

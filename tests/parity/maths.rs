@@ -1,6 +1,6 @@
 //! Formulas of `temper-model`: whitening, log-probabilities under a temperature, entropy.
 
-use temper_model::{
+use temper_tensor::{
     entropy, log_probs, masked_mean, masked_variance, scale_to_unit_variance, token_logprobs, whiten,
 };
 

@@ -1,7 +1,7 @@
 //! Formulas of the reward and PPO stages: rewards, advantages, losses, and their gradients.
 
-use temper_model::{entropy, log_probs, masked_mean, token_logprobs};
 use temper_ppo::{estimate_advantages, policy_loss, shape_rewards, value_loss};
+use temper_tensor::{entropy, log_probs, masked_mean, token_logprobs};
 
 use crate::backends::backends;
 use crate::golden::{ids, matrix, number, numbers, pairwise_loss, section, values, vector};

@@ -7,12 +7,11 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use temper_data::{Demonstrations, Pair, Ranking, Rankings};
-use temper_model::{
-    CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch, log_probs, token_logprobs,
-};
+use temper_model::{CausalLm, Dropout, ModelConfig, Pooling, ScalarModel, SharedPrompt, TokenBatch};
 use temper_reward::RewardConfig;
 use temper_sft::{SftConfig, completion_logits, sft_loss};
-use temper_tokenizer::{Example, Template, Tokenizer};
+use temper_tensor::{log_probs, token_logprobs};
+use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{BatchingConfig, Event, Optimizer, Run, TrainingConfig};
 
 use crate::tiny::{
@@ -53,9 +52,9 @@ fn sft_step(model: &CausalLm, examples: &[Example], microbatch_size: usize) -> (
     let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
     let config = SftConfig { training, batching, dropout: false, ..SftConfig::default() };
     let data = Demonstrations::of(examples.to_vec());
-    let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let (mut run, seen) = watched_run();
-    let trained = temper_sft::train(&config, model.clone(), text, &data, None, &mut run).expect("one step");
+    let trained = temper_sft::train(&config, model.clone(), &text, &data, None, &mut run).expect("one step");
     let metrics = seen.lock().expect("nothing panics with the lock");
     (weights(&trained), read(&metrics, &["loss", "mean_token_accuracy", "grad_norm"]))
 }
@@ -72,10 +71,10 @@ fn reward_step(model: &ScalarModel, rankings: &[Ranking], microbatch_size: usize
     let batching = BatchingConfig { microbatch_size, ..BatchingConfig::default() };
     let config = RewardConfig { training, batching, ..RewardConfig::default() };
     let data = dataset(rankings.to_vec());
-    let text = temper_reward::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let (mut run, seen) = watched_run();
     let trained =
-        temper_reward::train(&config, model.clone(), text, &data, None, &mut run).expect("one step");
+        temper_reward::train(&config, model.clone(), &text, &data, None, &mut run).expect("one step");
     let metrics = seen.lock().expect("nothing panics with the lock");
     let keys = ["loss", "accuracy", "margin", "mean_reward", "min_reward", "max_reward", "grad_norm"];
     (weights(&trained), read(&metrics, &keys))

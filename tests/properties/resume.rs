@@ -9,7 +9,7 @@ use temper_data::{Demonstrations, EncodedPrompt, Prompts};
 use temper_model::CausalLm;
 use temper_ppo::{Critic, Models, PpoConfig, Sample};
 use temper_sft::SftConfig;
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{
     Inputs, MetricsWriter, Run, TrainingConfig, latest, load_json, read_metrics, verify, write_atomic,
 };
@@ -41,8 +41,8 @@ fn sft(run: &mut Run) -> Result<CausalLm, temper_sft::Error> {
     let config = SftConfig { training, dropout: false, ..SftConfig::default() };
     let examples = vec![example(&[1, 5], &[6, 3]), example(&[1, 7], &[8, 9, 3])];
     let data = Demonstrations::of(examples);
-    let text = temper_sft::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
-    temper_sft::train(&config, model(), text, &data, None, run)
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
+    temper_sft::train(&config, model(), &text, &data, None, run)
 }
 
 fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
@@ -51,12 +51,12 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
     config.rollout.max_new_tokens = 4;
     let prompt = |tokens: &[u32]| EncodedPrompt { text: String::new(), tokens: tokens.to_vec() };
     let prompts = Prompts::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
-    let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let mut score = |samples: &[Sample<'_>]| {
         Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect::<Vec<_>>())
     };
     let models = Models { policy: model(), ref_policy: model(), critic: Critic::ValueHead };
-    temper_ppo::train(&config, models, text, &prompts, &mut score, run)
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, run)
 }
 
 /// Runs of SFT and of PPO, each with one checkpoint after its first step of two.

@@ -5,10 +5,11 @@ use proptest::prelude::*;
 use temper_data::{EncodedPrompt, Prompts};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, TokenBatch, generate,
-    log_probs, select_positions, token_logprobs,
+    select_positions,
 };
 use temper_ppo::{Critic, Models, PpoConfig, Sample};
-use temper_tokenizer::{Template, Tokenizer};
+use temper_tensor::{log_probs, token_logprobs};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::TrainingConfig;
 
 use crate::losses::{read, watched_run};
@@ -108,7 +109,7 @@ impl Setup {
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
         let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
         let prompts = Prompts::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
-        let text = temper_ppo::Text { tokenizer: &Tokenizer::byte(), template: &Template::bare() };
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();
         let mut score = |samples: &[Sample<'_>]| {
             answers.extend(samples.iter().map(|s| (s.prompt_tokens.to_vec(), s.completion_tokens.to_vec())));
@@ -116,7 +117,7 @@ impl Setup {
         };
         let (mut run, seen) = watched_run();
         let policy =
-            temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run).expect("one step");
+            temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run).expect("one step");
         let critic =
             ScalarModel::load(&run.dir().join("final/critic"), &Device::flex()).expect("our own file");
         let metrics = seen.lock().expect("nothing panics with the lock");
@@ -311,8 +312,8 @@ impl Episodes {
         let mask = || self.mask(rows, width);
         let shaped = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
         let found = temper_ppo::estimate_advantages(shaped.rewards.clone(), quantity(4), mask(), 0.9, 0.8);
-        let white = temper_model::whiten(found.advantages.clone(), mask());
-        let scaled = temper_model::scale_to_unit_variance(quantity(2), mask());
+        let white = temper_tensor::whiten(found.advantages.clone(), mask());
+        let scaled = temper_tensor::scale_to_unit_variance(quantity(2), mask());
         let parts = [shaped.rewards, found.advantages, found.returns, white, scaled];
         [parts.map(|x| self.real(&x, rows)).concat(), values(shaped.kl)].concat()
     }

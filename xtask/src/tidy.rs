@@ -88,7 +88,9 @@ impl Picture {
     /// crates that depend on no other; names are separated by commas, and `#` starts a comment.
     fn parse(architecture: &str) -> Self {
         let section = architecture.split_once(PICTURE_HEADING).map_or("", |(_, section)| section);
-        let block = section.split("```").nth(1).unwrap_or_default();
+        // What follows the backquotes on their line is the language of the block.
+        let block = section.split("```").nth(1).and_then(|block| block.split_once('\n'));
+        let block = block.map_or("", |(_, lines)| lines);
         let names = |list: &str| -> Vec<String> {
             list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
         };
@@ -262,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_arrow_that_is_not_in_the_picture_is_named_with_its_line() {
-        let architecture = "# A\n\n## The arrows between the crates\n\n```\nmodel, train   # roots\n\
+        let architecture = "# A\n\n## The arrows between the crates\n\n```text\nmodel, train   # roots\n\
                             sft, ppo → model, train\ncli → every crate\n```\n\n```\nppo → sft\n```\n";
         let picture = Picture::parse(architecture);
         let manifest = "[dependencies]\ntemper-model.workspace = true\ntemper-sft = { path = \"../sft\" }\n";

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_data::{Dataset, Record, Rows, read_rows};
-use temper_tokenizer::Overflow;
+use temper_tokenizer::{Overflow, TextSide};
 
 use crate::session::{Session, bad_rows};
-use crate::text::TextSide;
 
 /// What a stage learns from, for [`Session::dataset`].
 pub const TRAINING: &str = "training data";

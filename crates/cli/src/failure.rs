@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use temper_assistant::{PromptFault, RowFault};
+
 use crate::terminal;
 
 /// An error with advice.
@@ -58,6 +60,15 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<temper_tokenizer::Error>() {
         return hint_of_tokenizer(error);
+    }
+    if let Some(error) = cause.downcast_ref::<temper_assistant::Error>() {
+        return hint_of_assistant(error);
+    }
+    if let Some(fault) = cause.downcast_ref::<temper_assistant::PromptFault>() {
+        return Some(hint_of_prompt(fault).into());
+    }
+    if let Some(error) = cause.downcast_ref::<temper_eval::Error>() {
+        return hint_of_eval(error);
     }
     if let Some(error) = cause.downcast_ref::<temper_sft::Error>() {
         return match error {
@@ -118,11 +129,89 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 /// A scorer from outside can be mended while the run waits; what else fails has its own advice.
 fn hint_of_score(source: &(dyn std::error::Error + 'static)) -> String {
     let again = "then continue with the same command and `--resume`";
-    if let Some(hint) = source.downcast_ref().and_then(hint_of_scorer) {
+    let outside = match source.downcast_ref::<temper_assistant::Error>() {
+        Some(temper_assistant::Error::Scorer(error)) => Some(error),
+        _ => source.downcast_ref::<temper_scorer::Error>(),
+    };
+    if let Some(hint) = outside.and_then(hint_of_scorer) {
         return format!("{hint}; {again}");
     }
     let deeper = std::iter::successors(Some(source), |cause| cause.source()).find_map(hint_of_cause);
     deeper.unwrap_or_else(|| format!("mend what scores, {again}"))
+}
+
+fn hint_of_assistant(error: &temper_assistant::Error) -> Option<String> {
+    use temper_assistant::Error;
+    let hint = match error {
+        Error::Model(error) | Error::ConfigFile { source: error, .. } => return hint_of_model(error),
+        Error::Tokenizer(error) => return hint_of_tokenizer(error),
+        Error::Scorer(error) => return hint_of_scorer(error),
+        Error::Vocabulary { .. } => "tokenizer.json and model.safetensors belong to different models",
+        Error::UnknownModel { .. } => return Some(format!("presets: {}", temper_model::PRESETS.join(", "))),
+        Error::PresetWithoutTokenizer { .. } => "give a directory with its weights and tokenizer.json",
+        Error::MaxSeqLen { .. } => "lower `max_seq_len`, or start from a model with a longer context",
+        Error::Prompt { source, .. } => hint_of_prompt(source),
+        Error::Memory { .. } => "lower `--max-new-tokens`",
+        Error::NonFiniteLogits { .. } | Error::NonFiniteScore { .. } => DIVERGED_MODEL,
+        Error::NoRoom { .. } => "let answers be shorter, or score them with a model of a longer context",
+        Error::TemplateTooLong { .. } => {
+            "its template alone needs as many: score with a model of a longer context"
+        }
+        Error::NoTokens { .. } => READ_AT_THE_LAST_TOKEN,
+        Error::Weight { .. } => "for example `0.5`",
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+/// A score needs a token that it is read at.
+const READ_AT_THE_LAST_TOKEN: &str = "a score is read at the last token";
+
+/// The weights of a model are finite, and its output is not.
+const DIVERGED_MODEL: &str =
+    "the model has diverged: take an earlier checkpoint, or train it again with a lower `learning_rate`";
+
+/// An error about a model in `dir` whose weights are finite and whose output is not.
+pub fn not_finite(dir: &Path, what: &str) -> anyhow::Error {
+    hinted(format!("{} {what}", dir.display()), DIVERGED_MODEL)
+}
+
+/// What to do about a prompt that a model cannot answer.
+pub fn hint_of_prompt(fault: &PromptFault) -> &'static str {
+    match fault {
+        PromptFault::Empty => "this model's template adds nothing to a prompt: give it a text",
+        PromptFault::TooLong { .. } => "shorten the prompt, or use a model with a longer context",
+    }
+}
+
+/// What to do about a row that a model cannot read.
+pub fn hint_of_row(fault: &RowFault) -> &'static str {
+    match fault {
+        RowFault::TooLong { .. } => {
+            "shorten the row, leave such rows out with `--skip-bad-rows`, or use a model with a longer context"
+        }
+        RowFault::EmptyPrompt => "the first token cannot be predicted",
+        RowFault::NoTokens => READ_AT_THE_LAST_TOKEN,
+    }
+}
+
+fn hint_of_eval(error: &temper_eval::Error) -> Option<String> {
+    use temper_eval::Error;
+    let hint = match error {
+        Error::Assistant(error) => return hint_of_assistant(error),
+        Error::Scorer(error) => return hint_of_scorer(error),
+        Error::Train(error) => return error.hint(),
+        Error::UnknownJudge { .. } => {
+            "give `courtesy`, the directory of a reward model, or `--judge-program`"
+        }
+        Error::NotCourtesy { .. } => "`temper recipe courtesy --out DIR` writes prompts that it knows",
+        Error::NoWholeCheckpoint { .. } => {
+            "let the run continue; `checkpoint_every` and `keep_last` say how many checkpoints it keeps"
+        }
+        Error::Io { source, .. } => return hint_of_io(source),
+        _ => return None,
+    };
+    Some(hint.into())
 }
 
 fn hint_of_scorer(error: &temper_scorer::Error) -> Option<String> {
@@ -306,9 +395,12 @@ mod tests {
     fn a_score_that_fails_has_the_hint_of_its_cause() {
         let of = |source| hint(&temper_ppo::Error::Score { step: 3, source }.into()).unwrap_or_default();
         let scorer = temper_scorer::Error::BadLine { command: "x".into(), line: "y".into(), problem: "z" };
-        let found = of(Box::new(scorer));
-        assert!(found.starts_with("it must write a number") && found.ends_with("and `--resume`"), "{found}");
-        assert_eq!(of(crate::rewards::boxed(hinted("m", "its own"))), "its own");
+        let hint = of(Box::new(scorer));
+        assert!(hint.starts_with("it must write a number") && hint.ends_with("and `--resume`"), "{hint}");
+        let scorer = temper_scorer::Error::BadLine { command: "x".into(), line: "y".into(), problem: "z" };
+        assert_eq!(of(Box::new(temper_assistant::Error::from(scorer))), hint);
+        let own = of(Box::new(temper_assistant::Error::NoTokens { dir: "rm".into() }));
+        assert_eq!(own, "a score is read at the last token");
         assert_eq!(of("x".into()), "mend what scores, then continue with the same command and `--resume`");
     }
 

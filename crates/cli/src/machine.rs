@@ -34,7 +34,7 @@ pub fn start_threads() -> Result<()> {
         }
     };
     let wanted = if wanted == 0 { n_cores().min(MAX_THREADS) } else { wanted };
-    let started = temper_model::start_threads(wanted);
+    let started = temper_tensor::start_threads(wanted);
     if started < wanted {
         tracing::warn!("the system gives no more than {started} of {wanted} threads");
     }
@@ -54,7 +54,7 @@ pub fn cpu() -> String {
 
 /// Threads that the CPU backends use.
 pub fn threads() -> usize {
-    temper_model::n_threads()
+    temper_tensor::n_threads()
 }
 
 /// Highest memory use of this process so far, in bytes; 0 where the system does not tell.

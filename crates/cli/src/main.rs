@@ -1,26 +1,23 @@
 //! The `temper` command: parses, wires the stages together, and prints.
 
-mod answers;
 mod args;
-mod best_of;
 mod commands;
 mod data_rows;
 mod device;
 mod ending;
+mod eval_settings;
 mod failure;
 mod inputs;
-mod judge;
 mod lines;
 mod machine;
 mod memory;
+mod options;
 mod progress;
+mod prompts;
 mod recipe;
-mod rewards;
 mod session;
 mod signals;
 mod terminal;
-mod text;
-mod warning;
 mod without_effect;
 
 use std::process::ExitCode;

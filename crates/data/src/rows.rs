@@ -102,7 +102,8 @@ impl<R: Record> Rows<R> {
     ) -> Result<(), Error> {
         let mut file = FileReader { path, policy, records: Vec::new(), n_bad: 0, first_bad: None };
         let is_json = read(&mut |line, row| file.take(line, row))?;
-        let (records, n_skipped, first_skipped) = file.finish(is_json)?;
+        let FileReader { records, n_bad: n_skipped, first_bad, .. } = file.with_any_record(is_json)?;
+        let first_skipped = first_bad.map(|bad| bad.error.to_string());
         let path: Arc<Path> = path.into();
         self.files.push(FileRows { path: path.clone(), n_rows: records.len(), n_skipped, first_skipped });
         for (line, record) in records {
@@ -189,11 +190,14 @@ impl<R: Record> FileReader<'_, R> {
         BadRow { error, fault: Some((fault, columns)) }
     }
 
-    /// The records, how many bad rows were left out, and what is wrong with the first of them.
-    fn finish(self, is_json: bool) -> Result<(Vec<(usize, R)>, usize, Option<String>), Error> {
+    /// The same, once the whole file was read.
+    ///
+    /// # Errors
+    /// No row could be used; the error says what to do about a file like this.
+    fn with_any_record(self, is_json: bool) -> Result<Self, Error> {
         let path = self.path.to_owned();
         if !self.records.is_empty() {
-            return Ok((self.records, self.n_bad, self.first_bad.map(|bad| bad.error.to_string())));
+            return Ok(self);
         }
         let Some(BadRow { error: first, fault }) = self.first_bad else { return Err(Error::NoRows { path }) };
         if let Some(format) = Format::of_name(&path)

@@ -5,17 +5,17 @@
 
 use burn::tensor::Device;
 use temper_data::{Comparison, Rankings};
-use temper_dpo::{DpoConfig, Error, Text, completion_logprobs, train};
+use temper_dpo::{DpoConfig, Error, completion_logprobs, train};
 use temper_model::{CausalLm, ModelConfig};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows = answers
         .map(|answer| Comparison::pair("When?", &format!("{answer}."), &format!("{answer}, I should say.")));
-    let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     // DPO starts from an SFT model, which is its reference too; a fresh one is enough here.
     let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
@@ -28,11 +28,10 @@ fn main() -> Result<(), Error> {
             println!("{step:2} loss {} accuracy {}", metrics["loss"], metrics["rewards/accuracies"]);
         }
     });
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    let policy = train(&config, sft.clone(), text, &data, None, &mut run)?;
+    let policy = train(&config, sft.clone(), &text, &data, None, &mut run)?;
 
     let unseen = [Comparison::pair("When?", "Tomorrow.", "Tomorrow, I should say.")];
-    let unseen = Rankings::new(&unseen, &tokenizer, &template, 64, Overflow::Drop)?;
+    let unseen = Rankings::new(&unseen, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
     for (name, model) in [("before", &sft), ("after", &policy)] {
         let logprobs = completion_logprobs(model, &[&unseen.rankings[0]]).into_data();
         println!("{name}: log-probabilities of an unseen short and long answer {logprobs}");

@@ -11,18 +11,17 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_data::{Comparison, Rankings};
-//! use temper_dpo::{DpoConfig, Text, train};
+//! use temper_dpo::{DpoConfig, train};
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_dpo::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = Rankings::new(&[row], &tokenizer, &template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let policy = train(&DpoConfig::default(), sft, text, &data, None, &mut Run::ephemeral()?)?;
+//! let policy = train(&DpoConfig::default(), sft, &text, &data, None, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -39,7 +38,6 @@ pub use error::Error;
 pub use logprobs::completion_logprobs;
 pub use loss::{dpo_loss, implicit_rewards};
 pub use metrics::{DpoEvaluation, DpoMetrics};
-pub use temper_tokenizer::Text;
 pub use train::{evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

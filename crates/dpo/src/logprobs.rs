@@ -3,10 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_data::Ranking;
-use temper_model::{
-    CausalLm, Dropout, SharedPrompt, Span, TokenBatch, in_parallel, log_probs, select_positions, shards,
-    token_logprobs,
-};
+use temper_model::{CausalLm, Dropout, SharedPrompt, Span, TokenBatch, select_positions};
+use temper_tensor::{in_parallel, log_probs, shards, token_logprobs};
 
 /// log π(completion | prompt) of every completion of some rankings, ranking after ranking, in nats: the sum over its
 /// tokens, the end token included, without dropout.

@@ -1,7 +1,9 @@
 //! What a step and an evaluation report.
 
+use burn::tensor::Device;
 use serde::Serialize;
 use temper_data::{Ranking, correctness};
+use temper_tensor::{Sum, World};
 use temper_train::Candidate;
 
 use crate::DpoConfig;
@@ -97,7 +99,7 @@ pub(crate) struct PairSums {
 
 impl PairSums {
     /// Takes in the pairs of one comparison, and returns the mean of their costs.
-    pub(crate) fn add(&mut self, row: &Referred<'_>, logprobs: &[f32], config: &DpoConfig) -> f64 {
+    pub(crate) fn add_row(&mut self, row: &Referred<'_>, logprobs: &[f32], config: &DpoConfig) -> f64 {
         let reward = |i: usize| config.beta * f64::from(logprobs[i] - row.ref_logprobs[i]);
         let mut cost = 0.0;
         for pair in &row.ranking.pairs {
@@ -114,15 +116,6 @@ impl PairSums {
             cost += pair_cost(chosen - rejected, config.label_smoothing);
         }
         cost / row.ranking.pairs.len() as f64
-    }
-
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.n += other.n;
-        self.n_correct += other.n_correct;
-        for side in 0..2 {
-            self.rewards[side] += other.rewards[side];
-            self.logprobs[side] += other.logprobs[side];
-        }
     }
 
     fn mean(&self, sum: f64) -> f64 {
@@ -159,6 +152,22 @@ impl PairSums {
     }
 }
 
+impl Sum for PairSums {
+    fn add(&mut self, other: Self) {
+        self.n.add(other.n);
+        self.n_correct.add(other.n_correct);
+        self.rewards.add(other.rewards);
+        self.logprobs.add(other.logprobs);
+    }
+
+    fn sum_over_ranks(&mut self, world: &World, device: &Device) {
+        self.n.sum_over_ranks(world, device);
+        self.n_correct.sum_over_ranks(world, device);
+        self.rewards.sum_over_ranks(world, device);
+        self.logprobs.sum_over_ranks(world, device);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +182,7 @@ mod tests {
         let config = DpoConfig { beta: 0.5, ..DpoConfig::default() };
         let mut sums = PairSums::default();
         // Rewards 2, −1 and −1: margins 3, 3 and 0.
-        let cost = sums.add(&row, &[-6.0, -12.0, -12.0], &config);
+        let cost = sums.add_row(&row, &[-6.0, -12.0, -12.0], &config);
         let expected = (2.0 * (-3f64).exp().ln_1p() + 2f64.ln()) / 3.0;
         assert!((cost - expected).abs() < 1e-12, "{cost}, expected {expected}");
         let found = sums.metrics(cost);
@@ -190,7 +199,7 @@ mod tests {
         let check = |logprobs: [f32; 2], expected: f64| {
             let row = Referred { ranking: &ranking, ref_logprobs: &[-120.0, -95.0] };
             let mut sums = PairSums::default();
-            let cost = sums.add(&row, &logprobs, &DpoConfig::default());
+            let cost = sums.add_row(&row, &logprobs, &DpoConfig::default());
             assert_eq!(sums.metrics(cost).rewards_accuracies, expected, "{logprobs:?}");
         };
         let ulp = 120.0 * f32::EPSILON;

@@ -6,9 +6,10 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
-use temper_model::{CausalLm, in_parallel, shards};
-use temper_tokenizer::Text;
-use temper_train::{Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
+use temper_model::CausalLm;
+use temper_tensor::{Gradients, World, accumulate, values_of};
+use temper_tokenizer::TextSide;
+use temper_train::{Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
@@ -25,7 +26,7 @@ use crate::{DpoConfig, Error};
 pub fn train(
     config: &DpoConfig,
     policy: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Rankings,
     eval_data: Option<&Rankings>,
     run: &mut Run,
@@ -58,10 +59,11 @@ pub fn train(
             |&i: &usize| Referred { ranking: &data.rankings[i], ref_logprobs: ref_logprobs[i].as_slice() };
         let batch: Vec<Referred<'_>> = plan.batch(step).iter().map(refer).collect();
 
-        let found = accumulate(&policy, &batch, config, &mut optimizer);
-        if !found.loss.is_finite() {
-            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: found.loss }.into());
+        let (gradients, loss, sums) = learn(&policy, &batch, config);
+        if !loss.is_finite() {
+            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss }.into());
         }
+        optimizer.add(gradients);
         let learning_rate = plan.learning_rate(step);
         let (updated, grad_norm) = optimizer.step(policy, learning_rate)?;
         policy = updated;
@@ -73,7 +75,7 @@ pub fn train(
             learning_rate,
             grad_norm,
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
-            ..found.sums.metrics(found.loss)
+            ..sums.metrics(loss)
         };
         run.log(step, plan.total_steps(), &metrics)?;
 
@@ -136,54 +138,31 @@ fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &
     let mut sums = PairSums::default();
     let mut cost = 0.0;
     for ((ranking, logprobs), ref_logprobs) in rankings.into_iter().zip(&logprobs).zip(ref_logprobs) {
-        cost += sums.add(&Referred { ranking, ref_logprobs }, logprobs, config);
+        cost += sums.add_row(&Referred { ranking, ref_logprobs }, logprobs, config);
     }
     sums.evaluation(cost / data.len() as f64)
 }
 
-/// Loss of one batch, and what its pairs look like.
-#[derive(Default)]
-struct BatchPairs {
-    loss: f64,
-    sums: PairSums,
-}
+/// Gradients of a batch, its loss, and sums over its pairs.
+type BatchSums = (Gradients, f64, PairSums);
 
-/// Forward and backward over one batch, in shards and microbatches that weigh as many comparisons as they have.
-fn accumulate(
-    policy: &CausalLm,
-    batch: &[Referred<'_>],
-    config: &DpoConfig,
-    optimizer: &mut Optimizer,
-) -> BatchPairs {
+/// Sums over one batch, each microbatch weighted by its number of comparisons.
+fn learn(policy: &CausalLm, batch: &[Referred<'_>], config: &DpoConfig) -> BatchSums {
     let size = config.batching.microbatch(batch.len());
-    let device = policy.device();
-    let parts = shards(batch, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
-    let shards = in_parallel(parts.collect(), |(policy, rows)| {
-        let mut found = BatchPairs::default();
-        let mut gradients = Gradients::default();
-        for micro in rows.chunks(size) {
-            let share = micro.len() as f64 / batch.len() as f64;
-            gradients.add(forward_backward(&policy, micro, config, share, &mut found));
-        }
-        (found, gradients)
-    });
-    let mut found = BatchPairs::default();
-    for (shard, gradients) in shards {
-        found.loss += shard.loss;
-        found.sums.merge(&shard.sums);
-        optimizer.add(gradients);
-    }
-    found
+    accumulate(&World::alone(), policy, batch, size, |policy, rows, sums| {
+        let share = rows.len() as f64 / batch.len() as f64;
+        forward_backward(policy, rows, config, share, sums);
+    })
 }
 
-/// Gradients of `share` times the loss of some comparisons; adds what it found to `found`.
+/// Adds the gradients of `share` times the loss of some comparisons, that loss, and their pairs.
 fn forward_backward(
     policy: &CausalLm,
     rows: &[Referred<'_>],
     config: &DpoConfig,
     share: f64,
-    found: &mut BatchPairs,
-) -> Gradients {
+    (gradients, loss_sum, pairs): &mut BatchSums,
+) {
     let device = policy.device().inner();
     let rankings: Vec<&Ranking> = rows.iter().map(|row| row.ranking).collect();
     let logprobs = completion_logprobs(policy, &rankings);
@@ -191,29 +170,24 @@ fn forward_backward(
     let rewards =
         implicit_rewards(logprobs.clone(), Tensor::from_data(ref_logprobs.as_slice(), &device), config.beta);
     let loss = dpo_loss(rewards, &ScorePairs::of(&rankings, &device), config.label_smoothing) * share;
-    let read = Tensor::cat(vec![loss.clone().inner(), logprobs.inner()], 0);
+    let numbers = Tensor::cat(vec![loss.clone().inner(), logprobs.inner()], 0);
     // A read waits for the device, so the backward pass is queued before the only one.
-    let gradients = Gradients::of(policy, loss);
-    let data = read.into_data();
-    let (loss, logprobs) = data
-        .as_slice::<f32>()
-        .expect("the model computes in f32")
-        .split_first()
-        .expect("the loss comes before the log-probabilities");
-    found.loss += f64::from(*loss);
+    gradients.add(Gradients::of(policy, loss));
+    let numbers = values_of(numbers);
+    let (loss, logprobs) = numbers.split_first().expect("the loss comes before the log-probabilities");
+    *loss_sum += f64::from(*loss);
     for (row, logprobs) in rows.iter().zip(split(logprobs, &rankings)) {
-        found.sums.add(row, &logprobs, config);
+        pairs.add_row(row, &logprobs, config);
     }
-    gradients
 }
 
 fn save(
     dir: &Path,
     policy: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    policy.save(dir, text.tokenizer.special().eos)?;
+    policy.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;
@@ -225,6 +199,6 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, policy: CausalLm) -> Result<(Ca
     let context = policy.config().max_seq_len;
     let policy = CausalLm::load(dir, &policy.device().inner())?.train();
     policy.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &policy)?;
+    let step = load_progress(dir, optimizer, &policy, temper_model::former_path)?;
     Ok((policy, step))
 }

@@ -9,8 +9,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use temper_model::{
     CausalLm, Completion, Dropout, Error, GenerateOptions, ModelConfig, Sampler, TokenBatch, generate,
-    log_probs, select_positions, token_logprobs,
+    select_positions,
 };
+use temper_tensor::{log_probs, token_logprobs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();

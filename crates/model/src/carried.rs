@@ -1,4 +1,4 @@
-//! What a Hugging Face directory says of a model besides its shape: kept, and written again with every checkpoint.
+//! What a Hugging Face directory holds besides a model's shape: kept, and written again with every checkpoint.
 
 use std::fs;
 use std::path::Path;
@@ -10,31 +10,9 @@ use crate::config::INIT_STD;
 
 const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// Keys of `config.json` that depend on what is written: the shape, the kind of head, and the type of the numbers.
-const OWN_KEYS: [&str; 22] = [
-    "model_type",
-    "architectures",
-    "vocab_size",
-    "n_positions",
-    "n_ctx",
-    "n_embd",
-    "n_layer",
-    "n_head",
-    "n_inner",
-    "activation_function",
-    "layer_norm_epsilon",
-    "embd_pdrop",
-    "resid_pdrop",
-    "attn_pdrop",
-    "tie_word_embeddings",
-    "torch_dtype",
-    "dtype",
-    "temper",
-    "temper_pooling",
-    "num_labels",
-    "eos_token_id",
-    "bos_token_id",
-];
+/// Keys of `config.json` that Temper writes whatever the family: the kind of head, the end token, the type of numbers.
+const OWN_KEYS: [&str; 6] =
+    ["architectures", "dtype", "temper_pooling", "num_labels", "eos_token_id", "bos_token_id"];
 
 /// The keys of a `config.json` that Temper does not use, and its `generation_config.json` as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,14 +22,14 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// What `config`, the `config.json` of `dir`, and its neighbours say.
-    pub(crate) fn of(dir: &Path, config: &Value) -> Result<Self, Error> {
+    /// What `config`, the `config.json` of `dir`, and its neighbours hold besides the keys that the family `written`.
+    pub(crate) fn of(dir: &Path, config: &Value, written: &Value) -> Result<Self, Error> {
         let keep = |(key, value): &(&String, &Value)| match key.as_str() {
             "bos_token_id" => !value.is_null(),
             // One id is that of the tokenizer, which is written anyway.
             "eos_token_id" => value.is_array(),
             "initializer_range" => value.as_f64() != Some(INIT_STD),
-            key => !OWN_KEYS.contains(&key),
+            key => !OWN_KEYS.contains(&key) && written.get(key).is_none() && key != "temper",
         };
         let keys = config.as_object().into_iter().flatten().filter(keep);
         let path = dir.join(GENERATION_CONFIG);

@@ -1,9 +1,6 @@
-//! What a decoder looks like: one configurable architecture, named presets, and its `config.json`.
-
-use std::path::Path;
+//! What a decoder looks like: one configurable architecture, and named presets.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::Error;
 
@@ -29,7 +26,7 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// Where the layer norms stand.
+/// Where the layer norms are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormPlacement {
@@ -78,7 +75,7 @@ pub struct ModelConfig {
     pub d_ff: usize,
     /// Non-linearity of the feed-forward layer.
     pub activation: Activation,
-    /// Where the layer norms stand.
+    /// Where the layer norms are placed.
     pub norm: NormPlacement,
     /// Added to the variance in every layer norm.
     pub norm_eps: f64,
@@ -181,17 +178,6 @@ impl ModelConfig {
         blocks.checked_add(embeddings)
     }
 
-    /// Whether Hugging Face's `GPT2LMHeadModel` computes the same function.
-    pub fn is_gpt2(&self) -> bool {
-        self.norm == NormPlacement::Pre
-            && self.positions == Positions::Learned
-            && !self.embedding_scale
-            && !self.embedding_norm
-            && self.final_norm
-            && self.bias
-            && self.ff_dropout == 0.0
-    }
-
     /// Checks that the numbers can be a model.
     ///
     /// # Errors
@@ -250,122 +236,6 @@ impl ModelConfig {
     pub fn without_dropout(&self) -> Self {
         Self { dropout: 0.0, attention_dropout: 0.0, ff_dropout: 0.0, ..self.clone() }
     }
-
-    /// `config.json` in Hugging Face's GPT-2 terms where the architecture is GPT-2's, `model_type: temper` otherwise.
-    pub(crate) fn to_hugging_face(&self) -> Value {
-        let activation = match self.activation {
-            Activation::Relu => "relu",
-            Activation::Gelu => "gelu",
-            Activation::GeluTanh => "gelu_new",
-        };
-        let mut config = json!({
-            "model_type": if self.is_gpt2() { "gpt2" } else { "temper" },
-            "vocab_size": self.vocab_size,
-            "n_positions": self.max_seq_len,
-            "n_ctx": self.max_seq_len,
-            "n_embd": self.d_model,
-            "n_layer": self.n_layers,
-            "n_head": self.n_heads,
-            "n_inner": self.d_ff,
-            "activation_function": activation,
-            "layer_norm_epsilon": self.norm_eps,
-            "embd_pdrop": self.dropout,
-            "resid_pdrop": self.dropout,
-            "attn_pdrop": self.attention_dropout,
-            "tie_word_embeddings": self.tie_head,
-            "initializer_range": INIT_STD,
-            "torch_dtype": "float32",
-        });
-        config["temper"] = json!({ "init": self.init });
-        if !self.is_gpt2() {
-            config["temper"] = serde_json::to_value(self).expect("a plain struct serialises");
-        }
-        config
-    }
-
-    /// Reads a `config.json`: ours, or any GPT-2 one of Hugging Face.
-    pub(crate) fn from_hugging_face(config: &Value, path: &Path) -> Result<Self, Error> {
-        let unsupported =
-            |reason: String| Error::UnsupportedArchitecture { path: path.to_path_buf(), reason };
-        let parsed = match config["model_type"].as_str() {
-            Some("temper") => serde_json::from_value(config["temper"].clone())
-                .map_err(|e| unsupported(format!("its `temper` section: {e}")))?,
-            Some("gpt2") => Self::from_gpt2(config).map_err(unsupported)?,
-            Some(other) => {
-                return Err(unsupported(format!("model_type `{other}`; known are `gpt2` and `temper`")));
-            }
-            None if config["model_type"].is_null() => {
-                return Err(unsupported("it names no model_type".into()));
-            }
-            None => {
-                let found = &config["model_type"];
-                return Err(unsupported(format!("`model_type` must be a name, not {found}")));
-            }
-        };
-        parsed.validate()?;
-        Ok(parsed)
-    }
-
-    fn from_gpt2(config: &Value) -> Result<Self, String> {
-        let wrong = |key: &str, kind: &str| format!("`{key}` must be {kind}, not {}", config[key]);
-        let number = |key: &str| match config[key].as_u64() {
-            Some(n) => Ok(n as usize),
-            None if config[key].is_null() => Err(format!("`{key}` is missing")),
-            None => Err(wrong(key, "a count")),
-        };
-        let fraction = |key: &str, default: f64| match &config[key] {
-            Value::Null => Ok(default),
-            value => value.as_f64().ok_or_else(|| wrong(key, "a number")),
-        };
-        let flag = |key: &str, default: bool| match &config[key] {
-            Value::Null => Ok(default),
-            value => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
-        };
-        for key in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {
-            if flag(key, false)? {
-                return Err(format!("`{key}` is not supported"));
-            }
-        }
-        if !flag("scale_attn_weights", true)? {
-            return Err("`scale_attn_weights: false` is not supported".into());
-        }
-        let dropout = fraction("resid_pdrop", 0.1)?;
-        if fraction("embd_pdrop", 0.1)? != dropout {
-            return Err("`embd_pdrop` differs from `resid_pdrop`".into());
-        }
-        let activation = match &config["activation_function"] {
-            Value::Null => "gelu_new",
-            Value::String(name) => name,
-            _ => return Err(wrong("activation_function", "a name")),
-        };
-        let d_model = number("n_embd")?;
-        Ok(Self {
-            vocab_size: number("vocab_size")?,
-            max_seq_len: number("n_positions")?,
-            d_model,
-            n_layers: number("n_layer")?,
-            n_heads: number("n_head")?,
-            d_ff: if config["n_inner"].is_null() { d_model.saturating_mul(4) } else { number("n_inner")? },
-            activation: match activation {
-                "relu" => Activation::Relu,
-                "gelu" => Activation::Gelu,
-                "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-                other => return Err(format!("activation_function `{other}` is not supported")),
-            },
-            norm: NormPlacement::Pre,
-            norm_eps: fraction("layer_norm_epsilon", 1e-5)?,
-            positions: Positions::Learned,
-            embedding_scale: false,
-            embedding_norm: false,
-            final_norm: true,
-            bias: true,
-            tie_head: flag("tie_word_embeddings", true)?,
-            dropout,
-            attention_dropout: fraction("attn_pdrop", 0.1)?,
-            ff_dropout: 0.0,
-            init: Init::Normal,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -373,55 +243,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_is_valid_and_survives_its_config_json() {
-        for name in PRESETS {
-            let config = ModelConfig::preset(name).unwrap();
-            config.validate().unwrap();
-            let back = ModelConfig::from_hugging_face(&config.to_hugging_face(), Path::new("config.json"));
-            assert_eq!(back.unwrap(), config, "{name}");
-        }
-    }
-
-    #[test]
     fn heads_that_do_not_divide_the_width_are_refused() {
         let config = ModelConfig { n_heads: 3, ..ModelConfig::preset("tiny").unwrap() };
         assert!(config.validate().unwrap_err().to_string().contains("n_heads"));
-    }
-
-    #[test]
-    fn a_count_beyond_32_bits_is_refused() {
-        for n in [1 << 31, usize::MAX / 4 + 1, usize::MAX] {
-            let json = json!({"model_type": "gpt2", "vocab_size": 4, "n_positions": 4, "n_embd": n, "n_layer": 1,
-                              "n_head": 1});
-            let error = ModelConfig::from_hugging_face(&json, Path::new("config.json")).unwrap_err();
-            assert!(error.to_string().contains("`d_model`"), "{error}");
-        }
-    }
-
-    /// A field that cannot be read would otherwise be taken for one that is not there, and the model would compute
-    /// something else.
-    #[test]
-    fn a_field_of_the_wrong_type_is_named() {
-        let config = ModelConfig::preset("gpt2-tiny").unwrap().to_hugging_face();
-        for (key, value) in [
-            ("layer_norm_epsilon", json!("x")),
-            ("activation_function", json!(5)),
-            ("tie_word_embeddings", json!("x")),
-            ("resid_pdrop", json!("x")),
-            ("embd_pdrop", json!([0.1])),
-            ("attn_pdrop", json!({})),
-            ("scale_attn_weights", json!("no")),
-            ("add_cross_attention", json!(1)),
-            ("n_layer", json!("two")),
-            ("model_type", json!(2)),
-        ] {
-            let mut json = config.clone();
-            json[key] = value.clone();
-            let error = ModelConfig::from_hugging_face(&json, Path::new("config.json")).unwrap_err();
-            let expected = format!("`{key}` must be");
-            assert!(error.to_string().contains(&expected), "{key}: {error}");
-            assert!(error.to_string().contains(&value.to_string()), "{key}: {error}");
-        }
     }
 
     #[test]
@@ -431,12 +255,5 @@ mod tests {
         assert!(long.validate().unwrap_err().to_string().contains("max_seq_len"));
         let flat = ModelConfig { norm_eps: 1e300, ..tiny };
         assert!(flat.validate().unwrap_err().to_string().contains("norm_eps"));
-    }
-
-    #[test]
-    fn another_architecture_is_named_in_the_error() {
-        let error =
-            ModelConfig::from_hugging_face(&json!({"model_type": "llama"}), Path::new("x/config.json"));
-        assert!(error.unwrap_err().to_string().contains("llama"));
     }
 }

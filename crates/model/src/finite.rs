@@ -2,11 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use temper_tensor::values_of;
 
-use crate::dropout::Dropout;
+use crate::batch::TokenBatch;
 use crate::error::Error;
 use crate::heads::{CausalLm, ScalarModel};
-use crate::input::TokenBatch;
+use crate::layers::dropout::Dropout;
 
 /// Rows that are looked at: a model that has diverged fails at the first one.
 const N_ROWS: usize = 4;
@@ -60,10 +61,6 @@ impl ScalarModel {
     }
 }
 
-fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec::<f32>().expect("the model computes in f32")
-}
-
 fn require_finite(values: &[f32]) -> Result<(), Error> {
     if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(Error::NonFiniteOutput) }
 }
@@ -71,20 +68,16 @@ fn require_finite(values: &[f32]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::module::{ModuleMapper, Param};
     use burn::tensor::Device;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use temper_tensor::map;
 
     use crate::{ModelConfig, Pooling};
 
     /// Multiplies every weight.
-    struct Times(f32);
-
-    impl ModuleMapper for Times {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|value| value * self.0)
-        }
+    fn times<M: Module>(module: M, factor: f32) -> M {
+        map(module, |parameter| parameter.value * factor)
     }
 
     #[test]
@@ -96,7 +89,7 @@ mod tests {
         model.check_finite(&rows).unwrap();
         scalar.check_finite(&rows).unwrap();
         // An attention score is a product of six of these weights, more than f32 holds.
-        assert!(matches!(model.map(&mut Times(1e12)).check_finite(&rows), Err(Error::NonFiniteOutput)));
-        assert!(matches!(scalar.map(&mut Times(1e12)).check_finite(&rows), Err(Error::NonFiniteOutput)));
+        assert!(matches!(times(model, 1e12).check_finite(&rows), Err(Error::NonFiniteOutput)));
+        assert!(matches!(times(scalar, 1e12).check_finite(&rows), Err(Error::NonFiniteOutput)));
     }
 }

@@ -1,25 +1,26 @@
 //! The two heads: next-token logits, and one scalar.
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::Backbone;
+use crate::batch::TokenBatch;
 use crate::config::ModelConfig;
-use crate::dropout::Dropout;
-use crate::init;
-use crate::input::TokenBatch;
-use crate::kv_cache::KvCache;
+use crate::decoder::Decoder;
+use crate::families::{self, Family};
+use crate::generation::cache::KvCache;
+use crate::init::initialise;
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::Linear;
 use crate::shared_prompt::Span;
 
 /// A language model: a backbone and a head over the vocabulary.
 #[derive(Module, Debug)]
 pub struct CausalLm {
     /// The decoder.
-    pub transformer: Backbone,
+    pub transformer: Decoder,
     /// The output head where it is not the embedding: `[d_model, vocab]`.
     pub lm_head: Option<Linear>,
 }
@@ -27,12 +28,18 @@ pub struct CausalLm {
 impl CausalLm {
     /// Fresh weights.
     pub fn new(config: &ModelConfig, rng: &mut impl Rng, device: &Device) -> Self {
-        init::initialise(Self::blank(config, device), config, rng)
+        initialise(Self::blank(config, families::of(config), device), config, rng)
     }
 
-    pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
-        let head = || LinearConfig::new(config.d_model, config.vocab_size).with_bias(false).init(device);
-        Self { transformer: Backbone::blank(config, device), lm_head: (!config.tie_head).then(head) }
+    pub(crate) fn blank(config: &ModelConfig, family: &'static dyn Family, device: &Device) -> Self {
+        let head = || Linear::zeros(config.d_model, config.vocab_size, false, device);
+        Self { transformer: Decoder::blank(config, family, device), lm_head: (!config.tie_head).then(head) }
+    }
+
+    /// The same model with every adapter folded into its weight.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self { transformer: self.transformer.merged(), ..self }
     }
 
     /// The decoder's shape.
@@ -62,7 +69,7 @@ impl CausalLm {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
             // One parameter, read twice: both uses add to its gradient.
-            None => linear(hidden, self.transformer.wte.weight.val().transpose(), None),
+            None => linear(hidden, self.transformer.token_embedding.weight.val().transpose(), None),
         }
     }
 
@@ -93,7 +100,7 @@ pub enum Pooling {
 #[derive(Module, Debug)]
 pub struct ScalarModel {
     /// The decoder.
-    pub transformer: Backbone,
+    pub transformer: Decoder,
     /// `d_model → 1`.
     pub score: Linear,
     #[module(skip)]
@@ -102,13 +109,13 @@ pub struct ScalarModel {
 
 impl ScalarModel {
     /// A scalar model on an existing backbone, with a fresh head N(0, 1/√(d_model + 1)) and bias 0.
-    pub fn new(transformer: Backbone, pooling: Pooling, rng: &mut impl Rng) -> Self {
+    pub fn new(transformer: Decoder, pooling: Pooling, rng: &mut impl Rng) -> Self {
         let score = Self::fresh_head(transformer.config(), rng, &transformer.device());
         Self { transformer, score, pooling }
     }
 
     /// A scalar model of a backbone and a head that exist.
-    pub fn from_parts(transformer: Backbone, score: Linear, pooling: Pooling) -> Self {
+    pub fn from_parts(transformer: Decoder, score: Linear, pooling: Pooling) -> Self {
         Self { transformer, score, pooling }
     }
 
@@ -118,16 +125,24 @@ impl ScalarModel {
         struct Head {
             score: Linear,
         }
-        let score = LinearConfig::new(config.d_model, 1).with_bias(true).init(device);
-        init::initialise(Head { score }, config, rng).score
+        let score = Linear::zeros(config.d_model, 1, true, device);
+        initialise(Head { score }, config, rng).score
     }
 
-    pub(crate) fn blank(config: &ModelConfig, pooling: Pooling, device: &Device) -> Self {
-        Self {
-            transformer: Backbone::blank(config, device),
-            score: LinearConfig::new(config.d_model, 1).with_bias(true).init(device),
-            pooling,
-        }
+    pub(crate) fn blank(
+        config: &ModelConfig,
+        family: &'static dyn Family,
+        pooling: Pooling,
+        device: &Device,
+    ) -> Self {
+        let score = Linear::zeros(config.d_model, 1, true, device);
+        Self { transformer: Decoder::blank(config, family, device), score, pooling }
+    }
+
+    /// The same model with every adapter folded into its weight.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self { transformer: self.transformer.merged(), ..self }
     }
 
     /// The decoder's shape.
@@ -149,10 +164,11 @@ impl ScalarModel {
     /// model has them too.
     #[must_use]
     pub fn rescaled(self, gain: f64, shift: f64) -> Self {
-        let Linear { weight, bias, .. } = self.score;
+        let Linear { weight, bias, .. } = self.score.merge();
         let score = Linear {
             weight: weight.map(|weight| weight * gain),
             bias: bias.map(|bias| bias.map(|bias| bias * gain + shift)),
+            adapter: None,
         };
         Self { score, ..self }
     }
@@ -259,7 +275,7 @@ mod tests {
     fn an_empty_completion_scores_as_its_prompt_does() {
         let config = ModelConfig::preset("tiny").unwrap();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-        let backbone = Backbone::new(&config, &mut rng, &Device::flex());
+        let backbone = Decoder::new(&config, &mut rng, &Device::flex());
         let scores = |model: &ScalarModel, completions: Vec<&[u32]>| {
             let row = SharedPrompt { prompt: &[1, 70, 80, 2], completions };
             let (batch, spans) = TokenBatch::shared_prompts(&[row], &Device::flex());
@@ -285,7 +301,7 @@ mod tests {
     fn completions_behind_a_shared_prompt_score_as_in_rows_of_their_own() {
         let config = ModelConfig::preset("tiny").unwrap();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-        let backbone = Backbone::new(&config, &mut rng, &Device::flex());
+        let backbone = Decoder::new(&config, &mut rng, &Device::flex());
         let prompts: [&[u32]; 2] = [&[1, 70, 80, 2], &[1, 90, 2]];
         let completions: [Vec<&[u32]>; 2] =
             [vec![&[65, 66, 67, 3], &[68, 3], &[69, 70, 71, 72, 73, 3]], vec![&[74, 75, 3], &[3]]];

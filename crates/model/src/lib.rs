@@ -1,9 +1,9 @@
 //! A configurable decoder: token ids in, tensors out.
 //!
 //! One transformer serves all three stages of InstructGPT. [`CausalLm`] is the policy and its reference,
-//! [`ScalarModel`] the reward model and the critic; both stand on one [`Backbone`] whose shape is a
+//! [`ScalarModel`] the reward model and the critic. Both are a [`Decoder`] with a head, and its shape is a
 //! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, or anything between. [`generate()`] samples
-//! through a [`KvCache`].
+//! through a [`KvCache`]. A family of models, with its `config.json` and its names of weights, is one file in `families/`.
 //!
 //! **Invariant:** this crate knows no text and no stage. It enables no backend: whoever makes a
 //! [`Device`](burn::tensor::Device) decides. Weights start and tokens are drawn on the host, so one seed gives
@@ -23,42 +23,40 @@
 //! # Ok::<(), temper_model::Error>(())
 //! ```
 
-mod attention;
-mod backbone;
-mod block;
-mod carried;
-mod checkpoint;
+// What a model is.
 mod config;
-mod dropout;
-mod error;
-mod finite;
-mod generate;
+mod decoder;
 mod heads;
 mod init;
-mod input;
-mod kv_cache;
-mod logprobs;
-mod masked;
-mod parallel;
-mod params;
-mod sampler;
+mod layers;
+
+// What goes into it and comes out.
+mod batch;
+mod finite;
+mod generation;
 mod shared_prompt;
 mod targets;
 
-pub use attention::Attention;
-pub use backbone::Backbone;
-pub use block::{Block, FeedForward};
+// How it is stored.
+mod carried;
+mod directory;
+mod error;
+mod families;
+
+pub use batch::TokenBatch;
 pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS, Positions};
-pub use dropout::Dropout;
+pub use decoder::Decoder;
 pub use error::Error;
-pub use generate::{Completion, Finish, GenerateOptions, StopToken, generate};
+pub use families::former_path;
+pub use generation::cache::KvCache;
+pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};
+pub use generation::sampler::Sampler;
 pub use heads::{CausalLm, Pooling, ScalarModel, select_positions};
-pub use input::TokenBatch;
-pub use kv_cache::KvCache;
-pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
-pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
-pub use parallel::{in_parallel, n_threads, shards, start_threads};
-pub use sampler::Sampler;
+pub use layers::attention::Attention;
+pub use layers::block::Block;
+pub use layers::dropout::Dropout;
+pub use layers::linear::{Adapter, Linear};
+pub use layers::mlp::Mlp;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, n_targets, nll};
 

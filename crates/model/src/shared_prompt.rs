@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::input::{HIDDEN, TokenBatch};
+use crate::batch::{HIDDEN, TokenBatch};
 
 /// A prompt and ways to go on from it.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl<'a> SharedPrompt<'a> {
     pub fn rows_of(completions: &[(&'a [u32], &'a [u32])], d_model: usize) -> Vec<Self> {
         let prompt = completions.first().expect("a prompt has at least one completion").0;
         let together = Self { prompt, completions: completions.iter().map(|(_, ids)| *ids).collect() };
-        if completions.iter().all(|(other, _)| *other == prompt) && together.pays(d_model) {
+        if completions.iter().all(|(other, _)| *other == prompt) && together.is_cheaper(d_model) {
             return vec![together];
         }
         completions.iter().map(|&(prompt, ids)| Self { prompt, completions: vec![ids] }).collect()
@@ -45,7 +45,7 @@ impl<'a> SharedPrompt<'a> {
     ///
     /// A token costs 24 d² multiplications and additions in the linear layers of a block (with a feed-forward width
     /// of 4 d), and 4 d in the attention for every column of its row.
-    pub fn pays(&self, d_model: usize) -> bool {
+    pub fn is_cheaper(&self, d_model: usize) -> bool {
         let cost = |len: usize| len * (6 * d_model + len);
         let apart: usize = self.completions.iter().map(|c| cost(self.prompt.len() + c.len())).sum();
         cost(self.len()) < apart
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn sharing_pays_where_prompts_are_long_beside_completions() {
         let ids = [0; 400];
-        let pays = |prompt: usize, completion: usize| {
-            SharedPrompt { prompt: &ids[..prompt], completions: vec![&ids[..completion]; 4] }.pays(32)
+        let is_cheaper = |prompt: usize, completion: usize| {
+            SharedPrompt { prompt: &ids[..prompt], completions: vec![&ids[..completion]; 4] }.is_cheaper(32)
         };
-        assert!(pays(30, 15) && pays(200, 40));
-        assert!(!pays(5, 200));
+        assert!(is_cheaper(30, 15) && is_cheaper(200, 40));
+        assert!(!is_cheaper(5, 200));
     }
 }

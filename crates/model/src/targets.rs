@@ -2,10 +2,10 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::dropout::Dropout;
+use crate::batch::TokenBatch;
 use crate::heads::{CausalLm, select_positions};
-use crate::input::TokenBatch;
-use crate::logprobs::{log_probs, token_logprobs};
+use crate::layers::dropout::Dropout;
+use temper_tensor::{log_probs, token_logprobs};
 
 /// Logits and targets of some rows, from a given token of each to its end.
 ///

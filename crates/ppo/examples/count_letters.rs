@@ -7,15 +7,15 @@
 use burn::tensor::Device;
 use temper_data::{Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
-use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, Sample, Text, train};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, Sample, train};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let prompts =
         ["Write", "Say something", "Letters, please"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
     let models = Models { ref_policy: policy.clone(), policy, critic: Critic::ValueHead };
@@ -43,7 +43,6 @@ fn main() -> Result<(), Error> {
             );
         }
     });
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    train(&config, models, text, &prompts, &mut count_letters, &mut run)?;
+    train(&config, models, &text, &prompts, &mut count_letters, &mut run)?;
     Ok(())
 }

@@ -195,13 +195,6 @@ pub enum AdvantageKind {
     Grpo,
 }
 
-impl AdvantageKind {
-    /// Whether a value function is learned.
-    pub fn has_critic(self) -> bool {
-        self == Self::Gae
-    }
-}
-
 settings! {
     /// The value function.
     pub struct CriticConfig {
@@ -268,7 +261,7 @@ impl PpoConfig {
         let (key, samples) = ("rollout.samples_per_prompt", self.rollout.samples_per_prompt);
         let fits = samples <= MOST_ANSWERS / self.training.batch_size;
         require(fits, key, samples, "at most 65536 answers in a rollout")?;
-        if self.advantage.kind.has_critic() {
+        if !self.advantage().needs_groups() {
             return Ok(());
         }
         require(samples >= 2, key, samples, "at least 2 with `advantage.kind` rloo or grpo")?;

@@ -10,20 +10,20 @@ pub enum Error {
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),
-    /// A data file, or rows of which none fits.
+    /// A data file, or rows none of which fits.
     #[error(transparent)]
     Data(#[from] temper_data::Error),
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
-    /// A length leaves no room for the other part of prompt and answer.
+    /// A length setting leaves no room for the rest of prompt and answer.
     #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {
         /// The setting.
         key: &'static str,
         /// Its value in tokens.
         value: usize,
-        /// What it may be.
+        /// The greatest allowed value.
         most: usize,
         /// Tokens that prompt and answer share.
         max_seq_len: usize,
@@ -57,10 +57,10 @@ pub enum Error {
     Score {
         /// The step that needed the scores.
         step: usize,
-        /// What it said.
+        /// The error of the scoring function.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The scoring function gave something that cannot be a list of scores.
+    /// The scoring function returned unusable scores.
     #[error("the scoring function gave {problem} in step {step}")]
     BadScores {
         /// The step that needed the scores.
@@ -68,15 +68,15 @@ pub enum Error {
         /// What is wrong with them.
         problem: String,
     },
-    /// Generalised advantage estimation without values.
+    /// The estimator of advantages needs a critic.
     #[error("`advantage.kind` is gae, which needs a critic, and there is none")]
     NoCritic,
-    /// The policy has diverged: what it computes is not finite, so it cannot sample.
+    /// The policy has diverged: its outputs are not finite, so it cannot sample.
     #[error("in step {step}, {source}")]
     Diverged {
         /// The step that failed.
         step: usize,
-        /// What the model says.
+        /// The error of the model.
         source: temper_model::Error,
     },
     /// A loss became NaN or infinite; nothing was updated with it.
@@ -86,17 +86,17 @@ pub enum Error {
         which: &'static str,
         /// The step that failed.
         step: usize,
-        /// What came out.
+        /// Its value.
         loss: f64,
     },
 }
 
 impl Error {
-    /// Names the step in which a model could not be used.
-    pub(crate) fn in_step(step: usize) -> impl Fn(temper_model::Error) -> Self {
-        move |error| match error {
-            source @ temper_model::Error::NonFiniteOutput => Self::Diverged { step, source },
-            other => other.into(),
+    /// Names the step in which a model's output was not finite; other errors stay as they are.
+    pub(crate) fn in_step(self, step: usize) -> Self {
+        match self {
+            Self::Model(source @ temper_model::Error::NonFiniteOutput) => Self::Diverged { step, source },
+            other => other,
         }
     }
 }

@@ -1,30 +1,35 @@
-//! Stage 3 of InstructGPT: PPO against a score, near a reference.
+//! Stage 3 of InstructGPT: PPO for the scores of answers, with a penalty that keeps the policy near a reference.
 //!
-//! [`train`] samples answers, asks a scoring function for one number each, and moves the policy by PPO. Its parts
-//! are pure functions that read like the paper: [`shape_rewards`], [`estimate_advantages`], [`policy_loss`],
-//! [`value_loss`]. The score may be a reward model or any closure: this crate does not know the reward crate.
+//! [`train`] is the loop: it samples answers, asks a scoring function for one number each, and updates the policy. The
+//! score may come from a reward model or from any closure: this crate does not know the reward crate.
 //!
-//! `advantage.kind` of [`PpoConfig`] picks what an answer is compared with. `gae` is PPO with a critic; `rloo` and `grpo`
-//! take the other answers to the same prompt ([`leave_one_out`], [`standardise_groups`]) and have no critic, and GRPO has
-//! the KL in the loss ([`kl_loss`]). Rollouts, ratio and clip, metrics and resume are the same for all three. Advantages
-//! are made before minibatches are drawn, so a minibatch may split a group.
+//! Read `train.rs` first, then follow one rollout:
+//!
+//! - [`collect_rollout`] samples, scores and records: a [`Rollout`];
+//! - [`Advantage::targets`] turns it into [`Targets`]; [`Gae`], [`Rloo`] and [`Grpo`] are one file each;
+//! - [`Learner::update`] makes passes over minibatches, with [`policy_loss`], [`value_loss`] and [`kl_loss`].
+//!
+//! `advantage.kind` of [`PpoConfig`] picks the estimator. `gae` is PPO with a critic; `rloo` and `grpo` compare the
+//! answers to one prompt with each other and need no critic. Rollouts, ratio and clip, metrics and resume are the same
+//! for all of them. Advantages are computed before minibatches are drawn, so a minibatch may split a group.
+//!
+//! The same parts serve a loop of your own: see `examples/own_algorithm.rs`.
 //!
 //! **Invariants:** log-probabilities of sampling, reference and update come from one function at one temperature;
-//! masks are 1 where a token counts; no metric is averaged over padding; everything that is recorded in a rollout is
-//! off the tape.
+//! masks are 1 where a token counts; no metric is averaged over padding; nothing in a rollout carries gradients.
 //!
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
 //! use temper_data::{Prompt, Prompts};
-//! use temper_ppo::{Critic, Models, PpoConfig, Sample, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+//! let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =
@@ -32,8 +37,7 @@
 //! let mut config = PpoConfig::default();
 //! (config.training.batch_size, config.training.max_steps) = (4, 1);
 //! config.rollout.max_new_tokens = 8;
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let policy = train(&config, models, text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
+//! let policy = train(&config, models, &text, &prompts, &mut count_a, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -41,32 +45,40 @@
 mod advantage;
 mod checks;
 mod config;
-mod critic;
+mod episodes;
 mod error;
-mod gae;
+mod evaluation;
 mod kl;
 mod learner;
 mod loss;
 mod metrics;
+mod networks;
 mod ptx;
 mod rewards;
 mod rollout;
+mod scores;
 mod train;
 
-pub use advantage::{leave_one_out, standardise_groups};
+pub use advantage::{
+    Advantage, Advantages, Gae, Grpo, KlPlacement, Rloo, Targets, estimate_advantages, leave_one_out,
+    standardise_groups,
+};
 pub use config::{
     AdvantageConfig, AdvantageKind, CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig,
     RolloutConfig, ScoreAt, UpdateConfig,
 };
-pub use critic::{Critic, Policy};
+pub use episodes::{EpisodeBatch, Episodes, select_rows};
 pub use error::Error;
-pub use gae::{Advantages, estimate_advantages};
+pub use evaluation::{PpoEvaluation, evaluate};
 pub use kl::{KlController, kl_loss};
+pub use learner::{Learner, LearningRates, LossMeans, UpdateInput, UpdateStats};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
+pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
 pub use rewards::{ShapedRewards, shape_rewards};
-pub use rollout::{Rollout, Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn, stop_token};
-pub use train::{Data, Models, PpoEvaluation, Text, evaluate, train};
+pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
+pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
+pub use train::{Data, Models, train};
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
-//! What is logged for each rollout, under TRL's names and never averaged over padding.
+//! The metrics of each rollout, under TRL's names and never averaged over padding.
 
 use burn::tensor::Tensor;
 use serde::Serialize;
-use temper_model::masked_variance;
+use temper_tensor::masked_variance;
 
-use crate::gae::Advantages;
-use crate::rewards::ShapedRewards;
+use crate::advantage::Targets;
+use crate::learner::UpdateStats;
 use crate::rollout::Rollout;
 
 /// One line of `metrics.jsonl`.
@@ -26,25 +26,25 @@ pub struct PpoMetrics {
     /// −log π of the sampled tokens, summed per answer, in nats.
     #[serde(rename = "objective/entropy")]
     pub sampled_entropy: f64,
-    /// −β KL per answer, which GRPO has in the loss.
+    /// −β KL per answer. With GRPO it is not part of the reward, because the penalty is in the loss.
     #[serde(rename = "objective/non_score_reward")]
     pub non_score_reward: f64,
     /// `objective/scores` plus `objective/non_score_reward`.
     #[serde(rename = "objective/rlhf_reward")]
     pub rlhf_reward: f64,
-    /// Mean score after the rule for missing ends and the cut, as in TRL and lm-human-preferences.
+    /// Mean score after the rule for missing ends and the clip, as in TRL and lm-human-preferences.
     #[serde(rename = "objective/scores")]
     pub scores: f64,
     /// Mean score as the scoring function gave it.
     #[serde(rename = "objective/raw_scores")]
     pub raw_scores: f64,
-    /// Mean score by an independent judge, if one was asked; never learned from.
+    /// Mean score by an independent judge, if there is one; never learned from.
     #[serde(rename = "objective/gold", skip_serializing_if = "Option::is_none")]
     pub gold: Option<f64>,
     /// Rewards of single tokens, summed per answer, if there are any.
     #[serde(rename = "objective/token_rewards", skip_serializing_if = "Option::is_none")]
     pub token_rewards: Option<f64>,
-    /// Mean loss per token on plain text, in nats, before each update, if some is given.
+    /// Mean loss per token on pretraining text, in nats, before each update; left out without text.
     #[serde(rename = "ptx/loss", skip_serializing_if = "Option::is_none")]
     pub ptx_loss: Option<f64>,
     /// Updates from this rollout.
@@ -53,7 +53,7 @@ pub struct PpoMetrics {
     /// ½ (log π − log π_old)² per token, over all minibatches.
     #[serde(rename = "policy/approxkl_avg")]
     pub approx_kl: f64,
-    /// Share of tokens with a clipped ratio.
+    /// Share of tokens where clipping the ratio changed the loss.
     #[serde(rename = "policy/clipfrac_avg")]
     pub policy_clip_frac: f64,
     /// Policy loss.
@@ -62,10 +62,10 @@ pub struct PpoMetrics {
     /// Value loss; left out without a critic.
     #[serde(rename = "loss/value_avg", skip_serializing_if = "Option::is_none")]
     pub value_loss: Option<f64>,
-    /// The KL to the reference per token, where it is part of the loss; before it is weighted by β.
+    /// The KL to the reference per token before it is weighted with β; left out where it is not part of the loss.
     #[serde(rename = "loss/kl_avg", skip_serializing_if = "Option::is_none")]
     pub kl_loss: Option<f64>,
-    /// Share of tokens with a clipped value; left out without a critic.
+    /// Share of values where clipping changed the loss; left out without a critic.
     #[serde(rename = "val/clipfrac_avg", skip_serializing_if = "Option::is_none")]
     pub value_clip_frac: Option<f64>,
     /// Entropy of the whole distribution per token, in nats.
@@ -77,7 +77,7 @@ pub struct PpoMetrics {
     /// Variance of the ratio over minibatches.
     #[serde(rename = "val/ratio_var")]
     pub ratio_var: f64,
-    /// Answers that ended by themselves.
+    /// Number of answers that ended by themselves.
     #[serde(rename = "val/num_eos_tokens")]
     pub num_eos_tokens: usize,
     /// 1 − Var(R − V) / Var(R); left out without a critic.
@@ -118,40 +118,34 @@ pub struct PpoMetrics {
 }
 
 impl PpoMetrics {
-    /// The part that the rollout alone tells.
-    pub(crate) fn of_rollout(
-        rollout: &Rollout,
-        shaped: &ShapedRewards,
-        found: &Advantages,
-        kl_coef: f64,
-    ) -> Self {
+    /// The metrics that a rollout and its targets determine. `kl_coef` is β of this step.
+    pub(crate) fn of_rollout(rollout: &Rollout, targets: &Targets, kl_coef: f64) -> Self {
         let n = rollout.len() as f64;
-        let mask = rollout.value_mask.clone();
-        let returns = found.returns.clone();
-        let residual = masked_variance(returns.clone() - rollout.values.clone(), mask.clone());
-        let spread = masked_variance(returns, mask).clamp_min(1e-8);
-        let read = read_all(vec![
-            shaped.kl.clone().mean(),
-            -rollout.old_logprobs.clone().sum() / n,
-            rollout.scores.clone().mean(),
-            residual / spread,
-        ]);
+        let unexplained = rollout.values.as_ref().zip(targets.returns.as_ref()).map(|(values, returns)| {
+            let mask = rollout.value_mask.clone();
+            let residual = masked_variance(returns.clone() - values.clone(), mask.clone());
+            residual / masked_variance(returns.clone(), mask).clamp_min(1e-8)
+        });
+        let scalars =
+            [rollout.kl().mean(), -rollout.old_logprobs.clone().sum() / n, rollout.scores.clone().mean()];
+        let numbers = read_all(scalars.into_iter().chain(unexplained).collect());
+        let (kl, sampled_entropy, scores) = (numbers[0], numbers[1], numbers[2]);
         let mean = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).sum::<f64>() / n;
         let token_rewards = rollout.token_rewards.as_ref().map(|x| x.clone().sum().into_scalar::<f64>() / n);
-        let lengths = rollout.rows.iter().zip(&rollout.prompt_lens).map(|(row, prompt)| row.len() - prompt);
+        let lengths = rollout.episodes.completion_lens();
         let num_eos_tokens = rollout.ended.iter().filter(|&&ended| ended).count();
         Self {
-            kl: read[0],
+            kl,
             kl_coef,
-            sampled_entropy: read[1],
-            non_score_reward: -kl_coef * read[0],
-            // From the parts, as TRL does: the rewards themselves may have been scaled.
-            rlhf_reward: read[2] - kl_coef * read[0],
-            scores: read[2],
+            sampled_entropy,
+            non_score_reward: -kl_coef * kl,
+            // From its parts, as in TRL: the rewards themselves may have been scaled.
+            rlhf_reward: scores - kl_coef * kl,
+            scores,
             raw_scores: mean(&rollout.raw_scores),
             gold: rollout.gold_scores.as_deref().map(mean),
             token_rewards,
-            explained_var: rollout.has_values.then_some(1.0 - read[3]),
+            explained_var: numbers.get(3).map(|unexplained| 1.0 - unexplained),
             sampler_error: rollout.sampler_error,
             num_eos_tokens,
             eos_rate: num_eos_tokens as f64 / n,
@@ -161,9 +155,39 @@ impl PpoMetrics {
             ..Self::default()
         }
     }
+
+    /// Enters what the updates from these targets reported.
+    pub(crate) fn set_update(&mut self, stats: &UpdateStats, targets: &Targets) {
+        let means = stats.means;
+        let has_critic = targets.returns.is_some();
+        self.updates = stats.n_updates;
+        self.ptx_loss = stats.ptx_loss;
+        self.policy_loss = means.policy_loss;
+        self.value_loss = has_critic.then_some(means.value_loss);
+        self.kl_loss = targets.kl_loss_coef.map(|_| means.kl_loss);
+        self.policy_clip_frac = means.policy_clip_frac;
+        self.value_clip_frac = has_critic.then_some(means.value_clip_frac);
+        self.approx_kl = means.approx_kl;
+        self.ratio = means.ratio;
+        self.ratio_var = stats.ratio_var;
+        self.entropy = means.entropy;
+        self.policy_grad_norm = stats.grad_norm;
+        self.first_ratio_error = stats.first_ratio_error;
+    }
+
+    /// Enters how long the step took: the rollout alone, and all of it.
+    pub(crate) fn set_times(&mut self, n_episodes: usize, rollout_seconds: f64, step_seconds: f64) {
+        let n = n_episodes as f64;
+        let n_tokens = self.length_mean * n;
+        self.eps = n / step_seconds;
+        self.rollout_seconds = rollout_seconds;
+        self.update_seconds = step_seconds - rollout_seconds;
+        self.rollout_tokens_per_second = n_tokens / rollout_seconds;
+        self.tokens_per_second = n_tokens / step_seconds;
+    }
 }
 
-/// Reads scalars with one transfer.
+/// Reads scalars of shape `[1]` with one transfer from the device.
 pub(crate) fn read_all(scalars: Vec<Tensor<1>>) -> Vec<f64> {
     let data = Tensor::cat(scalars, 0).into_data();
     data.as_slice::<f32>().expect("the model computes in f32").iter().map(|&x| f64::from(x)).collect()

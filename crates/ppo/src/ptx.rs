@@ -2,11 +2,12 @@
 
 use burn::module::Module;
 use temper_data::Texts;
-use temper_model::{CausalLm, Dropout, TargetLogits, in_parallel, shards};
+use temper_model::{CausalLm, Dropout, TargetLogits};
+use temper_tensor::{Gradients, in_parallel, shards};
 use temper_tokenizer::Example;
-use temper_train::{Gradients, Seed, shuffled};
+use temper_train::{Seed, shuffled};
 
-use crate::critic::Policy;
+use crate::networks::Policy;
 
 /// `n` rows from place `start` on in an endless sequence of shuffled passes: a function of the seed alone, so that a
 /// resumed run continues where it was.
@@ -25,11 +26,12 @@ pub(crate) fn draw(texts: &Texts, start: usize, n: usize, seed: Seed) -> Vec<&Ex
         .collect()
 }
 
-/// The language-model loss of some rows, and the gradients of `coef` times it.
+/// The language-model loss of some rows in nats, and the gradients of `coef` times it: γ E\[log π(x)\] of InstructGPT's
+/// Eq. (2).
 ///
-/// γ E\[log π(x)\] of InstructGPT's Eq. (2). The paper does not say how either of its losses is scaled; here both are
-/// means: this one over all tokens of the rows, in nats, the policy loss over the completion tokens of its minibatch,
-/// with whitened advantages. Temperature 1, no dropout. With a coefficient of 0 nothing is differentiated.
+/// The paper does not say how its two losses are scaled; here both are means. This loss is the mean over all tokens of
+/// the rows; the policy loss is the mean over the completion tokens of its minibatch, with whitened advantages. The
+/// temperature is 1 and there is no dropout. With a coefficient of 0 nothing is differentiated.
 pub(crate) fn ptx_step(
     policy: &Policy,
     rows: &[&Example],
@@ -40,7 +42,7 @@ pub(crate) fn ptx_step(
     let total: usize = rows.iter().map(|row| row.n_targets()).sum();
     let device = policy.lm.device();
     let parts = shards(rows, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
-    let found = in_parallel(parts.collect(), |(policy, rows)| {
+    let parts = in_parallel(parts.collect(), |(policy, rows)| {
         let (mut loss, mut gradients) = (0.0, Gradients::default());
         for micro in rows.chunks(size) {
             let share = micro.iter().map(|row| row.n_targets()).sum::<usize>() as f64 / total as f64;
@@ -57,8 +59,8 @@ pub(crate) fn ptx_step(
         (loss, gradients)
     });
     let (mut loss, mut gradients) = (0.0, Gradients::default());
-    for (part, part_gradients) in found {
-        loss += part;
+    for (part_loss, part_gradients) in parts {
+        loss += part_loss;
         gradients.add(part_gradients);
     }
     (loss, gradients)

@@ -2,21 +2,22 @@
 
 use burn::tensor::Tensor;
 
-/// Rewards per token, and what they are made of.
+/// Rewards per token, and the KL that they contain.
 #[derive(Clone, Debug)]
 pub struct ShapedRewards {
-    /// −β dₜ on every token, and the score where `value_mask` ends: `[batch, completion_len]`.
+    /// −β dₜ on every token, plus the score in the last column of `value_mask`: `[batch, completion_len]`.
     pub rewards: Tensor<2>,
     /// Σ dₜ of each answer, in nats: `[batch]`.
     pub kl: Tensor<1>,
 }
 
-/// rₜ = −β (log π_old(yₜ) − log π_ref(yₜ)) + \[t is the last token\] · score
+/// rₜ = −β dₜ + \[t is the last column\] · score, with dₜ = log π_old(yₜ) − log π_ref(yₜ)
 /// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4).
 ///
-/// The score stands on the last column of `value_mask`. That is the mask of the completion, whose last token is the end
-/// token where there is one; or it is one column longer, and the score comes one past the end. dₜ is positive where the policy is above the reference;
-/// single ones may be negative, their sum may not stay so.
+/// The score is placed in the last column of `value_mask`. That mask either equals `completion_mask`, whose last column is
+/// the end token where there is one, or it has one column more, and the score is placed one past the end. dₜ is positive
+/// where the token is more probable than in the reference. Single dₜ may be negative, but not their mean over many
+/// answers.
 ///
 /// ```text
 /// completion   a    b    [EOS]  .
@@ -41,13 +42,13 @@ pub fn shape_rewards(
     ShapedRewards { rewards, kl }
 }
 
-/// 1 on the last column of each row's mask, 0 elsewhere: one with none behind it.
+/// 1 in the last column of each row's mask and 0 elsewhere. The last column is the one that no other follows.
 fn last_column(mask: Tensor<2>) -> Tensor<2> {
     let next = next_column(mask.clone());
     mask * (next * -1.0 + 1.0)
 }
 
-/// Every column moves one to the left; zeros come in behind the last one: what stands at t + 1.
+/// Shifts every column one to the left and fills the last one with zeros: column t becomes that of t + 1.
 pub(crate) fn next_column(x: Tensor<2>) -> Tensor<2> {
     let [batch, len] = x.dims();
     let nothing = Tensor::zeros([batch, 1], &x.device());
@@ -59,10 +60,10 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    fn shaped(kl_coef: f64) -> (Vec<f32>, Vec<f32>) {
+    fn rewards_and_kl(kl_coef: f64) -> (Vec<f32>, Vec<f32>) {
         let device = Device::flex();
         let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &device);
-        let found = shape_rewards(
+        let shaped = shape_rewards(
             tensor([[-1.0, -2.0, -3.0], [-0.5, -9.0, -9.0]]),
             tensor([[-1.5, -1.0, -3.5], [-2.5, -4.0, -5.0]]),
             Tensor::from_data([10.0f32, -4.0], &device),
@@ -71,12 +72,12 @@ mod tests {
             kl_coef,
         );
         let values = |data: burn::tensor::TensorData| data.as_slice::<f32>().unwrap().to_vec();
-        (values(found.rewards.into_data()), values(found.kl.into_data()))
+        (values(shaped.rewards.into_data()), values(shaped.kl.into_data()))
     }
 
     #[test]
     fn the_score_lands_on_the_last_token_and_the_penalty_on_all() {
-        let (rewards, kl) = shaped(0.1);
+        let (rewards, kl) = rewards_and_kl(0.1);
         let expected = [-0.05, 0.1, 9.95, -4.2, 0.0, 0.0];
         assert!(rewards.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{rewards:?}");
         assert_eq!(kl, [0.0, 2.0]);
@@ -86,14 +87,14 @@ mod tests {
     fn an_answer_of_one_token_gets_its_score() {
         let tensor = |x: f32| Tensor::<2>::from_data([[x]], &Device::flex());
         let score = Tensor::from_data([7.0f32], &Device::flex());
-        let found = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), tensor(1.0), 0.5);
-        assert_eq!(found.rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
+        let shaped = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), tensor(1.0), 0.5);
+        assert_eq!(shaped.rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
     }
 
     #[test]
-    fn one_past_the_end_the_score_stands_behind_the_last_penalty() {
+    fn one_past_the_end_the_score_comes_after_the_last_penalty() {
         let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &Device::flex());
-        let found = shape_rewards(
+        let shaped = shape_rewards(
             tensor([[-1.0, -2.0, -9.0], [-1.0, -1.0, -1.0]]),
             tensor([[-2.0, -4.0, -3.0], [-1.0, -1.0, -2.0]]),
             Tensor::from_data([10.0f32, -4.0], &Device::flex()),
@@ -101,22 +102,22 @@ mod tests {
             tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]),
             0.5,
         );
-        let rewards = found.rewards.into_data();
+        let rewards = shaped.rewards.into_data();
         assert_eq!(rewards.as_slice::<f32>().unwrap(), [-0.5, -1.0, 10.0, 0.0, 0.0, -4.5]);
     }
 
-    /// Oracle 3.
+    /// Oracle 3 (rewards add up): without a penalty their sum is the score.
     #[test]
     fn without_a_penalty_the_rewards_add_up_to_the_score() {
-        let (rewards, _) = shaped(0.0);
+        let (rewards, _) = rewards_and_kl(0.0);
         assert_eq!([rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()], [10.0, -4.0]);
     }
 
-    /// Oracle 3: Σ d is 0 in the first row, and 2 in the second, whose last two tokens do not count.
+    /// Oracle 3 (rewards add up): Σ d is 0 in the first row and 2 in the second, whose last two columns do not count.
     #[test]
     fn with_a_penalty_they_add_up_to_the_score_less_the_penalty_on_the_kl() {
         for kl_coef in [0.25, 2.0] {
-            let (rewards, _) = shaped(kl_coef);
+            let (rewards, _) = rewards_and_kl(kl_coef);
             let sums = [rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()];
             assert_eq!(sums, [10.0, -4.0 - 2.0 * kl_coef as f32]);
         }

@@ -7,16 +7,16 @@
 use burn::tensor::Device;
 use temper_data::{Comparison, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-use temper_reward::{Error, RewardConfig, Text, evaluate, score, train};
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_reward::{Error, RewardConfig, evaluate, score, train};
+use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows =
         answers.map(|answer| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}.")));
-    let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
 
     // InstructGPT starts from the SFT model's backbone; a fresh one is enough here.
     let mut init = Seed(0).stream("init");
@@ -25,15 +25,12 @@ fn main() -> Result<(), Error> {
     let training =
         TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 1e-3, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    let model = train(&config, model, text, &data, None, &mut Run::ephemeral()?)?;
+    let model = train(&config, model, &text, &data, None, &mut Run::ephemeral()?)?;
     println!("accuracy on the comparisons {:.2}", evaluate(&model, &data, 8).eval_accuracy);
 
     let unseen = ["Tomorrow, thanks.", "Tomorrow.", "Not now, thanks.", "Not now."];
     let encode = |completion: &str| {
-        template
-            .encode_example(&tokenizer, "When?", completion, 64, Overflow::Drop)
-            .expect("short texts fit into 64 tokens")
+        text.encode_example("When?", completion, 64, Overflow::Drop).expect("short texts fit into 64 tokens")
     };
     let examples: Vec<Example> = unseen.into_iter().map(encode).collect();
     let scores = score(&model, &examples.iter().collect::<Vec<_>>(), 4);

@@ -11,19 +11,18 @@
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 //! use temper_data::{Comparison, Rankings};
-//! use temper_reward::{RewardConfig, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_reward::{RewardConfig, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_reward::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = Rankings::new(&[row], &tokenizer, &template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let mut init = Seed(0).stream("init");
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
 //! let model = ScalarModel::new(sft.transformer, Pooling::Last, &mut init);
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let model = train(&RewardConfig::default(), model, text, &data, None, &mut Run::ephemeral()?)?;
+//! let model = train(&RewardConfig::default(), model, &text, &data, None, &mut Run::ephemeral()?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -33,7 +32,6 @@ mod error;
 mod evaluation;
 mod loss;
 mod normalize;
-mod score;
 mod train;
 
 pub use config::RewardConfig;
@@ -41,8 +39,7 @@ pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
-pub use score::score;
-pub use temper_tokenizer::Text;
+pub use temper_assistant::score;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

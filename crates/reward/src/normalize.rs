@@ -93,7 +93,7 @@ fn correction(level: Level, how: Normalize) -> (f64, f64) {
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_model::{Decoder, ModelConfig, Pooling};
     use temper_train::Seed;
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn demonstrations_score_0_afterwards_and_order_stays() {
         let config = ModelConfig::preset("tiny").unwrap();
-        let backbone = Backbone::new(&config, &mut Seed(1).stream("init"), &Device::flex());
+        let backbone = Decoder::new(&config, &mut Seed(1).stream("init"), &Device::flex());
         for pooling in [Pooling::Last, Pooling::Mean] {
             let model = ScalarModel::new(backbone.clone(), pooling, &mut Seed(2).stream("head"));
             let example =

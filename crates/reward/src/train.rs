@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
-use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch, in_parallel, shards};
-use temper_tokenizer::{Example, Text};
-use temper_train::{
-    Candidate, Gradients, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress,
-};
+use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
+use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
+use temper_tokenizer::{Example, TextSide};
+use temper_train::{Candidate, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::{Error, Level, Normalize, RewardConfig, normalized, ranking_loss, score};
 
@@ -78,7 +77,7 @@ impl RewardEvaluation {
 pub fn train(
     config: &RewardConfig,
     model: ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Rankings,
     eval_data: Option<&Rankings>,
     run: &mut Run,
@@ -101,10 +100,11 @@ pub fn train(
         let started = Instant::now();
         let batch: Vec<&Ranking> = plan.batch(step).iter().map(|&i| &data.rankings[i]).collect();
 
-        let found = accumulate(&model, &batch, config, &mut optimizer);
-        if !found.loss.is_finite() {
-            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: found.loss }.into());
+        let (gradients, scores) = learn(&model, &batch, config);
+        if !scores.loss.is_finite() {
+            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: scores.loss }.into());
         }
+        optimizer.add(gradients);
         let learning_rate = plan.learning_rate(step);
         let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
         model = updated;
@@ -116,7 +116,7 @@ pub fn train(
             learning_rate,
             grad_norm,
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
-            ..found.into_metrics()
+            ..scores.into_metrics()
         };
         run.log(step, plan.total_steps(), &metrics)?;
 
@@ -212,7 +212,7 @@ pub fn evaluate(model: &ScalarModel, data: &Rankings, batch_size: usize) -> Rewa
 struct BatchScores {
     loss: f64,
     /// One per completion.
-    scores: Vec<f32>,
+    scores: Vec<f64>,
     /// Chosen minus rejected, one per pair.
     margins: Vec<f64>,
 }
@@ -220,7 +220,7 @@ struct BatchScores {
 impl BatchScores {
     fn into_metrics(self) -> RewardMetrics {
         let n_pairs = self.margins.len() as f64;
-        let scores = || self.scores.iter().map(|&score| f64::from(score));
+        let scores = || self.scores.iter().copied();
         RewardMetrics {
             epoch: 0.0,
             loss: self.loss,
@@ -236,36 +236,29 @@ impl BatchScores {
     }
 }
 
-/// Forward and backward over one batch, in shards and microbatches that weigh as many comparisons as they have.
-fn accumulate(
-    model: &ScalarModel,
-    batch: &[&Ranking],
-    config: &RewardConfig,
-    optimizer: &mut Optimizer,
-) -> BatchScores {
-    let size = config.batching.microbatch(batch.len());
-    let device = model.device();
-    let parts = shards(batch, &device).into_iter().map(|(_, rows)| (model.clone().fork(&device), rows));
-    let shards = in_parallel(parts.collect(), |(model, rankings)| {
-        let mut found = BatchScores::default();
-        let mut gradients = Gradients::default();
-        for micro in rankings.chunks(size) {
-            let share = micro.len() as f64 / batch.len() as f64;
-            gradients.add(forward_backward(&model, micro, config, share, &mut found));
-        }
-        (found, gradients)
-    });
-    let mut found = BatchScores::default();
-    for (shard, gradients) in shards {
-        found.loss += shard.loss;
-        found.scores.extend(shard.scores);
-        found.margins.extend(shard.margins);
-        optimizer.add(gradients);
+impl Sum for BatchScores {
+    fn add(&mut self, other: Self) {
+        self.loss.add(other.loss);
+        self.scores.add(other.scores);
+        self.margins.add(other.margins);
     }
-    found
+
+    fn sum_over_ranks(&mut self, world: &World, device: &Device) {
+        self.loss.sum_over_ranks(world, device);
+        self.scores.sum_over_ranks(world, device);
+        self.margins.sum_over_ranks(world, device);
+    }
 }
 
-/// Gradients of `share` times the loss of some comparisons; adds what it found to `found`.
+/// Gradients and scores of one batch, each microbatch weighted by its number of comparisons.
+fn learn(model: &ScalarModel, batch: &[&Ranking], config: &RewardConfig) -> (Gradients, BatchScores) {
+    let size = config.batching.microbatch(batch.len());
+    accumulate(&World::alone(), model, batch, size, |model, rankings, sum: &mut (_, _)| {
+        sum.add(forward_backward(model, rankings, config, rankings.len() as f64 / batch.len() as f64));
+    })
+}
+
+/// Gradients of `share` times the loss of some comparisons, with what the loss was computed from.
 ///
 /// All completions go through one forward, each once, and their prompt once too where that is cheaper.
 fn forward_backward(
@@ -273,8 +266,7 @@ fn forward_backward(
     rankings: &[&Ranking],
     config: &RewardConfig,
     share: f64,
-    found: &mut BatchScores,
-) -> Gradients {
+) -> (Gradients, BatchScores) {
     let device = model.device().inner();
     let d_model = model.config().d_model;
     let rows: Vec<SharedPrompt<'_>> =
@@ -283,32 +275,29 @@ fn forward_backward(
     let scores = model.span_scores(&batch, &spans, &mut Dropout::off());
     let pairs = ScorePairs::of(rankings, &device);
     let loss = ranking_loss(scores.clone(), &pairs, config.margin, config.center) * share;
-    let read = Tensor::cat(vec![loss.clone().inner(), scores.inner()], 0);
+    let numbers = Tensor::cat(vec![loss.clone().inner(), scores.inner()], 0);
     // A read waits for the device, so the backward pass is queued before the only one.
     let gradients = Gradients::of(model, loss);
-    let data = read.into_data();
-    let (loss, mut rest) = data
-        .as_slice::<f32>()
-        .expect("the model computes in f32")
-        .split_first()
-        .expect("the loss comes before the scores");
-    found.loss += f64::from(*loss);
-    found.scores.extend(rest);
+    let numbers = values_of(numbers);
+    let (loss, scores) = numbers.split_first().expect("the loss comes before the scores");
+    let mut rest = scores;
+    let mut margins = Vec::new();
     for ranking in rankings {
-        let (scores, others) = rest.split_at(ranking.completions.len());
-        found.margins.extend(ranking.margins(scores));
+        let (of_ranking, others) = rest.split_at(ranking.completions.len());
+        margins.extend(ranking.margins(of_ranking));
         rest = others;
     }
-    gradients
+    let scores = scores.iter().map(|&score| f64::from(score)).collect();
+    (gradients, BatchScores { loss: f64::from(*loss), scores, margins })
 }
 
 fn save(
     dir: &Path,
     model: &ScalarModel,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;
@@ -320,7 +309,7 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(
     let context = model.config().max_seq_len;
     let model = ScalarModel::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model)?;
+    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
     Ok((model, step))
 }
 
@@ -329,7 +318,7 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
     use temper_data::Comparison;
-    use temper_model::{Backbone, ModelConfig, Pooling};
+    use temper_model::{Decoder, ModelConfig, Pooling};
     use temper_tokenizer::{Overflow, Template, Tokenizer};
     use temper_train::Seed;
 
@@ -354,7 +343,7 @@ mod tests {
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
         let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
-        let backbone = Backbone::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
+        let backbone = Decoder::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));
         let found = evaluate(&model, &data, 8);
         let cost = |a: usize, b: usize| f64::from(found.scores[b] - found.scores[a]).exp().ln_1p();
@@ -364,14 +353,13 @@ mod tests {
         assert_eq!((found.eval_accuracy, found.eval_pairs), (right as f64 / 4.0, 4));
 
         let rankings: Vec<&Ranking> = data.rankings.iter().collect();
-        let mut trained = BatchScores::default();
-        forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0, &mut trained);
+        let (_, trained) = forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0);
         assert!((trained.loss - found.eval_loss).abs() < 1e-6, "{} {}", trained.loss, found.eval_loss);
     }
 
     #[test]
     fn a_tie_counts_one_half_in_the_accuracy_of_a_step() {
-        let found = BatchScores { loss: 0.0, scores: vec![0.0; 4], margins: vec![0.0, 1.0] };
-        assert_eq!(found.into_metrics().accuracy, 0.75);
+        let scores = BatchScores { loss: 0.0, scores: vec![0.0; 4], margins: vec![0.0, 1.0] };
+        assert_eq!(scores.into_metrics().accuracy, 0.75);
     }
 }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use temper_data::{BadRows, Demonstration, Demonstrations, read_rows};
 use temper_model::CausalLm;
-use temper_sft::{SftConfig, Text, train};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_sft::{SftConfig, train};
+use temper_tokenizer::{Overflow, TextSide};
 use temper_train::{Inputs, Run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,12 +19,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("give a model directory, a data file and a run directory".into());
     };
     let model = CausalLm::load(&model_dir, &Device::flex())?;
-    let tokenizer = Tokenizer::from_dir(&model_dir)?;
-    let template = Template::load(&model_dir)?.unwrap_or_else(Template::plain_eos);
-    template.check(&tokenizer)?;
+    let mut text = TextSide::load(&model_dir)?;
+    text.settle("plain_eos")?;
 
     let rows = read_rows::<Demonstration>(&[data_file], BadRows::Refuse)?.records;
-    let data = Demonstrations::new(&rows, &tokenizer, &template, model.config().max_seq_len, Overflow::Drop)?;
+    let data = Demonstrations::new(
+        &rows,
+        &text.tokenizer,
+        &text.template,
+        model.config().max_seq_len,
+        Overflow::Drop,
+    )?;
 
     let mut config = SftConfig::default();
     config.training.max_steps = 20;
@@ -32,8 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs = Inputs::default();
     let resume = run_dir.join("config.toml").exists();
     let mut run = Run::open_with(&run_dir, "sft", &config, &inputs, resume)?;
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    train(&config, model, text, &data, None, &mut run)?;
+    train(&config, model, &text, &data, None, &mut run)?;
     println!("{}", run_dir.join("final").display());
     Ok(())
 }

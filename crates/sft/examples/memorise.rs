@@ -6,16 +6,16 @@
 use burn::tensor::Device;
 use temper_data::{Demonstration, Demonstrations};
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
-use temper_sft::{Error, SftConfig, Text, evaluate, train};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_sft::{Error, SftConfig, evaluate, train};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = TextSide::new(Tokenizer::byte(), Template::notebook());
     let rows = [("Say hello", "Hello, nice to meet you!"), ("Capital of Spain?", "It is Madrid.")];
     let rows = rows
         .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
-    let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
+    let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 
     let model = ModelConfig::preset("tiny")?;
     let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
@@ -29,20 +29,18 @@ fn main() -> Result<(), Error> {
             println!("{step:3} loss {}", metrics["loss"]);
         }
     });
-    let text = Text { tokenizer: &tokenizer, template: &template };
-    let model = train(&config, model, text, &data, None, &mut run)?;
+    let model = train(&config, model, &text, &data, None, &mut run)?;
     println!("token accuracy {:.2}", evaluate(&model, &data, 2).eval_mean_token_accuracy);
 
-    let prompts: Vec<Vec<u32>> =
-        rows.iter().map(|row| template.encode_prompt(&tokenizer, &row.prompt)).collect();
+    let prompts: Vec<Vec<u32>> = rows.iter().map(|row| text.encode_prompt(&row.prompt)).collect();
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: tokenizer.special().eos,
+        eos: text.eos(),
         ..GenerateOptions::default()
     };
     for (row, answer) in rows.iter().zip(generate(&model, &prompts, &options)?) {
-        println!("{} -> {}", row.prompt, tokenizer.decode(&answer.tokens));
+        println!("{} -> {}", row.prompt, text.tokenizer.decode(&answer.tokens));
     }
     Ok(())
 }

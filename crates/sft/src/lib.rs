@@ -10,21 +10,20 @@
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
 //! use temper_data::{Demonstration, Demonstrations};
-//! use temper_sft::{SftConfig, Text, train};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_sft::{SftConfig, train};
+//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed, TrainingConfig};
 //!
 //! # fn main() -> Result<(), temper_sft::Error> {
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let rows = [Demonstration { prompt: "Say hi".into(), completion: "Hi!".into() }];
-//! let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop)?;
+//! let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
 //! let model = ModelConfig::preset("tiny")?;
 //! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
 //! let training = TrainingConfig { epochs: 2, ..SftConfig::default().training };
 //! let config = SftConfig { training, ..SftConfig::default() };
 //! let mut run = Run::ephemeral()?;
-//! let text = Text { tokenizer: &tokenizer, template: &template };
-//! let model = train(&config, model, text, &data, None, &mut run)?;
+//! let model = train(&config, model, &text, &data, None, &mut run)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -37,7 +36,6 @@ mod train;
 pub use config::SftConfig;
 pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
-pub use temper_tokenizer::Text;
 pub use train::{SftEvaluation, SftMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

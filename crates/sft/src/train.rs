@@ -8,11 +8,10 @@ use burn::tensor::Tensor;
 use rand::RngExt;
 use serde::Serialize;
 use temper_data::Demonstrations;
-use temper_model::{CausalLm, Dropout, in_parallel, shards};
-use temper_tokenizer::{Example, Text};
-use temper_train::{
-    Candidate, Gradients, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress,
-};
+use temper_model::{CausalLm, Dropout};
+use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
+use temper_tokenizer::{Example, TextSide};
+use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress};
 
 use crate::loss::{completion_logits, n_targets, sft_loss};
 use crate::{Error, SftConfig};
@@ -66,7 +65,7 @@ impl SftEvaluation {
 pub fn train(
     config: &SftConfig,
     model: CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     data: &Demonstrations,
     eval_data: Option<&Demonstrations>,
     run: &mut Run,
@@ -91,10 +90,11 @@ pub fn train(
         let batch: Vec<&Example> = plan.batch(step).iter().map(|&i| &data.examples[i]).collect();
         let dropout_seed = seed.stream_at("dropout", step as u64).random();
 
-        let (loss, accuracy) = accumulate(&model, &batch, config, dropout_seed, &mut optimizer);
+        let (gradients, loss, accuracy) = learn(&model, &batch, config, dropout_seed);
         if !loss.is_finite() {
             return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss }.into());
         }
+        optimizer.add(gradients);
         let learning_rate = plan.learning_rate(step);
         let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
         model = updated;
@@ -172,46 +172,35 @@ pub fn evaluate(model: &CausalLm, data: &Demonstrations, batch_size: usize) -> S
     }
 }
 
-/// Forward and backward over one batch, in shards and microbatches; each weighs as many tokens as it has.
+/// Gradients, loss and token accuracy of one batch, each microbatch weighted by its number of tokens.
 ///
-/// Returns the batch's loss and token accuracy.
-fn accumulate(
+/// Each shard draws its dropout masks from a stream of its own, which starts at the shard's first row.
+fn learn(
     model: &CausalLm,
     batch: &[&Example],
     config: &SftConfig,
     dropout_seed: u64,
-    optimizer: &mut Optimizer,
-) -> (f64, f64) {
-    let size = config.batching.microbatch(batch.len());
+) -> (Gradients, f64, f64) {
     let n: usize = batch.iter().map(|example| n_targets(example)).sum();
-    let device = model.device();
-    let parts =
-        shards(batch, &device).into_iter().map(|(first, rows)| (model.clone().fork(&device), first, rows));
-    let found = in_parallel(parts.collect(), |(model, first, rows)| {
-        let seed = dropout_seed.wrapping_add(first as u64);
-        let mut dropout = if config.dropout { Dropout::seeded(seed) } else { Dropout::off() };
-        let (mut loss, mut correct, mut gradients) = (0.0, 0, Gradients::default());
-        for micro in rows.chunks(size) {
-            let found = completion_logits(&model, micro, &device.clone().inner(), &mut dropout);
-            let n_correct = found.correct();
-            let weight = found.n_targets() as f64 / n as f64;
-            let weighted = sft_loss(found.logits, found.targets).mul_scalar(weight);
-            let numbers = Tensor::cat(vec![weighted.clone().inner(), n_correct], 0);
-            // A read waits for the device, so the backward pass is queued before the only one.
-            gradients.add(Gradients::of(&model, weighted));
-            let (micro_loss, micro_correct) = read(numbers);
-            loss += micro_loss;
-            correct += micro_correct;
-        }
-        (loss, correct, gradients)
-    });
-    let (mut loss, mut correct) = (0.0, 0);
-    for (shard_loss, shard_correct, gradients) in found {
-        loss += shard_loss;
-        correct += shard_correct;
-        optimizer.add(gradients);
-    }
-    (loss, correct as f64 / n as f64)
+    let device = model.device().inner();
+    let start = |first: usize| match config.dropout {
+        true => Dropout::seeded(dropout_seed.wrapping_add(first as u64)),
+        false => Dropout::off(),
+    };
+    let step = |model: &CausalLm, dropout: &mut Dropout, rows: &[&Example], sum: &mut (_, f64, usize)| {
+        let output = completion_logits(model, rows, &device, dropout);
+        let n_correct = output.correct();
+        let weight = output.n_targets() as f64 / n as f64;
+        let loss = sft_loss(output.logits, output.targets).mul_scalar(weight);
+        let numbers = Tensor::cat(vec![loss.clone().inner(), n_correct], 0);
+        // A read waits for the device, so the backward pass is queued before the only one.
+        let gradients = Gradients::of(model, loss);
+        let (loss, n_correct) = read(numbers);
+        sum.add((gradients, loss, n_correct));
+    };
+    let size = config.batching.microbatch(batch.len());
+    let (gradients, loss, n_correct) = accumulate_with(&World::alone(), model, batch, size, start, step);
+    (gradients, loss, n_correct as f64 / n as f64)
 }
 
 /// A loss and a count of tokens, in one transfer: `[2]`.
@@ -224,10 +213,10 @@ fn read(numbers: Tensor<1>) -> (f64, usize) {
 fn save(
     dir: &Path,
     model: &CausalLm,
-    text: Text<'_>,
+    text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
-    model.save(dir, text.tokenizer.special().eos)?;
+    model.save(dir, text.eos())?;
     text.save(dir)?;
     if let Some((optimizer, step)) = progress {
         save_progress(dir, optimizer, step)?;
@@ -239,7 +228,7 @@ fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(Cau
     let context = model.config().max_seq_len;
     let model = CausalLm::load(dir, &model.device().inner())?.train();
     model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model)?;
+    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
     Ok((model, step))
 }
 
@@ -265,7 +254,7 @@ mod tests {
         let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
-        let text = Text { tokenizer: &tokenizer, template: &template };
+        let text = TextSide::new(tokenizer.clone(), template.clone());
         let evaluated = |microbatch_size| {
             let training = TrainingConfig {
                 max_steps: 1,
@@ -281,7 +270,7 @@ mod tests {
                     tell.send(metrics["eval_loss"].as_f64().unwrap()).unwrap();
                 }
             });
-            let trained = train(&config, model(), text, &data, Some(&data), &mut run).unwrap();
+            let trained = train(&config, model(), &text, &data, Some(&data), &mut run).unwrap();
             let logged = told.recv().unwrap();
             (logged, [1, 20].map(|size| evaluate(&trained, &data, size).eval_loss))
         };

@@ -53,7 +53,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// No built-in template has this name.
-    #[error("unknown template: `{name}` (there are: {})", .known.join(", "))]
+    #[error("`template` must be one of {}, got `{name}`", .known.join(", "))]
     UnknownTemplate {
         /// The name that was asked for.
         name: String,

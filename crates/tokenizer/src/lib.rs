@@ -29,7 +29,7 @@ mod hash;
 mod pretrained;
 mod special;
 mod template;
-mod text;
+mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
@@ -39,7 +39,7 @@ pub use example::{Example, Overflow, encode_text};
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};
-pub use text::Text;
+pub use text_side::TextSide;
 pub use tokenizer::Tokenizer;
 
 /// The snippets of the README are compiled and run as documentation tests.

@@ -218,7 +218,7 @@ mod tests {
             assert_eq!(Template::by_name(name).unwrap().name(), name);
         }
         let error = Template::by_name("notebok").unwrap_err().to_string();
-        assert_eq!(error, "unknown template: `notebok` (there are: notebook, bare, plain, plain_eos)");
+        assert_eq!(error, "`template` must be one of notebook, bare, plain, plain_eos, got `notebok`");
     }
 
     #[test]

@@ -2,74 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
+use temper_tensor::{map, visit};
 
 /// `decay` · `average` + (1 − `decay`) · `module`, parameter by parameter, off the tape: the exponential moving average
 /// of a policy's weights (InstructGPT, appendix C.4, with a decay of 0.992).
 ///
+/// A parameter of `module` that is not [trained](temper_tensor::Trainable) does not change, so its average stays as it
+/// is, to the bit.
+///
 /// # Panics
 /// If the modules do not have the same parameters.
 pub fn moving_average<M: Module>(average: M, module: &M, decay: f64) -> M {
-    let mut values = Values::default();
-    module.visit(&mut values);
-    average.map(&mut Blend { path: Vec::new(), values: values.found, decay })
-}
-
-/// Every parameter under its dotted path, flattened and off the tape.
-#[derive(Default)]
-struct Values {
-    path: Vec<String>,
-    found: BTreeMap<String, Tensor<1>>,
-}
-
-impl ModuleVisitor for Values {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val().inner();
-        let n = value.shape().num_elements();
-        self.found.insert(self.path.join("."), value.reshape([n]));
-    }
-}
-
-struct Blend {
-    path: Vec<String>,
-    values: BTreeMap<String, Tensor<1>>,
-    decay: f64,
-}
-
-impl ModuleMapper for Blend {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let value = self.values.remove(&path).expect("both modules have the same parameters");
-        param.map(|average| {
-            let dims = average.dims();
-            // Read on the average's side of the tape, which is none.
-            average.inner() * self.decay + value.reshape(dims) * (1.0 - self.decay)
-        })
-    }
+    let mut values = BTreeMap::new();
+    visit(module, |parameter| {
+        values.insert(parameter.path.to_owned(), (parameter.value, parameter.is_trainable));
+    });
+    map(average, |parameter| {
+        let (value, is_trained) =
+            values.remove(parameter.path).expect("both modules have the same parameters");
+        if is_trained { parameter.value * decay + value * (1.0 - decay) } else { parameter.value }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::module::Param;
     use burn::nn::Linear;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{Device, Tensor, TensorData};
+    use temper_tensor::Trainable;
 
     fn linear(weight: f32, bias: f32) -> Linear {
         let device = Device::flex();
@@ -93,5 +55,13 @@ mod tests {
         };
         assert_eq!(read(&once), [7.0, 7.0, 1.0]);
         assert_eq!(read(&twice), [6.25, 6.25, 1.75]);
+    }
+
+    /// 0.9 · 0.1 + 0.1 · 0.1 is not 0.1 in f32.
+    #[test]
+    fn the_average_of_a_parameter_that_is_not_trained_is_that_parameter() {
+        let module = Trainable::only(|path| path == "weight").mark(linear(0.7, 0.1).train());
+        let average = moving_average(module.valid(), &module, 0.9);
+        assert_eq!(average.bias.unwrap().val().into_scalar::<f32>(), 0.1);
     }
 }

@@ -2,7 +2,7 @@
 //! run directories.
 //!
 //! Invariant: this crate knows no model, no tokenizer and no data. A formula belongs into
-//! `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
+//! `temper-tensor`, `temper-model` or a stage; a file, clock, counter or seed belongs here. It is a toolbox, not a framework:
 //! each stage keeps its loop and calls what it needs, and nothing here calls back but the observer of a
 //! [`Run`].
 //!
@@ -59,7 +59,7 @@ pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
-pub use optim::{AdamWConfig, EpsilonStyle, Gradients, Optimizer};
+pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
 pub use run::Run;
 pub use same::{Inputs, fingerprint_files};

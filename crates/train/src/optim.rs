@@ -1,13 +1,12 @@
-//! AdamW with every number explicit, global-norm clipping, and gradients accumulated over microbatches.
+//! AdamW with every number explicit and global-norm clipping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use temper_tensor::{Gradients, NamedTensor, TensorFile, is_host, map, values_of, visit, write_tensors};
 
 use crate::error::Error;
 use crate::files::write_file;
@@ -53,41 +52,15 @@ const MOST_UPDATES: u64 = 1 << 53;
 
 /// AdamW for one module, its moments kept under the parameters' dotted paths.
 ///
-/// Call [`Optimizer::accumulate`] or [`Optimizer::add`] for each microbatch, then [`Optimizer::step`]. Losses must already carry
-/// their weight (tokens of the microbatch over tokens of the batch): gradients are summed.
+/// Call [`Optimizer::add`] or [`Optimizer::accumulate`], once or several times, then [`Optimizer::step`]. Losses must
+/// already carry their weight (tokens of the microbatch over tokens of the batch): gradients are summed. A parameter
+/// without a gradient, because it is not [trained](temper_tensor::Trainable), gets no moments and stays as it is.
 #[derive(Debug)]
 pub struct Optimizer {
     config: AdamWConfig,
     updates: u64,
     moments: BTreeMap<String, Moments>,
     gradients: Gradients,
-}
-
-/// Gradients of a module's parameters, under their dotted paths, flattened and off the tape.
-#[derive(Debug, Default)]
-pub struct Gradients {
-    by_path: BTreeMap<String, Tensor<1>>,
-}
-
-impl Gradients {
-    /// Backpropagates `loss` and takes the gradients of `module`.
-    pub fn of<M: Module>(module: &M, loss: Tensor<1>) -> Self {
-        let gradients = GradientsParams::from_grads(loss.backward(), module);
-        let mut collector = Collector { path: Vec::new(), gradients, found: BTreeMap::new() };
-        module.visit(&mut collector);
-        Self { by_path: collector.found }
-    }
-
-    /// Adds other gradients to these.
-    pub fn add(&mut self, other: Gradients) {
-        for (path, gradient) in other.by_path {
-            let sum = match self.by_path.remove(&path) {
-                Some(sum) => sum + gradient,
-                None => gradient,
-            };
-            self.by_path.insert(path, sum);
-        }
-    }
 }
 
 /// Running means for one parameter, flattened: `[n]`.
@@ -97,6 +70,14 @@ struct Moments {
     dims: Vec<usize>,
     first: Tensor<1>,
     second: Tensor<1>,
+}
+
+impl Moments {
+    /// Those of a parameter that has not been updated.
+    fn zeros(dims: &[usize], value: &Tensor<1>) -> Self {
+        let zeros = || Tensor::zeros(value.dims(), &value.device());
+        Self { dims: dims.to_vec(), first: zeros(), second: zeros() }
+    }
 }
 
 impl Optimizer {
@@ -129,8 +110,8 @@ impl Optimizer {
     /// # Errors
     /// [`Error::NonFinite`] if the norm is not finite; no parameter has changed then.
     pub fn step<M: Module>(&mut self, module: M, learning_rate: f64) -> Result<(M, f64), Error> {
-        let mut gradients = std::mem::take(&mut self.gradients).by_path;
-        let norm = global_norm(&mut gradients);
+        let mut gradients = std::mem::take(&mut self.gradients);
+        let norm = gradients.norm();
         if !norm.is_finite() {
             return Err(Error::NonFinite { what: "gradient norm", update: self.updates + 1 });
         }
@@ -138,8 +119,18 @@ impl Optimizer {
         let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.updates += 1;
         let update = Update::new(&self.config, self.updates, learning_rate, scale);
-        let mut mapper = Updater { path: Vec::new(), gradients, moments: &mut self.moments, update };
-        Ok((module.map(&mut mapper), norm))
+        let module = map(module, |parameter| match gradients.take(parameter.path) {
+            Some(gradient) => {
+                let path = parameter.path.to_owned();
+                let moments = self
+                    .moments
+                    .entry(path)
+                    .or_insert_with(|| Moments::zeros(parameter.dims, &parameter.value));
+                update.apply(parameter.value, gradient, moments)
+            }
+            None => parameter.value,
+        });
+        Ok((module, norm))
     }
 
     /// Writes the moments and the step count as one safetensors file.
@@ -147,127 +138,94 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let bytes = |tensor: &Tensor<1>| -> Vec<u8> {
-            let data = tensor.to_data();
-            data.as_slice::<f32>().expect("moments are f32").iter().flat_map(|v| v.to_le_bytes()).collect()
+        let named = |name: &str, kind: &str, dims: &[usize], moment: &Tensor<1>| NamedTensor {
+            name: format!("{name}/{kind}"),
+            dims: dims.to_vec(),
+            values: values_of(moment.clone()),
         };
-        let tensors: Vec<(String, &[usize], Vec<u8>)> = self
-            .moments
-            .iter()
-            .flat_map(|(name, m)| {
-                let tensor = |kind, moment| (format!("{name}/{kind}"), m.dims.as_slice(), bytes(moment));
-                [tensor("first", &m.first), tensor("second", &m.second)]
-            })
-            .collect();
-        let views = tensors.iter().map(|(name, dims, bytes)| {
-            let view = TensorView::new(Dtype::F32, dims.to_vec(), bytes);
-            (name.as_str(), view.expect("bytes match the shape"))
-        });
-        let metadata = [("updates".to_owned(), self.updates.to_string())].into();
-        let file = safetensors::serialize(views, Some(metadata)).expect("f32 tensors serialise");
-        write_file(path, &file)
+        let both = |(name, m): (&String, &Moments)| {
+            [named(name, "first", &m.dims, &m.first), named(name, "second", &m.dims, &m.second)]
+        };
+        let tensors: Vec<NamedTensor> = self.moments.iter().flat_map(both).collect();
+        write_file(path, &write_tensors(&tensors, ("updates", &self.updates.to_string())))
     }
 
-    /// Reads back what [`Optimizer::save`] wrote for the same module.
+    /// Reads back what [`Optimizer::save`] wrote for the same module. Parameters that are not trained have no state.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::BadState`] if the file is damaged, or with the name of a parameter that has no state in
-    /// it, or one of another shape or type or of impossible numbers, or that `module` does not have: never a silent
-    /// fresh start.
+    /// [`Error::Io`]; [`Error::BadState`] if the file is damaged, or with the name of a trained parameter whose state is
+    /// missing, has another shape or type, or holds impossible numbers, or of a state that belongs to no trained
+    /// parameter: never a silent fresh start.
     pub fn load<M: Module>(&mut self, path: &Path, module: &M) -> Result<(), Error> {
+        self.load_renamed(path, module, str::to_owned)
+    }
+
+    /// [`Optimizer::load`] for a file that may have been written when parameters had other paths: `former` gives the
+    /// former path of a parameter, or its path again.
+    ///
+    /// # Errors
+    /// As [`Optimizer::load`].
+    pub fn load_renamed<M: Module>(
+        &mut self,
+        path: &Path,
+        module: &M,
+        former: impl Fn(&str) -> String,
+    ) -> Result<(), Error> {
         let bad = |message: String| Error::BadState { path: path.to_owned(), message };
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let updates: Option<u64> = header.metadata().as_ref().and_then(|m| m.get("updates")?.parse().ok());
-        let mut shapes = Shapes::default();
-        module.visit(&mut shapes);
-        let mut moments = BTreeMap::new();
-        for (name, (dims, device)) in &shapes.found {
-            let read = |kind: &str| {
-                let is_second = kind == "second";
-                let name = format!("{name}/{kind}");
-                let view = file.tensor(&name);
-                let view = view.map_err(|_| bad(format!("no optimizer state `{name}`")))?;
-                if view.shape() != dims {
-                    let shape = view.shape();
-                    return Err(bad(format!("`{name}` has the shape {shape:?}, the model {dims:?}")));
-                }
-                if view.dtype() != Dtype::F32 {
-                    return Err(bad(format!("`{name}` has the type {:?}, not F32", view.dtype())));
-                }
-                let values: Vec<f32> =
-                    view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-                // The next step would carry them into the weights: a root of the second, a quotient of both.
-                let impossible = |v: &&f32| !v.is_finite() || (is_second && **v < 0.0);
-                if let Some(value) = values.iter().find(impossible) {
-                    return Err(bad(format!("`{name}` holds {value}")));
-                }
+        let file = TensorFile::parse(&bytes).map_err(bad)?;
+        let mut trained = BTreeMap::new();
+        visit(module, |parameter| {
+            if parameter.is_trainable {
+                let shape = (parameter.dims.to_vec(), parameter.value.device());
+                trained.insert(parameter.path.to_owned(), shape);
+            }
+        });
+        let (mut moments, mut known) = (BTreeMap::new(), BTreeSet::new());
+        for (path, (dims, device)) in trained {
+            let former = former(&path);
+            let stored = if file.tensor(&format!("{path}/first")).is_some() { &path } else { &former };
+            let stored = if file.tensor(&format!("{stored}/first")).is_some() { stored } else { &path };
+            let names = ["first", "second"].map(|kind| format!("{stored}/{kind}"));
+            let read = |name: &str, is_second| {
+                let values = read_moments(&file, name, &dims, is_second).map_err(bad)?;
                 let n = values.len();
-                Ok(Tensor::from_data(TensorData::new(values, [n]), device))
+                Ok(Tensor::from_data(TensorData::new(values, [n]), &device))
             };
-            let (first, second) = (read("first")?, read("second")?);
-            moments.insert(name.clone(), Moments { dims: dims.clone(), first, second });
+            let (first, second) = (read(&names[0], false)?, read(&names[1], true)?);
+            known.extend(names);
+            moments.insert(path, Moments { dims, first, second });
         }
-        let known = |name: &str| name.rsplit_once('/').is_some_and(|(path, _)| moments.contains_key(path));
-        if let Some(name) = file.names().into_iter().filter(|name| !known(name)).min() {
+        if let Some(name) = file.names().into_iter().filter(|&name| !known.contains(name)).min() {
             return Err(bad(format!("`{name}` belongs to no parameter of the model")));
         }
-        let updates = updates.filter(|&updates| updates < MOST_UPDATES);
+        let updates = file.metadata("updates").and_then(|updates| updates.parse().ok());
+        let updates = updates.filter(|&updates: &u64| updates < MOST_UPDATES);
         self.updates = updates.ok_or_else(|| bad("it does not say how many updates were made".into()))?;
         self.moments = moments;
         Ok(())
     }
 }
 
-/// √Σ g² over all gradients.
-fn global_norm(gradients: &mut BTreeMap<String, Tensor<1>>) -> f64 {
-    let on_host = gradients.values().next().is_some_and(|gradient| is_host(&gradient.device()));
-    let squares = if on_host { squares_on_host(gradients) } else { squares_on_device(gradients) };
-    squares.iter().sum::<f64>().sqrt()
-}
-
-/// Σ g² of each gradient. Each is read and put back: on a CPU that copies nothing.
-fn squares_on_host(gradients: &mut BTreeMap<String, Tensor<1>>) -> Vec<f64> {
-    let square = |gradient: &mut Tensor<1>| {
-        let device = gradient.device();
-        let data = std::mem::replace(gradient, Tensor::empty([1], &device)).into_data();
-        let sum = sum_of_squares(data.as_slice::<f32>().expect("gradients are f32"));
-        *gradient = Tensor::from_data(data, &device);
-        sum
-    };
-    gradients.values_mut().map(square).collect()
-}
-
-/// The same on a graphics card, where every read waits for all that was asked for: one read for all gradients.
-fn squares_on_device(gradients: &BTreeMap<String, Tensor<1>>) -> Vec<f64> {
-    let sums: Vec<Tensor<1>> = gradients.values().map(|gradient| gradient.clone().square().sum()).collect();
-    if sums.is_empty() {
-        return Vec::new();
+/// The running means of one parameter, or what is wrong with them.
+fn read_moments(
+    file: &TensorFile<'_>,
+    name: &str,
+    dims: &[usize],
+    is_second: bool,
+) -> Result<Vec<f32>, String> {
+    let stored = file.tensor(name).ok_or_else(|| format!("no optimizer state `{name}`"))?;
+    if stored.dims() != dims {
+        return Err(format!("`{name}` has the shape {:?}, the model {dims:?}", stored.dims()));
     }
-    let data = Tensor::cat(sums, 0).into_data();
-    data.as_slice::<f32>().expect("gradients are f32").iter().map(|&sum| f64::from(sum)).collect()
-}
-
-/// In f32 lanes over short runs, in f64 between them: as fast as f32, nearly as exact as f64.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let run = |run: &[f32]| {
-        let mut lanes = [0.0f32; 16];
-        let (blocks, rest) = run.as_chunks::<16>();
-        for block in blocks {
-            for (lane, value) in lanes.iter_mut().zip(block) {
-                *lane += value * value;
-            }
-        }
-        lanes.iter().chain(&[rest.iter().map(|v| v * v).sum()]).map(|&v: &f32| f64::from(v)).sum::<f64>()
-    };
-    values.chunks(1024).map(run).sum()
-}
-
-/// Whether tensors on this device are plain host memory (flex, ndarray).
-fn is_host(device: &Device) -> bool {
-    let name = format!("{device:?}");
-    name.contains("Flex") || name.contains("NdArray")
+    let values = stored.values().filter(|_| stored.is_f32());
+    let values = values.ok_or_else(|| format!("`{name}` has the type {}, not F32", stored.type_name()))?;
+    // The next step would carry them into the weights: a root of the second, a quotient of both.
+    let is_impossible = |value: &&f32| !value.is_finite() || (is_second && **value < 0.0);
+    match values.iter().find(is_impossible) {
+        Some(value) => Err(format!("`{name}` holds {value}")),
+        None => Ok(values),
+    }
 }
 
 /// The numbers of one update, the same for every parameter.
@@ -301,6 +259,11 @@ impl Update {
             keep: 1.0 - learning_rate * config.weight_decay,
             grad_scale,
         }
+    }
+
+    /// One parameter after its update, wherever its memory is.
+    fn apply(&self, p: Tensor<1>, g: Tensor<1>, moments: &mut Moments) -> Tensor<1> {
+        if is_host(&p.device()) { self.on_host(p, g, moments) } else { self.on_device(p, g, moments) }
     }
 
     /// p ← keep · p − rate · m / (√v · second_scale + ε), after m and v took the gradient in.
@@ -348,91 +311,6 @@ impl Update {
         moments.first = Tensor::from_data(first, &device);
         moments.second = Tensor::from_data(second, &device);
         Tensor::from_data(p, &device)
-    }
-}
-
-struct Collector {
-    path: Vec<String>,
-    gradients: GradientsParams,
-    found: BTreeMap<String, Tensor<1>>,
-}
-
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
-        let n = gradient.shape().num_elements();
-        self.found.insert(self.path.join("."), gradient.reshape([n]));
-    }
-}
-
-struct Updater<'a> {
-    path: Vec<String>,
-    gradients: BTreeMap<String, Tensor<1>>,
-    moments: &'a mut BTreeMap<String, Moments>,
-    update: Update,
-}
-
-impl ModuleMapper for Updater<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let Some(gradient) = self.gradients.remove(&path) else { return param };
-        let (moments, update) = (&mut *self.moments, &self.update);
-        param.map(|value| {
-            let dims = value.dims();
-            let n: usize = dims.iter().product();
-            let p = value.inner().reshape([n]);
-            let device = p.device();
-            let zeros = || Tensor::zeros([n], &device);
-            let moments = moments.entry(path).or_insert_with(|| Moments {
-                dims: dims.to_vec(),
-                first: zeros(),
-                second: zeros(),
-            });
-            let p = if is_host(&device) {
-                update.on_host(p, gradient, moments)
-            } else {
-                update.on_device(p, gradient, moments)
-            };
-            Tensor::from_inner(p.reshape(dims)).require_grad()
-        })
-    }
-}
-
-/// Shapes and places of a module's parameters.
-#[derive(Default)]
-struct Shapes {
-    path: Vec<String>,
-    found: BTreeMap<String, (Vec<usize>, Device)>,
-}
-
-impl ModuleVisitor for Shapes {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        self.found.insert(self.path.join("."), (value.dims().to_vec(), value.device().inner()));
     }
 }
 

@@ -112,7 +112,8 @@ pub fn save_progress(checkpoint: &Path, optimizer: &Optimizer, step: usize) -> R
     save_json(&dir.join("state.json"), &State { step })
 }
 
-/// Reads what [`save_progress`] wrote, and returns the step.
+/// Reads what [`save_progress`] wrote, and returns the step. `former` gives the path that a parameter may have had when
+/// the checkpoint was written.
 ///
 /// # Errors
 /// A file that is missing or damaged, or an optimizer state of another model than `module`.
@@ -120,9 +121,10 @@ pub fn load_progress<M: Module>(
     checkpoint: &Path,
     optimizer: &mut Optimizer,
     module: &M,
+    former: impl Fn(&str) -> String,
 ) -> Result<usize, Error> {
     let dir = checkpoint.join(TRAINING_DIR);
-    optimizer.load(&dir.join("optimizer.safetensors"), module)?;
+    optimizer.load_renamed(&dir.join("optimizer.safetensors"), module, former)?;
     let state: State = load_json(&dir.join("state.json"))?;
     Ok(state.step)
 }

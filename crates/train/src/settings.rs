@@ -197,13 +197,12 @@ macro_rules! settings {
             }
         }
 
-        // A private section is checked by the struct that it is in.
-        #[allow(dead_code)]
         impl $name {
             /// Checks the range of every setting, and what must hold between them.
             ///
             /// # Errors
             /// `Error::OutOfRange` of `temper-train` with the dotted key.
+            #[allow(dead_code)] // Settings that only tests read need no check.
             pub fn validate(&self) -> ::std::result::Result<(), $crate::Error> {
                 $crate::Settings::check(self, "")
             }
@@ -311,6 +310,7 @@ pub fn declaration_faults<T: Settings>() -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::empty_docs)] // An empty one is among the mistakes that are tested.
 mod tests {
     use super::*;
 

@@ -9,6 +9,7 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
+use temper_assistant::score;
 use temper_courtesy::{Sizes, Task};
 use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings, read_rows};
 use temper_model::{
@@ -17,14 +18,12 @@ use temper_model::{
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_reward::RewardConfig;
 use temper_sft::{SftConfig, completion_logits, sft_loss};
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
 use temper_train::{AdamWConfig, Optimizer, Run, Seed, TrainingConfig, read_metrics, resolve};
 
-use crate::answers::TextEnd;
 use crate::args::{BenchArgs, RecipeName, Stage};
 use crate::commands::{Outcome, print_json};
 use crate::failure::hinted;
-use crate::rewards::score_samples;
 use crate::session::Session;
 use crate::{device, recipe};
 
@@ -58,24 +57,24 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let mut lap = began;
     let mut seconds = || std::mem::replace(&mut lap, Instant::now()).elapsed().as_secs_f64();
     let data = NotebookData::read()?;
-    let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
+    let text = TextSide::new(Tokenizer::byte(), Template::notebook());
     let model = ModelConfig::preset("notebook")?;
     let context = model.max_seq_len;
 
     let training =
         TrainingConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    let rows = Demonstrations::new(&data.demonstrations, &tokenizer, &template, context, Overflow::Drop)?;
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
+    let rows =
+        Demonstrations::new(&data.demonstrations, &text.tokenizer, &text.template, context, Overflow::Drop)?;
     let model = CausalLm::new(&model, &mut seed.stream("init"), device);
     let mut run = Run::ephemeral()?;
-    let sft = temper_sft::train(&config, model, text, &rows, None, &mut run)?;
+    let sft = temper_sft::train(&config, model, &text, &rows, None, &mut run)?;
     let sft_losses = losses(&run)?;
     let sft_seconds = seconds();
 
-    let eos = tokenizer.special().eos;
+    let eos = text.eos();
     let asked: Vec<Vec<u32>> =
-        data.demonstrations.iter().map(|row| template.encode_prompt(&tokenizer, &row.prompt)).collect();
+        data.demonstrations.iter().map(|row| text.encode_prompt(&row.prompt)).collect();
     generate(
         &sft,
         &asked,
@@ -86,25 +85,27 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let training =
         TrainingConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
-    let rows = Rankings::new(&data.comparisons, &tokenizer, &template, context, Overflow::TruncatePrompt)?;
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let rows =
+        Rankings::new(&data.comparisons, &text.tokenizer, &text.template, context, Overflow::TruncatePrompt)?;
     let model = ScalarModel::new(sft.transformer.clone(), Pooling::Mean, &mut seed.stream("reward_head"));
     let mut run = Run::ephemeral()?;
-    let reward_model = temper_reward::train(&config, model, text, &rows, None, &mut run)?;
+    let reward_model = temper_reward::train(&config, model, &text, &rows, None, &mut run)?;
     let reward_losses = losses(&run)?;
     let reward_seconds = seconds();
 
     let config = notebook_ppo(seed);
-    let prompts = Prompts::new(&data.prompts, &tokenizer, &template, context - 1, Overflow::Drop)?;
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let prompts = Prompts::new(&data.prompts, &text.tokenizer, &text.template, context - 1, Overflow::Drop)?;
     let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
-    let end = TextEnd { eos, template_ends: true };
     let mut ppo_tokens = 0;
-    let mut score = |samples: &[Sample<'_>]| {
+    let mut score_samples = |samples: &[Sample<'_>]| {
         ppo_tokens += samples.iter().map(|sample| sample.completion_tokens.len()).sum::<usize>();
-        Ok(score_samples(&reward_model, samples, end, samples.len()))
+        let example = |sample: &Sample<'_>| {
+            text.example_of_ids(sample.prompt_tokens, sample.completion_tokens, sample.ended)
+        };
+        let examples: Vec<Example> = samples.iter().map(example).collect();
+        Ok(score(&reward_model, &examples.iter().collect::<Vec<_>>(), examples.len()))
     };
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut Run::ephemeral()?)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score_samples, &mut Run::ephemeral()?)?;
     let ppo_seconds = seconds();
 
     print_json(&json!({
@@ -225,9 +226,9 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };
     let mut score =
         |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let column =

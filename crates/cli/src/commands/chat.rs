@@ -3,24 +3,21 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
-use temper_model::GenerateOptions;
+use temper_assistant::{Assistant, batch_seed};
 
-use crate::answers::fault;
 use crate::args::ChatArgs;
-use crate::commands::generate::{complete, options};
 use crate::commands::{Outcome, print_line};
 use crate::device;
 use crate::lines::{Line, next_line};
 use crate::session::Session;
 use crate::terminal;
-use crate::text::load_policy;
 
-/// Reads prompts until the end of input. Each one is answered by itself: the models of the three stages learn
-/// single turns. A line that cannot be answered does not end the session.
+/// Reads prompts until the end of input. Each one is answered by itself, because the stages train single turns. A line
+/// that cannot be answered does not end the session.
 pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
-    let options = options(&args.sampling, session.seed.unwrap_or(0))?;
+    let sampling = args.sampling.checked()?;
     let device = device::open(session.device_name())?;
-    let (model, text) = load_policy(&args.model, &device)?;
+    let assistant = Assistant::load(&args.model, &device)?;
     session.note("One prompt per line; an empty line or Ctrl-D ends.");
     for turn in 0.. {
         if std::io::stdin().is_terminal() {
@@ -32,20 +29,19 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
             Some(Line::Text(line)) if line.is_empty() => break,
             Some(line) => line,
         };
-        let row = line.text().and_then(|line| {
-            let row = text.template.encode_prompt(&text.tokenizer, &line);
-            fault(&row, model.config().max_seq_len).map_or(Ok(row), |(message, _)| Err(message))
+        let prompt = line.text().and_then(|line| match assistant.encode(&line) {
+            Ok(tokens) => Ok((line, tokens)),
+            Err(fault) => Err(fault.to_string()),
         });
-        let row = match row {
-            Ok(row) => row,
+        let prompt = match prompt {
+            Ok(prompt) => prompt,
             Err(message) => {
                 tracing::error!("{message}");
                 continue;
             }
         };
-        let options = GenerateOptions { seed: options.seed.wrapping_add(turn << 32), ..options.clone() };
-        let completions = complete(&model, &text, &[row], &options)?;
-        print_line(&text.tokenizer.decode(&completions[0].tokens))?;
+        let seed = batch_seed(session.seed.unwrap_or(0), turn);
+        print_line(&assistant.answer_batch(&[prompt], &sampling, seed)?[0].text)?;
     }
     Ok(Outcome::Done)
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use temper_assistant::{Assistant, context_len};
 use temper_data::Rankings;
-use temper_dpo::{DpoConfig, Text};
+use temper_dpo::DpoConfig;
 
 use crate::args::{ComparisonArgs, Stage};
 use crate::commands::Outcome;
@@ -12,13 +13,12 @@ use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{context_len, load_policy_to_train};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
+    let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Rankings>(
@@ -45,7 +45,6 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "dpo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
-    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_dpo::train(&config, sft, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_dpo::train(&config, sft, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }

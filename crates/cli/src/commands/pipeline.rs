@@ -6,8 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
+use temper_assistant::{Answer, Assistant, RewardModel, Sampling};
 use temper_courtesy::{Task, Verdict};
 use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, WithColumns, read_rows};
+use temper_eval::win_rate;
 use temper_ppo::{PpoConfig, RolloutConfig};
 use temper_report::{JudgeSummary, PpoSummary, RewardSummary, Sample, SftSummary, Summary};
 use temper_reward::RewardConfig;
@@ -15,17 +17,15 @@ use temper_sft::SftConfig;
 use temper_tokenizer::Overflow;
 use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
-use crate::answers::{Answer, answer, prompts, score_answers};
 use crate::args::{
-    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, SamplingArgs,
-    Settings, SftArgs, Stage,
+    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
+    Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::data_rows::EVALUATION;
 use crate::failure::hinted;
-use crate::judge::win_rate;
+use crate::prompts::PlacedPrompts;
 use crate::session::Session;
-use crate::text::{load_policy, load_reward_model};
 use crate::{device, machine};
 
 pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
@@ -240,10 +240,10 @@ fn judge(
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Judged>> {
-    let prompts = prompts(session, &[files.judged_prompts()], false)?;
+    let prompts = PlacedPrompts::read(session, &[files.judged_prompts()], false)?.prompts;
     let rule = GoldRule::new(files)?;
-    let (reward_model, reward_text) = load_reward_model(&files.reward.join("final"), device)?;
-    let sampling = SamplingArgs {
+    let reward_model = RewardModel::load(&files.reward.join("final"), device)?;
+    let sampling = Sampling {
         max_new_tokens: rollout.max_new_tokens,
         temperature: rollout.temperature,
         top_p: 1.0,
@@ -254,11 +254,11 @@ fn judge(
     let mut sides = Vec::new();
     for dir in [&files.sft, &files.ppo] {
         let dir = dir.join("final");
-        let (model, text) = load_policy(&dir, device)?;
-        let answers = answer(&model, &text, &prompts, &sampling, seed)?;
-        let scores = score_answers(&reward_model, &reward_text, &text, &prompts, &answers)?;
-        let judged = prompts.iter().zip(answers).zip(scores).map(|((prompt, answer), score)| {
-            let (gold, right) = rule.judge(prompt, &answer);
+        let policy = Assistant::load(&dir, device)?;
+        let answers = policy.answer(&prompts, &sampling, seed)?;
+        let scores = reward_model.score(&policy.text, &answers)?;
+        let judged = answers.into_iter().zip(scores).map(|(answer, score)| {
+            let (gold, right) = rule.judge(&answer);
             Side { answer, score, gold, right }
         });
         sides.push(judged.collect::<Vec<_>>());
@@ -306,16 +306,16 @@ impl GoldRule {
     }
 
     /// Gold score, and whether the answer is right.
-    fn judge(&self, prompt: &str, answer: &Answer) -> (f64, bool) {
+    fn judge(&self, answer: &Answer) -> (f64, bool) {
         match self {
             Self::Courtesy(task) => {
-                let verdict: Option<Verdict> = task.judge(prompt, &answer.completion, answer.ended);
+                let verdict: Option<Verdict> = task.judge(&answer.prompt, &answer.completion, answer.ended);
                 let verdict = verdict.expect("the recipe's own prompts are known to its judge");
                 (verdict.score, verdict.right)
             }
             Self::Exact(rows) => {
                 let exact =
-                    rows.iter().any(|row| row.prompt == prompt && row.completion == answer.completion);
+                    rows.iter().any(|row| row.prompt == answer.prompt && row.completion == answer.completion);
                 (f64::from(u8::from(exact && answer.ended)), exact)
             }
         }
@@ -391,7 +391,8 @@ fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f6
     if paths.is_empty() {
         return Ok(None);
     }
-    let (model, text) = load_policy(&stage.join("final"), &device::open(session.device_name())?)?;
+    let device = device::open(session.device_name())?;
+    let Assistant { model, text } = Assistant::load(&stage.join("final"), &device)?;
     let context = model.config().max_seq_len;
     let data =
         session.dataset::<Demonstrations>(&paths, EVALUATION, &text, context, Overflow::Drop, false)?;
@@ -401,7 +402,7 @@ fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f6
 /// Accuracy on the judged comparisons, and on those of one manner.
 fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>)> {
     let device = device::open(session.device_name())?;
-    let (model, text) = load_reward_model(&files.reward.join("final"), &device)?;
+    let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), &device)?;
     let paths = [files.judged_comparisons()];
     let context = model.config().max_seq_len;
     let overflow = Overflow::TruncatePrompt;

@@ -3,32 +3,32 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use burn::tensor::Device;
+use temper_assistant::{Answer, Assistant, RewardModel, Scorer, context_len};
 use temper_data::{PlainText, Prompts, Texts};
-use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, ScoreFn, Scorers, Text};
+use temper_eval::{Judge, JudgeSpec};
+use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, ScoreFn, Scorers};
+use temper_tokenizer::TextSide;
 
-use crate::answers::{Answer, check_room};
 use crate::args::{PpoArgs, Stage};
 use crate::commands::Outcome;
 use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
-use crate::judge::Judge;
-use crate::rewards::{RewardModel, Rewards, boxed};
 use crate::session::Session;
-use crate::text::{TextSide, context_len, load_policy_to_train, load_reward_model};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (policy, mut text) = load_policy_to_train(&args.policy, "auto", &device)?;
+    let Assistant { model: policy, mut text } = Assistant::load_to_train(&args.policy, "auto", &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, policy.config())?;
     let reward_model = match &args.rewards.reward {
         None => None,
         Some(dir) => {
-            let (model, reward_text) = load_reward_model(dir, &device)?;
-            if text.adopt(&reward_text) {
+            let reward_model = RewardModel::load(dir, &device)?;
+            if text.adopt(&reward_model.text) {
                 session.note(&format!(
                     "note: {} has no template.json, so prompts are put together as {} learned them: `{}`",
                     args.policy.display(),
@@ -36,11 +36,11 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
                     text.template.name()
                 ));
             }
-            let difference = text.difference(&reward_text);
+            let difference = text.difference(&reward_model.text);
             match difference {
-                None => _ = context_len(max_seq_len, model.config())?,
+                None => _ = context_len(max_seq_len, reward_model.model.config())?,
                 Some(what)
-                    if config.advantage.kind.has_critic() && config.critic.kind == CriticKind::RewardModel =>
+                    if config.advantage().needs_critic() && config.critic.kind == CriticKind::RewardModel =>
                 {
                     return Err(hinted(
                         format!("{} and {} have different {what}s", args.policy.display(), dir.display()),
@@ -53,12 +53,12 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
                     args.policy.display()
                 )),
             }
-            Some((model, reward_text, difference))
+            Some((reward_model, difference))
         }
     };
     // A reward model reads an answer that a stop token ended with one more token, its end.
     let n_ends = usize::from(temper_ppo::stop_token(&config.rollout, &text.tokenizer)?.is_some());
-    let room = reward_model.as_ref().map_or(usize::MAX, |(model, ..)| model.config().max_seq_len - n_ends);
+    let room = reward_model.as_ref().map_or(usize::MAX, |(model, _)| model.context() - n_ends);
     let max_prompt_len = config.prompt_limit(max_seq_len.min(room))?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Prompts>(
@@ -79,20 +79,22 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         let rows = session.rows::<PlainText>(&args.ptx_data, "plain text", args.run.skip_bad_rows)?;
         Some(Texts::new(&rows.records, &text.tokenizer, max_seq_len)?)
     };
-    let mut judge = args.gold.as_deref().map(|spec| Judge::named(spec, &device)).transpose()?;
+    let mut judge = args.gold.as_deref().map(|name| gold_judge(name, &device, session)).transpose()?;
     let prompts = data.prompts.iter().chain(eval_data.iter().flat_map(|data| &data.prompts));
     let longest = prompts.map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
     let needed = longest.saturating_add(config.rollout.max_new_tokens + n_ends).min(max_seq_len);
     if let Some(judge) = &judge {
         judge.check_room(&text, needed)?;
     }
-    if let Some((model, reward_text, Some(_))) = &reward_model {
-        check_room(model.config(), reward_text, &text, needed)?;
+    if let Some((reward_model, Some(_))) = &reward_model {
+        reward_model.check_room(&text, needed)?;
     }
 
     let critic = match (config.critic.kind, &reward_model) {
-        _ if !config.advantage.kind.has_critic() => Critic::None,
-        (CriticKind::RewardModel, Some((model, ..))) => Critic::Separate(Box::new(model.clone())),
+        _ if !config.advantage().needs_critic() => Critic::None,
+        (CriticKind::RewardModel, Some((reward_model, _))) => {
+            Critic::Separate(Box::new(reward_model.model.clone()))
+        }
         (CriticKind::RewardModel, None) => {
             return Err(hinted(
                 "without `--reward` there is no model for the critic to start from",
@@ -102,13 +104,16 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
     let models = Models { policy: policy.clone(), ref_policy: policy, critic };
-    let scorer = reward_model.as_ref().map(|(model, reward_text, difference)| match difference {
-        None => RewardModel::Ids { model, end: reward_text.end() },
-        Some(_) => RewardModel::Text { model, text: reward_text, policy: &text.template },
+    let spec = args.rewards.spec(config.forward_batch_size())?;
+    let scoring_model = reward_model.as_ref().map(|(reward_model, _)| reward_model);
+    let mut scorer = Scorer::open(&spec, scoring_model, &text, session.stop())?;
+    let mut score = |samples: &[Sample<'_>]| Ok(scorer.score(&answers(&text, samples))?);
+    let mut gold = judge.as_mut().map(|judge| {
+        |samples: &[Sample<'_>]| {
+            let scores = judge.scores(&text, &answers(&text, samples))?;
+            Ok(scores.into_iter().map(|score| score as f32).collect())
+        }
     });
-    let mut rewards = Rewards::open(&args.rewards, scorer, config.forward_batch_size(), session.stop())?;
-    let mut score = |samples: &[Sample<'_>]| rewards.score(samples);
-    let mut gold = judge.as_mut().map(|judge| |samples: &[Sample<'_>]| gold_scores(judge, &text, samples));
     let scorers = Scorers {
         score: &mut score,
         token_rewards: None,
@@ -132,9 +137,8 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "ppo", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
-    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
     let data = Data { prompts: &data, eval_prompts: eval_data.as_ref(), texts: texts.as_ref() };
-    match temper_ppo::train(&config, models, side, data, scorers, &mut run) {
+    match temper_ppo::train(&config, models, &text, data, scorers, &mut run) {
         // The scorer was not waited for.
         Err(temper_ppo::Error::Score { .. }) if session.interrupted() => {}
         trained => _ = trained?,
@@ -142,21 +146,16 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     Ok(session.outcome())
 }
 
-/// A judge's scores of the samples.
-fn gold_scores(
-    judge: &mut Judge,
-    text: &TextSide,
-    samples: &[Sample<'_>],
-) -> Result<Vec<f32>, temper_ppo::ScoreError> {
-    let prompts: Vec<String> = samples.iter().map(|sample| sample.prompt.to_owned()).collect();
-    let answers: Vec<Answer> = (samples.iter())
-        .map(|sample| Answer {
-            completion: text.template.completion_of(&sample.completion).to_owned(),
-            prompt_tokens: sample.prompt_tokens.to_vec(),
-            tokens: sample.completion_tokens.to_vec(),
-            ended: sample.ended,
-        })
-        .collect();
-    let scores = judge.scores(text, &prompts, &answers).map_err(boxed)?;
-    Ok(scores.into_iter().map(|score| score as f32).collect())
+/// The judge that `--gold` names.
+fn gold_judge(name: &str, device: &Device, session: &Session) -> Result<Judge, temper_eval::Error> {
+    Judge::open(&JudgeSpec::named(name)?, device, session.stop())
+}
+
+/// The samples as the scorer and the judge read them.
+fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
+    let answer = |sample: &Sample<'_>| {
+        let (prompt_tokens, tokens) = (sample.prompt_tokens.to_vec(), sample.completion_tokens.to_vec());
+        Answer::of_ids(text, sample.prompt, prompt_tokens, tokens, vec![], sample.ended)
+    };
+    samples.iter().map(answer).collect()
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use temper_assistant::{Assistant, context_len};
 use temper_data::{Demonstration, Rankings};
 use temper_model::ScalarModel;
-use temper_reward::{Normalize, RewardConfig, Text};
+use temper_reward::{Normalize, RewardConfig};
 use temper_train::{Seed, resolve};
 
 use crate::args::{ComparisonArgs, RewardArgs, Settings, Stage};
@@ -15,7 +16,6 @@ use crate::device;
 use crate::failure::hinted;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{context_len, load_policy_to_train};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
@@ -25,7 +25,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         nothing_to_normalize_on(session, args, &config)?;
     }
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (sft, text) = load_policy_to_train(&args.model, &config.template, &device)?;
+    let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Rankings>(
@@ -62,8 +62,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "reward", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
-    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_reward::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_reward::train(&config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use temper_assistant::{Assistant, context_len};
 use temper_data::Demonstrations;
-use temper_sft::{SftConfig, Text};
+use temper_sft::SftConfig;
+use temper_train::Seed;
 
 use crate::args::{SftArgs, Stage};
 use crate::commands::Outcome;
@@ -12,13 +14,13 @@ use crate::data_rows::{EVALUATION, TRAINING};
 use crate::device;
 use crate::inputs::{inputs, model_fingerprint};
 use crate::session::Session;
-use crate::text::{context_len, start};
 use crate::without_effect::{self, Given};
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
     let (device, backend) = device::open_named(&config.training.device)?;
-    let (model, text) = start(&args.model, &config.template, config.training.seed, &device)?;
+    let mut init = Seed(config.training.seed).stream("init");
+    let Assistant { model, text } = Assistant::start(&args.model, &config.template, &mut init, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Demonstrations>(
@@ -46,7 +48,6 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     without_effect::note(session, &args.settings, &config, given)?;
     let run = session.run(&args.run, "sft", &config, &inputs)?;
     let mut run = run.with_keep_last(config.training.keep_last);
-    let side = Text { tokenizer: &text.tokenizer, template: &text.template };
-    temper_sft::train(&config, model, side, &data, eval_data.as_ref(), &mut run)?;
+    temper_sft::train(&config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(session.outcome())
 }

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use temper_tokenizer::{Dialog, Example, Tokenizer, encode_dialog};
+use temper_tokenizer::{Dialog, Example, TextSide, Tokenizer, encode_dialog};
 
 use crate::args::TokenizeArgs;
 use crate::commands::{Outcome, print_json, print_line};
 use crate::failure::hinted;
-use crate::text::TextSide;
 
 /// Longest dialogue that is padded; more would only fill the memory.
 const LONGEST: usize = 1 << 24;
@@ -40,9 +39,9 @@ fn trained(dir: &Path, args: &TokenizeArgs) -> Result<(Dialog, Tokenizer)> {
     let mut completion = Vec::new();
     if !args.completion.is_empty() {
         text.settle("auto")?;
-        completion = text.template.encode_completion(&text.tokenizer, &args.completion);
+        completion = text.encode_completion(&args.completion);
     }
-    let prompt = text.template.encode_prompt(&text.tokenizer, &args.prompt);
+    let prompt = text.encode_prompt(&args.prompt);
     let example = Example { prompt_len: prompt.len(), tokens: [prompt, completion].concat(), n_cut: 0 };
     if example.tokens.len() > args.max_len {
         return Err(hinted(

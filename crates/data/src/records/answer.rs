@@ -18,31 +18,6 @@ pub struct Answer {
     pub ended: bool,
 }
 
-/// An [`Answer`] whose texts are borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct AnswerRef<'a> {
-    /// As [`Answer::prompt`].
-    pub prompt: &'a str,
-    /// As [`Answer::completion`].
-    pub completion: &'a str,
-    /// As [`Answer::ended`].
-    pub ended: bool,
-}
-
-impl Answer {
-    /// The same answer with borrowed texts.
-    pub fn borrowed(&self) -> AnswerRef<'_> {
-        AnswerRef { prompt: &self.prompt, completion: &self.completion, ended: self.ended }
-    }
-}
-
-impl AnswerRef<'_> {
-    /// The same answer with texts of its own.
-    pub fn to_owned(self) -> Answer {
-        Answer { prompt: self.prompt.into(), completion: self.completion.into(), ended: self.ended }
-    }
-}
-
 impl Record for Answer {
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let Demonstration { prompt, completion } = Demonstration::from_row(row)?;

@@ -73,8 +73,6 @@ records! {
     answer::Answer,
 }
 
-pub use answer::AnswerRef;
-
 /// A record with all columns of its row, those that the record ignores included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WithColumns<R> {

@@ -214,7 +214,7 @@ fn files_beside_a_pretrained_tokenizer_are_saved_as_they_are() {
     }
     assert!(Tokenizer::has_chat_template(dir.path()).unwrap());
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-    crate::Text { tokenizer: &tokenizer, template: &Template::plain_eos() }.save(out.path()).unwrap();
+    crate::TextSide::new(tokenizer.clone(), Template::plain_eos()).save(out.path()).unwrap();
     for (name, text) in files {
         assert_eq!(fs::read_to_string(out.path().join(name)).unwrap(), text, "{name}");
     }

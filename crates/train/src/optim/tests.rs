@@ -1,6 +1,10 @@
 //! Tests of the optimizer.
 
 use super::*;
+use burn::module::Param;
+use burn::tensor::Device;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use temper_tensor::Trainable;
 
 #[derive(Module, Debug)]
 struct Two {
@@ -230,15 +234,58 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     assert!(matches!(optimizer.step(module, 0.01), Err(Error::NonFinite { .. })));
 }
 
-/// 3² + 4² and 12²: the norm is 13. The way of a graphics card, taken on a CPU.
+/// `a` alone is trained: `b` does not move, has no state, and is not asked for when the run resumes.
 #[test]
-fn the_norm_is_that_of_all_gradients_together_on_every_device() {
-    let device = Device::flex();
-    let tensor = |values: &[f32]| Tensor::<1>::from_data(values, &device);
-    let mut gradients =
-        BTreeMap::from([("a".to_owned(), tensor(&[3.0, 4.0])), ("b".to_owned(), tensor(&[12.0]))]);
-    assert_eq!(squares_on_device(&gradients), [25.0, 144.0]);
-    assert_eq!(squares_on_host(&mut gradients), [25.0, 144.0]);
-    assert_eq!(global_norm(&mut gradients), 13.0);
-    assert_eq!(global_norm(&mut BTreeMap::new()), 0.0);
+fn parameters_that_are_not_trained_have_no_state_and_do_not_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let only_a = Trainable::only(|path| path == "a");
+    let next = |optimizer: &mut Optimizer, module: Two| {
+        let total = loss(&module, [1.0, 0.3], [-2.0, 0.1]);
+        optimizer.accumulate(&module, total);
+        optimizer.step(module, 0.01).unwrap().0
+    };
+    let mut optimizer = Optimizer::new(&CONFIG);
+    let module = next(&mut optimizer, only_a.mark(two()));
+    assert_ne!(values(&module)[..2], values(&two())[..2]);
+    assert_eq!(values(&module)[2..], values(&two())[2..]);
+    assert_eq!(optimizer.moments.keys().collect::<Vec<_>>(), ["a"]);
+    optimizer.save(&path).unwrap();
+
+    let mut resumed = Optimizer::new(&CONFIG);
+    let loaded = only_a.mark(module.valid()).train();
+    resumed.load(&path, &loaded).unwrap();
+    assert_eq!(values(&next(&mut resumed, loaded)), values(&next(&mut optimizer, module.clone())));
+    // A run that trains everything cannot continue from it, and the other way round.
+    let refused = |module: &Two| Optimizer::new(&CONFIG).load(&path, module).unwrap_err().to_string();
+    assert!(refused(&two()).ends_with("no optimizer state `b/first`"), "{}", refused(&two()));
+    let only_b = Trainable::only(|path| path == "b").mark(two());
+    assert!(refused(&only_b).ends_with("no optimizer state `b/first`"), "{}", refused(&only_b));
+}
+
+/// A file from when `a` was called `first.a`, and `b` had the name that it has.
+#[test]
+fn a_state_under_former_names_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let tensor = |name: &str, dims: &[usize], value: f32| NamedTensor {
+        name: name.into(),
+        dims: dims.into(),
+        values: vec![value; 2],
+    };
+    let tensors = [
+        tensor("first.a/first", &[2], 1.0),
+        tensor("first.a/second", &[2], 2.0),
+        tensor("b/first", &[1, 2], 3.0),
+        tensor("b/second", &[1, 2], 4.0),
+    ];
+    std::fs::write(&path, write_tensors(&tensors, ("updates", "5"))).unwrap();
+    let mut optimizer = Optimizer::new(&CONFIG);
+    optimizer.load_renamed(&path, &two(), |path| format!("first.{path}")).unwrap();
+    let means = |path: &str| {
+        let moments = &optimizer.moments[path];
+        [&moments.first, &moments.second].map(|moment| values_of(moment.clone())[0])
+    };
+    assert_eq!((means("a"), means("b"), optimizer.updates()), ([1.0, 2.0], [3.0, 4.0], 5));
+    assert!(Optimizer::new(&CONFIG).load(&path, &two()).is_err());
 }

@@ -203,13 +203,12 @@ adaptive = false
 nats = 6.0
 
 [schedule]
-# How the learning rate falls after the warm-up: constant | linear | cosine.
-kind = \"cosine\"
-# Steps until the highest learning rate.
+X
+# Warm-up
 warmup_steps = 5
-# Where the warm-up starts, as a fraction of the highest rate; 0: one step above 0.
+# Its start
 warmup_from = 0.0
-# Where linear and cosine end, as a fraction of the highest rate.
+# End
 final_fraction = 0.0
 ";
         assert_eq!(to_commented_toml(&Settings::default()).unwrap(), expected);

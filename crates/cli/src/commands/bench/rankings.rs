@@ -11,7 +11,7 @@ use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, 
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_reward::{RewardConfig, evaluate};
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, resolve};
 
 use crate::args::Stage;
@@ -58,7 +58,7 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         resolve(Some(recipe::stage_settings("courtesy", Stage::Reward)?), None, &[])?;
     config.training.seed = seed.0;
     config.training.checkpoint_every = 0;
-    let text = temper_reward::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let train = |rows: &[Comparison], batch_size: usize, epochs: usize| -> Result<(f64, f64)> {
         let data = dataset(rows)?;
         let mut config = config.clone();
@@ -66,7 +66,7 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         let mut head = seed.stream("reward_head");
         let model = ScalarModel::new(policy.transformer.clone(), config.pooling, &mut head);
         let began = Instant::now();
-        let model = temper_reward::train(&config, model, text, &data, None, &mut Run::ephemeral()?)?;
+        let model = temper_reward::train(&config, model, &text, &data, None, &mut Run::ephemeral()?)?;
         let seconds = began.elapsed().as_secs_f64();
         Ok((seconds, evaluate(&model, &held_out, batch_size).eval_accuracy))
     };
@@ -95,8 +95,8 @@ fn imitate(data: &Path, seed: Seed, device: &Device) -> Result<CausalLm> {
     let rows = read_rows::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.records;
     let rows = Demonstrations::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;
     let policy = CausalLm::new(&model, &mut seed.stream("init"), device);
-    let text = temper_sft::Text { tokenizer: &tokenizer, template: &template };
-    Ok(temper_sft::train(&config, policy, text, &rows, None, &mut Run::ephemeral()?)?)
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    Ok(temper_sft::train(&config, policy, &text, &rows, None, &mut Run::ephemeral()?)?)
 }
 
 /// Every pair of a ranking that is not tied, as a comparison of its own.

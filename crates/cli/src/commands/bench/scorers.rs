@@ -10,7 +10,7 @@ use temper_data::{Prompt, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_scorer::{Answer, Program, Stop};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, resolve};
 
 use super::median;
@@ -66,9 +66,9 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
         seconds[turn].push(began.elapsed().as_secs_f64());
         Ok(scores)
     };
-    let text = temper_ppo::Text { tokenizer: &tokenizer, template: &template };
+    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
-    temper_ppo::train(&config, models, text, &prompts, &mut score, &mut run)?;
+    temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 
     let lines = read_metrics(&run.dir().join("metrics.jsonl"))?;
     let speeds = |turn: usize| -> Vec<f64> {

@@ -1,0 +1,53 @@
+//! One sampled answer.
+
+use temper_tokenizer::TextSide;
+
+/// An answer to a prompt, as ids and as text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The prompt, as it was asked.
+    pub prompt: String,
+    /// The prompt's ids with the template around them, as the policy read them.
+    pub prompt_tokens: Vec<u32>,
+    /// The answer's ids, including the end token if it ended.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token at the sampler's temperature, in nats. Empty if an answer was not sampled here.
+    pub logprobs: Vec<f32>,
+    /// Whether the answer ended by itself.
+    pub ended: bool,
+    /// The decoded ids.
+    pub text: String,
+    /// The decoded ids without what the policy's template puts around a completion.
+    pub completion: String,
+}
+
+impl Answer {
+    /// Decodes sampled ids. `text` is the text side of the policy that sampled them.
+    pub fn of_ids(
+        text: &TextSide,
+        prompt: &str,
+        prompt_tokens: Vec<u32>,
+        tokens: Vec<u32>,
+        logprobs: Vec<f32>,
+        ended: bool,
+    ) -> Self {
+        let decoded = text.tokenizer.decode(&tokens);
+        let completion = text.template.completion_of(&decoded).to_owned();
+        Self { prompt: prompt.to_owned(), prompt_tokens, tokens, logprobs, ended, text: decoded, completion }
+    }
+
+    /// The answer as plain text, without what the template puts around it.
+    pub fn as_text(&self) -> temper_scorer::Answer<'_> {
+        temper_scorer::Answer { prompt: &self.prompt, completion: &self.completion, ended: self.ended }
+    }
+
+    /// The answer as plain text, with everything that was decoded.
+    pub fn as_whole_text(&self) -> temper_scorer::Answer<'_> {
+        temper_scorer::Answer { completion: &self.text, ..self.as_text() }
+    }
+}
+
+/// Share of the answers that ended by themselves.
+pub fn eos_rate(answers: &[Answer]) -> f64 {
+    answers.iter().filter(|answer| answer.ended).count() as f64 / answers.len() as f64
+}

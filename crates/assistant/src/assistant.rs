@@ -1,0 +1,218 @@
+//! A language model that answers prompts.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use rand::Rng;
+use temper_model::{CausalLm, Finish, GenerateOptions, ModelConfig, PRESETS, generate};
+use temper_tokenizer::{TextSide, Tokenizer};
+
+use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
+use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, batch_seed, completion_logprobs};
+
+/// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
+const MOST_CACHE_BYTES: u64 = 64 << 30;
+
+/// A language model with its text side.
+#[derive(Clone, Debug)]
+pub struct Assistant {
+    /// The network.
+    pub model: CausalLm,
+    /// Its tokenizer with its template.
+    pub text: TextSide,
+}
+
+impl Assistant {
+    /// Loads a model directory, to use it as it is.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, a reward model's directory, and a tokenizer that does not fit the network.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let assistant = Self::read(dir, device)?;
+        warn_of_chat_template(&assistant.text)?;
+        Ok(assistant)
+    }
+
+    /// Loads a model directory for a stage, which chooses a template where the directory has none: see
+    /// [`TextSide::settle`].
+    ///
+    /// # Errors
+    /// As [`Assistant::load`], and a template that the tokenizer cannot serve.
+    pub fn load_to_train(dir: &Path, template: &str, device: &Device) -> Result<Self, Error> {
+        let mut assistant = Self::read(dir, device)?;
+        assistant.text.settle(template)?;
+        warn_of_chat_template(&assistant.text)?;
+        Ok(assistant)
+    }
+
+    /// Fresh weights of a preset, with the byte tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::PresetWithoutTokenizer`] for a preset with another vocabulary, an unknown preset, an unknown template.
+    pub fn fresh(preset: &str, template: &str, rng: &mut impl Rng, device: &Device) -> Result<Self, Error> {
+        let config = ModelConfig::preset(preset).map_err(Error::Model)?;
+        let tokenizer = Tokenizer::byte();
+        if config.vocab_size != tokenizer.vocab_size() {
+            return Err(Error::PresetWithoutTokenizer { preset: preset.to_owned() });
+        }
+        let mut text = TextSide::preset(preset, tokenizer);
+        text.settle(template)?;
+        Ok(Self { model: CausalLm::new(&config, rng, device), text })
+    }
+
+    /// What the first stage starts from: a model directory, or fresh weights of the preset of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`], and those of [`Assistant::load_to_train`] and [`Assistant::fresh`].
+    pub fn start(spec: &str, template: &str, rng: &mut impl Rng, device: &Device) -> Result<Self, Error> {
+        let dir = Path::new(spec);
+        if dir.is_dir() {
+            Self::load_to_train(dir, template, device)
+        } else if PRESETS.contains(&spec) {
+            Self::fresh(spec, template, rng, device)
+        } else {
+            Err(Error::UnknownModel { spec: spec.to_owned() })
+        }
+    }
+
+    /// Writes a model directory.
+    ///
+    /// # Errors
+    /// Files that cannot be written, and weights that are not finite.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
+        Ok(self.text.save(dir)?)
+    }
+
+    /// The model's context, in tokens.
+    pub fn context(&self) -> usize {
+        self.model.config().max_seq_len
+    }
+
+    /// The ids of a prompt, if the model can answer it.
+    ///
+    /// # Errors
+    /// A prompt without any token, and one that fills the context.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.context(), prompt)
+    }
+
+    /// The ids of a prompt and its completion, if the model can read them.
+    ///
+    /// # Errors
+    /// A row beyond the context, and a prompt without any token, after which no token could be predicted.
+    pub fn encode_row(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, Vec<u32>), RowFault> {
+        let (prompt, completion) = (self.text.encode_prompt(prompt), self.text.encode_completion(completion));
+        let (n_tokens, context) = (prompt.len() + completion.len(), self.context());
+        if n_tokens > context {
+            return Err(RowFault::TooLong { n_tokens, context });
+        }
+        if prompt.is_empty() { Err(RowFault::EmptyPrompt) } else { Ok((prompt, completion)) }
+    }
+
+    /// Log-probability of each token of a completion given everything before it, in nats.
+    ///
+    /// # Panics
+    /// If the prompt is empty, or the row longer than the context: see [`Assistant::encode_row`].
+    pub fn logprobs(&self, prompt: &[u32], completion: &[u32]) -> Vec<f32> {
+        completion_logprobs(&self.model, &[(prompt, completion)], 1.0).remove(0)
+    }
+
+    /// Samples one answer to each prompt, in batches of [`BATCH_SIZE`].
+    ///
+    /// The same seed gives the same answers, whatever the machine's number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] for the first prompt that cannot be answered, before any is answered; and those of
+    /// [`Assistant::answer_batch`].
+    pub fn answer(
+        &self,
+        prompts: &[impl AsRef<str>],
+        sampling: &Sampling,
+        seed: u64,
+    ) -> Result<Vec<Answer>, Error> {
+        let mut rows = Vec::with_capacity(prompts.len());
+        for (index, prompt) in prompts.iter().map(AsRef::as_ref).enumerate() {
+            let tokens = self.encode(prompt).map_err(|source| {
+                let dir = self.text.dir.clone();
+                Error::Prompt { index, dir, source }
+            })?;
+            rows.push((prompt.to_owned(), tokens));
+        }
+        let mut answers = Vec::with_capacity(rows.len());
+        for (batch, rows) in rows.chunks(BATCH_SIZE).enumerate() {
+            answers.extend(self.answer_batch(rows, sampling, batch_seed(seed, batch as u64))?);
+        }
+        Ok(answers)
+    }
+
+    /// Samples one answer to each prompt, all of them together. Each prompt is given as text and as the ids that
+    /// [`Assistant::encode`] makes of it.
+    ///
+    /// # Errors
+    /// Numbers of `sampling` out of range, [`Error::Memory`], [`Error::NonFiniteLogits`].
+    pub fn answer_batch(
+        &self,
+        prompts: &[(String, Vec<u32>)],
+        sampling: &Sampling,
+        seed: u64,
+    ) -> Result<Vec<Answer>, Error> {
+        let options = sampling.options(seed)?;
+        let rows: Vec<Vec<u32>> = prompts.iter().map(|(_, tokens)| tokens.clone()).collect();
+        // No answer is longer than the context, so nothing more is reserved.
+        let max_new_tokens = sampling.max_new_tokens.min(self.context());
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        check_memory(self.model.config(), rows.len(), longest, max_new_tokens)?;
+        let options = GenerateOptions {
+            eos: self.text.eos(),
+            n_tokens: self.text.tokenizer.vocab_size(),
+            max_new_tokens,
+            ..options
+        };
+        let completions = generate(&self.model, &rows, &options).map_err(|error| match error {
+            temper_model::Error::NonFiniteOutput => Error::NonFiniteLogits { dir: self.text.dir.clone() },
+            error => Error::Model(error),
+        })?;
+        let answers = prompts.iter().zip(rows).zip(completions).map(|(((prompt, _), row), completion)| {
+            let ended = completion.finish == Finish::Stop;
+            Answer::of_ids(&self.text, prompt, row, completion.tokens, completion.logprobs, ended)
+        });
+        Ok(answers.collect())
+    }
+
+    fn read(dir: &Path, device: &Device) -> Result<Self, Error> {
+        let model = name_config_file(dir, CausalLm::load(dir, device))?;
+        let text = TextSide::load(dir)?;
+        check_vocabulary(&text, model.config())?;
+        Ok(Self { model, text })
+    }
+}
+
+/// Refuses a key-value cache that no machine has room for: reserving it would end the program.
+fn check_memory(
+    config: &ModelConfig,
+    n_prompts: usize,
+    longest: usize,
+    max_new_tokens: usize,
+) -> Result<(), Error> {
+    let n_columns = (longest + max_new_tokens) as u64;
+    let bytes_per_column = (2 * size_of::<f32>() * config.n_layers * config.d_model) as u64;
+    let bytes = bytes_per_column.saturating_mul(n_columns).saturating_mul(n_prompts as u64);
+    if bytes > MOST_CACHE_BYTES {
+        return Err(Error::Memory { n_prompts, max_new_tokens, gib: bytes >> 30 });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_beyond_all_memory_is_refused_before_it_is_reserved() {
+        let config = ModelConfig { max_seq_len: 1 << 20, ..ModelConfig::preset("medium").unwrap() };
+        check_memory(&config, 1, 100, 1 << 20).unwrap();
+        let error = check_memory(&config, 64, 100, 1 << 20).unwrap_err().to_string();
+        assert!(error.contains("64 answers of up to 1048576 tokens at once would need"), "{error}");
+    }
+}

@@ -1,0 +1,99 @@
+//! A model directory without its weights: what decides which texts fit.
+
+use std::path::Path;
+
+use temper_model::ModelConfig;
+use temper_tokenizer::TextSide;
+
+use crate::once::warn_once;
+use crate::{Error, PromptFault};
+
+/// The shape and the text side of a model, whatever its head. It is cheap to load, so that texts can be checked before
+/// any weights are read.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The shape of the network.
+    pub config: ModelConfig,
+    /// The tokenizer with its template, as stored.
+    pub text: TextSide,
+}
+
+impl Outline {
+    /// Reads `config.json`, the tokenizer and the template of a model directory.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        Ok(Self { config: name_config_file(dir, ModelConfig::load(dir))?, text: TextSide::load(dir)? })
+    }
+
+    /// The ids of a prompt, if the model can answer it.
+    ///
+    /// # Errors
+    /// A prompt without any token, and one that fills the context.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.config.max_seq_len, prompt)
+    }
+
+    /// The most tokens that one of the prompts and an answer of at most `max_new_tokens` to it can have together.
+    pub fn longest_row(&self, prompts: &[impl AsRef<str>], max_new_tokens: usize) -> usize {
+        let lens = prompts.iter().map(|prompt| self.text.encode_prompt(prompt.as_ref()).len());
+        lens.max().unwrap_or(0).saturating_add(max_new_tokens).min(self.config.max_seq_len)
+    }
+}
+
+/// The ids of a prompt that a model with this context can answer.
+pub(crate) fn encode_prompt(text: &TextSide, context: usize, prompt: &str) -> Result<Vec<u32>, PromptFault> {
+    let tokens = text.encode_prompt(prompt);
+    match tokens.len() {
+        0 => Err(PromptFault::Empty),
+        n_tokens if n_tokens >= context => Err(PromptFault::TooLong { n_tokens, context }),
+        _ => Ok(tokens),
+    }
+}
+
+/// The length of the rows to encode: the model's context, or the setting `max_seq_len` where that is not 0.
+///
+/// # Errors
+/// [`Error::MaxSeqLen`] for a setting beyond the context.
+pub fn context_len(setting: usize, config: &ModelConfig) -> Result<usize, Error> {
+    let context = config.max_seq_len;
+    match setting {
+        0 => Ok(context),
+        _ if setting > context => Err(Error::MaxSeqLen { setting, context }),
+        _ => Ok(setting),
+    }
+}
+
+/// Adds the path of `config.json` to the one error of the model that does not say it.
+pub(crate) fn name_config_file<T>(dir: &Path, loaded: Result<T, temper_model::Error>) -> Result<T, Error> {
+    loaded.map_err(|error| match error {
+        source @ temper_model::Error::Config { .. } => {
+            Error::ConfigFile { path: dir.join("config.json"), source }
+        }
+        error => Error::Model(error),
+    })
+}
+
+/// Refuses a tokenizer with more tokens than the model has embedding rows: some ids would have no embedding.
+pub(crate) fn check_vocabulary(text: &TextSide, config: &ModelConfig) -> Result<(), Error> {
+    let (n_tokens, n_rows) = (text.tokenizer.vocab_size(), config.vocab_size);
+    if n_tokens > n_rows {
+        return Err(Error::Vocabulary { dir: text.dir.clone(), n_tokens, n_rows });
+    }
+    Ok(())
+}
+
+/// Warns, once for each directory, that its chat template is not applied, and says what is used instead.
+pub(crate) fn warn_of_chat_template(text: &TextSide) -> Result<(), Error> {
+    if text.ignores_chat_template()? {
+        let (dir, template) = (text.dir.display(), text.template.name());
+        warn_once(&format!("chat template of {dir}"), || {
+            format!(
+                "{dir} has a chat template, which is not applied: a prompt and its completion are put together by \
+                 the template `{template}`, or by a template.json in that directory"
+            )
+        });
+    }
+    Ok(())
+}

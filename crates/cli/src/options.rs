@@ -1,0 +1,65 @@
+//! From flags to the options of the libraries.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use temper_assistant::{Sampling, ScorerSpec};
+use temper_eval::JudgeSpec;
+
+use crate::args::{EvalArgs, RewardSources, SamplingArgs};
+use crate::failure::hinted;
+
+impl SamplingArgs {
+    /// The numbers for the library, if each of them is in its range.
+    pub fn checked(&self) -> Result<Sampling> {
+        let Self { max_new_tokens, temperature, top_p, top_k, greedy } = *self;
+        let sampling = Sampling { max_new_tokens, temperature, top_k, top_p, greedy };
+        match sampling.check() {
+            Err(temper_assistant::Error::Temperature { temperature }) => Err(hinted(
+                format!("`--temperature` must be a number from 0.0001 to 10000, got {temperature}"),
+                "`--greedy` takes the most likely token, as a temperature of 0 would",
+            )),
+            Err(temper_assistant::Error::TopP { top_p }) => {
+                bail!("`--top-p` must be between 0 and 1, got {top_p}")
+            }
+            checked => Ok(checked.map(|()| sampling)?),
+        }
+    }
+}
+
+impl RewardSources {
+    /// The sources in addition to the reward model, and all weights, for the library.
+    pub fn spec(&self, batch_size: usize) -> Result<ScorerSpec> {
+        Ok(ScorerSpec {
+            model_weight: self.reward_weight,
+            program: self.reward_program.clone(),
+            program_weight: self.program_weight,
+            endpoint: self.reward_url.clone(),
+            endpoint_weight: self.url_weight,
+            time_limit: time_limit("--reward-seconds", self.reward_seconds)?,
+            batch_size,
+        })
+    }
+}
+
+impl EvalArgs {
+    /// The judge, if policies are to be judged.
+    pub fn judge(&self) -> Result<Option<JudgeSpec>> {
+        Ok(match (&self.judge_program, &self.judge) {
+            (Some(command), _) => {
+                let time_limit = time_limit("--judge-seconds", self.judge_seconds)?;
+                Some(JudgeSpec::Program { command: command.clone(), time_limit })
+            }
+            (None, Some(name)) => Some(JudgeSpec::named(name)?),
+            (None, None) => None,
+        })
+    }
+}
+
+/// The time limit that a flag gives.
+fn time_limit(flag: &str, seconds: f64) -> Result<Duration> {
+    if seconds > 0.0 && seconds < 1e9 {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(hinted(format!("`{flag} {seconds}` is not a time limit"), "for example `60`"))
+}

@@ -1,0 +1,200 @@
+//! Causal multi-head self-attention.
+
+use burn::module::Module;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::ModelConfig;
+use crate::generation::cache::LayerCache;
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::Linear;
+
+/// Multi-head self-attention with one fused projection to queries, keys and values (Vaswani et al. 2017, section 3.2).
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// `d_model → 3 · d_model`: queries, keys, values.
+    pub input: Linear,
+    /// `d_model → d_model`, onto the residual stream.
+    pub output: Linear,
+    n_heads: usize,
+    dropout: f64,
+}
+
+impl Attention {
+    pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
+        let linear = |d_out| Linear::zeros(config.d_model, d_out, config.bias, device);
+        Self {
+            input: linear(3 * config.d_model),
+            output: linear(config.d_model),
+            n_heads: config.n_heads,
+            dropout: config.attention_dropout,
+        }
+    }
+
+    /// [`attention`] of `x` to itself, or with a cache to the columns in it as well, which then holds those of `x` too.
+    ///
+    /// # Shapes
+    /// - `x` and output: `[batch, seq, d_model]`
+    /// - `bias`: `[batch or 1, 1, seq, seq]`; `None` for one new column in a cache that knows its pads
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        bias: Option<&Tensor<4>>,
+        dropout: &mut Dropout,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let projected =
+            Projected { fused: self.input.forward(x), n_heads: self.n_heads, n_kv_heads: self.n_heads };
+        let mixed = match (cache, bias) {
+            (Some(cache), bias) => cache.attend(projected, bias),
+            (None, Some(bias)) => {
+                let [q, k, v] = projected.split();
+                attention(q, k, v, bias.clone(), |probs| dropout.apply(probs, self.dropout))
+            }
+            (None, None) => panic!("without a cache a bias says what each query may see"),
+        };
+        self.output.forward(mixed)
+    }
+}
+
+/// Queries, keys and values of some columns, side by side in one tensor as they come from one projection.
+///
+/// The tensor formula takes them apart on the device; the kernel of the host reads them with one transfer.
+#[derive(Clone, Debug)]
+pub(crate) struct Projected {
+    /// `[batch, seq, (n_heads + 2 · n_kv_heads) · d_head]`.
+    pub(crate) fused: Tensor<3>,
+    /// Query heads.
+    pub(crate) n_heads: usize,
+    /// Heads of keys and of values; divides `n_heads`. Fewer are each shared by a group of query heads (grouped-query
+    /// attention, Ainslie et al. 2023).
+    pub(crate) n_kv_heads: usize,
+}
+
+impl Projected {
+    /// Width of one head.
+    pub(crate) fn d_head(&self) -> usize {
+        self.fused.dims()[2] / (self.n_heads + 2 * self.n_kv_heads)
+    }
+
+    /// Queries `[batch, n_heads, seq, d_head]`, and keys and values `[batch, n_kv_heads, seq, d_head]`.
+    pub(crate) fn split(self) -> [Tensor<4>; 3] {
+        let ([batch, seq, _], d_head) = (self.fused.dims(), self.d_head());
+        let heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads];
+        let widths = heads.map(|n| n * d_head).to_vec();
+        let mut parts = self.fused.split_with_sizes(widths, 2).into_iter();
+        heads.map(|n| {
+            let part = parts.next().expect("three parts were cut");
+            part.reshape([batch, seq, n, d_head]).swap_dims(1, 2)
+        })
+    }
+
+    /// The same numbers in host memory.
+    pub(crate) fn read(self) -> HostProjected {
+        let ([batch, seq, _], d_head) = (self.fused.dims(), self.d_head());
+        assert_eq!(seq, 1, "the host attends one column at a time");
+        HostProjected {
+            data: self.fused.into_data(),
+            batch,
+            q_width: self.n_heads * d_head,
+            kv_width: self.n_kv_heads * d_head,
+        }
+    }
+}
+
+/// One column of queries, keys and values for each row, in host memory.
+pub(crate) struct HostProjected {
+    data: TensorData,
+    /// Number of rows.
+    pub(crate) batch: usize,
+    /// Numbers of all query heads of a row.
+    pub(crate) q_width: usize,
+    /// Numbers of all key heads of a row, and of all value heads.
+    pub(crate) kv_width: usize,
+}
+
+impl HostProjected {
+    /// Queries, keys and values of one row.
+    pub(crate) fn row(&self, row: usize) -> [&[f32]; 3] {
+        let width = self.q_width + 2 * self.kv_width;
+        let all = &self.data.as_slice::<f32>().expect("models compute in f32")[row * width..][..width];
+        let (q, kv) = all.split_at(self.q_width);
+        let (k, v) = kv.split_at(self.kv_width);
+        [q, k, v]
+    }
+}
+
+/// softmax(q kᵀ / √d_head + bias) v, the heads joined again (Vaswani et al. 2017, Eq. (1)).
+///
+/// # Shapes
+/// - `q`: `[batch, n_heads, queries, d_head]`
+/// - `k` and `v`: `[batch, n_kv_heads, keys, d_head]`; each is shared by `n_heads / n_kv_heads` consecutive query heads
+/// - `bias`: `[batch or 1, 1, queries, keys]`, 0 where a query may look and −∞ where not
+/// - `drop` is applied to the probabilities, `[batch, n_heads, queries, keys]`
+/// - output: `[batch, queries, n_heads · d_head]`
+pub(crate) fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
+) -> Tensor<3> {
+    let [batch, n_heads, queries, d_head] = q.dims();
+    let [k, v] = [k, v].map(|shared| share_heads(shared, n_heads));
+    let q = q.div_scalar((d_head as f64).sqrt());
+    let scores = q.matmul(k.swap_dims(2, 3)) + bias; // [batch, n_heads, queries, keys]
+    let probs = drop(softmax(scores, 3));
+    probs.matmul(v).swap_dims(1, 2).reshape([batch, queries, n_heads * d_head])
+}
+
+/// Repeats each head for its group of query heads: `[batch, n_kv_heads, keys, d_head]` to `[batch, n_heads, …]`.
+fn share_heads(x: Tensor<4>, n_heads: usize) -> Tensor<4> {
+    let [batch, n_kv_heads, keys, d_head] = x.dims();
+    if n_kv_heads == n_heads {
+        return x;
+    }
+    let group = n_heads / n_kv_heads;
+    let repeated = x.reshape([batch, n_kv_heads, 1, keys * d_head]).repeat_dim(2, group);
+    repeated.reshape([batch, n_heads, keys, d_head])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use temper_tensor::values_of;
+
+    fn wave(dims: [usize; 4], phase: f32) -> Tensor<4> {
+        let n: usize = dims.iter().product();
+        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect();
+        Tensor::from_data(TensorData::new(values, dims), &Device::flex())
+    }
+
+    /// One query, two keys whose scores are ln 3 · √2 / √2 and 0: probabilities 3/4 and 1/4.
+    #[test]
+    fn probabilities_mix_the_values() {
+        let tensor = |values: Vec<f32>, keys| {
+            Tensor::<4>::from_data(TensorData::new(values, [1, 1, keys, 2]), &Device::flex())
+        };
+        let root = 2f32.sqrt();
+        let q = tensor(vec![3f32.ln(), 0.0], 1);
+        let (k, v) = (tensor(vec![root, 0.0, 0.0, 5.0], 2), tensor(vec![4.0, 8.0, 0.0, -4.0], 2));
+        let bias = Tensor::zeros([1, 1, 1, 2], &Device::flex());
+        let mixed = values_of(attention(q, k, v, bias, |probs| probs));
+        assert!((mixed[0] - 3.0).abs() < 1e-5 && (mixed[1] - 5.0).abs() < 1e-5, "{mixed:?}");
+    }
+
+    /// Two heads of keys and values for four of queries: as if each were there twice, written out by hand.
+    #[test]
+    fn a_shared_head_serves_its_group_of_queries() {
+        let q = wave([2, 4, 3, 5], 0.0);
+        let (k, v) = (wave([2, 2, 3, 5], 1.0), wave([2, 2, 3, 5], 2.0));
+        let twice = |x: &Tensor<4>| {
+            let head = |i| x.clone().narrow(1, i, 1);
+            Tensor::cat(vec![head(0), head(0), head(1), head(1)], 1)
+        };
+        let bias = Tensor::zeros([1, 1, 3, 3], &Device::flex());
+        let repeated = attention(q.clone(), twice(&k), twice(&v), bias.clone(), |probs| probs);
+        let shared = attention(q, k, v, bias, |probs| probs);
+        assert_eq!(values_of(shared), values_of(repeated));
+    }
+}

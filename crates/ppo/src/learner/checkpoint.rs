@@ -1,0 +1,170 @@
+//! What a checkpoint holds: the networks, their optimizers, and how far the run is.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use temper_model::{CausalLm, Linear, Pooling, ScalarModel, former_path};
+use temper_tokenizer::TextSide;
+use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
+
+use super::Learner;
+use crate::Error;
+use crate::networks::Policy;
+
+/// Where a checkpoint keeps the averaged policy.
+const EMA_DIR: &str = "ema";
+/// Where a checkpoint keeps the critic.
+const CRITIC_DIR: &str = "critic";
+const POLICY_OPTIMIZER: &str = "policy_optimizer.safetensors";
+const CRITIC_OPTIMIZER: &str = "critic_optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Progress {
+    /// Rollouts that were learned from.
+    pub(crate) step: usize,
+    /// Whether the evaluation that may be due after this step has been done.
+    pub(crate) is_evaluated: bool,
+    /// Mean scores of the last rollouts, by which the best policy is chosen without evaluation prompts.
+    recent_scores: VecDeque<f64>,
+}
+
+impl Default for Progress {
+    /// The start of a run.
+    fn default() -> Self {
+        Self { step: 0, is_evaluated: true, recent_scores: VecDeque::new() }
+    }
+}
+
+impl Progress {
+    /// Counts a rollout with this mean score. Only the scores of the last `n_recent` rollouts are kept, or all for 0.
+    pub(crate) fn complete_rollout(&mut self, mean_score: f64, n_recent: usize) {
+        self.step += 1;
+        self.is_evaluated = false;
+        self.recent_scores.push_back(mean_score);
+        if n_recent > 0 && self.recent_scores.len() > n_recent {
+            self.recent_scores.pop_front();
+        }
+    }
+
+    /// Mean of the kept scores.
+    pub(crate) fn mean_recent_score(&self) -> f64 {
+        self.recent_scores.iter().sum::<f64>() / self.recent_scores.len() as f64
+    }
+}
+
+/// The file `training/state.json`.
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: usize,
+    /// Written only where the run was stopped during the evaluation of this step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    evaluation_is_due: bool,
+    kl_coef: Exact,
+    recent_scores: Vec<Exact>,
+}
+
+impl Learner {
+    /// Writes the model that is kept into `dir`, and its critic into `critic/`.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn save(&self, dir: &Path, text: &TextSide) -> Result<(), Error> {
+        self.save_models(dir, &self.evaluated_policy(), text)
+    }
+
+    /// Writes all that a resumed run needs: the policy as it is trained, the critic in `critic/`, the average of the policy
+    /// in `ema/`, and the state of the training in `training/`.
+    pub(crate) fn save_checkpoint(
+        &self,
+        dir: &Path,
+        text: &TextSide,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.save_models(dir, &self.policy.lm.valid(), text)?;
+        if let Some(average) = &self.average {
+            average.save(&create_dir(dir.join(EMA_DIR))?, text.tokenizer.special().eos)?;
+        }
+        let training = dir.join(TRAINING_DIR);
+        self.policy_optimizer.save(&training.join(POLICY_OPTIMIZER))?;
+        if self.critic.is_some() {
+            self.critic_optimizer.save(&training.join(CRITIC_OPTIMIZER))?;
+        }
+        let state = State {
+            step: progress.step,
+            evaluation_is_due: !progress.is_evaluated,
+            kl_coef: Exact(self.kl.coef),
+            recent_scores: progress.recent_scores.iter().map(|&score| Exact(score)).collect(),
+        };
+        Ok(save_json(&training.join(STATE), &state)?)
+    }
+
+    /// Writes a policy with its text side, and the critic if there is one.
+    fn save_models(&self, dir: &Path, policy: &CausalLm, text: &TextSide) -> Result<(), Error> {
+        let eos = text.tokenizer.special().eos;
+        policy.save(dir, eos)?;
+        text.save(dir)?;
+        let value_head_model = |head: &Linear| {
+            ScalarModel::from_parts(self.policy.lm.transformer.clone(), head.clone(), Pooling::Last)
+        };
+        let head = self.policy.value_head.as_ref().map(value_head_model);
+        if let Some(critic) = self.critic.as_ref().or(head.as_ref()) {
+            critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
+        }
+        Ok(())
+    }
+
+    /// Restores what [`Learner::save_checkpoint`] wrote, and returns how far the run was.
+    pub(crate) fn resume(&mut self, dir: &Path) -> Result<Progress, Error> {
+        self.resume_networks(dir)?;
+        let path = dir.join(TRAINING_DIR).join(STATE);
+        let state: State = load_json(&path)?;
+        let kl_coef = state.kl_coef.0;
+        if !kl_coef.is_finite() || kl_coef < 0.0 {
+            let message = format!("`kl_coef` is {kl_coef}, it must be 0 or above");
+            return Err(temper_train::Error::BadState { path, message }.into());
+        }
+        self.kl.coef = kl_coef;
+        Ok(Progress {
+            step: state.step,
+            is_evaluated: !state.evaluation_is_due,
+            recent_scores: state.recent_scores.iter().map(|score| score.0).collect(),
+        })
+    }
+
+    /// Restores networks, moving average and optimizers.
+    fn resume_networks(&mut self, dir: &Path) -> Result<(), Error> {
+        let device = self.policy.lm.device().inner();
+        let context = self.policy.lm.config().max_seq_len;
+        let lm = CausalLm::load(dir, &device)?;
+        let load_critic = || ScalarModel::load(&dir.join(CRITIC_DIR), &device);
+        let critic = self.has_critic().then(load_critic).transpose()?;
+        for config in [Some(lm.config()), critic.as_ref().map(ScalarModel::config)].into_iter().flatten() {
+            config.check_context(context)?;
+        }
+        if self.average.is_some() {
+            let average = CausalLm::load(&dir.join(EMA_DIR), &device)?;
+            average.config().check_context(context)?;
+            self.average = Some(average);
+        }
+        let head = critic.as_ref().map(|critic| critic.score.clone());
+        let value_head = head.filter(|_| self.policy.value_head.is_some());
+        self.policy = Policy::new(lm, value_head, self.policy.n_tokens).train();
+        let training = dir.join(TRAINING_DIR);
+        self.policy_optimizer.load_renamed(&training.join(POLICY_OPTIMIZER), &self.policy, former_path)?;
+        if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
+            let critic = critic.train();
+            self.critic_optimizer.load_renamed(&training.join(CRITIC_OPTIMIZER), &critic, former_path)?;
+            self.critic = Some(critic);
+        }
+        Ok(())
+    }
+}
+
+fn create_dir(dir: PathBuf) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(&dir).map_err(|source| temper_model::Error::Io { path: dir.clone(), source })?;
+    Ok(dir)
+}

@@ -1,0 +1,307 @@
+//! The updates from one rollout.
+
+use burn::module::Module;
+use burn::tensor::Device;
+use temper_data::Texts;
+use temper_model::ScalarModel;
+use temper_tensor::{Gradients, in_parallel, shards};
+use temper_train::{Seed, moving_average, shuffled};
+
+use super::losses::{Losses, Shares};
+use super::{Learner, LossMeans};
+use crate::Error;
+use crate::advantage::Targets;
+use crate::config::{PpoConfig, PtxConfig};
+use crate::networks::Policy;
+use crate::ptx::{draw, ptx_step};
+use crate::rollout::Rollout;
+
+/// Everything that the updates from one rollout read.
+#[derive(Clone, Copy)]
+pub struct UpdateInput<'a> {
+    /// What was sampled.
+    pub rollout: &'a Rollout,
+    /// What is learned from it.
+    pub targets: &'a Targets,
+    /// Pretraining text that is mixed into the updates (PPO-ptx), if there is any.
+    pub texts: Option<&'a Texts>,
+    /// The learning rates of these updates.
+    pub learning_rates: LearningRates,
+    /// Which rollout of the run this is, counted from 0. It selects the random streams of minibatches and texts.
+    pub step: usize,
+    /// The seed of the run.
+    pub seed: Seed,
+}
+
+/// Learning rates of the two networks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LearningRates {
+    /// Of the policy and its value head.
+    pub policy: f64,
+    /// Of a critic that is a network of its own.
+    pub critic: f64,
+}
+
+/// What the updates from one rollout report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateStats {
+    /// Number of updates: minibatches times passes, or fewer where `max_approx_kl` ended them.
+    pub n_updates: usize,
+    /// Means over the minibatches.
+    pub means: LossMeans,
+    /// Variance of the mean ratio over the minibatches.
+    pub ratio_var: f64,
+    /// Greatest |ratio − 1| before the first update: rounding, or a bug.
+    pub first_ratio_error: f64,
+    /// Gradient norm of the policy before clipping, mean over the minibatches.
+    pub grad_norm: f64,
+    /// Loss per token on pretraining text in nats, mean over the minibatches, if there is text.
+    pub ptx_loss: Option<f64>,
+}
+
+impl Learner {
+    /// Makes `ppo_epochs` passes over the rollout in shuffled minibatches, with one update of policy and critic each
+    /// (Schulman et al. 2017, Algorithm 1).
+    ///
+    /// It stops early after a minibatch whose `approx_kl` is above `max_approx_kl`.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteLoss`] before anything is updated with that loss.
+    pub fn update(&mut self, config: &PpoConfig, input: &UpdateInput<'_>) -> Result<UpdateStats, Error> {
+        let settings = &config.update;
+        let n_episodes = input.rollout.len();
+        let size = if settings.minibatch_size == 0 { n_episodes } else { settings.minibatch_size };
+        let size = size.min(n_episodes);
+        let limit = if settings.max_approx_kl > 0.0 { settings.max_approx_kl } else { f64::INFINITY };
+        let mut sums = Sums::default();
+        for epoch in 0..settings.ppo_epochs {
+            let pass = input.step * settings.ppo_epochs + epoch;
+            let order = shuffled(n_episodes, &mut input.seed.stream_at("minibatches", pass as u64));
+            for (i, minibatch) in order.chunks(size).enumerate() {
+                if let Some(texts) = input.texts {
+                    let (start, n) = text_rows(&config.ptx, n_episodes, size, (pass, i));
+                    let ptx_loss = self.add_text_gradients(config, texts, (start, n), input)?;
+                    *sums.ptx_loss.get_or_insert(0.0) += ptx_loss;
+                }
+                let losses = self.add_gradients(config, input, minibatch);
+                losses.check_finite(input.step)?;
+                let grad_norm = self.step_networks(input.learning_rates)?;
+                sums.add(losses, grad_norm);
+                if losses.means.approx_kl > limit {
+                    return Ok(sums.into_stats());
+                }
+            }
+        }
+        Ok(sums.into_stats())
+    }
+
+    /// Adds the gradients of the loss on pretraining text to those of the next update. Returns the loss.
+    fn add_text_gradients(
+        &mut self,
+        config: &PpoConfig,
+        texts: &Texts,
+        (start, n): (usize, usize),
+        input: &UpdateInput<'_>,
+    ) -> Result<f64, Error> {
+        let rows = draw(texts, start, n, input.seed);
+        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.update.microbatch_size);
+        if !loss.is_finite() {
+            return Err(Error::NonFiniteLoss { which: "ptx", step: input.step + 1, loss });
+        }
+        self.policy_optimizer.add(gradients);
+        Ok(loss)
+    }
+
+    /// Adds the gradients of one minibatch, computed in shards and microbatches, to those of the next update.
+    fn add_gradients(
+        &mut self,
+        config: &PpoConfig,
+        input: &UpdateInput<'_>,
+        minibatch: &[usize],
+    ) -> MinibatchLosses {
+        let microbatch_size = config.update.microbatch_size;
+        let size = if microbatch_size == 0 { minibatch.len() } else { microbatch_size };
+        let device = self.policy.lm.device();
+        let episodes = &input.rollout.episodes;
+        let (n_tokens, n_values) = episodes.counts(minibatch);
+        let parts = shards(minibatch, &device).into_iter().map(|(_, part)| (self.networks(&device), part));
+        let parts = in_parallel(parts.collect(), |(networks, part)| {
+            let step = |microbatch: &[usize]| {
+                let (tokens, values) = episodes.counts(microbatch);
+                let shares = Shares {
+                    tokens: tokens as f64 / n_tokens as f64,
+                    values: values as f64 / n_values as f64,
+                };
+                networks.gradients(config, input, microbatch, shares)
+            };
+            part.chunks(size).map(step).collect::<Vec<_>>()
+        });
+        let mut losses = MinibatchLosses::default();
+        for part in parts.into_iter().flatten() {
+            losses.means += part.means;
+            losses.ratio_error = losses.ratio_error.max(part.ratio_error);
+            self.policy_optimizer.add(part.policy_gradients);
+            self.critic_optimizer.add(part.critic_gradients);
+        }
+        losses
+    }
+
+    /// A copy of the networks for one thread.
+    fn networks(&self, device: &Device) -> Networks {
+        Networks {
+            policy: self.policy.clone().fork(device),
+            critic: self.critic.clone().map(|critic| critic.fork(device)),
+        }
+    }
+
+    /// Moves policy and critic along the gradients that were added, and the average along with the policy. Returns the
+    /// gradient norm of the policy.
+    fn step_networks(&mut self, learning_rates: LearningRates) -> Result<f64, Error> {
+        let (policy, grad_norm) = self.policy_optimizer.step(self.policy.clone(), learning_rates.policy)?;
+        self.policy = policy;
+        if let Some(average) = self.average.take() {
+            self.average = Some(moving_average(average, &self.policy.lm, self.ema_decay));
+        }
+        if let Some(critic) = self.critic.take() {
+            self.critic = Some(self.critic_optimizer.step(critic, learning_rates.critic)?.0);
+        }
+        Ok(grad_norm)
+    }
+}
+
+/// The networks of one thread.
+struct Networks {
+    policy: Policy,
+    critic: Option<ScalarModel>,
+}
+
+/// Losses and gradients of one microbatch, weighted with its shares of the minibatch.
+struct MicrobatchGradients {
+    means: LossMeans,
+    ratio_error: f64,
+    policy_gradients: Gradients,
+    critic_gradients: Gradients,
+}
+
+impl Networks {
+    /// Runs forward and backward over one microbatch.
+    fn gradients(
+        &self,
+        config: &PpoConfig,
+        input: &UpdateInput<'_>,
+        microbatch: &[usize],
+        shares: Shares,
+    ) -> MicrobatchGradients {
+        let critic = self.critic.as_ref();
+        let losses = Losses::forward(config, &self.policy, critic, input, microbatch);
+        let (means, ratio_error) = (losses.means(), losses.ratio_error.clone());
+        let kl_coef = input.targets.kl_loss_coef;
+        let (objective, value_objective) =
+            losses.objectives(&config.update, kl_coef, shares, critic.is_none());
+        let critic_gradients = match (critic, value_objective) {
+            (Some(critic), Some(objective)) => Gradients::of(critic, objective),
+            _ => Gradients::default(),
+        };
+        let policy_gradients = Gradients::of(&self.policy, objective);
+        // The numbers are read once, after both backward passes are queued.
+        let (means, ratio_error) = means.read(ratio_error);
+        MicrobatchGradients {
+            means: means.scale(shares.tokens, shares.values),
+            ratio_error,
+            policy_gradients,
+            critic_gradients,
+        }
+    }
+}
+
+/// The losses of one minibatch.
+#[derive(Clone, Copy, Default)]
+struct MinibatchLosses {
+    means: LossMeans,
+    ratio_error: f64,
+}
+
+impl MinibatchLosses {
+    /// Refuses losses that are NaN or infinite. `step` counts from 0.
+    fn check_finite(&self, step: usize) -> Result<(), Error> {
+        let LossMeans { policy_loss, value_loss, kl_loss, .. } = self.means;
+        match [("policy", policy_loss), ("value", value_loss), ("KL", kl_loss)]
+            .into_iter()
+            .find(|(_, loss)| !loss.is_finite())
+        {
+            Some((which, loss)) => Err(Error::NonFiniteLoss { which, step: step + 1, loss }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sums over the minibatches of one rollout.
+#[derive(Default)]
+struct Sums {
+    n_updates: usize,
+    means: LossMeans,
+    ratio_squares: f64,
+    first_ratio_error: f64,
+    grad_norm: f64,
+    ptx_loss: Option<f64>,
+}
+
+impl Sums {
+    fn add(&mut self, losses: MinibatchLosses, grad_norm: f64) {
+        if self.n_updates == 0 {
+            self.first_ratio_error = losses.ratio_error;
+        }
+        self.n_updates += 1;
+        self.means += losses.means;
+        self.ratio_squares += losses.means.ratio * losses.means.ratio;
+        self.grad_norm += grad_norm;
+    }
+
+    fn into_stats(self) -> UpdateStats {
+        let n = self.n_updates as f64;
+        let means = self.means.divide(n);
+        UpdateStats {
+            n_updates: self.n_updates,
+            means,
+            ratio_var: (self.ratio_squares / n - means.ratio * means.ratio).max(0.0),
+            first_ratio_error: self.first_ratio_error,
+            grad_norm: self.grad_norm / n,
+            ptx_loss: self.ptx_loss.map(|sum| sum / n),
+        }
+    }
+}
+
+/// First row and number of the rows of pretraining text that belong to minibatch `i` of pass `pass`.
+///
+/// Each episode of a minibatch brings `ptx.sequences_per_episode` rows. The place depends on these numbers alone, whether
+/// or not earlier rollouts made all their updates, so a checkpoint need not store it.
+fn text_rows(ptx: &PtxConfig, episodes: usize, size: usize, (pass, i): (usize, usize)) -> (usize, usize) {
+    let rows_for = |episodes: usize| (episodes as f64 * ptx.sequences_per_episode).ceil() as usize;
+    let in_last_minibatch = episodes % size;
+    let rows_of_pass = episodes / size * rows_for(size) + rows_for(in_last_minibatch);
+    let first = i * size;
+    let n = rows_for(size.min(episodes - first));
+    (pass * rows_of_pass + i * rows_for(size), n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each minibatch has the rows of its own episodes, and consecutive passes leave no gap.
+    #[test]
+    fn every_episode_brings_its_own_share_of_text() {
+        let places = |per_episode: f64, episodes: usize, size: usize| -> Vec<(usize, usize)> {
+            let ptx = PtxConfig { sequences_per_episode: per_episode, ..PtxConfig::default() };
+            let minibatches = episodes.div_ceil(size);
+            (0..2 * minibatches)
+                .map(|i| text_rows(&ptx, episodes, size, (i / minibatches, i % minibatches)))
+                .collect()
+        };
+        // InstructGPT's 8 for each of 8 episodes, in one update.
+        assert_eq!(places(8.0, 8, 8), [(0, 64), (64, 64)]);
+        // 10 episodes in minibatches of 4: the last minibatch has 2.
+        assert_eq!(places(2.0, 10, 4), [(0, 8), (8, 8), (16, 4), (20, 8), (28, 8), (36, 4)]);
+        assert_eq!(places(0.125, 12, 8), [(0, 1), (1, 1), (2, 1), (3, 1)]);
+    }
+}

@@ -1,0 +1,34 @@
+//! Tools over burn: parameters by path, tensor files, masked statistics, and one training step summed over all parts of
+//! a batch.
+//!
+//! - [`visit`], [`map`] and [`Trainable`] are the one walk over a module's parameters.
+//! - [`accumulate`] sums [`Gradients`] and metrics over microbatches, threads and the processes of a [`World`].
+//! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes.
+//! - [`masked_mean`], [`whiten`], [`log_probs`] and [`entropy`] are pure functions on tensors.
+//!
+//! **Invariant:** this crate knows no model, no stage and no file of ours, and depends on no other crate of ours.
+
+mod accumulate;
+mod gradients;
+mod host;
+mod logprobs;
+mod masked;
+mod parallel;
+mod params;
+mod tensor_file;
+mod world;
+
+pub use accumulate::{Sum, accumulate, accumulate_with};
+pub use gradients::Gradients;
+pub use host::{is_host, values_of};
+pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
+pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
+pub use parallel::{in_parallel, n_threads, shards, start_threads};
+pub use params::{Parameter, Trainable, device_of, map, visit};
+pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, write_tensors};
+pub use world::{Link, World};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
