@@ -203,12 +203,13 @@ adaptive = false
 nats = 6.0
 
 [schedule]
-X
-# Warm-up
+# How the learning rate falls after the warm-up: constant | linear | cosine.
+kind = \"cosine\"
+# Steps until the highest learning rate.
 warmup_steps = 5
-# Its start
+# Where the warm-up starts, as a fraction of the highest rate; 0: one step above 0.
 warmup_from = 0.0
-# End
+# Where linear and cosine end, as a fraction of the highest rate.
 final_fraction = 0.0
 ";
         assert_eq!(to_commented_toml(&Settings::default()).unwrap(), expected);
