@@ -42,7 +42,7 @@ pub enum KlPlacement {
 pub struct Targets {
     /// Aₜ, by which the policy loss weights each token; 0 outside `completion_mask`: `[batch, completion_len]`.
     pub advantages: Tensor<2>,
-    /// Rₜ, which the critic learns; `None` without a critic: `[batch, completion_len]`.
+    /// Rₜ, which the critic learns: `[batch, completion_len]`. `None` without a critic, or to leave the critic as it is.
     pub returns: Option<Tensor<2>>,
     /// Coefficient β of [`kl_loss`](crate::kl_loss) in the policy loss; `None` where the loss has no such term.
     pub kl_loss_coef: Option<f64>,
