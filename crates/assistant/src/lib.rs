@@ -31,7 +31,6 @@ mod once;
 mod outline;
 mod reward_model;
 mod sampling;
-mod score;
 mod scorer;
 
 pub use answer::{Answer, eos_rate};
@@ -41,7 +40,6 @@ pub use logprobs::completion_logprobs;
 pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};
-pub use score::score;
 pub use scorer::{Scorer, ScorerSpec};
 
 /// Rows that are answered or scored together.

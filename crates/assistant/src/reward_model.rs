@@ -8,7 +8,7 @@ use temper_tokenizer::{Error as TokenizerError, Example, Template, TextSide};
 
 use crate::once::warn_once;
 use crate::outline::{check_vocabulary, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, RowFault, score};
+use crate::{Answer, BATCH_SIZE, Error, RowFault};
 
 /// A reward model with its text side.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl RewardModel {
     /// If an answer with its prompt is longer than the context: see [`RewardModel::check_room`].
     pub fn score_ids(&self, answers: &[Answer], batch_size: usize) -> Vec<f32> {
         let examples: Vec<Example> = answers.iter().map(|answer| self.example(answer)).collect();
-        score(&self.model, &examples.iter().collect::<Vec<_>>(), batch_size)
+        self.score_examples(&examples, batch_size)
     }
 
     /// Scores texts, encoded by the model's own template and tokenizer.
@@ -123,7 +123,13 @@ impl RewardModel {
                 )
             });
         }
-        Ok(score(&self.model, &examples.iter().collect::<Vec<_>>(), BATCH_SIZE))
+        Ok(self.score_examples(&examples, BATCH_SIZE))
+    }
+
+    /// Scores encoded rows, `batch_size` of them at a time.
+    fn score_examples(&self, examples: &[Example], batch_size: usize) -> Vec<f32> {
+        let rows: Vec<_> = examples.iter().map(Example::row).collect();
+        self.model.score_rows(&rows, batch_size)
     }
 
     /// Compares the context with the most tokens that an answer of `policy` and its prompt can have, `needed`. Ids that
@@ -236,7 +242,7 @@ mod tests {
         assert!(answer.completion.len() > 16);
         let scores = reward.score(&reward.text, std::slice::from_ref(&answer)).unwrap();
         let example = Example { tokens: [vec![1, 70, 2], broken].concat(), prompt_len: 3, n_cut: 0 };
-        assert_eq!(scores, [f64::from(score(&reward.model, &[&example], 1)[0])]);
+        assert_eq!(scores, [f64::from(reward.model.score_rows(&[example.row()], 1)[0])]);
         // As text it is cut, and gets a score all the same.
         let policy = text(Template::notebook());
         let cut = reward.score(&policy, std::slice::from_ref(&answer)).unwrap();

@@ -30,7 +30,7 @@ pub struct Given {
     pub ptx_data: bool,
 }
 
-/// The settings of a stage of which some have no effect without a flag or something in the model.
+/// Settings of a stage. Some of them have an effect only together with a flag, or if the model brings something.
 pub trait NeedsMore: temper_train::Settings {
     /// Which stage's they are.
     const STAGE: Stage;

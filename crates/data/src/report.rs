@@ -21,7 +21,7 @@ pub struct RowReport {
 }
 
 impl RowReport {
-    /// A report about `n_rows` rows, all of which were kept whole.
+    /// A report about `n_rows` rows that were all kept whole.
     pub fn of(n_rows: usize) -> Self {
         Self { n_rows, ..Self::default() }
     }

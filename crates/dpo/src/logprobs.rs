@@ -146,13 +146,13 @@ mod tests {
 
     fn check(rankings: &[&Ranking]) {
         let model = model();
-        let found = completion_logprobs(&model, rankings).into_data().as_slice::<f32>().unwrap().to_vec();
+        let logprobs = completion_logprobs(&model, rankings).into_data().as_slice::<f32>().unwrap().to_vec();
         let expected: Vec<f32> =
             rankings.iter().flat_map(|r| &r.completions).map(|example| alone(&model, example)).collect();
-        assert_eq!(found.len(), expected.len());
+        assert_eq!(logprobs.len(), expected.len());
         assert!(
-            found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < TOLERANCE),
-            "{found:?} {expected:?}"
+            logprobs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < TOLERANCE),
+            "{logprobs:?} {expected:?}"
         );
         let read = read_logprobs(&model, rankings, 2).concat();
         assert!(read.iter().zip(&expected).all(|(a, b)| (a - b).abs() < TOLERANCE), "{read:?} {expected:?}");
@@ -190,7 +190,7 @@ mod tests {
     fn what_nothing_stands_before_does_not_count() {
         check(&[&ranking(&[], &[&[90, 91, 3], &[92, 3]])]);
         // One token and no prompt: nothing is predicted.
-        let found = completion_logprobs(&model(), &[&ranking(&[], &[&[90], &[91]])]);
-        assert_eq!(found.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
+        let logprobs = completion_logprobs(&model(), &[&ranking(&[], &[&[90], &[91]])]);
+        assert_eq!(logprobs.into_data().as_slice::<f32>().unwrap(), [0.0, 0.0]);
     }
 }

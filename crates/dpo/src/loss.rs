@@ -112,8 +112,8 @@ mod tests {
     fn the_pairs_of_a_ranking_share_its_weight() {
         let cost = |x: f64| (-x).exp().ln_1p();
         let three = (cost(0.5 - -1.0) + cost(0.5 - 2.0) + cost(-1.0 - 2.0)) / 3.0;
-        let found = loss(&[0.5, -1.0, 2.0, 1.5, 0.0], &[&[0, 1, 2], &[0, 1]], 0.0);
-        check(found, f64::midpoint(three, cost(1.5)));
+        let losses = loss(&[0.5, -1.0, 2.0, 1.5, 0.0], &[&[0, 1, 2], &[0, 1]], 0.0);
+        check(losses, f64::midpoint(three, cost(1.5)));
     }
 
     #[test]

@@ -138,15 +138,15 @@ impl PairSums {
     }
 
     pub(crate) fn evaluation(&self, loss: f64) -> DpoEvaluation {
-        let found = self.metrics(loss);
+        let metrics = self.metrics(loss);
         DpoEvaluation {
-            eval_loss: found.loss,
-            rewards_chosen: found.rewards_chosen,
-            rewards_rejected: found.rewards_rejected,
-            rewards_accuracies: found.rewards_accuracies,
-            rewards_margins: found.rewards_margins,
-            logps_chosen: found.logps_chosen,
-            logps_rejected: found.logps_rejected,
+            eval_loss: metrics.loss,
+            rewards_chosen: metrics.rewards_chosen,
+            rewards_rejected: metrics.rewards_rejected,
+            rewards_accuracies: metrics.rewards_accuracies,
+            rewards_margins: metrics.rewards_margins,
+            logps_chosen: metrics.logps_chosen,
+            logps_rejected: metrics.logps_rejected,
             eval_pairs: self.n,
         }
     }
@@ -185,10 +185,13 @@ mod tests {
         let cost = sums.add_row(&row, &[-6.0, -12.0, -12.0], &config);
         let expected = (2.0 * (-3f64).exp().ln_1p() + 2f64.ln()) / 3.0;
         assert!((cost - expected).abs() < 1e-12, "{cost}, expected {expected}");
-        let found = sums.metrics(cost);
-        assert_eq!((found.rewards_chosen, found.rewards_rejected, found.rewards_margins), (1.0, -1.0, 2.0));
-        assert_eq!((found.logps_chosen, found.logps_rejected), (-8.0, -12.0));
-        assert_eq!(found.rewards_accuracies, 2.5 / 3.0);
+        let metrics = sums.metrics(cost);
+        assert_eq!(
+            (metrics.rewards_chosen, metrics.rewards_rejected, metrics.rewards_margins),
+            (1.0, -1.0, 2.0)
+        );
+        assert_eq!((metrics.logps_chosen, metrics.logps_rejected), (-8.0, -12.0));
+        assert_eq!(metrics.rewards_accuracies, 2.5 / 3.0);
     }
 
     /// Log-probabilities that differ in the last bits alone, as those of a policy and of itself in another batch.

@@ -82,11 +82,11 @@ pub fn train(
         if let Some((eval_data, ref_logprobs)) = &held_out
             && plan.is_evaluation_due(step)
         {
-            let found = judge(config, &policy, eval_data, ref_logprobs);
-            require_finite("evaluation loss", step, found.eval_loss)?;
-            run.log_evaluation(step, &found)?;
+            let evaluation = judge(config, &policy, eval_data, ref_logprobs);
+            require_finite("evaluation loss", step, evaluation.eval_loss)?;
+            run.log_evaluation(step, &evaluation)?;
             if config.training.keep_best {
-                run.save_best(&found.candidate(step), |dir| save(dir, &policy, text, None))?;
+                run.save_best(&evaluation.candidate(step), |dir| save(dir, &policy, text, None))?;
             }
         }
         let stop = run.interrupted() && !plan.is_done(step);

@@ -33,7 +33,7 @@ pub struct PolicyComparison {
     pub tokens: f64,
     /// Mean length of the second policy's answers, in tokens.
     pub tokens_against: f64,
-    /// Answers of the first policy to each prompt, of which a reward model picked one.
+    /// How many answers the first policy gave to each prompt. A reward model picked one of them.
     pub best_of: u16,
     /// [`kl_bound`] of that number.
     pub best_of_kl_bound: f64,

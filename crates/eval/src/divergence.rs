@@ -15,7 +15,7 @@ pub struct Divergence {
     pub standard_error: Option<f64>,
 }
 
-/// Why there is no estimate of the divergence.
+/// The reason why the divergence cannot be estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// The distribution of the best of several answers is not the policy's own.

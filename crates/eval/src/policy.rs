@@ -15,7 +15,7 @@ pub struct JudgedAnswers {
     pub answers: Vec<Answer>,
     /// The judge's score of each answer.
     pub scores: Vec<f64>,
-    /// How many answers there were to each prompt, of which a reward model picked one; 1 without best-of-n.
+    /// How many answers the policy gave to each prompt. A reward model picked one of them; 1 without best-of-n.
     pub best_of: u16,
 }
 

@@ -97,11 +97,11 @@ mod tests {
 
         let model = CausalLm::load(&from, &Device::flex()).unwrap();
         let check = |dir: &Path| {
-            let found = written(dir);
+            let json = written(dir);
             for (key, value) in said.as_object().unwrap() {
-                assert_eq!(&found[key], value, "{key}");
+                assert_eq!(&json[key], value, "{key}");
             }
-            assert_eq!(found["dtype"], Value::Null, "the numbers are written as float32");
+            assert_eq!(json["dtype"], Value::Null, "the numbers are written as float32");
             assert_eq!(fs::read_to_string(dir.join("generation_config.json")).unwrap(), generation);
         };
         model.save(&to, 3).unwrap();

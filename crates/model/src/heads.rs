@@ -266,8 +266,8 @@ mod tests {
         let hidden =
             Tensor::from_data([[[1.0], [2.0], [4.0], [8.0]], [[1.0], [3.0], [5.0], [0.0]]], &Device::flex());
         let span = |row, start, len| Span { row, start, len };
-        let found = span_means(hidden, &[span(0, 1, 2), span(0, 3, 1), span(1, 2, 0)]).into_data();
-        assert_eq!(found.as_slice::<f32>().unwrap(), [3.0, 8.0, 3.0]);
+        let means = span_means(hidden, &[span(0, 1, 2), span(0, 3, 1), span(1, 2, 0)]).into_data();
+        assert_eq!(means.as_slice::<f32>().unwrap(), [3.0, 8.0, 3.0]);
     }
 
     /// It has no token of its own, and its neighbours must not lend it theirs.
@@ -311,7 +311,7 @@ mod tests {
                 .map(|(prompt, completions)| SharedPrompt { prompt, completions: completions.clone() })
                 .collect();
             let (batch, spans) = TokenBatch::shared_prompts(&shared, &Device::flex());
-            let found = model.span_scores(&batch, &spans, &mut Dropout::off()).into_data();
+            let scores = model.span_scores(&batch, &spans, &mut Dropout::off()).into_data();
 
             let apart: Vec<(usize, Vec<u32>)> = (prompts.iter().zip(&completions))
                 .flat_map(|(p, cs)| cs.iter().map(|c| (p.len(), [*p, *c].concat())))
@@ -320,10 +320,10 @@ mod tests {
             let rows: Vec<&[u32]> = apart.iter().map(|(_, row)| row.as_slice()).collect();
             let batch = TokenBatch::right_padded(&rows, &Device::flex());
             let expected = model.scores(&batch, &prompt_lens, &mut Dropout::off()).into_data();
-            let pairs = found.as_slice::<f32>().unwrap().iter().zip(expected.as_slice::<f32>().unwrap());
-            for (found, expected) in pairs {
+            let pairs = scores.as_slice::<f32>().unwrap().iter().zip(expected.as_slice::<f32>().unwrap());
+            for (scores, expected) in pairs {
                 // Sums of at most 64 products in another order.
-                assert!((found - expected).abs() < 2e-6, "{pooling:?}: {found}, {expected}");
+                assert!((scores - expected).abs() < 2e-6, "{pooling:?}: {scores}, {expected}");
             }
         }
     }

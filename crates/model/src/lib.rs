@@ -34,6 +34,7 @@ mod layers;
 mod batch;
 mod finite;
 mod generation;
+mod scoring;
 mod shared_prompt;
 mod targets;
 

@@ -110,9 +110,9 @@ mod tests {
         let model = CausalLm::new(&config, &mut rand_chacha::ChaCha8Rng::seed_from_u64(0), &device);
         let rows: [(&[u32], usize); 3] =
             [(&[1, 70, 2, 80, 81, 3], 3), (&[1, 2, 90, 3], 2), (&[60, 61, 3], 0)];
-        let found = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
+        let logits = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
         let n: usize = rows.iter().map(|(tokens, first)| n_targets(tokens.len(), *first)).sum();
-        assert_eq!((found.n_targets(), n), (7, 7));
-        assert_eq!(found.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
+        assert_eq!((logits.n_targets(), n), (7, 7));
+        assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
     }
 }

@@ -214,8 +214,8 @@ mod tests {
         Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap()
     }
 
-    fn details(lens: &[[usize; 2]], scores: &[[f32; 2]]) -> RewardDetails {
-        let found = RewardEvaluation {
+    fn details_of(lens: &[[usize; 2]], scores: &[[f32; 2]]) -> RewardDetails {
+        let evaluation = RewardEvaluation {
             eval_loss: 0.0,
             eval_accuracy: 0.0,
             eval_margin: 0.0,
@@ -223,7 +223,7 @@ mod tests {
             margins: vec![],
             scores: scores.as_flattened().to_vec(),
         };
-        examine(&data(lens), &found)
+        examine(&data(lens), &evaluation)
     }
 
     fn close(found: f64, expected: f64) {
@@ -246,11 +246,11 @@ mod tests {
     /// to each length.
     #[test]
     fn scores_and_their_correlation_with_length_equal_numpys() {
-        let found = details(&LENS, &SCORES);
-        close(found.eval_chosen_score, NUMPY[0]);
-        close(found.eval_rejected_score, NUMPY[1]);
-        close(found.eval_score_std, NUMPY[2]);
-        close(found.eval_score_length_correlation.unwrap(), NUMPY[3]);
+        let details = details_of(&LENS, &SCORES);
+        close(details.eval_chosen_score, NUMPY[0]);
+        close(details.eval_rejected_score, NUMPY[1]);
+        close(details.eval_score_std, NUMPY[2]);
+        close(details.eval_score_length_correlation.unwrap(), NUMPY[3]);
     }
 
     const NUMPY: [f64; 4] = [0.656_25, -0.078_125, 1.240_368_164_535_735_8, 0.552_194_843_079_147_6];
@@ -259,47 +259,47 @@ mod tests {
     /// Of the three about equal ones one is a tie.
     #[test]
     fn a_tenth_of_the_longer_one_is_about_equal() {
-        let found = details(&LENS, &SCORES).eval_by_length_order;
+        let details = details_of(&LENS, &SCORES).eval_by_length_order;
         let bucket = |chosen, pairs, accuracy| OrderBucket { chosen, pairs, accuracy };
         let third = 1.0 / 3.0;
         assert_eq!(
-            found,
+            details,
             [bucket("shorter", 3, 2.0 * third), bucket("equal", 3, 0.5), bucket("longer", 2, 1.0)]
         );
-        assert_eq!(details(&[[9, 8]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "equal");
-        assert_eq!(details(&[[9, 7]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "longer");
+        assert_eq!(details_of(&[[9, 8]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "equal");
+        assert_eq!(details_of(&[[9, 7]], &[[1.0, 0.0]]).eval_by_length_order[0].chosen, "longer");
     }
 
     /// By hand: the first side is longer, as long, longer and shorter, which is 1 + 1/2 + 1 + 0 of 4. Scores play no part.
     #[test]
     fn the_longer_one_wins_in_half_of_the_pairs_of_equal_length() {
         for scores in [[[0.0, 1.0]; 4], [[1.0, 0.0]; 4]] {
-            close(details(&[[9, 8], [1, 1], [3, 2], [2, 9]], &scores).eval_longer_wins, 0.625);
+            close(details_of(&[[9, 8], [1, 1], [3, 2], [2, 9]], &scores).eval_longer_wins, 0.625);
         }
     }
 
     /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2, of which the two of 1.25 are wrong and that of 0 is a tie.
     #[test]
     fn confidence_comes_in_quartiles_with_what_the_model_expects() {
-        let found = details(&LENS, &SCORES).eval_by_confidence;
+        let details = details_of(&LENS, &SCORES).eval_by_confidence;
         let spans: Vec<_> =
-            found.iter().map(|b| (b.bucket.from, b.bucket.to, b.bucket.pairs, b.bucket.accuracy)).collect();
+            details.iter().map(|b| (b.bucket.from, b.bucket.to, b.bucket.pairs, b.bucket.accuracy)).collect();
         // The two of 1.25 stand on both sides of the middle and stay together.
         assert_eq!(
             spans,
             [(0.0, 0.125, 2, 0.75), (0.75, 1.25, 3, 1.0 / 3.0), (2.0, 2.0, 1, 1.0), (2.5, 3.0, 2, 1.0)]
         );
         // σ(0) = 1/2, σ(0.125) = 0.531209373; σ(2) = 0.880797078.
-        assert!((found[0].expected - (0.5 + 0.531_209_373) / 2.0).abs() < 1e-8, "{found:?}");
-        assert!((found[2].expected - 0.880_797_078).abs() < 1e-8, "{found:?}");
+        assert!((details[0].expected - (0.5 + 0.531_209_373) / 2.0).abs() < 1e-8, "{details:?}");
+        assert!((details[2].expected - 0.880_797_078).abs() < 1e-8, "{details:?}");
     }
 
     #[test]
     fn equal_values_share_a_bucket_and_no_bucket_is_empty() {
-        let found = details(&[[3, 3]; 9], &[[1.0, 0.0]; 9]);
-        assert_eq!(found.eval_by_length, [Bucket { from: 4.0, to: 4.0, pairs: 9, accuracy: 1.0 }]);
-        assert_eq!(found.eval_score_length_correlation, None);
-        let one = details(&[[1, 2]], &[[1.0, 0.0]]);
+        let details = details_of(&[[3, 3]; 9], &[[1.0, 0.0]; 9]);
+        assert_eq!(details.eval_by_length, [Bucket { from: 4.0, to: 4.0, pairs: 9, accuracy: 1.0 }]);
+        assert_eq!(details.eval_score_length_correlation, None);
+        let one = details_of(&[[1, 2]], &[[1.0, 0.0]]);
         assert_eq!(one.eval_by_length, [Bucket { from: 2.5, to: 2.5, pairs: 1, accuracy: 1.0 }]);
     }
 
@@ -311,7 +311,7 @@ mod tests {
             scores: vec![2.0, 1.0, 0.0],
         }];
         let data = Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap();
-        let found = RewardEvaluation {
+        let evaluation = RewardEvaluation {
             eval_loss: 0.0,
             eval_accuracy: 0.0,
             eval_margin: 0.0,
@@ -319,13 +319,13 @@ mod tests {
             margins: vec![],
             scores: vec![3.0, 1.0, 2.0],
         };
-        let found = examine(&data, &found);
+        let details = examine(&data, &evaluation);
         // Chosen are a, a and b; rejected b, c and c.
-        close(found.eval_chosen_score, 7.0 / 3.0);
-        close(found.eval_rejected_score, 5.0 / 3.0);
-        close(found.eval_score_std, (2.0f64 / 3.0).sqrt());
+        close(details.eval_chosen_score, 7.0 / 3.0);
+        close(details.eval_rejected_score, 5.0 / 3.0);
+        close(details.eval_score_std, (2.0f64 / 3.0).sqrt());
         // Scores 3 1 2 against lengths 2 4 3.
-        close(found.eval_score_length_correlation.unwrap(), -1.0);
-        assert_eq!(found.eval_by_length_order.iter().map(|b| b.pairs).sum::<usize>(), 3);
+        close(details.eval_score_length_correlation.unwrap(), -1.0);
+        assert_eq!(details.eval_by_length_order.iter().map(|b| b.pairs).sum::<usize>(), 3);
     }
 }

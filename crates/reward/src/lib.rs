@@ -32,6 +32,7 @@ mod error;
 mod evaluation;
 mod loss;
 mod normalize;
+mod score;
 mod train;
 
 pub use config::RewardConfig;
@@ -39,7 +40,7 @@ pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::ranking_loss;
 pub use normalize::{Level, Normalize, normalized};
-pub use temper_assistant::score;
+pub use score::score;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

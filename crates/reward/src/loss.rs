@@ -38,9 +38,9 @@ mod tests {
     }
 
     fn loss_with(scores: &[f32], rankings: &[&[f64]], margin: f64, center: f64) -> f64 {
-        let found: Vec<Vec<Pair>> = rankings.iter().map(|scores| pairs(scores)).collect();
+        let all_pairs: Vec<Vec<Pair>> = rankings.iter().map(|scores| pairs(scores)).collect();
         let rankings: Vec<_> =
-            rankings.iter().zip(&found).map(|(r, pairs)| (r.len(), pairs.as_slice())).collect();
+            rankings.iter().zip(&all_pairs).map(|(r, pairs)| (r.len(), pairs.as_slice())).collect();
         let pairs = ScorePairs::new(&rankings, &Device::flex());
         ranking_loss(Tensor::from_data(scores, &Device::flex()), &pairs, margin, center).into_scalar::<f64>()
     }
@@ -67,8 +67,8 @@ mod tests {
     fn only_the_difference_counts() {
         // softplus(−ln 3) = ln(4/3) and softplus(ln 3) = ln 4.
         let ln_3 = 3f32.ln();
-        let found = loss(&[ln_3, 0.0, 5.0, 5.0 + ln_3], &[&[1.0, 0.0], &[1.0, 0.0]]);
-        check(found, ((4f64 / 3.0).ln() + 4f64.ln()) / 2.0);
+        let losses = loss(&[ln_3, 0.0, 5.0, 5.0 + ln_3], &[&[1.0, 0.0], &[1.0, 0.0]]);
+        check(losses, ((4f64 / 3.0).ln() + 4f64.ln()) / 2.0);
     }
 
     #[test]
@@ -113,13 +113,13 @@ mod tests {
         let leaf = Tensor::<1>::from_data(scores, &device.clone().autodiff()).require_grad();
         let gradients =
             ranking_loss(leaf.clone(), &ScorePairs::new(&[(4, &pairs)], &device), 0.0, 0.0).backward();
-        let found = leaf.grad(&gradients).unwrap().into_data();
+        let gradient = leaf.grad(&gradients).unwrap().into_data();
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
-        for (i, &found) in found.as_slice::<f32>().unwrap().iter().enumerate() {
+        for (i, &gradient) in gradient.as_slice::<f32>().unwrap().iter().enumerate() {
             let difference = |j: usize| f64::from(scores[j]) - f64::from(scores[i]);
             let better = (0..i).map(|j| sigma(-difference(j))).sum::<f64>();
             let worse = (i + 1..4).map(|j| sigma(difference(j))).sum::<f64>();
-            check(f64::from(found), (better - worse) / 6.0);
+            check(f64::from(gradient), (better - worse) / 6.0);
         }
     }
 

@@ -99,12 +99,12 @@ mod tests {
     #[test]
     fn level_and_correction_are_those_by_hand() {
         // Mean 3, deviations −2, 0, 2: variance 8 / 3.
-        let found = level(&[1.0, 3.0, 5.0]);
-        assert_eq!(found.mean, 3.0);
-        assert!((found.std - (8.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(correction(found, Normalize::None), (1.0, 0.0));
-        assert_eq!(correction(found, Normalize::Mean), (1.0, -3.0));
-        let (gain, shift) = correction(found, Normalize::MeanStd);
+        let level = level(&[1.0, 3.0, 5.0]);
+        assert_eq!(level.mean, 3.0);
+        assert!((level.std - (8.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(correction(level, Normalize::None), (1.0, 0.0));
+        assert_eq!(correction(level, Normalize::Mean), (1.0, -3.0));
+        let (gain, shift) = correction(level, Normalize::MeanStd);
         assert!((gain - 0.6123724357).abs() < 1e-9 && (shift + 1.8371173071).abs() < 1e-9);
         for std in [0.0, 2e-7] {
             assert_eq!(correction(Level { mean: 2.0, std }, Normalize::MeanStd), (1.0, -2.0));
@@ -126,10 +126,10 @@ mod tests {
             for (how, std) in [(Normalize::Mean, None), (Normalize::MeanStd, Some(1.0))] {
                 let (model, level_before) = normalized(model.clone(), &examples, how, 4);
                 let after = scores(&model);
-                let found = level(&after);
+                let level_after = level(&after);
                 assert_eq!(level_before, level(&before));
-                assert!(found.mean.abs() < 1e-5, "{found:?}");
-                assert!((found.std - std.unwrap_or(level_before.std)).abs() < 1e-5, "{found:?}");
+                assert!(level_after.mean.abs() < 1e-5, "{level_after:?}");
+                assert!((level_after.std - std.unwrap_or(level_before.std)).abs() < 1e-5, "{level_after:?}");
                 let order = |scores: &[f32]| {
                     let mut order: Vec<usize> = (0..scores.len()).collect();
                     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));

@@ -123,11 +123,11 @@ pub fn train(
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)
         {
-            let found = evaluate(&model, eval_data, comparisons_at_once(config));
-            require_finite("evaluation loss", step, found.eval_loss)?;
-            run.log_evaluation(step, &found)?;
+            let evaluation = evaluate(&model, eval_data, comparisons_at_once(config));
+            require_finite("evaluation loss", step, evaluation.eval_loss)?;
+            run.log_evaluation(step, &evaluation)?;
             if config.training.keep_best {
-                run.save_best(&found.candidate(step), |dir| {
+                run.save_best(&evaluation.candidate(step), |dir| {
                     save(dir, &released(&model, data, config).0, text, None)
                 })?;
             }
@@ -345,16 +345,21 @@ mod tests {
         let preset = ModelConfig::preset("tiny").unwrap();
         let backbone = Decoder::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));
-        let found = evaluate(&model, &data, 8);
-        let cost = |a: usize, b: usize| f64::from(found.scores[b] - found.scores[a]).exp().ln_1p();
+        let evaluation = evaluate(&model, &data, 8);
+        let cost = |a: usize, b: usize| f64::from(evaluation.scores[b] - evaluation.scores[a]).exp().ln_1p();
         let expected = f64::midpoint((cost(0, 1) + cost(0, 2) + cost(1, 2)) / 3.0, cost(3, 4));
-        assert!((found.eval_loss - expected).abs() < 1e-9, "{} {expected}", found.eval_loss);
-        let right = found.margins.iter().filter(|(_, margin)| *margin > 0.0).count();
-        assert_eq!((found.eval_accuracy, found.eval_pairs), (right as f64 / 4.0, 4));
+        assert!((evaluation.eval_loss - expected).abs() < 1e-9, "{} {expected}", evaluation.eval_loss);
+        let right = evaluation.margins.iter().filter(|(_, margin)| *margin > 0.0).count();
+        assert_eq!((evaluation.eval_accuracy, evaluation.eval_pairs), (right as f64 / 4.0, 4));
 
         let rankings: Vec<&Ranking> = data.rankings.iter().collect();
         let (_, trained) = forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0);
-        assert!((trained.loss - found.eval_loss).abs() < 1e-6, "{} {}", trained.loss, found.eval_loss);
+        assert!(
+            (trained.loss - evaluation.eval_loss).abs() < 1e-6,
+            "{} {}",
+            trained.loss,
+            evaluation.eval_loss
+        );
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub struct Example {
 }
 
 impl Example {
+    /// All token ids, and the number of them that belong to the prompt.
+    pub fn row(&self) -> (&[u32], usize) {
+        (&self.tokens, self.prompt_len)
+    }
+
     /// The prompt's ids.
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt_len]

@@ -114,12 +114,12 @@ impl Found {
             return Ok(Self { finished: true, ..Self::default() });
         }
         notes.iter().for_each(|note| tracing::warn!("{note}"));
-        let found = Self { resume_from: latest(dir)?, best: Best::load(dir)?, finished: false };
-        if found.resume_from.is_none() {
+        let run = Self { resume_from: latest(dir)?, best: Best::load(dir)?, finished: false };
+        if run.resume_from.is_none() {
             tracing::warn!("{} has no checkpoint yet and begins again", dir.display());
         }
         other_machine.iter().for_each(|difference| tracing::warn!("{difference}"));
-        Ok(found)
+        Ok(run)
     }
 }
 
@@ -193,8 +193,8 @@ impl Run {
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let found = if started { Found::of(dir, &given, settings, inputs)? } else { Found::default() };
-        if !found.finished {
+        let stored = if started { Found::of(dir, &given, settings, inputs)? } else { Found::default() };
+        if !stored.finished {
             // Found now, not when the training is over.
             refuse_foreign(&dir.join(FINAL_DIR))?;
             refuse_foreign(&best_dir(dir))?;
@@ -206,11 +206,11 @@ impl Run {
             write_file(&config_path, settings.toml.as_bytes())?;
         }
         let mut elapsed = None;
-        let metrics = if let Some((step, path)) = &found.resume_from {
+        let metrics = if let Some((step, path)) = &stored.resume_from {
             let (metrics, last) = MetricsWriter::resume_after(&metrics_path, lines_of(path, stage, *step)?)?;
             elapsed = last.and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
             metrics
-        } else if found.finished {
+        } else if stored.finished {
             MetricsWriter::at_the_end(&metrics_path)
         } else {
             MetricsWriter::create(&metrics_path)?
@@ -225,9 +225,9 @@ impl Run {
             dir: dir.to_owned(),
             stage: stage.to_owned(),
             metrics,
-            resume_from: found.resume_from,
-            best: found.best,
-            finished: found.finished,
+            resume_from: stored.resume_from,
+            best: stored.best,
+            finished: stored.finished,
             keep_last: KEEP_LAST,
             observer: None,
             interrupt: None,

@@ -9,7 +9,6 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use temper_assistant::score;
 use temper_courtesy::{Sizes, Task};
 use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings, read_rows};
 use temper_model::{
@@ -17,6 +16,7 @@ use temper_model::{
 };
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_reward::RewardConfig;
+use temper_reward::score;
 use temper_sft::{SftConfig, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
 use temper_train::{AdamWConfig, Optimizer, Run, Seed, TrainingConfig, read_metrics, resolve};

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use serde_json::Value;
-use temper_assistant::{BATCH_SIZE, RewardModel, score};
+use temper_assistant::{BATCH_SIZE, RewardModel};
 use temper_data::{Answer, WithColumns, read_rows};
+use temper_reward::score;
 use temper_tokenizer::Example;
 
 use crate::args::DataArgs;

@@ -36,7 +36,7 @@ pub(super) fn parse_object(path: &Path, line: usize, bytes: &[u8]) -> Result<Row
     })
 }
 
-/// The columns of a row, each of which occurs once.
+/// The columns of a row. A column that occurs twice is refused.
 struct Columns(Row);
 
 impl<'de> Deserialize<'de> for Columns {

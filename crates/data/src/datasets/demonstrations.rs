@@ -102,7 +102,7 @@ impl Demonstrations {
         Ok(Self { examples, report })
     }
 
-    /// Examples that are encoded already, none of which was left out.
+    /// Makes a dataset of examples that are already encoded. It leaves none out.
     pub fn of(examples: Vec<Example>) -> Self {
         Self { report: RowReport::of(examples.len()), examples }
     }

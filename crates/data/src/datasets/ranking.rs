@@ -25,7 +25,7 @@ impl Ranking {
     }
 }
 
-/// Two completions of a [`Ranking`], the first of which is preferred.
+/// Two completions of a [`Ranking`]: one that is preferred, and the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
     /// Index of the preferred completion.

@@ -78,7 +78,7 @@ impl Rankings {
         Ok(data)
     }
 
-    /// Comparisons that are encoded already, none of which was left out.
+    /// Makes a dataset of comparisons that are already encoded. It leaves none out.
     pub fn of(rankings: Vec<Ranking>) -> Self {
         Self {
             report: RowReport::of(rankings.len()),
@@ -123,7 +123,7 @@ impl Rankings {
         Ok(Self { demonstrations: encoded, demonstrations_report: report, ..self })
     }
 
-    /// A sentence for each file of demonstrations some of which were left out or cut.
+    /// A sentence for each file from which demonstrations were left out or cut.
     pub fn notes_of_demonstrations(&self, rows: &Rows<Demonstration>, max_len: usize) -> Vec<String> {
         self.demonstrations_report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }

@@ -127,9 +127,9 @@ fn read_completions(values: &[Value], column: &'static str) -> Result<Vec<String
 
 fn read_scores(values: &[Value], n: usize) -> Result<Vec<f64>, Fault> {
     if values.len() != n {
-        let found = values.len();
+        let n_values = values.len();
         return Err(Fault::new(format_args!(
-            "column `scores` must hold a number for each of the {n} completions, found {found}"
+            "column `scores` must hold a number for each of the {n} completions, found {n_values}"
         )));
     }
     let score = |(idx, value): (usize, &Value)| {

@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn top_p_keeps_the_fewest_that_reach_it() {
-        let found = counts(Sampler::Random { temperature: 1.0, top_k: 0, top_p: 0.7 });
-        assert!((found[0] - 0.625).abs() < 0.012 && (found[1] - 0.375).abs() < 0.012, "{found:?}");
-        assert_eq!(found[2..], [0.0, 0.0]);
+        let n_drawn = counts(Sampler::Random { temperature: 1.0, top_k: 0, top_p: 0.7 });
+        assert!((n_drawn[0] - 0.625).abs() < 0.012 && (n_drawn[1] - 0.375).abs() < 0.012, "{n_drawn:?}");
+        assert_eq!(n_drawn[2..], [0.0, 0.0]);
         assert_eq!(counts(Sampler::Random { temperature: 1.0, top_k: 0, top_p: 0.0 })[0].round(), 1.0);
     }
 

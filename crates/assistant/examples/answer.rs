@@ -1,6 +1,6 @@
 //! A fresh model answers a prompt, and a fresh reward model scores the answers. Neither has learned anything yet.
 //!
-//! `cargo run --release -p temper-assistant --example ask -- "Who are you?"`
+//! `cargo run --release -p temper-assistant --example answer -- "Who are you?"`
 //!
 //! With a model directory as the second argument, that model answers instead.
 #![allow(clippy::print_stdout)]
