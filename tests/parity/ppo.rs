@@ -70,7 +70,7 @@ fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<Texts
     let pass = |pass: u64| shuffled(examples.len(), &mut Seed(config.training.seed).stream_at("ptx", pass));
     let found: Vec<u32> = (0..).flat_map(pass).map(|i| i as u32).take(expected.len()).collect();
     assert_eq!(found, expected, "the texts of the minibatches");
-    Some(Texts { examples })
+    Some(examples.into())
 }
 
 /// Weights of a file whose names start with `network.`, and without it.

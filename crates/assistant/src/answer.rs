@@ -40,14 +40,9 @@ impl Answer {
     pub fn as_text(&self) -> temper_scorer::Answer<'_> {
         temper_scorer::Answer { prompt: &self.prompt, completion: &self.completion, ended: self.ended }
     }
-
-    /// The answer as plain text, with everything that was decoded.
-    pub fn as_whole_text(&self) -> temper_scorer::Answer<'_> {
-        temper_scorer::Answer { completion: &self.text, ..self.as_text() }
-    }
 }
 
-/// Share of the answers that ended by themselves.
+/// Share of the answers that ended by themselves; NaN without answers.
 pub fn eos_rate(answers: &[Answer]) -> f64 {
     answers.iter().filter(|answer| answer.ended).count() as f64 / answers.len() as f64
 }

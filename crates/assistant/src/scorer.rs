@@ -101,8 +101,8 @@ impl<'a> Scorer<'a> {
 
     /// The weighted sum of the scores that the sources give to each answer.
     ///
-    /// The program and the endpoint get the whole decoded text of an answer; a reward model with another template gets
-    /// it without what the policy's template puts around a completion.
+    /// Programs, endpoints and reward models with another template get an answer without what the policy's template puts
+    /// around a completion.
     ///
     /// # Errors
     /// Those of the sources.
@@ -114,7 +114,7 @@ impl<'a> Scorer<'a> {
         if let Some((weight, model)) = &self.model {
             add(*weight, model.score(answers)?);
         }
-        let texts: Vec<temper_scorer::Answer<'_>> = answers.iter().map(Answer::as_whole_text).collect();
+        let texts: Vec<temper_scorer::Answer<'_>> = answers.iter().map(Answer::as_text).collect();
         if let Some((weight, program)) = &mut self.program {
             add(*weight, program.score(&texts)?);
         }

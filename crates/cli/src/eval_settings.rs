@@ -24,15 +24,14 @@ impl EvalSettings {
     /// The settings of the run that the model belongs to, so that its evaluation is repeated. Those of `--set` come on top.
     pub fn of(session: &Session, args: &EvalArgs) -> Result<Self> {
         let of_run = of_run(&args.model)?;
-        if let Some(of_run) = of_run.as_deref().filter(|_| args.sets.is_empty()) {
-            let settings: Self = resolve(Some(of_run), None, &[])?;
-            if settings != Self::default() {
-                let settings = of_run.trim_end().replace('\n', ", ");
-                session.note(&format!("note: as in the run of this model: {settings}"));
-            }
-        }
         let settings: Self = resolve(of_run.as_deref(), None, &args.sets)?;
         settings.validate()?;
+        if of_run.is_some() && settings != Self::default() {
+            let said = toml::to_string(&settings)?.trim_end().replace('\n', ", ");
+            let from =
+                if args.sets.is_empty() { "as in the run of this model" } else { "in this evaluation" };
+            session.note(&format!("note: {from}: {said}"));
+        }
         Ok(settings)
     }
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::Outline;
-use temper_data::{Place, Prompt, read_rows};
+use temper_data::{Place, Prompt};
 
-use crate::failure::{hint_of_prompt, hinted};
-use crate::session::{Session, bad_rows};
+use crate::failure::hint_of_prompt;
+use crate::session::Session;
 
 /// Prompts and where they are written.
 pub struct PlacedPrompts {
@@ -20,36 +20,22 @@ pub struct PlacedPrompts {
 impl PlacedPrompts {
     /// Reads data files.
     pub fn read(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Self> {
-        let rows = read_rows::<Prompt>(paths, bad_rows(skip_bad_rows))?;
-        session.note_count(rows.n_skipped(), "rows could not be read and were skipped");
+        let rows = session.rows::<Prompt>(paths, "", skip_bad_rows)?;
         let prompts = rows.records.into_iter().map(|row| row.prompt).collect();
         Ok(Self { prompts, places: rows.places, skip_bad_rows })
     }
 
     /// Refuses the first prompt that a model cannot answer, before it has answered any. If bad rows are to be skipped,
-    /// leaves out such prompts instead, and notes how many.
+    /// leaves out such prompts instead, with a note.
     pub fn check(&mut self, session: &Session, model: &Outline) -> Result<()> {
-        let mut rows = Vec::new();
-        let mut n_skipped = 0;
-        for (place, prompt) in self.places.drain(..).zip(self.prompts.drain(..)) {
-            match model.encode(&prompt) {
-                Ok(_) => rows.push((place, prompt)),
-                Err(_) if self.skip_bad_rows => n_skipped += 1,
-                Err(fault) => {
-                    let dir = model.text.dir.display();
-                    return Err(hinted(format!("{place}: {fault} ({dir})"), hint_of_prompt(&fault)));
-                }
-            }
-        }
-        session.note_count(n_skipped, "prompts leave no room for an answer and were skipped");
-        if rows.is_empty() {
-            let context = model.config.max_seq_len;
-            return Err(hinted(
-                format!("none of the {n_skipped} prompts leaves room for an answer in {context} tokens"),
-                "shorten the prompts, or use a model with a longer context",
-            ));
-        }
-        (self.places, self.prompts) = rows.into_iter().unzip();
+        let dir = model.text.dir.display();
+        let rows = self.places.drain(..).zip(self.prompts.drain(..)).collect();
+        let encode = |prompt: &String| {
+            let fault = |fault| (format!("{fault} ({dir})"), hint_of_prompt(&fault));
+            model.encode(prompt).map(drop).map_err(fault)
+        };
+        let rows = session.encode_rows(rows, self.skip_bad_rows, encode)?;
+        (self.places, self.prompts) = rows.into_iter().map(|(place, prompt, ())| (place, prompt)).unzip();
         Ok(())
     }
 }

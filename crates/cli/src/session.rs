@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use temper_data::BadRows;
 use temper_scorer::Stop;
 use temper_train::{Event, Inputs, Run, resolve};
 
@@ -185,16 +184,4 @@ impl Session {
             terminal::say(text);
         }
     }
-
-    /// A count of rows that were left out, if any.
-    pub fn note_count(&self, n: usize, what: &str) {
-        if n > 0 {
-            self.note(&format!("note: {n} {what}"));
-        }
-    }
-}
-
-/// What `--skip-bad-rows` means.
-pub fn bad_rows(skip: bool) -> BadRows {
-    if skip { BadRows::Skip } else { BadRows::Refuse }
 }

@@ -10,8 +10,6 @@ use crate::rows::{FileRows, Rows};
 /// one of the two lists of rows that were left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowReport {
-    /// How many rows were given.
-    pub n_rows: usize,
     /// Left out: they do not fit into the longest sequence allowed.
     pub too_long: Vec<usize>,
     /// Left out: the tokenizer has no token for the part that would be learned, or for the whole row.
@@ -21,11 +19,6 @@ pub struct RowReport {
 }
 
 impl RowReport {
-    /// A report about `n_rows` rows that were all kept whole.
-    pub fn of(n_rows: usize) -> Self {
-        Self { n_rows, ..Self::default() }
-    }
-
     /// How many rows were left out, for whatever reason.
     pub fn n_dropped(&self) -> usize {
         self.too_long.len() + self.without_tokens.len()
@@ -108,8 +101,7 @@ mod tests {
 
     #[test]
     fn a_row_that_was_only_shortened_is_not_dropped() {
-        let report =
-            RowReport { n_rows: 9, too_long: vec![1, 4], without_tokens: vec![5], truncated: vec![0, 2] };
+        let report = RowReport { too_long: vec![1, 4], without_tokens: vec![5], truncated: vec![0, 2] };
         assert_eq!(report.n_dropped(), 3);
     }
 

@@ -283,6 +283,17 @@ mod tests {
         check(b"\xef\xbb\xbf[{\"a\":1}]", &[(1, 1)]);
     }
 
+    /// The bytes need not come from a file of that name.
+    #[test]
+    fn gzip_is_unpacked_from_any_reader() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(b"{\"text\": \"a\"}\n").unwrap();
+        let bytes = packer.finish().unwrap();
+        let rows =
+            Rows::<crate::PlainText>::from_reader(Path::new("none.jsonl"), bytes.as_slice(), BadRows::Refuse);
+        assert_eq!(rows.unwrap().records, [crate::PlainText { text: "a".into() }]);
+    }
+
     #[test]
     fn bad_files_are_refused_with_their_line() {
         check_error(b"", "f: no rows");

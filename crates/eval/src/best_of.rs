@@ -27,26 +27,24 @@ pub fn best_answers(
     seed: u64,
     best_of: BestOf<'_>,
 ) -> Result<Vec<Answer>, Error> {
-    let draws = (0..u64::from(best_of.n)).map(|i| {
+    let mut best = Vec::new();
+    for i in 0..u64::from(best_of.n) {
         let answers = policy.answer(prompts, sampling, seed.wrapping_add(i.wrapping_mul(SEED_STEP)))?;
         let scores = best_of.reward_model.score(&policy.text, &answers)?;
-        Ok(answers.into_iter().zip(scores).collect())
-    });
-    Ok(highest(draws.collect::<Result<Vec<_>, Error>>()?))
+        keep_higher(&mut best, answers.into_iter().zip(scores));
+    }
+    Ok(best.into_iter().map(|(answer, _)| answer).collect())
 }
 
-/// The item with the highest score in each place. Ties keep the earlier item.
-fn highest<T>(draws: Vec<Vec<(T, f64)>>) -> Vec<T> {
-    let mut draws = draws.into_iter();
-    let mut best = draws.next().unwrap_or_default();
-    for draw in draws {
-        for (best, other) in best.iter_mut().zip(draw) {
-            if other.1 > best.1 {
-                *best = other;
-            }
+/// Replaces the items of `best` whose scores are lower than those of the next draw. Ties keep the earlier item.
+fn keep_higher<T>(best: &mut Vec<(T, f64)>, draw: impl Iterator<Item = (T, f64)>) {
+    for (place, item) in draw.enumerate() {
+        match best.get_mut(place) {
+            None => best.push(item),
+            Some(best) if item.1 > best.1 => *best = item,
+            Some(_) => {}
         }
     }
-    best.into_iter().map(|(item, _)| item).collect()
 }
 
 /// An upper bound of the KL between the best of n answers and the policy that they are drawn from: log n − (n − 1) / n, in
@@ -69,7 +67,9 @@ mod tests {
             vec![("a2", 0.75), ("b2", -1.0), ("c2", 1.0)],
             vec![("a3", 0.25), ("b3", 1.5), ("c3", 0.0)],
         ];
-        assert_eq!(highest(draws), ["a2", "b1", "c1"]);
+        let mut best = Vec::new();
+        draws.into_iter().for_each(|draw| keep_higher(&mut best, draw.into_iter()));
+        assert_eq!(best, [("a2", 0.75), ("b1", 2.0), ("c1", 1.0)]);
     }
 
     #[test]

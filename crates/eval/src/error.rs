@@ -33,9 +33,6 @@ pub enum Error {
         /// The run directory.
         run: PathBuf,
     },
-    /// No model of a run has a score that is a number.
-    #[error("no checkpoint has a score that is a number")]
-    NoScore,
     /// A file of the selected model cannot be copied.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

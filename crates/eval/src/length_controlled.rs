@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// The quantile of a 95 % interval.
-const Z: f64 = 1.959_963_984_540_054;
+use crate::win_rate::{Z, win};
+
 /// Newton's method converges within about ten steps, or not at all.
 const MOST_STEPS: usize = 50;
 
@@ -20,13 +20,7 @@ impl Duel {
     /// 1 for the first, 0 for the second, a half for a tie.
     fn win(&self) -> f64 {
         let [first, second] = self.scores;
-        if first > second {
-            1.0
-        } else if first == second {
-            0.5
-        } else {
-            0.0
-        }
+        win(first, second)
     }
 
     fn difference(&self) -> f64 {

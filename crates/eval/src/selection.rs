@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use temper_assistant::Error::{NonFiniteLogits, NonFiniteScore};
 use temper_assistant::{Assistant, Outline, RewardModel, Sampling, eos_rate};
 use temper_train::{STEP_KEY, read_metrics, save_json, step_dirs, verify, write_atomic};
 
@@ -74,8 +75,8 @@ impl RunModels {
     /// Lets each model answer the prompts, and selects the one with the highest mean score. Ties keep the earlier model.
     ///
     /// # Errors
-    /// Prompts that cannot be answered, answers that the reward model has no room for, models whose output is not
-    /// finite, [`Error::NoWholeCheckpoint`], [`Error::NoScore`].
+    /// Prompts that cannot be answered, answers that the reward model has no room for, [`Error::NoWholeCheckpoint`]. A
+    /// model whose output is not finite is passed over; it is an error only if no other model is left.
     pub fn select(
         &self,
         reward_model: &RewardModel,
@@ -92,10 +93,21 @@ impl RunModels {
             reward_model.check_room(&outline.text, needed)?;
         }
         let mut candidates = Vec::with_capacity(self.whole.len());
+        let mut diverged = Vec::new();
         for model in &self.whole {
             let policy = Assistant::load(&model.dir, device)?;
-            let answers = policy.answer(prompts, sampling, seed)?;
-            let scores = reward_model.score(&policy.text, &answers)?;
+            let answered = policy.answer(prompts, sampling, seed).and_then(|answers| {
+                let scores = reward_model.score(&policy.text, &answers)?;
+                Ok((answers, scores))
+            });
+            let (answers, scores) = match answered {
+                Ok(answered) => answered,
+                Err(error @ (NonFiniteLogits { .. } | NonFiniteScore { .. })) => {
+                    diverged.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             candidates.push(Candidate {
                 checkpoint: model.dir.strip_prefix(&self.run).unwrap_or(&model.dir).display().to_string(),
                 step: model.step,
@@ -104,8 +116,12 @@ impl RunModels {
                 eos_rate: eos_rate(&answers),
             });
         }
-        let best = best(&candidates).ok_or(Error::NoScore)?;
+        let passed_over = diverged.iter().map(ToString::to_string).collect();
+        let Some(best) = best(&candidates) else {
+            return Err(diverged.swap_remove(0).into());
+        };
         Ok(Selection {
+            passed_over,
             selected: best.checkpoint.clone(),
             step: best.step,
             reward: reward_model.text.dir.clone(),
@@ -155,6 +171,8 @@ pub struct Selection {
     pub seed: u64,
     /// All models that took part, oldest first.
     pub candidates: Vec<Candidate>,
+    /// What is wrong with each model whose output is not finite.
+    pub passed_over: Vec<String>,
 }
 
 impl Selection {
@@ -192,8 +210,7 @@ fn eval_loss(metrics: &[Map<String, Value>], step: usize) -> Option<f64> {
 
 /// The candidate with the highest score. Ties keep the one with fewer updates.
 fn best(candidates: &[Candidate]) -> Option<&Candidate> {
-    let finite = candidates.iter().filter(|candidate| candidate.score.is_finite());
-    finite.reduce(|best, next| if next.score > best.score { next } else { best })
+    candidates.iter().reduce(|best, next| if next.score > best.score { next } else { best })
 }
 
 #[cfg(test)]
@@ -212,7 +229,6 @@ mod tests {
             best(&all).and_then(|best| best.step)
         };
         assert_eq!(step(&[-1.0, 0.5, 0.5, 0.25]), Some(1));
-        assert_eq!(step(&[f64::NAN, -3.0]), Some(1));
-        assert_eq!(step(&[f64::NAN, f64::NEG_INFINITY]), None);
+        assert_eq!(step(&[]), None);
     }
 }

@@ -2,6 +2,20 @@
 
 use serde::Serialize;
 
+/// The quantile of a 95 % interval.
+pub(crate) const Z: f64 = 1.959_963_984_540_054;
+
+/// 1 if the first score is higher, 0 if the second one is, and a half for a tie.
+pub(crate) fn win(first: f64, second: f64) -> f64 {
+    if first > second {
+        1.0
+    } else if first == second {
+        0.5
+    } else {
+        0.0
+    }
+}
+
 /// A share of wins with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct WinRate {
@@ -19,18 +33,11 @@ pub fn win_rate(pairs: impl IntoIterator<Item = (f64, f64)>) -> WinRate {
     let (mut wins, mut n) = (0.0, 0.0);
     for (a, b) in pairs {
         n += 1.0;
-        wins += if a > b {
-            1.0
-        } else if a == b {
-            0.5
-        } else {
-            0.0
-        };
+        wins += win(a, b);
     }
     if n == 0.0 {
         return WinRate { win_rate: 0.5, win_rate_ci95: [0.0, 1.0] };
     }
-    const Z: f64 = 1.959_963_984_540_054;
     let p = wins / n;
     let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
     let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();

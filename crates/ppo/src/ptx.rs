@@ -83,7 +83,7 @@ mod tests {
             prompt_len: 1,
             n_cut: 0,
         };
-        Texts { examples: (0..n).map(example).collect() }
+        (0..n).map(example).collect::<Vec<_>>().into()
     }
 
     #[test]

@@ -297,10 +297,13 @@ pub fn declaration_faults<T: Settings>() -> Vec<String> {
             faults.push(format!("`{key}` has no comment"));
         }
         for condition in setting.only_with {
-            let is_sound =
-                effect::parse(condition).is_some_and(|condition| catalogue.is_known(condition.key));
-            if !is_sound {
+            let parsed = effect::parse(condition).filter(|parsed| catalogue.is_known(parsed.key));
+            let Some(parsed) = parsed else {
                 faults.push(format!("`{key}` has the condition `{condition}`, which names no setting"));
+                continue;
+            };
+            if resolve::<T>(None, None, &[format!("{}={}", parsed.key, parsed.value)]).is_err() {
+                faults.push(format!("`{key}` has the condition `{condition}`, whose value cannot be set"));
             }
         }
         let reused = setting.old_keys.iter().filter(|old| catalogue.is_known(old));
@@ -325,6 +328,8 @@ mod tests {
             pub idle: usize = 1, only_with "godo = 1",
             /// Depends on nothing at all.
             pub odd: usize = 1, only_with "good",
+            /// Depends on what cannot be.
+            pub stuck: usize = 1, only_with "good = many",
             /// Has a name that is taken.
             pub taken: usize = 1, renamed_from "good",
             /// Its default is out of range.
@@ -339,6 +344,7 @@ mod tests {
             "`silent` has no comment",
             "`idle` has the condition `godo = 1`, which names no setting",
             "`odd` has the condition `good`, which names no setting",
+            "`stuck` has the condition `good = many`, whose value cannot be set",
             "`good` is an old name of `taken` and a setting",
         ];
         assert_eq!(declaration_faults::<Faulty>(), expected);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
-use temper_assistant::{Answer, Assistant, RewardModel, Sampling};
+use temper_assistant::{Answer, Assistant, BATCH_SIZE, RewardModel, Sampling};
 use temper_courtesy::{Task, Verdict};
 use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, WithColumns, read_rows};
 use temper_eval::win_rate;
@@ -92,7 +92,8 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     session.note("judging");
     let sampling = session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.rollout;
     let judged = judge(session, &files, &sampling, seed, &device)?;
-    let summary = summary(session, recipe, &files, (seed, backend), &judged, began.elapsed().as_secs_f64())?;
+    let summary =
+        summary(session, recipe, &files, (seed, backend, &device), &judged, began.elapsed().as_secs_f64())?;
     save_json(&dir.join("summary.json"), &summary)?;
     temper_report::draw(&dir)?;
     print_table(&judged, &summary, &dir)?;
@@ -327,17 +328,17 @@ fn summary(
     session: &Session,
     recipe: RecipeName,
     files: &Files,
-    (seed, backend): (u64, &str),
+    (seed, backend, device): (u64, &str, &Device),
     judged: &[Judged],
     seconds: f64,
 ) -> Result<Summary> {
     let read = |dir: &Path| read_metrics(&dir.join("metrics.jsonl"));
     let (sft, reward, ppo) =
         (Curve(read(&files.sft)?), Curve(read(&files.reward)?), Curve(read(&files.ppo)?));
-    let (accuracy, same_manner) = reward_accuracy(session, files)?;
+    let (accuracy, same_manner) = reward_accuracy(session, files, device)?;
     let stage_seconds = sft.seconds() + reward.seconds() + ppo.seconds();
     let win = win_rate(judged.iter().map(|row| (row.ppo.gold, row.sft.gold)));
-    let text_loss = |dir: &Path| text_loss(session, files, dir);
+    let text_loss = |dir: &Path| text_loss(session, files, dir, device);
     let share = |f: fn(&Judged) -> bool| Some(mean(judged, |row| f64::from(u8::from(f(row)))));
     Ok(Summary {
         recipe: Some(recipe.name().into()),
@@ -386,23 +387,21 @@ fn mean(judged: &[Judged], f: impl Fn(&Judged) -> f64) -> f64 {
 }
 
 /// The loss of a stage's model on held-out plain text, in nats per token, where the recipe has some.
-fn text_loss(session: &Session, files: &Files, stage: &Path) -> Result<Option<f64>> {
+fn text_loss(session: &Session, files: &Files, stage: &Path, device: &Device) -> Result<Option<f64>> {
     let paths = files.courtesy_only("texts_heldout.jsonl");
     if paths.is_empty() {
         return Ok(None);
     }
-    let device = device::open(session.device_name())?;
-    let Assistant { model, text } = Assistant::load(&stage.join("final"), &device)?;
+    let Assistant { model, text } = Assistant::load(&stage.join("final"), device)?;
     let context = model.config().max_seq_len;
     let data =
         session.dataset::<Demonstrations>(&paths, EVALUATION, &text, context, Overflow::Drop, false)?;
-    Ok(Some(temper_sft::evaluate(&model, &data, 64).eval_loss))
+    Ok(Some(temper_sft::evaluate(&model, &data, BATCH_SIZE).eval_loss))
 }
 
 /// Accuracy on the judged comparisons, and on those of one manner.
-fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>)> {
-    let device = device::open(session.device_name())?;
-    let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), &device)?;
+fn reward_accuracy(session: &Session, files: &Files, device: &Device) -> Result<(f64, Option<f64>)> {
+    let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), device)?;
     let paths = [files.judged_comparisons()];
     let context = model.config().max_seq_len;
     let overflow = Overflow::TruncatePrompt;
@@ -412,7 +411,7 @@ fn reward_accuracy(session: &Session, files: &Files) -> Result<(f64, Option<f64>
         row.columns.get("same_manner").and_then(Value::as_bool).unwrap_or(false)
     };
     let marks: Vec<bool> = rows.iter().map(is_same_manner).collect();
-    let margins = temper_reward::evaluate(&model, &data, 64).margins;
+    let margins = temper_reward::evaluate(&model, &data, BATCH_SIZE).margins;
     let accuracy =
         |margins: &[(usize, f64)]| temper_data::accuracy(margins.iter().map(|(_, margin)| *margin));
     let same: Vec<(usize, f64)> = margins.iter().copied().filter(|(row, _)| marks[*row]).collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::Device;
 use temper_assistant::{Answer, Assistant, RewardModel, Scorer, context_len};
-use temper_data::{PlainText, Prompts, Texts};
+use temper_data::{Prompts, Texts};
 use temper_eval::{Judge, JudgeSpec};
 use temper_ppo::{Critic, CriticKind, Data, Models, PpoConfig, Sample, ScoreFn, Scorers};
 use temper_tokenizer::TextSide;
@@ -76,8 +76,8 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     let texts = if args.ptx_data.is_empty() {
         None
     } else {
-        let rows = session.rows::<PlainText>(&args.ptx_data, "plain text", args.run.skip_bad_rows)?;
-        Some(Texts::new(&rows.records, &text.tokenizer, max_seq_len)?)
+        let (purpose, skip) = ("plain text", args.run.skip_bad_rows);
+        Some(session.dataset::<Texts>(&args.ptx_data, purpose, &text, max_seq_len, config.overflow, skip)?)
     };
     let mut judge = args.gold.as_deref().map(|name| gold_judge(name, &device, session)).transpose()?;
     let prompts = data.prompts.iter().chain(eval_data.iter().flat_map(|data| &data.prompts));
@@ -153,9 +153,14 @@ fn gold_judge(name: &str, device: &Device, session: &Session) -> Result<Judge, t
 
 /// The samples as the scorer and the judge read them.
 fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
-    let answer = |sample: &Sample<'_>| {
-        let (prompt_tokens, tokens) = (sample.prompt_tokens.to_vec(), sample.completion_tokens.to_vec());
-        Answer::of_ids(text, sample.prompt, prompt_tokens, tokens, vec![], sample.ended)
+    let answer = |sample: &Sample<'_>| Answer {
+        prompt: sample.prompt.to_owned(),
+        prompt_tokens: sample.prompt_tokens.to_vec(),
+        tokens: sample.completion_tokens.to_vec(),
+        logprobs: Vec::new(),
+        ended: sample.ended,
+        text: sample.completion.clone(),
+        completion: text.template.completion_of(&sample.completion).to_owned(),
     };
     samples.iter().map(answer).collect()
 }

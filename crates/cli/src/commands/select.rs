@@ -31,6 +31,9 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
     }
     let seed = session.seed.unwrap_or(0);
     let selection = models.select(&reward_model, &prompts.prompts, &sampling, seed, &device)?;
+    for fault in &selection.passed_over {
+        session.note(&format!("note: passing over a checkpoint: {fault}"));
+    }
     selection.save(&args.run)?;
     if args.json {
         print_json(&selection)?;

@@ -1,6 +1,5 @@
 //! Gzip: any other container, compressed.
 
-use std::fs;
 use std::io::BufReader;
 
 use flate2::bufread::MultiGzDecoder;
@@ -24,11 +23,10 @@ impl Container for Gzip {
     }
 
     fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error> {
-        let path = source.file.path;
-        let packed = fs::metadata(path).map_err(Error::io("read", path))?.len();
-        let limit = UNPACKED_AT_LEAST.max(LARGEST_RATIO.saturating_mul(packed));
+        let packed = source.file.n_bytes;
+        let limit = UNPACKED_AT_LEAST.max(LARGEST_RATIO.saturating_mul(packed.unwrap_or(0)));
         let unpacked = Limited::new(MultiGzDecoder::new(source.lines.into_reader()), limit);
-        let file = DataFile { path, unpacking: Some((packed, limit)) };
+        let file = DataFile { unpacking: Some(limit), ..source.file };
         read_source(file, Box::new(BufReader::new(unpacked)), take).map(|_| ())
     }
 }

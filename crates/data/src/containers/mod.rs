@@ -23,7 +23,7 @@ pub use foreign::Format;
 pub(crate) use json::{kind_of, shortened};
 
 /// The containers that are recognised by how they begin.
-const CONTAINERS: [&dyn Container; 2] = [&gzip::Gzip, &json_array::JsonArray];
+const CONTAINERS: &[&dyn Container] = &[&gzip::Gzip, &json_array::JsonArray];
 
 /// Takes one row, with its 1-based line: the row itself, or what is wrong with it. An error ends the reading.
 pub(crate) type TakeRow<'t> = dyn FnMut(usize, Result<Row, Error>) -> Result<(), Error> + 't;
@@ -44,15 +44,18 @@ trait Container: Sync {
 #[derive(Clone, Copy)]
 struct DataFile<'a> {
     path: &'a Path,
-    /// Set while the file is being unpacked: its own size and the largest size allowed, in bytes.
-    unpacking: Option<(u64, u64)>,
+    /// Its own size; `None` if the bytes do not come from a file.
+    n_bytes: Option<u64>,
+    /// Set while the file is being unpacked: the largest size allowed, in bytes.
+    unpacking: Option<u64>,
 }
 
 impl DataFile<'_> {
     /// What a failure of the reader means for this file.
     fn failed(&self, error: io::Error) -> Error {
-        let Some((packed, limit)) = self.unpacking else { return Error::io("read", self.path)(error) };
+        let Some(limit) = self.unpacking else { return Error::io("read", self.path)(error) };
         if error.get_ref().is_some_and(|inner| inner.is::<TooMuch>()) {
+            let packed = self.n_bytes.unwrap_or(0);
             return Error::UnpacksTooFar { path: self.path.to_owned(), packed, limit };
         }
         Error::io("unpack", self.path)(error)
@@ -79,7 +82,8 @@ pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<bool, Err
         return Err(Error::NotAFile { path: path.to_owned(), kind });
     }
     let file = File::open(path).map_err(Error::io("read", path))?;
-    read_bytes(path, BufReader::new(file), take)
+    let source = DataFile { path, n_bytes: Some(metadata.len()), unpacking: None };
+    read_source(source, Box::new(BufReader::new(file)), take)
 }
 
 /// As [`read_file`], from a reader; the path is used for messages, and for files that only their name gives away.
@@ -87,7 +91,7 @@ pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<bool, Err
 /// # Errors
 /// Those of [`read_file`].
 pub(crate) fn read_bytes(path: &Path, bytes: impl BufRead, take: &mut TakeRow<'_>) -> Result<bool, Error> {
-    read_source(DataFile { path, unpacking: None }, Box::new(bytes), take)
+    read_source(DataFile { path, n_bytes: None, unpacking: None }, Box::new(bytes), take)
 }
 
 fn read_source<'a>(

@@ -72,7 +72,7 @@ impl Demonstrations {
         template.check(tokenizer)?;
         let n_rows = rows.len();
         let mut examples = Vec::with_capacity(n_rows);
-        let mut report = RowReport::of(n_rows);
+        let mut report = RowReport::default();
         for (idx, row) in rows.enumerate() {
             let mut encoded: Vec<Example> = match row {
                 Learned::Completion(Demonstration { prompt, completion }) => template
@@ -104,7 +104,7 @@ impl Demonstrations {
 
     /// Makes a dataset of examples that are already encoded. It leaves none out.
     pub fn of(examples: Vec<Example>) -> Self {
-        Self { report: RowReport::of(examples.len()), examples }
+        Self { report: RowReport::default(), examples }
     }
 
     /// What a resumed run compares: that these are the same examples.

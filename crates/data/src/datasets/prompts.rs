@@ -26,7 +26,7 @@ pub struct Prompts {
 
 impl From<Vec<EncodedPrompt>> for Prompts {
     fn from(prompts: Vec<EncodedPrompt>) -> Self {
-        Self { report: RowReport::of(prompts.len()), prompts }
+        Self { report: RowReport::default(), prompts }
     }
 }
 
@@ -35,7 +35,7 @@ impl Prompts {
     /// leave room for a whole answer in the context of the models.
     ///
     /// # Errors
-    /// [`Error::NoPromptFits`]; the tokenizer may lack a special token of the template.
+    /// [`Error::NoPromptFits`]; [`Error::NothingToLearn`] if the tokenizer has no token for any prompt; the tokenizer may lack a special token of the template.
     pub fn new(
         prompts: &[Prompt],
         tokenizer: &Tokenizer,
@@ -44,7 +44,7 @@ impl Prompts {
         overflow: Overflow,
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
-        let mut report = RowReport::of(prompts.len());
+        let mut report = RowReport::default();
         let mut encode = |(i, prompt): (usize, &Prompt)| {
             let text = prompt.prompt.clone();
             let tokens = template.encode_prompt(tokenizer, &text);
@@ -70,6 +70,9 @@ impl Prompts {
             Some(EncodedPrompt { text, tokens: cut? })
         };
         let encoded: Vec<EncodedPrompt> = prompts.iter().enumerate().filter_map(&mut encode).collect();
+        if encoded.is_empty() && report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "prompts", rows: prompts.len() });
+        }
         if encoded.is_empty() {
             return Err(Error::NoPromptFits { rows: prompts.len(), max_prompt_len });
         }
@@ -126,10 +129,10 @@ mod tests {
     fn d9_a_long_prompt_is_dropped_and_counted_or_loses_its_left() {
         let dropped = dataset(&["hi", "too long"], 4, Overflow::Drop).unwrap();
         assert_eq!(dropped.prompts.len(), 1);
-        assert_eq!(dropped.report, RowReport { n_rows: 2, too_long: vec![1], ..RowReport::default() });
+        assert_eq!(dropped.report, RowReport { too_long: vec![1], ..RowReport::default() });
         let cut = dataset(&["hi", "too long"], 4, Overflow::TruncatePrompt).unwrap();
         assert_eq!(cut.prompts.len(), 2);
-        assert_eq!(cut.report, RowReport { n_rows: 2, truncated: vec![1], ..RowReport::default() });
+        assert_eq!(cut.report, RowReport { truncated: vec![1], ..RowReport::default() });
         assert_eq!(cut.prompts[1].tokens, [1, 110 + 4, 103 + 4, 2], "`ng` between the template's tokens");
         let error = dataset(&["too long"], 4, Overflow::Drop).unwrap_err();
         assert_eq!(

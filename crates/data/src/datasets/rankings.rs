@@ -39,7 +39,7 @@ impl Rankings {
     ) -> Result<Self, Error> {
         template.check(tokenizer)?;
         let mut data = Self::of(Vec::new());
-        data.report = RowReport::of(comparisons.len());
+        data.report = RowReport::default();
         for (row, comparison) in comparisons.iter().enumerate() {
             let (mut completions, mut scores) = (Vec::new(), Vec::new());
             let (mut n_too_long, mut n_without_tokens) = (0, 0);
@@ -81,7 +81,7 @@ impl Rankings {
     /// Makes a dataset of comparisons that are already encoded. It leaves none out.
     pub fn of(rankings: Vec<Ranking>) -> Self {
         Self {
-            report: RowReport::of(rankings.len()),
+            report: RowReport::default(),
             rankings,
             demonstrations: Vec::new(),
             completions_too_long: Vec::new(),
@@ -93,7 +93,7 @@ impl Rankings {
     /// The same comparisons, with demonstrations to normalise the scores on. Those that do not fit are left out.
     ///
     /// # Errors
-    /// [`Error::NothingFits`] if none of them fits.
+    /// [`Error::NothingFits`] if none of them fits, [`Error::NothingToLearn`] if none has a token.
     pub fn with_demonstrations(
         self,
         demonstrations: &[Demonstration],
@@ -102,7 +102,7 @@ impl Rankings {
         max_seq_len: usize,
         overflow: Overflow,
     ) -> Result<Self, Error> {
-        let mut report = RowReport::of(demonstrations.len());
+        let mut report = RowReport::default();
         let mut encoded = Vec::with_capacity(demonstrations.len());
         for (row, Demonstration { prompt, completion }) in demonstrations.iter().enumerate() {
             match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
@@ -116,8 +116,11 @@ impl Rankings {
                 }
             }
         }
+        let rows = demonstrations.len();
+        if encoded.is_empty() && report.too_long.is_empty() {
+            return Err(Error::NothingToLearn { what: "demonstrations", rows });
+        }
         if encoded.is_empty() {
-            let rows = demonstrations.len();
             return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len });
         }
         Ok(Self { demonstrations: encoded, demonstrations_report: report, ..self })
@@ -222,13 +225,13 @@ mod tests {
         ];
         let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
         let data = Rankings::new(&rows, &tokenizer, &template, 32, Overflow::TruncatePrompt).unwrap();
-        let expected = RowReport { n_rows: 3, too_long: vec![2], truncated: vec![1], ..RowReport::default() };
+        let expected = RowReport { too_long: vec![2], truncated: vec![1], ..RowReport::default() };
         assert_eq!((data.report.clone(), data.len()), (expected, 2));
 
         let demonstration = |prompt: &str| Demonstration { prompt: prompt.into(), completion: "c".into() };
         let rows = [demonstration("p"), demonstration(&"p".repeat(40))];
         let data = data.with_demonstrations(&rows, &tokenizer, &template, 32, Overflow::Drop).unwrap();
-        let expected = RowReport { n_rows: 2, too_long: vec![1], ..RowReport::default() };
+        let expected = RowReport { too_long: vec![1], ..RowReport::default() };
         assert_eq!(data.demonstrations_report, expected);
     }
 
@@ -242,7 +245,7 @@ mod tests {
         ];
         let data = dataset(&rows, 32).unwrap();
         assert_eq!(data.len(), 1);
-        assert_eq!(data.report, RowReport { n_rows: 3, too_long: vec![1, 2], ..RowReport::default() });
+        assert_eq!(data.report, RowReport { too_long: vec![1, 2], ..RowReport::default() });
         assert_eq!(
             (data.completions_too_long.as_slice(), data.completions_without_tokens.len()),
             (&[0][..], 0)

@@ -4,13 +4,21 @@ use temper_tokenizer::{Example, Overflow, Template, Tokenizer, encode_text};
 
 use super::Dataset;
 use super::fingerprint::fingerprint_rows;
-use crate::{Error, PlainText, Rows};
+use crate::{Error, PlainText, RowReport, Rows};
 
 /// Encoded plain text, all of it to be learned.
 #[derive(Clone, Debug)]
 pub struct Texts {
     /// One or more rows for each text.
     pub examples: Vec<Example>,
+    /// Which of the given texts were left out.
+    pub report: RowReport,
+}
+
+impl From<Vec<Example>> for Texts {
+    fn from(examples: Vec<Example>) -> Self {
+        Self { examples, report: RowReport::default() }
+    }
 }
 
 impl Texts {
@@ -19,12 +27,19 @@ impl Texts {
     /// # Errors
     /// [`Error::NoText`] if no row has a token to learn.
     pub fn new(texts: &[PlainText], tokenizer: &Tokenizer, max_seq_len: usize) -> Result<Self, Error> {
-        let rows = texts.iter().flat_map(|text| encode_text(tokenizer, &text.text, max_seq_len));
-        let examples: Vec<Example> = rows.filter(|row| row.n_targets() > 0).collect();
-        if examples.is_empty() {
+        let mut data = Self { examples: Vec::new(), report: RowReport::default() };
+        for (row, text) in texts.iter().enumerate() {
+            let n_before = data.examples.len();
+            let rows = encode_text(tokenizer, &text.text, max_seq_len).into_iter();
+            data.examples.extend(rows.filter(|row| row.n_targets() > 0));
+            if data.examples.len() == n_before {
+                data.report.without_tokens.push(row);
+            }
+        }
+        if data.examples.is_empty() {
             return Err(Error::NoText { rows: texts.len() });
         }
-        Ok(Self { examples })
+        Ok(data)
     }
 
     /// What a resumed run compares: that these are the same texts.
@@ -47,8 +62,8 @@ impl Dataset for Texts {
         Self::new(records, tokenizer, max_len)
     }
 
-    fn notes(&self, _: &Rows<PlainText>, _: usize) -> Vec<String> {
-        Vec::new()
+    fn notes(&self, rows: &Rows<PlainText>, max_len: usize) -> Vec<String> {
+        self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }
 
     fn fingerprint(&self) -> String {
@@ -66,5 +81,19 @@ mod tests {
         let texts = [PlainText { text: "ab".into() }];
         let error = Texts::new(&texts, &Tokenizer::byte(), 1).unwrap_err();
         assert_eq!(error.to_string(), "none of the 1 plain texts has a token to learn");
+    }
+
+    /// This tokenizer has a token for the letter `a` and for its end, and for nothing else.
+    #[test]
+    fn a_text_that_the_tokenizer_does_not_know_is_left_out_and_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = serde_json::json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "BPE", "vocab": {"a": 0, "<end>": 1}, "merges": []}});
+        std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        std::fs::write(dir.path().join("config.json"), "{\"eos_token_id\": 1}").unwrap();
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        let texts = ["a a", "b", "a"].map(|text| PlainText { text: text.into() });
+        let data = Texts::new(&texts, &tokenizer, 2).unwrap();
+        assert_eq!(data.report.without_tokens, [1]);
     }
 }

@@ -95,7 +95,7 @@ impl Record for Comparison {
             Some(_) => read_ranking(array(row, "ranking")?, completions.len())?,
             None => return Err(Fault::missing(&["scores", "ranking"], "")),
         };
-        if scores.iter().all(|score| score.total_cmp(&scores[0]).is_eq()) {
+        if scores.iter().all(|score| *score == scores[0]) {
             return Err(Fault::new("all completions are tied: there is nothing to learn from"));
         }
         Ok(Self { prompt, completions, scores })
@@ -231,6 +231,7 @@ mod tests {
             "score 1 must be a number from -1e30 to 1e30, found \"x\"",
         );
         check_error::<Comparison>(row(json!([2, 2, 2])), "all completions are tied");
+        check_error::<Comparison>(row(json!([0, -0.0, 0])), "all completions are tied");
     }
 
     #[test]

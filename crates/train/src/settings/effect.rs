@@ -11,7 +11,7 @@ pub(super) struct Condition<'c> {
     pub(super) key: &'c str,
     /// Whether its value must be this one, or any other.
     equal: bool,
-    value: &'c str,
+    pub(super) value: &'c str,
 }
 
 /// Reads `KEY = VALUE` or `KEY != VALUE`. A string needs no quotation marks, except for the empty one: `''`.

@@ -32,7 +32,10 @@ pub(super) fn rename(given: &mut [Given], catalogue: &Catalogue) -> Result<(), E
         if key == entry.key {
             continue;
         }
-        if given.iter().any(|other| other.key == key && place(other) == place(entry)) {
+        let is_same_setting = |other: &Given| {
+            other.key != entry.key && catalogue.current_key(&other.key) == key && place(other) == place(entry)
+        };
+        if given.iter().any(is_same_setting) {
             let (old, origin) = (entry.key.clone(), entry.origin.clone());
             return Err(Error::OldAndNewKey { old, key: key.to_owned(), origin });
         }
@@ -165,6 +168,7 @@ mod tests {
         assert!(message.starts_with("`ppo.gamma` in "), "{message}");
         let error = in_file("", &["dice=1", "seed=1"]).unwrap_err().to_string();
         assert!(error.starts_with("`dice` in `--set` is the old name of `seed`"), "{error}");
+        assert!(in_file("dice = 1\n[random]\nseed = 2", &[]).is_err(), "two old names");
     }
 
     #[test]
