@@ -94,7 +94,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     assert_eq!(said.code, Some(130), "{said:?}");
     assert!(!temper.path("cut/final").exists(), "the run was over before the signal: {said:?}");
     let said = temper.run(&format!("{command} --out cut --resume")).ok();
-    assert!(said.stderr.contains("going on from step"), "{said:?}");
+    assert!(said.stderr.contains("resuming from step"), "{said:?}");
     for place in ["final", "best"] {
         assert!(
             temper.snapshot(&format!("whole/{place}")) == temper.snapshot(&format!("cut/{place}")),

@@ -56,7 +56,7 @@ fn other_data_and_models_are_refused_by_flag() {
     temper.refuses(&format!("{elsewhere} --resume"), &["`--model` was files with checksum"]);
     temper.copy("base/final", "start");
     let said = temper.run(&format!("{elsewhere} --resume")).ok();
-    assert!(said.stderr.contains("going on from step 20"), "{said:?}");
+    assert!(said.stderr.contains("resuming from step 20"), "{said:?}");
 }
 
 #[test]

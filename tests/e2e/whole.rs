@@ -82,7 +82,7 @@ fn mistakes_in_what_is_mixed_in_are_named() {
     for (given, says) in [
         ("--ptx-data demonstrations.jsonl", "missing column `text`"),
         ("--ptx-data nowhere.jsonl", "nowhere.jsonl"),
-        ("--gold nobody", "`nobody` is no judge"),
+        ("--gold nobody", "`nobody` is not a judge"),
         ("--set ptx.coef=-1", "`ptx.coef` must be between 0 and 1e9, got -1"),
         (
             "--set ptx.sequences_per_episode=0",
