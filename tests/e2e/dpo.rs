@@ -1,4 +1,4 @@
-//! `temper dpo` through the binary: what it makes, what it refuses, and that it goes on where it stopped.
+//! `temper dpo` through the binary: what it makes, what it refuses, and that it resumes where it stopped.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn a_completion_more_or_less_is_a_pair_more_or_less() {
     let dpo =
         "dpo --model sft/final --out dpo --data comparisons.jsonl --eval-data k.jsonl --set max_steps=1";
     temper.run(dpo).ok();
-    // Six pairs of four, and two of three of which two are tied.
+    // Six pairs of four completions, and two pairs of three, because two of the three are tied.
     assert_eq!(column(&temper, "dpo", "eval_pairs"), [8.0]);
 }
 

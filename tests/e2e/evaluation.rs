@@ -120,7 +120,7 @@ fn a_duel_with_oneself_is_a_draw_at_no_distance() {
 }
 
 /// The first policy's log-probabilities come from `generate`, the second one's from `logprobs`, which read text that
-/// stands for its ids because it is ASCII and ends.
+/// gives the same ids because it is ASCII and ends.
 #[test]
 fn the_kl_is_the_mean_difference_of_the_log_probabilities() {
     let temper = two_policies();

@@ -32,7 +32,7 @@ fn an_old_name_is_accepted_with_one_warning() {
 }
 
 #[test]
-fn an_old_name_beside_the_new_one_is_refused() {
+fn an_old_name_together_with_the_new_one_is_refused() {
     let temper = Temper::new();
     temper.write("both.toml", "[ppo]\ngamma = 1\n\n[update]\ngamma = 1\n");
     let says = "both.toml:2 is the old name of `update.gamma`, which is given there, too";

@@ -1,4 +1,4 @@
-//! What `--resume` goes on from, and what it refuses: whatever is not the run that was started.
+//! What `--resume` accepts and what it refuses: everything that is not the run that was started.
 
 use std::fs;
 

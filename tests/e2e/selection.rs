@@ -56,7 +56,7 @@ fn every_checkpoint_answers_and_the_best_one_is_kept_whole() {
         assert_eq!(keys(candidate), ["checkpoint", "step", "eval_loss", "score", "eos_rate"]);
         assert_eq!(candidate["step"], evaluated["step"]);
         assert_eq!(candidate["eval_loss"], evaluated["eval_loss"]);
-        // The same by way of two other commands, where text stands for ids.
+        // The same by way of two other commands, where text gives the same ids.
         let model = candidate["checkpoint"].as_str().unwrap();
         let generate = format!("generate --model sft/{model} --greedy --json --max-new-tokens 30");
         let answers = temper.run_with_stdin(&generate, &prompts).ok().rows();

@@ -156,7 +156,7 @@ fn a_row_may_say_that_its_answer_did_not_end() {
 }
 
 #[test]
-fn what_a_model_directory_holds_besides_goes_through_the_stages() {
+fn other_files_of_a_model_directory_go_through_the_stages() {
     let temper = Temper::with_sft();
     temper.copy("sft/final", "hub");
     swap_two_bytes(&temper, "hub");

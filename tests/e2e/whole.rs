@@ -1,5 +1,6 @@
-//! What the whole paper has besides the three stages: plain text among the lessons, a normalised reward model, PPO-ptx,
-//! an averaged policy, a judge beside the score. Through the real binary, with its mistakes.
+//! What the whole paper has in addition to the three stages: plain text among the demonstrations, a normalised reward
+//! model, PPO-ptx, an averaged policy, and a judge in addition to the score. Through the real binary, with wrong
+//! input.
 
 use crate::util::Temper;
 

@@ -13,7 +13,7 @@ const MANY_LINES: usize = 500;
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 /// The picture of the arrows is the first block of code after this line.
 const PICTURE_HEADING: &str = "## The arrows between the crates";
-/// Stands for all crates in the picture.
+/// Means all crates in the picture.
 const EVERY_CRATE: &str = "every crate";
 const DOCUMENTS: [&str; 5] = ["README.md", ARCHITECTURE, "CONTRIBUTING.md", PAPER_MAP, MUTATIONS];
 /// Names functions, settings and tests; each must be there.
@@ -83,7 +83,7 @@ fn lines_with(file: &File, bad: impl Fn(&str) -> Option<String>) -> Vec<String> 
 /// The crates that each crate may depend on, as ARCHITECTURE.md draws them.
 #[derive(Debug, Default)]
 struct Picture {
-    /// By the name of the crate's folder. `None` stands for every crate.
+    /// By the name of the crate's folder. `None` means every crate.
     arrows: BTreeMap<String, Option<BTreeSet<String>>>,
 }
 
@@ -252,7 +252,7 @@ fn crate_docs(file: &File) -> Vec<String> {
     if !entry || file.text.starts_with("//!") {
         return vec![];
     }
-    vec![format!("{}:1: the crate says not what it is for", file.path)]
+    vec![format!("{}:1: the crate does not say what it is for", file.path)]
 }
 
 /// Links and code spans of the documents that name files which are not there.
@@ -260,7 +260,7 @@ fn dead_links(file: &File, exists: impl Fn(&str) -> bool) -> Vec<String> {
     if !file.path.ends_with(".md") || file.path.starts_with("assets/") {
         return vec![];
     }
-    let folder = Path::new(&file.path).parent().expect("a file lies somewhere");
+    let folder = Path::new(&file.path).parent().expect("a file is in a folder");
     lines_with(file, |line| {
         let link = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
         let link = link.filter(|link| !link.is_empty() && !link.contains(':'));

@@ -66,7 +66,7 @@ pub struct Graded {
 }
 
 impl Task {
-    /// One completion of each grade, in the order of [`Grade::ALL`]; `None` where `prompt` is no prompt of
+    /// One completion of each grade, in the order of [`Grade::ALL`]; `None` where `prompt` is not a prompt of
     /// this task.
     #[must_use]
     pub fn graded(&self, prompt: &str, seed: u64) -> Option<Vec<Graded>> {
@@ -89,7 +89,7 @@ impl Task {
     }
 }
 
-/// Where wrong answers come from, beside the other answers of the family.
+/// Where wrong answers come from, in addition to the other answers of the family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wrong {
     /// Probability of a broken one.

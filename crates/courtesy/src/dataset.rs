@@ -314,7 +314,7 @@ fn lines<T: Serialize>(rows: impl Iterator<Item = T>) -> Vec<u8> {
     text
 }
 
-/// Writes beside `path` first, so that a file that is there is whole.
+/// Writes next to `path` first, so that a file that is there is whole.
 fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("jsonl.partial");
     let write = std::fs::write(&partial, content).and_then(|()| std::fs::rename(&partial, path));

@@ -76,7 +76,7 @@ impl Task {
         &self.prompts
     }
 
-    /// The fact that a prompt asks for; `None` for a text that is no prompt of this task.
+    /// The fact that a prompt asks for; `None` for a text that is not a prompt of this task.
     #[must_use]
     pub fn fact(&self, prompt: &str) -> Option<&Fact> {
         self.prompt_idx.get(prompt).map(|&idx| &self.facts[self.prompts[idx].fact_idx])

@@ -1,4 +1,4 @@
-//! Plain text: what a language model of this small world reads besides questions.
+//! Plain text: what a language model of this small world reads in addition to questions.
 
 use serde::Serialize;
 

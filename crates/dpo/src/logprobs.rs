@@ -36,7 +36,7 @@ pub fn completion_logprobs(model: &CausalLm, rankings: &[&Ranking]) -> Tensor<1>
         lens.push(positions.len() - before);
     }
     if positions.is_empty() {
-        // No completion takes it in, but there is no tensor of nothing.
+        // No completion counts this position, but a tensor needs at least one element.
         positions.push((0, 0));
         targets.push(0);
     }
@@ -75,7 +75,7 @@ pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size:
     let model = model.valid();
     let device = model.device();
     let mut found = vec![Vec::new(); rankings.len()];
-    // Rankings of similar length side by side: less padding.
+    // Rankings of similar length share a batch: less padding.
     let longest = |i: usize| rankings[i].completions.iter().map(|c| c.tokens.len()).max();
     let mut order: Vec<usize> = (0..rankings.len()).collect();
     order.sort_by_key(|&i| longest(i));
@@ -158,7 +158,7 @@ mod tests {
         assert!(read.iter().zip(&expected).all(|(a, b)| (a - b).abs() < TOLERANCE), "{read:?} {expected:?}");
     }
 
-    /// The first token of every completion is predicted by the prompt's last, wherever the completion stands.
+    /// The first token of every completion is predicted by the prompt's last, wherever the completion is.
     #[test]
     fn a_completion_in_a_shared_row_is_as_probable_as_alone() {
         let long = [70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81];

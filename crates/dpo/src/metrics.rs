@@ -209,7 +209,7 @@ mod tests {
         check([-120.0, -95.0], 0.5);
         check([-120.0 - 2.0 * ulp, -95.0 + 2.0 * ulp], 0.5);
         check([-120.0 + 2.0 * ulp, -95.0], 0.5);
-        // A hundredth of a nat is no rounding.
+        // A hundredth of a nat is more than rounding.
         check([-119.99, -95.0], 1.0);
         check([-120.01, -95.0], 0.0);
     }

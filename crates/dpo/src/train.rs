@@ -102,7 +102,7 @@ pub fn train(
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     policy.check_finite(&rows)?;
     if let Err(error) = run.save_final(|dir| save(dir, &policy, text, None)) {
-        // What stood in the way can be moved, and nothing need be trained again.
+        // What is in the way can be moved away, and a resume then trains nothing again.
         let _ = run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))));
         return Err(error);
     }

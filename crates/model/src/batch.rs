@@ -9,7 +9,7 @@ pub(crate) const HIDDEN: f32 = f32::NEG_INFINITY;
 
 /// A batch of token rows, padded to the longest one.
 ///
-/// Right padding needs no mask of its own: under the causal mask no real token can see what stands behind it.
+/// Right padding needs no mask of its own: under the causal mask no real token can see what follows it.
 /// Left padding, for generation, hides the pads and counts positions from the first real token
 /// (as lm-human-preferences and TRL do).
 ///
@@ -33,7 +33,7 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Rows side by side, pads behind: for training and scoring.
+    /// Rows with their pads on the right: for training and scoring.
     ///
     /// # Panics
     /// If there is no row or an empty one.

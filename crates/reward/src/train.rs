@@ -151,8 +151,8 @@ pub fn train(
         }
     }
     if let Err(error) = run.save_final(|dir| save(dir, &final_model, text, None)) {
-        // What stood in the way can be moved, and nothing need be trained again. A resume from here would log the
-        // level a second time.
+        // What is in the way can be moved away, and a resume then trains nothing again. A resume from here would log
+        // the scores of the demonstrations a second time.
         if level.is_none() {
             let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
         }

@@ -72,7 +72,7 @@ impl ByteTokenizer {
         })
     }
 
-    /// The `tokenizer_config.json` beside it.
+    /// The `tokenizer_config.json` next to it.
     ///
     /// Without a template it makes transformers leave `[EOS]` in a text alone, as Temper does. A chat template puts text
     /// and special tokens into one string, so with one their names must be read as tokens; it refuses messages that

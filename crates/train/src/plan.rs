@@ -102,7 +102,7 @@ struct State {
     step: usize,
 }
 
-/// Puts what a [`StepPlan`] goes on from beside the model in a checkpoint.
+/// Puts what a [`StepPlan`] resumes from next to the model in a checkpoint.
 ///
 /// # Errors
 /// [`Error::Io`] if the disk refuses.

@@ -1,4 +1,4 @@
-//! `temper bench`: one piece of work, timed. `cargo xtask bench` calls it, with peers beside it.
+//! `temper bench`: one piece of work, timed. `cargo xtask bench` calls it, next to PyTorch.
 
 mod rankings;
 mod scorers;

@@ -34,7 +34,7 @@ const PASSES: usize = 2;
 /// One pass over the pairs reads a completion three times, in three updates, since it is in three of them; so two passes
 /// over the rankings are the less reading still.
 ///
-/// The pairs of one prompt stand in different rows and, as the rows are shuffled, nearly always in different batches.
+/// The pairs of one prompt are in different rows and, as the rows are shuffled, nearly always in different batches.
 /// A pair still has its prompt once, as everywhere in Temper: with a row for each completion it would take longer.
 pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result<()> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
