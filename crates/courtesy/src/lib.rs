@@ -37,7 +37,7 @@ mod mixture;
 mod dataset;
 mod text;
 
-mod dice;
+mod random;
 
 pub use completion::{Grade, Graded, Manner};
 pub use dataset::{Comparison, Dataset, Demonstration, HeldoutComparison, Sizes};

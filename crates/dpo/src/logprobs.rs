@@ -74,7 +74,7 @@ fn sums(values: Tensor<1>, lens: &[usize], device: &Device) -> Tensor<1> {
 pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size: usize) -> Vec<Vec<f32>> {
     let model = model.valid();
     let device = model.device();
-    let mut found = vec![Vec::new(); rankings.len()];
+    let mut by_ranking = vec![Vec::new(); rankings.len()];
     // Rankings of similar length share a batch: less padding.
     let longest = |i: usize| rankings[i].completions.iter().map(|c| c.tokens.len()).max();
     let mut order: Vec<usize> = (0..rankings.len()).collect();
@@ -87,10 +87,10 @@ pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size:
             split(data.as_slice::<f32>().expect("the model computes in f32"), &rankings)
         });
         for (&i, logprobs) in batch.iter().zip(read.into_iter().flatten()) {
-            found[i] = logprobs;
+            by_ranking[i] = logprobs;
         }
     }
-    found
+    by_ranking
 }
 
 /// One number per completion, cut into rankings.

@@ -86,8 +86,8 @@ fn a_full_directory_gives_all_files() {
         "id=\"machine\"",
         "id=\"timings\"",
     ];
-    let found: Vec<_> = order.iter().map(|part| page.find(part).expect(part)).collect();
-    assert!(found.is_sorted(), "{found:?}");
+    let places: Vec<_> = order.iter().map(|part| page.find(part).expect(part)).collect();
+    assert!(places.is_sorted(), "{places:?}");
     assert!(
         !fs::read_dir(dir.path()).unwrap().any(|entry| entry
             .unwrap()

@@ -180,15 +180,15 @@ pub fn step_dirs(run_dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result.map_err(Error::io("list", &dir))?,
     };
-    let mut found = Vec::new();
+    let mut dirs = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::io("list", &dir))?;
         let name = entry.file_name();
         let step = name.to_str().and_then(|name| name.strip_prefix(STEP_PREFIX)?.parse().ok());
-        found.extend(step.map(|step| (step, entry.path())));
+        dirs.extend(step.map(|step| (step, entry.path())));
     }
-    found.sort_unstable();
-    Ok(found)
+    dirs.sort_unstable();
+    Ok(dirs)
 }
 
 /// A directory that is removed on drop; after a rename there is nothing to remove.

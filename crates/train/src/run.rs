@@ -18,8 +18,8 @@ use crate::checkpoint::{
 use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
+use crate::inputs::{Inputs, compare_configs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
-use crate::same::{Inputs, compare_configs, parse_config};
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
 const CONFIG_FILE: &str = "config.toml";
@@ -84,7 +84,7 @@ struct Mark {
 
 /// What a run that is resumed has left in its directory.
 #[derive(Default)]
-struct Found {
+struct StoredRun {
     resume_from: Option<(usize, PathBuf)>,
     best: Option<Best>,
     finished: bool,
@@ -98,7 +98,7 @@ struct GivenSettings {
     declared: Option<(Catalogue, Table)>,
 }
 
-impl Found {
+impl StoredRun {
     /// Reads it, and changes nothing.
     fn of(dir: &Path, config: &Table, settings: &GivenSettings, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
@@ -193,7 +193,8 @@ impl Run {
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let stored = if started { Found::of(dir, &given, settings, inputs)? } else { Found::default() };
+        let stored =
+            if started { StoredRun::of(dir, &given, settings, inputs)? } else { StoredRun::default() };
         if !stored.finished {
             // An error here comes before the training, not after it.
             refuse_foreign(&dir.join(FINAL_DIR))?;

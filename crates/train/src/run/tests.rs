@@ -297,13 +297,13 @@ fn a_place_that_cannot_be_written_is_named() {
 
 /// Everything in a directory, and what it holds.
 fn files(dir: &Path) -> Vec<(PathBuf, Option<String>)> {
-    let mut found: Vec<_> = fs::read_dir(dir)
+    let mut contents: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.clone(), fs::read_to_string(path).ok()))
         .collect();
-    found.sort();
-    found
+    contents.sort();
+    contents
 }
 
 #[test]

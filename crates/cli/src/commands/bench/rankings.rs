@@ -116,10 +116,10 @@ mod tests {
     fn a_ranking_with_a_tie_has_five_pairs() {
         let completions = ["a", "b", "c", "d"].map(str::to_owned).into();
         let ranking = Comparison { prompt: "p".into(), completions, scores: vec![1.0, 3.0, 0.0, 1.0] };
-        let found: Vec<[String; 2]> =
+        let texts: Vec<[String; 2]> =
             pairs(&ranking).into_iter().map(|pair| pair.completions.try_into().unwrap()).collect();
         assert_eq!(
-            found,
+            texts,
             [["a", "c"], ["b", "a"], ["b", "c"], ["b", "d"], ["d", "c"]].map(|p| p.map(str::to_owned))
         );
     }
