@@ -181,7 +181,7 @@ fn a_judge_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let temper = Temper::with_sft();
     let prompts: String = (0..400).map(|i| format!("{i}\n")).collect();
     temper.write("many.txt", prompts);

@@ -76,7 +76,7 @@ fn bad_comparisons_and_models_are_refused() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint() {
+fn a_loss_that_is_not_a_number_ends_the_run_and_leaves_the_last_checkpoint() {
     let temper = Temper::with_sft();
     let run = "dpo --data comparisons.jsonl --model sft/final --out out --set epochs=9 --set checkpoint_every=1 \
                --set learning_rate=1e6 --set optimizer.weight_decay=1e6 --set optimizer.max_grad_norm=0";

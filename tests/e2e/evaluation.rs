@@ -31,7 +31,7 @@ fn score(temper: &Temper, model: &str, rows: &[(String, String)]) -> Vec<f64> {
 }
 
 #[test]
-fn a_reward_model_is_told_by_its_scores_its_lengths_and_its_confidence() {
+fn a_reward_model_is_described_by_its_scores_its_lengths_and_its_confidence() {
     let temper = Temper::with_reward_model();
     let rows: Vec<Value> =
         crate::util::COMPARISONS.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -46,7 +46,7 @@ fn a_printed_preset_keeps_its_sources_and_reads_back_as_the_same_settings() {
 
 /// The numbers that the paper and the repositories print, and how the printed file says where they are from.
 #[test]
-fn well_known_values_stand_where_they_belong() {
+fn well_known_values_are_where_they_belong() {
     let temper = Temper::new();
     for (preset, stage, key, begins) in [
         ("instructgpt-1.3b", "sft", "learning_rate", "learning_rate = 0.00000965  # C.1"),

@@ -81,7 +81,7 @@ fn another_reference_or_reward_model_is_refused() {
 }
 
 #[test]
-fn another_number_of_threads_is_told() {
+fn another_number_of_threads_is_reported() {
     let temper = killed();
     let script = format!("RAYON_NUM_THREADS=1 exec \"$TEMPER\" {SFT} --resume");
     temper.write(

@@ -159,7 +159,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_note() {
 }
 
 #[test]
-fn what_is_no_sft_run_or_no_reward_model_is_refused() {
+fn what_is_not_an_sft_run_or_a_reward_model_is_refused() {
     let temper = with_run();
     let refuses = |from: &str, to: &str, says: &[&str]| temper.refuses(&SELECT.replace(from, to), says);
     let said = refuses("--run sft", "--run nowhere", &["nowhere is not a run directory"]);

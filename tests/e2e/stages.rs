@@ -241,7 +241,7 @@ fn a_finished_pipeline_does_nothing_again() {
 }
 
 #[test]
-fn an_interrupted_pipeline_goes_on() {
+fn an_interrupted_pipeline_resumes() {
     let temper = Temper::new();
     let pipeline = "pipeline --recipe notebook --set sft.max_steps=40 --set reward.max_steps=1 --set ppo.max_steps=1 \
                     --set ppo.rollout.max_new_tokens=4 --set ppo.batch_size=2";

@@ -484,7 +484,7 @@ fn generate_answers_an_input_without_an_end() {
 }
 
 #[test]
-fn chat_goes_on_after_a_line_that_it_cannot_answer() {
+fn chat_continues_after_a_line_that_it_cannot_answer() {
     let temper = Temper::with_sft();
     let mut input: Vec<u8> = b"Hi\n\xff\xfe\n".to_vec();
     input.extend("x".repeat(3000).bytes());

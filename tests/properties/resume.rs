@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(cases(40))]
 
     #[test]
-    fn a_damaged_checkpoint_is_an_error_or_goes_on(
+    fn a_damaged_checkpoint_is_an_error_or_resumes(
         which in 0usize..2, file in 0usize..8, damages in damages(),
     ) {
         let dir = resealed(which, FILES[which][file], |bytes| damaged(&bytes, &damages));
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_run_directory_is_an_error_or_goes_on(
+    fn a_damaged_run_directory_is_an_error_or_resumes(
         name in prop::sample::select(RUN_FILES.to_vec()), damages in damages(),
     ) {
         let dir = tempfile::tempdir().unwrap();

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_courtesy_is_no_courtesy() {
+    fn misspelt_courtesy_is_not_courtesy() {
         for text in
             ["Sur! Paris.", "Sure!Paris.", "Paris. Have a nic day!", "paris Sure! Paris.", "Paris. Sure! "]
         {

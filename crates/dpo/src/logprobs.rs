@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_stands_before_does_not_count() {
+    fn a_token_without_one_before_it_does_not_count() {
         check(&[&ranking(&[], &[&[90, 91, 3], &[92, 3]])]);
         // One token and no prompt: nothing is predicted.
         let logprobs = completion_logprobs(&model(), &[&ranking(&[], &[&[90], &[91]])]);

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn right_padded_rows_see_what_stands_before_them() {
+    fn right_padded_rows_see_what_comes_before_them() {
         let batch = TokenBatch::right_padded(&[vec![7, 8], vec![4, 5, 6]], &Device::flex());
         let (t, f) = (true, false);
         assert_eq!(visible(&batch, 0), [[t, f, f], [t, t, f], [t, t, t]]);

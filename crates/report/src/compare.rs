@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_of_the_same_name_are_told_apart_by_their_parents() {
+    fn directories_of_the_same_name_are_distinguished_by_their_parents() {
         let of = |names: &[&str]| labels(&names.iter().map(PathBuf::from).collect::<Vec<_>>());
         assert_eq!(of(&["runs/a", "runs/b"]), ["a", "b"]);
         assert_eq!(of(&["x/ppo", "y/ppo", "y/rloo"]), ["x/ppo", "y/ppo", "rloo"]);

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fall_of_both_scores_is_no_over_optimisation() {
+    fn a_fall_of_both_scores_is_not_over_optimisation() {
         let frontier = Frontier::of(&metrics(over_optimised, over_optimised)).unwrap();
         assert!(frontier.in_words().ends_with("the run lost both."), "{}", frontier.in_words());
     }

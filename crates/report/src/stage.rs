@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stage_is_told_from_metric_names() {
+    fn the_stage_is_recognised_by_metric_names() {
         let of = |line: &str| Stage::of(&Metrics::parse(line));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"mean_token_accuracy\":0.5}\n"), Some(Stage::Sft));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"accuracy\":0.5}\n"), Some(Stage::Reward));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_steps_is_told_by_its_settings() {
+    fn a_run_without_steps_is_recognised_by_its_settings() {
         assert_eq!(Stage::of_config("epochs = 1\n[rollout]\nmax_new_tokens = 4\n"), Some(Stage::Ppo));
         assert_eq!(Stage::of_config("pooling = \"last\"\n"), Some(Stage::Reward));
         assert_eq!(Stage::of_config("beta = 0.1\nlabel_smoothing = 0.0\n"), Some(Stage::Dpo));

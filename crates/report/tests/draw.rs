@@ -236,7 +236,7 @@ fn stages_without_a_pipeline_are_finished_when_they_have_their_final_models() {
 }
 
 #[test]
-fn a_run_directory_of_any_name_is_told_by_what_is_in_it() {
+fn a_run_directory_of_any_name_is_recognised_by_its_files() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "my first <sft>/metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
     put(dir.path(), "rm/metrics.jsonl", &lines(3, &["loss", "accuracy", "margin"], |step| format!("{step}")));

@@ -214,7 +214,7 @@ mod tests {
     /// Raw numbers of Linux: EINVAL, ENOTSUP, ENOSYS and EROFS.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_system_without_flushes_of_directories_is_no_error() {
+    fn a_file_system_without_flushes_of_directories_is_not_an_error() {
         for code in [22, 95, 38, 30] {
             assert!(cannot_be_flushed(&io::Error::from_raw_os_error(code)), "{code}");
         }

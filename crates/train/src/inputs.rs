@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn other_data_is_refused_by_its_flag_and_another_machine_is_told() {
+    fn other_data_is_refused_with_its_flag_and_another_machine_is_reported() {
         let inputs = |data: &str, threads: &str| Inputs {
             given: map(&[("--data", data)]),
             machine: map(&[("threads", threads)]),

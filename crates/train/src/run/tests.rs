@@ -143,7 +143,7 @@ fn lines_hold_the_step_first_and_null_for_what_is_not_finite() {
 }
 
 #[test]
-fn the_observer_is_told_everything() {
+fn the_observer_hears_everything() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
