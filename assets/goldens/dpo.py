@@ -43,7 +43,7 @@ def given_log_probs(label_smoothing):
 
 
 def completion_log_probs(model, prompt, completions):
-    """Each completion by itself behind its prompt: the sum over its tokens, the end token among them."""
+    """Each completion by itself after its prompt: the sum over its tokens, the end token among them."""
     tokens, real, prompt_lens = pad([(prompt, completion) for completion in completions])
     log_probs = F.log_softmax(model(tokens, real)[:, :-1], -1).gather(2, tokens[:, 1:, None]).squeeze(2)
     counts = real[:, 1:].clone()

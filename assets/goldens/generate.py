@@ -1,7 +1,7 @@
 """Golden numbers for `tests/parity`: PyTorch evaluates the same models and formulas, in float64.
 
     pip install -r requirements.txt
-    python generate.py            writes the files beside this script
+    python generate.py            writes the files next to this script
     python generate.py --check    generates them again elsewhere and compares
 
 Weights and inputs come from numpy's seeded generator and are float32 numbers; everything computed from them is
@@ -12,7 +12,7 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
                                              logits: [real tokens of all rows, vocab]
                                              grad.<weight>: of the loss over the completions, in the file's own layout
                                              losses, norms: of three steps of AdamW, before each; norms before clipping
-                                             after.<weight>: behind the third step
+                                             after.<weight>: after the third step
     <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model (maths.py)
     dpo.json, dpo.safetensors                the loss of DPO, and its gradients for one of the models (dpo.py)

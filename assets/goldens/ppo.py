@@ -1,7 +1,7 @@
 """One update of PPO on a given rollout, from the formulas: episodes one at a time, so there are no masks and no padding.
 
 Policy, reference and critic are the golden models of models.py. The rows are what Temper samples from them at the seed in
-the case's settings, and the minibatches what it draws; the tests check that they still are. Everything behind that is
+the case's settings, and the minibatches what it draws; the tests check that they still are. Everything after that is
 computed here.
 
     ppo/<case>.json          settings under Temper's own names, rollout, minibatches, metrics under TRL's names
@@ -129,7 +129,7 @@ EOS = 3
 
 
 class TensorFlowAdamW:
-    """Epsilon beside the root that is not corrected for its bias; the correction is in the step size."""
+    """Epsilon next to the root that is not corrected for its bias; the correction is in the step size."""
 
     def __init__(self, module, settings):
         self.parameters, self.settings, self.updates = list(module.parameters()), settings, 0
@@ -190,13 +190,13 @@ def completion_logprobs(policy, episode, temperature):
 
 
 def completion_values(critic, episode):
-    """The value of the state before each token of the completion; and of that behind the end, where the score stands."""
+    """The value of the state before each token of the completion; and of the one after the end, where the score is."""
     values = forward(critic.values, episode["row"])[len(episode["prompt"]) - 1 :]
     return values if episode["past_end"] else values[:-1]
 
 
 def is_past_end(episode, rollout):
-    """An answer that ends before the last place has room behind its end."""
+    """An answer that ends before the last place has room after its end."""
     ended, n = episode["row"][-1] == EOS, len(episode["row"]) - len(episode["prompt"])
     return rollout.get("score_at") == "past_end" and ended and n < rollout["max_new_tokens"]
 
@@ -220,7 +220,7 @@ def final_score(episode, rollout):
 
 
 def advantages_and_returns(rewards, values, gamma, lam):
-    """Backwards from the last token, behind which nothing is worth anything."""
+    """Backwards from the last token; nothing after it has a value."""
     advantages, advantage, next_value = [], 0.0, 0.0
     for reward, value in zip(reversed(rewards.tolist()), reversed(values.tolist())):
         advantage = reward + gamma * next_value - value + gamma * lam * advantage

@@ -1,4 +1,4 @@
-//! Weights: any bytes as `model.safetensors`, beside a fixed `config.json`.
+//! Weights: any bytes as `model.safetensors`, next to a fixed `config.json`.
 //!
 //! A header without its length is the other way in: the fuzzer would rarely guess a length that fits.
 

@@ -1,4 +1,4 @@
-//! What a resume reads beside the model: optimizer, state, manifest, metrics.
+//! What a resume reads next to the model: optimizer, state, manifest, metrics.
 //!
 //! The first byte chooses the file; the rest is its content.
 

@@ -170,7 +170,7 @@ fn a_missing_weight_or_file_is_named() {
 }
 
 #[test]
-fn a_config_that_is_no_json_is_named() {
+fn a_config_that_is_not_json_is_named() {
     let temper = Temper::with_sft();
     temper.copy("sft/final", "other");
     for text in ["{", "", "not json", "[1, 2]", "\"gpt2\"", "null"] {

@@ -169,7 +169,7 @@ fn a_number_of_threads_that_is_none_is_refused_by_the_name_of_its_variable() {
 fn a_judge_that_is_none_is_refused() {
     let temper = Temper::with_reward_model();
     let eval = "eval --model sft/final --against sft/final --data prompts.jsonl --max-new-tokens 2 --judge";
-    let said = temper.refuses(&format!("{eval} nonsense"), &["`nonsense` is no judge"]);
+    let said = temper.refuses(&format!("{eval} nonsense"), &["`nonsense` is not a judge"]);
     assert!(said.hint().contains("courtesy"), "{said:?}");
     temper.refuses(&format!("{eval} sft/final"), &["sft/final", "reward model is needed"]);
     temper.write("strange.jsonl", "{\"prompt\": \"Sing me the song of the blue whale\"}\n");
@@ -181,7 +181,7 @@ fn a_judge_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let temper = Temper::with_sft();
     let prompts: String = (0..400).map(|i| format!("{i}\n")).collect();
     temper.write("many.txt", prompts);

@@ -414,7 +414,7 @@ fn a_run_directory_is_as_the_contract_says() {
         assert!(row["tokens_per_second"].is_f64() && row["time/elapsed_seconds"].is_f64());
     }
     assert_eq!(rows.len() - steps.len(), 2, "evaluated after steps 3 and 6");
-    // What stands in config.toml is what was asked for, and can be given again.
+    // What is in config.toml is what was asked for, and can be given again.
     let given = temper.run("config sft --config sft/config.toml").ok().stdout;
     assert_eq!(given.trim(), temper.read("sft/config.toml").trim());
     assert!(has(&given, "checkpoint_every") && given.contains("checkpoint_every = 2"));

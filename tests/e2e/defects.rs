@@ -15,14 +15,14 @@ fn d1_policy_and_reference_start_as_the_sft_model() {
     assert!(model("ppo") == model("sft"), "the policy is the SFT model");
     let rows = without_times(&temper.read("ppo/metrics.jsonl"));
     assert_eq!(rows[0]["objective/kl"].as_f64(), Some(0.0), "and so is the reference: {:?}", rows[0]);
-    // A step that does move something leaves the reference behind.
+    // A step that changes the policy does not change the reference.
     temper.run(&format!("{PPO} --out moved --set epochs=2 --set learning_rate=1e-2")).ok();
     let rows = without_times(&temper.read("moved/metrics.jsonl"));
     assert_eq!(rows[0]["objective/kl"].as_f64(), Some(0.0));
     assert!(rows[1]["objective/kl"].as_f64().is_some_and(|kl| kl != 0.0), "{:?}", rows[1]);
 }
 
-/// InstructGPT's critic starts as the reward model, and is saved beside the policy.
+/// InstructGPT's critic starts as the reward model, and is saved next to the policy.
 #[test]
 fn the_critic_starts_as_the_reward_model() {
     let temper = Temper::with_reward_model();

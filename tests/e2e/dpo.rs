@@ -1,4 +1,4 @@
-//! `temper dpo` through the binary: what it makes, what it refuses, and that it goes on where it stopped.
+//! `temper dpo` through the binary: what it makes, what it refuses, and that it resumes where it stopped.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn a_completion_more_or_less_is_a_pair_more_or_less() {
     let dpo =
         "dpo --model sft/final --out dpo --data comparisons.jsonl --eval-data k.jsonl --set max_steps=1";
     temper.run(dpo).ok();
-    // Six pairs of four, and two of three of which two are tied.
+    // Six pairs of four completions, and two pairs of three, because two of the three are tied.
     assert_eq!(column(&temper, "dpo", "eval_pairs"), [8.0]);
 }
 
@@ -76,7 +76,7 @@ fn bad_comparisons_and_models_are_refused() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint() {
+fn a_loss_that_is_not_a_number_ends_the_run_and_leaves_the_last_checkpoint() {
     let temper = Temper::with_sft();
     let run = "dpo --data comparisons.jsonl --model sft/final --out out --set epochs=9 --set checkpoint_every=1 \
                --set learning_rate=1e6 --set optimizer.weight_decay=1e6 --set optimizer.max_grad_norm=0";
@@ -94,7 +94,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     assert_eq!(said.code, Some(130), "{said:?}");
     assert!(!temper.path("cut/final").exists(), "the run was over before the signal: {said:?}");
     let said = temper.run(&format!("{command} --out cut --resume")).ok();
-    assert!(said.stderr.contains("going on from step"), "{said:?}");
+    assert!(said.stderr.contains("resuming from step"), "{said:?}");
     for place in ["final", "best"] {
         assert!(
             temper.snapshot(&format!("whole/{place}")) == temper.snapshot(&format!("cut/{place}")),

@@ -31,7 +31,7 @@ fn score(temper: &Temper, model: &str, rows: &[(String, String)]) -> Vec<f64> {
 }
 
 #[test]
-fn a_reward_model_is_told_by_its_scores_its_lengths_and_its_confidence() {
+fn a_reward_model_is_described_by_its_scores_its_lengths_and_its_confidence() {
     let temper = Temper::with_reward_model();
     let rows: Vec<Value> =
         crate::util::COMPARISONS.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -120,7 +120,7 @@ fn a_duel_with_oneself_is_a_draw_at_no_distance() {
 }
 
 /// The first policy's log-probabilities come from `generate`, the second one's from `logprobs`, which read text that
-/// stands for its ids because it is ASCII and ends.
+/// gives the same ids because it is ASCII and ends.
 #[test]
 fn the_kl_is_the_mean_difference_of_the_log_probabilities() {
     let temper = two_policies();

@@ -94,7 +94,7 @@ fn several_answers_to_a_prompt_go_with_a_critic_too() {
 
 /// A scorer that says the same to everything teaches nothing; that is said once, at the third rollout.
 #[test]
-fn a_scorer_that_says_the_same_to_everything_is_told() {
+fn a_scorer_that_says_the_same_to_everything_is_reported() {
     let temper = Temper::with_sft();
     let constant = "sh -c 'while read -r line; do echo 1.5; done'";
     let settings = format!("{PPO} --out out --set critic.kind=value_head --set epochs=5");

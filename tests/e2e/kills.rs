@@ -3,7 +3,7 @@
 //!
 //! The kills are SIGKILL, which no program can catch, at moments that a seed decides: while the run starts or cuts its
 //! metrics, in the middle of a step, and as soon as an unfinished directory is seen, which is while a checkpoint,
-//! `best/` or `final/` is written. Half a line is put behind the metrics of some, as a torn write leaves it.
+//! `best/` or `final/` is written. Half a line is appended to the metrics of some, as a torn write leaves it.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -42,7 +42,7 @@ struct Deaths {
     kills: usize,
     /// Those that left an unfinished file or directory.
     half_written: usize,
-    /// Those that left lines behind the newest checkpoint, which the resume had to cut.
+    /// Those that left lines after the newest checkpoint, which the resume had to cut.
     lines_to_cut: usize,
 }
 

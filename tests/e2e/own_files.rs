@@ -79,8 +79,8 @@ fn a_file_that_a_run_is_given_is_not_overwritten_by_it() {
     );
 }
 
-/// Of what stands in the way at the end the user hears before the training; if it appears during the training, the
-/// last step is kept.
+/// The user learns before the training of a file in the way of the final model; if it appears during the training,
+/// the last step is kept.
 #[test]
 fn what_is_in_the_way_of_the_final_model_costs_no_training() {
     let temper = Temper::new();

@@ -29,7 +29,7 @@ fn a_printed_preset_keeps_its_sources_and_reads_back_as_the_same_settings() {
             }
             temper.write("printed.toml", &printed.stdout);
             let again = temper.run(&format!("config {stage} --config printed.toml")).ok().stdout;
-            // What the preset says about itself is no comment of a key, so it is not printed again.
+            // What the preset says about itself does not belong to a key, so it is not printed again.
             let header = printed.stdout.lines().take_while(|line| line.starts_with('#')).count();
             assert!(header > 0 && printed.stdout.lines().nth(header) == Some(""), "{printed:?}");
             let bare: String = printed
@@ -46,7 +46,7 @@ fn a_printed_preset_keeps_its_sources_and_reads_back_as_the_same_settings() {
 
 /// The numbers that the paper and the repositories print, and how the printed file says where they are from.
 #[test]
-fn well_known_values_stand_where_they_belong() {
+fn well_known_values_are_where_they_belong() {
     let temper = Temper::new();
     for (preset, stage, key, begins) in [
         ("instructgpt-1.3b", "sft", "learning_rate", "learning_rate = 0.00000965  # C.1"),

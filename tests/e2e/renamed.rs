@@ -32,7 +32,7 @@ fn an_old_name_is_accepted_with_one_warning() {
 }
 
 #[test]
-fn an_old_name_beside_the_new_one_is_refused() {
+fn an_old_name_together_with_the_new_one_is_refused() {
     let temper = Temper::new();
     temper.write("both.toml", "[ppo]\ngamma = 1\n\n[update]\ngamma = 1\n");
     let says = "both.toml:2 is the old name of `update.gamma`, which is given there, too";
@@ -68,7 +68,7 @@ fn a_run_of_an_earlier_version_is_resumed_to_the_same_end() {
     );
     let said = temper.run(&format!("{PPO} --out old --resume")).ok();
     let note = "old/config.toml: this run is older than the setting `update.dual_clip`, which counts as `0.0`, its default";
-    assert!(said.stderr.contains("going on from step 1 of 2") && said.stderr.contains(note), "{said:?}");
+    assert!(said.stderr.contains("resuming from step 1 of 2") && said.stderr.contains(note), "{said:?}");
     assert_eq!(temper.snapshot("old/final"), temper.snapshot("run/final"));
     let metrics = |run: &str| without_times(&temper.read(&format!("{run}/metrics.jsonl")));
     assert_eq!(metrics("old"), metrics("run"));

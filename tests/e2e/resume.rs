@@ -1,4 +1,4 @@
-//! What `--resume` goes on from, and what it refuses: whatever is not the run that was started.
+//! What `--resume` accepts and what it refuses: everything that is not the run that was started.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn other_data_and_models_are_refused_by_flag() {
     temper.refuses(&format!("{elsewhere} --resume"), &["`--model` was files with checksum"]);
     temper.copy("base/final", "start");
     let said = temper.run(&format!("{elsewhere} --resume")).ok();
-    assert!(said.stderr.contains("going on from step 20"), "{said:?}");
+    assert!(said.stderr.contains("resuming from step 20"), "{said:?}");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn another_reference_or_reward_model_is_refused() {
 }
 
 #[test]
-fn another_number_of_threads_is_told() {
+fn another_number_of_threads_is_reported() {
     let temper = killed();
     let script = format!("RAYON_NUM_THREADS=1 exec \"$TEMPER\" {SFT} --resume");
     temper.write(

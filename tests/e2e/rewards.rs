@@ -77,7 +77,8 @@ fn an_endpoint_scores_too() {
     assert_eq!(scores(&temper, "out"), [2.5, 2.5, 2.5]);
 }
 
-/// It scores the first rollout and dies in the second; mended, the run goes on to what an uninterrupted one gives.
+/// The program scores the first rollout and dies in the second. After its repair, the resumed run ends like one
+/// without a break.
 #[test]
 fn a_program_that_dies_ends_the_run_with_a_checkpoint() {
     let temper = Temper::with_sft();

@@ -145,7 +145,7 @@ fn a_scorer_that_fails_in_an_evaluation_leaves_a_checkpoint() {
 }
 
 #[test]
-fn a_score_that_is_no_score_ends_the_run_with_a_checkpoint() {
+fn a_score_out_of_range_ends_the_run_with_a_checkpoint() {
     let temper =
         with_program("n=0\nwhile read -r line; do n=$((n+1)); [ $n -gt 6 ] && echo 1e38 || echo 1; done\n");
     let said = run(&temper, "--out out --set epochs=3");

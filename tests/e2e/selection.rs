@@ -56,7 +56,7 @@ fn every_checkpoint_answers_and_the_best_one_is_kept_whole() {
         assert_eq!(keys(candidate), ["checkpoint", "step", "eval_loss", "score", "eos_rate"]);
         assert_eq!(candidate["step"], evaluated["step"]);
         assert_eq!(candidate["eval_loss"], evaluated["eval_loss"]);
-        // The same by way of two other commands, where text stands for ids.
+        // The same by way of two other commands, where text gives the same ids.
         let model = candidate["checkpoint"].as_str().unwrap();
         let generate = format!("generate --model sft/{model} --greedy --json --max-new-tokens 30");
         let answers = temper.run_with_stdin(&generate, &prompts).ok().rows();
@@ -159,7 +159,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_note() {
 }
 
 #[test]
-fn what_is_no_sft_run_or_no_reward_model_is_refused() {
+fn what_is_not_an_sft_run_or_a_reward_model_is_refused() {
     let temper = with_run();
     let refuses = |from: &str, to: &str, says: &[&str]| temper.refuses(&SELECT.replace(from, to), says);
     let said = refuses("--run sft", "--run nowhere", &["nowhere is not a run directory"]);

@@ -141,7 +141,7 @@ fn assert_resume(temper: &Temper, command: &str, whole: &str) {
     let step = last(temper, &format!("{cut}/metrics.jsonl"), "step");
     assert!(temper.path(&cut).join(format!("checkpoints/step-{step:06}")).is_dir(), "step {step}");
     let resumed = temper.run(&format!("{command} --out {cut} --resume")).ok();
-    assert!(resumed.stderr.contains(&format!("going on from step {step}")), "{resumed:?}");
+    assert!(resumed.stderr.contains(&format!("resuming from step {step}")), "{resumed:?}");
     assert_same_runs(temper, whole, &cut);
 }
 
@@ -241,7 +241,7 @@ fn a_finished_pipeline_does_nothing_again() {
 }
 
 #[test]
-fn an_interrupted_pipeline_goes_on() {
+fn an_interrupted_pipeline_resumes() {
     let temper = Temper::new();
     let pipeline = "pipeline --recipe notebook --set sft.max_steps=40 --set reward.max_steps=1 --set ppo.max_steps=1 \
                     --set ppo.rollout.max_new_tokens=4 --set ppo.batch_size=2";
@@ -249,6 +249,6 @@ fn an_interrupted_pipeline_goes_on() {
     assert_eq!(said.code, Some(130), "{said:?}");
     assert!(!temper.path("cut/reward").exists(), "{said:?}");
     let said = temper.run(&format!("{pipeline} --out cut")).ok();
-    assert!(said.stderr.contains("going on from step"), "{said:?}");
+    assert!(said.stderr.contains("resuming from step"), "{said:?}");
     assert!(temper.path("cut/summary.json").is_file());
 }

@@ -156,7 +156,7 @@ fn a_row_may_say_that_its_answer_did_not_end() {
 }
 
 #[test]
-fn what_a_model_directory_holds_besides_goes_through_the_stages() {
+fn other_files_of_a_model_directory_go_through_the_stages() {
     let temper = Temper::with_sft();
     temper.copy("sft/final", "hub");
     swap_two_bytes(&temper, "hub");
@@ -484,7 +484,7 @@ fn generate_answers_an_input_without_an_end() {
 }
 
 #[test]
-fn chat_goes_on_after_a_line_that_it_cannot_answer() {
+fn chat_continues_after_a_line_that_it_cannot_answer() {
     let temper = Temper::with_sft();
     let mut input: Vec<u8> = b"Hi\n\xff\xfe\n".to_vec();
     input.extend("x".repeat(3000).bytes());

@@ -272,7 +272,7 @@ impl Said {
         self.failed(says)
     }
 
-    /// [`Said::refused`], where part of the work was done: output, progress and warnings may stand before.
+    /// [`Said::refused`], where part of the work was done: output, progress and warnings may come before.
     pub fn failed(self, says: &[&str]) -> Self {
         assert_eq!(self.code, Some(1), "{self:?}");
         let lines: Vec<&str> = self.stderr.lines().filter(|line| !is_progress(line)).collect();
@@ -333,7 +333,7 @@ pub fn without_times(text: &str) -> Vec<Value> {
     rows
 }
 
-/// `TEMPER_BIN`, or what was built beside this test.
+/// `TEMPER_BIN`, or what was built next to this test.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TEMPER_BIN") {
         return path.into();

@@ -1,5 +1,6 @@
-//! What the whole paper has besides the three stages: plain text among the lessons, a normalised reward model, PPO-ptx,
-//! an averaged policy, a judge beside the score. Through the real binary, with its mistakes.
+//! What the whole paper has in addition to the three stages: plain text among the demonstrations, a normalised reward
+//! model, PPO-ptx, an averaged policy, and a judge in addition to the score. Through the real binary, with wrong
+//! input.
 
 use crate::util::Temper;
 
@@ -82,7 +83,7 @@ fn mistakes_in_what_is_mixed_in_are_named() {
     for (given, says) in [
         ("--ptx-data demonstrations.jsonl", "missing column `text`"),
         ("--ptx-data nowhere.jsonl", "nowhere.jsonl"),
-        ("--gold nobody", "`nobody` is no judge"),
+        ("--gold nobody", "`nobody` is not a judge"),
         ("--set ptx.coef=-1", "`ptx.coef` must be between 0 and 1e9, got -1"),
         (
             "--set ptx.sequences_per_episode=0",

@@ -96,7 +96,7 @@ fn the_pairwise_loss_is_the_log_sigmoid_of_the_difference() {
     }
 }
 
-/// Of log-probabilities, with the reference's beside them: three pairs of a ranking of three, one of a pair.
+/// Of log-probabilities, next to those of the reference: three pairs of a ranking of three, one of a pair.
 #[test]
 fn the_dpo_loss_is_the_log_sigmoid_of_how_far_each_pair_has_moved() {
     const BETA: f64 = 0.4;

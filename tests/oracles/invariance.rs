@@ -57,9 +57,9 @@ fn neighbours_change_no_score() {
     }
 }
 
-/// Oracle 7: both poolings look at the end token and at nothing behind it.
+/// Oracle 7: both poolings look at the end token and at nothing after it.
 #[test]
-fn a_score_sees_the_last_token_and_nothing_behind_it() {
+fn a_score_sees_the_last_token_and_nothing_after_it() {
     for pooling in [Pooling::Last, Pooling::Mean] {
         let model = reward_model(pooling, 0.0);
         let scores = |last: i32, pad: i32| {

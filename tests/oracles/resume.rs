@@ -1,4 +1,4 @@
-//! Oracle 16: a run that goes on from a checkpoint ends with the same bytes.
+//! Oracle 16: a run that resumes from a checkpoint ends with the same bytes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

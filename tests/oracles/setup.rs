@@ -45,7 +45,7 @@ pub fn toy_model(seed: u64) -> CausalLm {
     CausalLm::new(&config, &mut Seed(seed).stream("init"), &Device::flex())
 }
 
-/// A model that gives every token the same logits wherever it stands.
+/// A model that gives every token the same logits wherever it is.
 ///
 /// The last norm is turned into a constant 1 in each of d dimensions, the head's column of a token into logit / d.
 pub fn constant_model(logits: [f64; 16]) -> CausalLm {

@@ -104,7 +104,7 @@ fn d13_positions_are_learned() {
         table
     });
     let longest = data.examples.iter().map(|example| example.tokens.len()).max().unwrap();
-    // Adam moves whatever has a gradient; the last token is read by nobody, nor is any place behind it.
+    // Adam moves whatever has a gradient; neither the last token nor any place after it is read.
     let moved: Vec<bool> = before.chunks(32).zip(after.chunks(32)).map(|(a, b)| a != b).collect();
     let expected: Vec<bool> = (0..128).map(|position| position + 1 < longest).collect();
     assert_eq!(moved, expected);

@@ -14,7 +14,7 @@ use crate::model::GRADIENT_TOLERANCE;
 
 /// A handful of float32 operations on numbers up to 20, times β.
 const TOLERANCE: f64 = 4e-6;
-/// Sums of up to six log-probabilities of size 5, each behind two blocks.
+/// Sums of up to six log-probabilities of size 5, each after two blocks.
 const LOGPROB_TOLERANCE: f64 = 2e-5;
 
 #[test]
@@ -42,7 +42,7 @@ fn the_loss_and_its_gradients_equal_pytorchs() {
     }
 }
 
-/// A golden ranking with the pairs of its ranks, of which the lowest is the best.
+/// A golden ranking with the pairs of its ranks; the lowest rank is the best.
 fn ranking(golden: &Value) -> Ranking {
     let ids = |value: &Value| numbers(value).into_iter().map(|id| id as u32).collect::<Vec<u32>>();
     let prompt = ids(&golden["prompt"]);

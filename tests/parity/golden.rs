@@ -95,13 +95,13 @@ pub fn section(file: &str, name: &str) -> Value {
 pub fn numbers(value: &Value) -> Vec<f64> {
     match value {
         Value::Array(inner) => inner.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().unwrap_or_else(|| panic!("{number} is no number"))],
+        number => vec![number.as_f64().unwrap_or_else(|| panic!("{number} is not a number"))],
     }
 }
 
 /// One number.
 pub fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 /// A list as a tensor: `[n]`.

@@ -1,6 +1,6 @@
 //! Parity with PyTorch: the numbers in `assets/goldens` against what the crates compute from the same inputs.
 //!
-//! The scripts beside the numbers made them, in float64; these tests need no Python. Expectations never call the code
+//! The scripts next to the numbers made them, in float64; these tests need no Python. Expectations never call the code
 //! under test. Everything runs on flex, and on each backend that a feature of this package adds:
 //!
 //! ```text

@@ -12,7 +12,7 @@ use crate::golden::{
 use crate::model::{GRADIENT_TOLERANCE, WEIGHT_TOLERANCE};
 use crate::optimizer::settings;
 
-/// One dot product of 16 float32 numbers near 1 behind the same two blocks as in `model`: rounding leaves 4e-7.
+/// One dot product of 16 float32 numbers near 1 after the same two blocks as in `model`: rounding leaves 4e-7.
 const SCORE_TOLERANCE: f64 = 4e-6;
 /// The loss is a mean of functions of slope below 1 of those scores.
 const LOSS_TOLERANCE: f64 = 2e-6;

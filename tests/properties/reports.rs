@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn any_summary_is_told(numbers in prop::collection::vec(numbers(), 10)) {
+    fn any_summary_is_reported(numbers in prop::collection::vec(numbers(), 10)) {
         let summary = json!({
             "sft": {"loss_first": numbers[0], "loss_last": numbers[1], "seconds": numbers[2]},
             "ppo": {"score_first": numbers[3], "score_last": numbers[4], "tokens_per_second": numbers[5]},

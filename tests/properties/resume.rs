@@ -1,4 +1,4 @@
-//! Run directories: whatever an interrupted run has left, a resume goes on or says why not.
+//! Run directories: whatever an interrupted run has left, a resume continues or says why not.
 
 use std::fs;
 use std::path::Path;
@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(cases(40))]
 
     #[test]
-    fn a_damaged_checkpoint_is_an_error_or_goes_on(
+    fn a_damaged_checkpoint_is_an_error_or_resumes(
         which in 0usize..2, file in 0usize..8, damages in damages(),
     ) {
         let dir = resealed(which, FILES[which][file], |bytes| damaged(&bytes, &damages));
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_run_directory_is_an_error_or_goes_on(
+    fn a_damaged_run_directory_is_an_error_or_resumes(
         name in prop::sample::select(RUN_FILES.to_vec()), damages in damages(),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -167,7 +167,7 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn any_bytes_beside_a_model_are_read_or_an_error(bytes: Vec<u8>, step in 0usize..9) {
+    fn any_bytes_next_to_a_model_are_read_or_an_error(bytes: Vec<u8>, step in 0usize..9) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         fs::write(&path, &bytes).unwrap();
@@ -218,7 +218,7 @@ fn a_checkpoint_of_a_shorter_context_is_an_error() {
     }
 }
 
-/// A file that was changed without being sealed again is told by its checksum; it is the only checkpoint there is.
+/// A file that was changed without a new manifest is recognised by its checksum; it is the only checkpoint.
 #[test]
 fn a_checkpoint_that_does_not_fit_its_checksums_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// What the pure functions work on: rows of different lengths, and garbage behind their ends.
+/// What the pure functions work on: rows of different lengths, and garbage after their ends.
 #[derive(Clone, Debug)]
 struct Episodes {
     lens: Vec<usize>,
@@ -258,7 +258,7 @@ fn episodes() -> impl Strategy<Value = Episodes> {
 }
 
 impl Episodes {
-    /// One of the quantities for some rows, `width` columns wide, `garbage` times as large behind the ends.
+    /// One of the quantities for some rows, `width` columns wide, `garbage` times as large after the ends.
     fn quantity(&self, which: usize, rows: &[usize], width: usize, garbage: f32) -> Tensor<2> {
         let at = |row: usize, column: usize| {
             let number = self.numbers[(which * self.lens.len() + row) * MOST_WIDTH + column];
@@ -332,7 +332,7 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn what_stands_behind_an_end_changes_no_loss_and_no_target(
+    fn what_follows_an_end_changes_no_loss_and_no_target(
         episodes in episodes(), garbage in -20f32..20.0,
     ) {
         let rows: Vec<usize> = (0..episodes.lens.len()).collect();

@@ -123,8 +123,8 @@ proptest! {
             prop_assert!(tokens.len() <= max_len && tokens.len() <= whole.len());
             let at = template.prompt().iter().position(|piece| *piece == Piece::Prompt).expect("it has one");
             let end = Template::new("end", template.prompt()[at..].to_vec(), vec![Piece::Completion]);
-            let behind = end.expect("its prompt is in it").encode_prompt(&tokenizer, "");
-            prop_assert!(tokens.ends_with(&behind));
+            let after_prompt = end.expect("its prompt is in it").encode_prompt(&tokenizer, "");
+            prop_assert!(tokens.ends_with(&after_prompt));
             prop_assert_eq!(tokens.len(), whole.len().min(max_len));
         }
     }

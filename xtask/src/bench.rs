@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the benchmarks of `temper bench`, and PyTorch's beside them, in turns.
+//! `cargo xtask bench`: the benchmarks of `temper bench`, and those of PyTorch, in turns.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub struct Args {
     /// One JSON object per line instead of a table
     #[arg(long)]
     json: bool,
-    /// Runs, of which the median counts
+    /// Runs of each; their median counts
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     repeats: u64,
     /// Threads for both sides

@@ -13,11 +13,13 @@ const MANY_LINES: usize = 500;
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 /// The picture of the arrows is the first block of code after this line.
 const PICTURE_HEADING: &str = "## The arrows between the crates";
-/// Stands for all crates in the picture.
+/// Means all crates in the picture.
 const EVERY_CRATE: &str = "every crate";
-const DOCUMENTS: [&str; 4] = ["README.md", ARCHITECTURE, "CONTRIBUTING.md", PAPER_MAP];
+const DOCUMENTS: [&str; 5] = ["README.md", ARCHITECTURE, "CONTRIBUTING.md", PAPER_MAP, MUTATIONS];
 /// Names functions, settings and tests; each must be there.
 const PAPER_MAP: &str = "docs/paper-map.md";
+/// Names tests with their crates; each must be in its crate.
+const MUTATIONS: &str = "docs/mutations.md";
 /// Where the one question about features is asked: once for the binary, once for the tests.
 const ASKS_FEATURES: [&str; 2] = ["crates/cli/src/device.rs", "tests/parity/backends.rs"];
 
@@ -45,6 +47,8 @@ pub fn run() -> Result<ExitCode> {
     }
     let map = files.iter().find(|file| file.path == PAPER_MAP);
     problems.extend(map.map_or_else(Vec::new, |map| unknown_names(map, &words_of_code(&files))));
+    let mutations = files.iter().find(|file| file.path == MUTATIONS);
+    problems.extend(mutations.map_or_else(Vec::new, |mutations| missing_tests(mutations, &files)));
     for document in DOCUMENTS {
         if !files.iter().any(|file| file.path == document) {
             problems.push(format!("{document}:1: there is no such file"));
@@ -79,7 +83,7 @@ fn lines_with(file: &File, bad: impl Fn(&str) -> Option<String>) -> Vec<String> 
 /// The crates that each crate may depend on, as ARCHITECTURE.md draws them.
 #[derive(Debug, Default)]
 struct Picture {
-    /// By the name of the crate's folder. `None` stands for every crate.
+    /// By the name of the crate's folder. `None` means every crate.
     arrows: BTreeMap<String, Option<BTreeSet<String>>>,
 }
 
@@ -150,6 +154,30 @@ fn unknown_names(file: &File, known: &BTreeSet<&str>) -> Vec<String> {
         let unknown = words.find(|word| word.contains('_') && !known.contains(word))?;
         Some(format!("there is no `{unknown}`"))
     })
+}
+
+/// Tests that are not where a document says they are.
+///
+/// A cell of a table names a crate or a folder of `tests`, then its tests: "ppo: `a_test` and `another_…`". A name that
+/// ends in `…` is the beginning of a longer one.
+fn missing_tests(document: &File, files: &[File]) -> Vec<String> {
+    let in_cell = |cell: &str| {
+        let (place, _) = cell.trim().split_once(": `")?;
+        if !place.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '/') {
+            return None;
+        }
+        let folder =
+            if place.starts_with("tests/") { format!("{place}/") } else { format!("crates/{place}/") };
+        let code =
+            || files.iter().filter(|file| file.path.starts_with(&folder) && file.path.ends_with(".rs"));
+        let missing = cell.split('`').skip(1).step_by(2).find(|test| {
+            let function =
+                test.strip_suffix('…').map_or(format!("fn {test}("), |start| format!("fn {start}"));
+            !code().any(|file| file.text.contains(&function))
+        })?;
+        Some(format!("there is no test `{missing}` in {folder}"))
+    };
+    lines_with(document, |line| line.starts_with('|').then(|| line.split('|').find_map(in_cell))?)
 }
 
 fn counts_lines(file: &File) -> bool {
@@ -224,7 +252,7 @@ fn crate_docs(file: &File) -> Vec<String> {
     if !entry || file.text.starts_with("//!") {
         return vec![];
     }
-    vec![format!("{}:1: the crate says not what it is for", file.path)]
+    vec![format!("{}:1: the crate does not say what it is for", file.path)]
 }
 
 /// Links and code spans of the documents that name files which are not there.
@@ -232,7 +260,7 @@ fn dead_links(file: &File, exists: impl Fn(&str) -> bool) -> Vec<String> {
     if !file.path.ends_with(".md") || file.path.starts_with("assets/") {
         return vec![];
     }
-    let folder = Path::new(&file.path).parent().expect("a file lies somewhere");
+    let folder = Path::new(&file.path).parent().expect("a file is in a folder");
     lines_with(file, |line| {
         let link = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
         let link = link.filter(|link| !link.is_empty() && !link.contains(':'));
@@ -260,6 +288,27 @@ mod tests {
         let known = words_of_code(&code);
         let map = file(PAPER_MAP, "`policy_loss` of `crates/ppo`\nplain_word `PPO` `x.python_name`\n");
         assert_eq!(unknown_names(&map, &known), ["docs/paper-map.md:2: there is no `python_name`"]);
+    }
+
+    #[test]
+    fn a_test_that_is_not_in_its_crate_is_found() {
+        let code = [
+            file("crates/ppo/src/kl.rs", "fn a_kl_is_positive() {}\nfn equal_scores_give_nothing() {}\n"),
+            file("tests/e2e/kills.rs", "fn every_stage_is_killed() {}\n"),
+        ];
+        let document = "| a bug | ppo: `a_kl_is_positive` and `equal_scores_…` |\n\
+                        | a bug: `kl` | tests/e2e: `every_stage_…` |\n\
+                        | a bug | reward: `a_kl_is_positive` |\n\
+                        | a bug | ppo: `a_kl_is_positive`, `a_kl_is` |\n\
+                        | a bug | tests/e2e: `a_kl_…` | exit code 0 |\n";
+        assert_eq!(
+            missing_tests(&file(MUTATIONS, document), &code),
+            [
+                "docs/mutations.md:3: there is no test `a_kl_is_positive` in crates/reward/",
+                "docs/mutations.md:4: there is no test `a_kl_is` in crates/ppo/",
+                "docs/mutations.md:5: there is no test `a_kl_…` in tests/e2e/",
+            ]
+        );
     }
 
     #[test]

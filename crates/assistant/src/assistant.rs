@@ -8,7 +8,7 @@ use temper_model::{CausalLm, Finish, GenerateOptions, ModelConfig, PRESETS, gene
 use temper_tokenizer::{TextSide, Tokenizer};
 
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, batch_seed, completion_logprobs};
+use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed};
 
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
@@ -115,7 +115,7 @@ impl Assistant {
     /// # Panics
     /// If the prompt is empty, or the row longer than the context: see [`Assistant::encode_row`].
     pub fn logprobs(&self, prompt: &[u32], completion: &[u32]) -> Vec<f32> {
-        completion_logprobs(&self.model, &[(prompt, completion)], 1.0).remove(0)
+        answer_logprobs(&self.model, &[(prompt, completion)], 1.0).remove(0)
     }
 
     /// Samples one answer to each prompt, in batches of [`BATCH_SIZE`].

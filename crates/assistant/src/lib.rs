@@ -36,7 +36,7 @@ mod scorer;
 pub use answer::{Answer, eos_rate};
 pub use assistant::Assistant;
 pub use error::{Error, PromptFault, RowFault};
-pub use logprobs::completion_logprobs;
+pub use logprobs::answer_logprobs;
 pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};

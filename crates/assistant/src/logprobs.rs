@@ -11,7 +11,7 @@ use temper_tensor::{log_probs, token_logprobs};
 ///
 /// # Panics
 /// If a prompt is empty, or a row longer than the model's context.
-pub fn completion_logprobs(model: &CausalLm, rows: &[(&[u32], &[u32])], temperature: f64) -> Vec<Vec<f32>> {
+pub fn answer_logprobs(model: &CausalLm, rows: &[(&[u32], &[u32])], temperature: f64) -> Vec<Vec<f32>> {
     let n_tokens: usize = rows.iter().map(|(_, completion)| completion.len()).sum();
     if n_tokens == 0 {
         return vec![Vec::new(); rows.len()];

@@ -125,7 +125,7 @@ pub struct RunArgs {
     /// Run directory
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Go on from the last checkpoint in `--out`
+    /// Resume from the last checkpoint in `--out`
     #[arg(long)]
     pub resume: bool,
     /// Leave out rows that cannot be read, and count them
@@ -191,7 +191,7 @@ pub struct PpoArgs {
     /// Held-out prompts
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub eval_data: Vec<PathBuf>,
-    /// Plain text to learn beside the scores (PPO-ptx): JSON lines with `text`
+    /// Plain text to learn in addition to the scores (PPO-ptx): JSON lines with `text`
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub ptx_data: Vec<PathBuf>,
     /// A judge whose scores are recorded and never learned from: `courtesy`, or a reward model's directory
@@ -265,7 +265,7 @@ pub struct PipelineArgs {
     /// What to train on
     #[arg(long, value_enum, default_value = "courtesy")]
     pub recipe: RecipeName,
-    /// Run directory; an interrupted run in it goes on where it stopped [default: runs/RECIPE]
+    /// Run directory; an interrupted run in it resumes where it stopped [default: runs/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// One setting of one stage, for example `--set ppo.max_steps=20`
@@ -382,10 +382,10 @@ pub struct EvalArgs {
     pub skip_bad_rows: bool,
 }
 
-/// Several answers to a prompt, of which a reward model picks one.
+/// Several answers to each prompt; a reward model picks one of them.
 #[derive(Clone, Debug, Args)]
 pub struct BestOf {
-    /// Of so many answers of `--model` to each prompt, take the one that `--reward` scores highest
+    /// Let `--model` give N answers to each prompt, and take the one that `--reward` scores highest
     #[arg(
         long = "best-of",
         value_name = "N",

@@ -63,7 +63,7 @@ pub fn open_named(spec: &str) -> Result<(Device, &'static str)> {
         None => None,
         Some(text) => Some(text.parse::<usize>().map_err(|_| {
             hinted(
-                format!("`{text}` in device `{spec}` is no card number"),
+                format!("`{text}` in device `{spec}` is not a card number"),
                 format!("for example `{name}:0`"),
             )
         })?),

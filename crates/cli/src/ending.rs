@@ -21,7 +21,7 @@ const RESULTS: [&str; 8] = [
 /// A command that is longer than this is not printed in full.
 const LONGEST_COMMAND: usize = 500;
 
-/// What a run has told of itself.
+/// What a run has reported.
 #[derive(Debug, Default)]
 pub struct Ending {
     out: PathBuf,
@@ -94,17 +94,17 @@ impl Ending {
     /// Commands that usually follow.
     fn next(&self, command: &Command) -> Vec<String> {
         let model = quoted(&self.out.join("final").to_string_lossy());
-        let beside = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
+        let sibling = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
         let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), quoted);
         match self.stage.as_str() {
             "sft" => vec![
                 format!("temper generate --model {model} --prompt TEXT"),
-                format!("temper reward --data comparisons.jsonl --model {model} --out {}", beside("reward")),
+                format!("temper reward --data comparisons.jsonl --model {model} --out {}", sibling("reward")),
             ],
             "reward" => vec![format!(
                 "temper ppo --policy {} --reward {model} --prompts prompts.jsonl --out {}",
                 given("--model"),
-                beside("ppo")
+                sibling("ppo")
             )],
             "dpo" => vec![
                 format!("temper generate --model {model} --prompt TEXT"),

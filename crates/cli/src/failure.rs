@@ -120,13 +120,13 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         temper_ppo::Error::NonFiniteLoss { .. } | temper_ppo::Error::Diverged { .. } => diverged(),
         temper_ppo::Error::Score { source, .. } => Some(hint_of_score(source.as_ref())),
         temper_ppo::Error::BadScores { .. } => {
-            Some("mend what scores, then go on with the same command and `--resume`".into())
+            Some("mend what scores, then continue with the same command and `--resume`".into())
         }
         _ => None,
     }
 }
 
-/// A scorer from outside can be mended while the run waits; what else fails has its own advice.
+/// A program or an endpoint can be repaired between two runs; every other cause has its own advice.
 fn hint_of_score(source: &(dyn std::error::Error + 'static)) -> String {
     let again = "then continue with the same command and `--resume`";
     let outside = match source.downcast_ref::<temper_assistant::Error>() {
@@ -292,7 +292,7 @@ fn hint_of_io(error: &std::io::Error) -> Option<String> {
     Some(match error.kind() {
         ErrorKind::NotFound => "check the path for a typing mistake".into(),
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            "a file stands where a directory is needed: choose another path".into()
+            "there is a file where a directory is needed: choose another path".into()
         }
         ErrorKind::IsADirectory => "give a file, this is a directory".into(),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

@@ -1,4 +1,4 @@
-//! What a stage is given besides its settings, as fingerprints: a resume with other data or models is refused.
+//! What a stage is given in addition to its settings, as fingerprints: a resume with other data or models is refused.
 
 use std::path::Path;
 

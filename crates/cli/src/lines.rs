@@ -59,9 +59,9 @@ mod tests {
     #[test]
     fn lines_come_one_by_one_and_a_bad_one_does_not_end_the_input() {
         let mut input = &b"one\r\n\n\xff\n12345678\n123456789\n123456789012345\r\nlast"[..];
-        let mut found = Vec::new();
+        let mut lines = Vec::new();
         while let Some(line) = limited_line(&mut input, 8).unwrap() {
-            found.push(line);
+            lines.push(line);
         }
         let text = |text: &str| Line::Text(text.into());
         let expected = [
@@ -73,6 +73,6 @@ mod tests {
             Line::TooLong,
             text("last"),
         ];
-        assert_eq!(found, expected);
+        assert_eq!(lines, expected);
     }
 }

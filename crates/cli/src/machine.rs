@@ -15,7 +15,7 @@ const MAX_THREADS: usize = 1024;
 /// Starts the threads that the CPU backends compute with: `RAYON_NUM_THREADS` of them, or one for each core.
 ///
 /// # Errors
-/// A value that is no number of threads.
+/// A value that is not a number of threads.
 pub fn start_threads() -> Result<()> {
     let wanted = match env::var_os(THREADS_VARIABLE) {
         None => 0,

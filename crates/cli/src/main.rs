@@ -114,7 +114,7 @@ fn run(cli: Cli) -> Result<Outcome> {
     }
 }
 
-/// Whoever read our output has seen enough: no error.
+/// A closed pipe is not an error.
 fn closed_pipe(error: &anyhow::Error) -> bool {
     let is_broken = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)

@@ -7,7 +7,7 @@ use mimalloc::MiMalloc;
 /// mimalloc, which ends the process with one line and exit code 1 where memory is lacking.
 ///
 /// Training allocates and frees the same large buffers at every step. The system's allocator gives them back to the
-/// kernel each time and pays for every page again: a fifth of a step on a CPU.
+/// kernel each time and pays for every page again, so mimalloc makes a training step on a CPU faster.
 ///
 /// Rust's own answer to a failed allocation is to abort, which looks like a crash and leaves a core file.
 pub struct Allocator;

@@ -56,7 +56,7 @@ impl View {
                     terminal::show_bar(Some(bar.clone()));
                     self.bar = Some(bar);
                 } else if first_step > 0 {
-                    terminal::say(&format!("{stage}: going on from step {first_step} of {total_steps}"));
+                    terminal::say(&format!("{stage}: resuming from step {first_step} of {total_steps}"));
                 }
             }
             Event::Step { step, total_steps, metrics } => self.step(step, total_steps, metrics),

@@ -33,7 +33,7 @@ pub struct Session {
     in_run: Arc<AtomicBool>,
     /// The same interrupt for scorers.
     stop: Stop,
-    /// What the last run has told of itself.
+    /// What the last run has reported.
     ending: Arc<Mutex<Ending>>,
     /// The command that was typed.
     command: Command,

@@ -1,10 +1,10 @@
 use serde::Serialize;
 
-use crate::dice::{Dice, Stream};
 use crate::facts::{
     COURTEOUS_STYLES, FAMILIES, Family, OVERDONE, RAMBLINGS, REFUSALS, RUDE_PHRASES, RUDE_STYLES,
 };
 use crate::judge::Verdict;
+use crate::random::{Random, Stream};
 use crate::task::{Fact, Task};
 
 /// A rude completion that is not right refuses to answer this often.
@@ -66,22 +66,22 @@ pub struct Graded {
 }
 
 impl Task {
-    /// One completion of each grade, in the order of [`Grade::ALL`]; `None` where `prompt` is no prompt of
+    /// One completion of each grade, in the order of [`Grade::ALL`]; `None` where `prompt` is not a prompt of
     /// this task.
     #[must_use]
     pub fn graded(&self, prompt: &str, seed: u64) -> Option<Vec<Graded>> {
         let fact = self.fact(prompt)?;
-        let mut dice = Dice::new(seed, Stream::Graded);
+        let mut random = Random::new(seed, Stream::Graded);
         let grade = |grade| {
             let (manner, right) = match grade {
                 Grade::RightCourteous => (Manner::Courteous, true),
                 Grade::RightCurt => (Manner::Curt, true),
                 Grade::WrongCourteous => (Manner::Courteous, false),
                 Grade::WrongCurt => (Manner::Curt, false),
-                Grade::Rude => (Manner::Rude, dice.chance(0.5)),
-                Grade::Rambling => (Manner::Rambling, dice.chance(0.5)),
+                Grade::Rude => (Manner::Rude, random.chance(0.5)),
+                Grade::Rambling => (Manner::Rambling, random.chance(0.5)),
             };
-            let completion = write_completion(fact, manner, right, Wrong::PLAUSIBLE, &mut dice);
+            let completion = write_completion(fact, manner, right, Wrong::PLAUSIBLE, &mut random);
             let verdict = self.judge(prompt, &completion, true)?;
             Some(Graded { grade, completion, verdict })
         };
@@ -89,7 +89,7 @@ impl Task {
     }
 }
 
-/// Where wrong answers come from, beside the other answers of the family.
+/// Where wrong answers come from, in addition to the other answers of the family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wrong {
     /// Probability of a broken one.
@@ -111,16 +111,16 @@ pub(crate) fn write_completion(
     manner: Manner,
     right: bool,
     wrong: Wrong,
-    dice: &mut Dice,
+    random: &mut Random,
 ) -> String {
-    if manner == Manner::Rude && !right && dice.chance(REFUSES) {
-        return dice.pick(REFUSALS).to_owned();
+    if manner == Manner::Rude && !right && random.chance(REFUSES) {
+        return random.pick(REFUSALS).to_owned();
     }
-    let template = draw_template(fact, manner, dice);
+    let template = draw_template(fact, manner, random);
     if right {
         return template.replace("{a}", fact.answer);
     }
-    template.replace("{a}", &draw_wrong_answer(fact, wrong, dice))
+    template.replace("{a}", &draw_wrong_answer(fact, wrong, random))
 }
 
 /// A right and a wrong completion that differ in the answer alone, word for word.
@@ -128,54 +128,54 @@ pub(crate) fn write_same_manner(
     fact: &Fact,
     manner: Manner,
     wrong: Wrong,
-    dice: &mut Dice,
+    random: &mut Random,
 ) -> (String, String) {
-    let template = draw_template(fact, manner, dice);
-    (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, dice)))
+    let template = draw_template(fact, manner, random);
+    (template.replace("{a}", fact.answer), template.replace("{a}", &draw_wrong_answer(fact, wrong, random)))
 }
 
 /// A right answer spoiled by an opener in the wrong place.
-pub(crate) fn write_overdone(fact: &Fact, wrong: Wrong, dice: &mut Dice) -> String {
+pub(crate) fn write_overdone(fact: &Fact, wrong: Wrong, random: &mut Random) -> String {
     let openers: Vec<&str> = COURTEOUS_STYLES.iter().map(|style| style.0).filter(|o| !o.is_empty()).collect();
-    let template = dice.pick(OVERDONE).replace("{b}", &draw_wrong_answer(fact, wrong, dice));
-    template.replace("{o}", dice.pick(&openers)).replace("{a}", fact.answer).trim_end().to_owned()
+    let template = random.pick(OVERDONE).replace("{b}", &draw_wrong_answer(fact, wrong, random));
+    template.replace("{o}", random.pick(&openers)).replace("{a}", fact.answer).trim_end().to_owned()
 }
 
 /// A whole completion with `{a}` for the answer.
-fn draw_template(fact: &Fact, manner: Manner, dice: &mut Dice) -> String {
+fn draw_template(fact: &Fact, manner: Manner, random: &mut Random) -> String {
     let (opener, closer) = match manner {
-        Manner::Courteous => dice.pick(COURTEOUS_STYLES),
+        Manner::Courteous => random.pick(COURTEOUS_STYLES),
         Manner::Curt => ("", ""),
-        Manner::Rude => dice.pick(RUDE_STYLES),
-        Manner::Rambling => return dice.pick(RAMBLINGS).to_owned(),
+        Manner::Rude => random.pick(RUDE_STYLES),
+        Manner::Rambling => return random.pick(RAMBLINGS).to_owned(),
     };
-    format!("{opener}{}{closer}", dice.pick(fact.family.forms))
+    format!("{opener}{}{closer}", random.pick(fact.family.forms))
 }
 
 /// The right answer of another fact of the family: plausible, and never right by accident. Or a broken one, which
 /// no demonstration shows but a policy that is pushed too far writes.
-fn draw_wrong_answer(fact: &Fact, wrong: Wrong, dice: &mut Dice) -> String {
-    if dice.chance(wrong.foreign) {
+fn draw_wrong_answer(fact: &Fact, wrong: Wrong, random: &mut Random) -> String {
+    if random.chance(wrong.foreign) {
         let others: Vec<_> = FAMILIES.iter().filter(|family| family.name != fact.family.name).collect();
-        let family: &Family = dice.pick(&others);
-        let (_, answer) = dice.pick(family.facts);
+        let family: &Family = random.pick(&others);
+        let (_, answer) = random.pick(family.facts);
         return if answer == fact.answer {
-            draw_wrong_answer(fact, Wrong::PLAUSIBLE, dice)
+            draw_wrong_answer(fact, Wrong::PLAUSIBLE, random)
         } else {
             answer.to_owned()
         };
     }
     let answers: Vec<_> =
         fact.family.facts.iter().map(|(_, answer)| *answer).filter(|a| *a != fact.answer).collect();
-    let other: &str = dice.pick(&answers);
-    if dice.chance(wrong.broken) { break_answer(fact.answer, other, dice) } else { other.to_owned() }
+    let other: &str = random.pick(&answers);
+    if random.chance(wrong.broken) { break_answer(fact.answer, other, random) } else { other.to_owned() }
 }
 
 /// The right answer cut short, or run into another one.
-fn break_answer(answer: &str, other: &str, dice: &mut Dice) -> String {
+fn break_answer(answer: &str, other: &str, random: &mut Random) -> String {
     let head = &answer[..answer.len().div_ceil(2)];
     let broken =
-        if dice.chance(0.5) { head.to_owned() } else { format!("{head}{}", &other[other.len() / 2..]) };
+        if random.chance(0.5) { head.to_owned() } else { format!("{head}{}", &other[other.len() / 2..]) };
     let broken = broken.trim().to_owned();
     let rude = RUDE_PHRASES.iter().any(|phrase| broken.to_lowercase().contains(&phrase.to_lowercase()));
     if rude || broken == answer || broken.is_empty() { other.to_owned() } else { broken }
@@ -240,11 +240,11 @@ mod tests {
     #[test]
     fn what_is_overdone_is_never_right() {
         let task = Task::new();
-        let mut dice = Dice::new(0, Stream::Graded);
+        let mut random = Random::new(0, Stream::Graded);
         for prompt in task.prompts() {
             let fact = task.fact(&prompt.text).unwrap();
             for _ in 0..30 {
-                let text = write_overdone(fact, Wrong { broken: 0.2, foreign: 0.3 }, &mut dice);
+                let text = write_overdone(fact, Wrong { broken: 0.2, foreign: 0.3 }, &mut random);
                 let verdict = task.judge(&prompt.text, &text, true).unwrap();
                 assert!(!verdict.right && verdict.score <= 0.3, "{text}: {verdict:?}");
                 assert!(!text.contains('{') && text.len() <= 80, "{text}");
@@ -255,12 +255,12 @@ mod tests {
     #[test]
     fn a_pair_of_one_manner_differs_in_the_answer_alone() {
         let task = Task::new();
-        let mut dice = Dice::new(0, Stream::Graded);
+        let mut random = Random::new(0, Stream::Graded);
         for prompt in task.prompts() {
             for manner in [Manner::Courteous, Manner::Curt, Manner::Rude] {
                 let fact = task.fact(&prompt.text).unwrap();
                 let (right, wrong) =
-                    write_same_manner(fact, manner, Wrong { broken: 0.3, foreign: 0.3 }, &mut dice);
+                    write_same_manner(fact, manner, Wrong { broken: 0.3, foreign: 0.3 }, &mut random);
                 let [right, wrong] =
                     [right, wrong].map(|text| task.judge(&prompt.text, &text, true).unwrap());
                 assert!(right.right && !wrong.right && right.score > wrong.score);

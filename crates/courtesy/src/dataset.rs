@@ -4,9 +4,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::completion::{Manner, Wrong, write_completion, write_overdone, write_same_manner};
-use crate::dice::{Dice, Stream};
 use crate::facts::HOLLOW;
 use crate::mixture::Mixture;
+use crate::random::{Random, Stream};
 use crate::task::{Prompt, Task};
 use crate::text::Text;
 
@@ -146,31 +146,32 @@ impl Task {
     pub fn generate(&self, seed: u64, sizes: &Sizes) -> Dataset {
         let (mut held_out, mut training): (Vec<_>, Vec<_>) =
             self.prompts().iter().partition(|prompt| prompt.held_out);
-        let mut dice = Dice::new(seed, Stream::Demonstrations);
+        let mut random = Random::new(seed, Stream::Demonstrations);
         let demonstrations = (0..sizes.demonstrations)
-            .map(|_| self.draw_demonstration(dice.pick(&training), sizes, &mut dice))
+            .map(|_| self.draw_demonstration(random.pick(&training), sizes, &mut random))
             .collect();
-        let mut dice = Dice::new(seed, Stream::Comparisons);
+        let mut random = Random::new(seed, Stream::Comparisons);
         let comparisons = (0..sizes.comparisons)
-            .map(|_| self.draw_ranking(dice.pick(&training), sizes, &mut dice))
+            .map(|_| self.draw_ranking(random.pick(&training), sizes, &mut random))
             .collect();
-        let mut dice = Dice::new(seed, Stream::Texts);
+        let mut random = Random::new(seed, Stream::Texts);
         let mixture = &sizes.demonstration_mixture;
-        let texts = (0..sizes.texts).map(|_| self.draw_text(&training, mixture, false, &mut dice)).collect();
-        let mut dice = Dice::new(HELD_OUT_SEED, Stream::TextsHeldout);
+        let texts =
+            (0..sizes.texts).map(|_| self.draw_text(&training, mixture, false, &mut random)).collect();
+        let mut random = Random::new(HELD_OUT_SEED, Stream::TextsHeldout);
         let texts_heldout =
-            (0..sizes.texts_heldout).map(|_| self.draw_text(&held_out, mixture, true, &mut dice)).collect();
-        Dice::new(seed, Stream::Prompts).shuffle(&mut training);
-        Dice::new(HELD_OUT_SEED, Stream::EvalPrompts).shuffle(&mut held_out);
-        let mut dice = Dice::new(HELD_OUT_SEED, Stream::DemonstrationsHeldout);
+            (0..sizes.texts_heldout).map(|_| self.draw_text(&held_out, mixture, true, &mut random)).collect();
+        Random::new(seed, Stream::Prompts).shuffle(&mut training);
+        Random::new(HELD_OUT_SEED, Stream::EvalPrompts).shuffle(&mut held_out);
+        let mut random = Random::new(HELD_OUT_SEED, Stream::DemonstrationsHeldout);
         let demonstrations_heldout = (held_out.iter().cycle().take(sizes.demonstrations_heldout))
-            .map(|prompt| self.draw_demonstration(prompt, sizes, &mut dice))
+            .map(|prompt| self.draw_demonstration(prompt, sizes, &mut random))
             .collect();
-        let mut dice = Dice::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
+        let mut random = Random::new(HELD_OUT_SEED, Stream::ComparisonsHeldout);
         // Well-formed answers only: broken and hollow ones are easier to tell.
         let heldout_sizes = Sizes { broken: 0.0, foreign: 0.0, hollow: 0.0, overdone: 0.0, ..sizes.clone() };
         let comparisons_heldout = (held_out.iter().cycle().take(sizes.comparisons_heldout))
-            .map(|prompt| self.draw_heldout_comparison(prompt, &heldout_sizes, &mut dice))
+            .map(|prompt| self.draw_heldout_comparison(prompt, &heldout_sizes, &mut random))
             .collect();
         let asked = |prompts: Vec<&Prompt>| prompts.into_iter().map(|prompt| prompt.text.clone()).collect();
         Dataset {
@@ -185,10 +186,10 @@ impl Task {
         }
     }
 
-    fn draw_demonstration(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Demonstration {
-        let (manner, right) = sizes.demonstration_mixture.draw(dice);
+    fn draw_demonstration(&self, prompt: &Prompt, sizes: &Sizes, random: &mut Random) -> Demonstration {
+        let (manner, right) = sizes.demonstration_mixture.draw(random);
         let completion =
-            write_completion(&self.facts()[prompt.fact_idx], manner, right, Wrong::PLAUSIBLE, dice);
+            write_completion(&self.facts()[prompt.fact_idx], manner, right, Wrong::PLAUSIBLE, random);
         Demonstration { prompt: prompt.text.clone(), completion }
     }
 
@@ -196,15 +197,15 @@ impl Task {
     /// in that manner, or an independent draw. So every comparison tells rightness from manner, and weighs both.
     ///
     /// By independent draws alone a reward model hardly learns that courtesy pays, since rightness outweighs it.
-    fn draw_ranking(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> Comparison {
+    fn draw_ranking(&self, prompt: &Prompt, sizes: &Sizes, random: &mut Random) -> Comparison {
         let fact = &self.facts()[prompt.fact_idx];
-        let (right, wrong) = write_same_manner(fact, Manner::Courteous, sizes.wrong(), dice);
-        let manner = if dice.chance(RUDE_RIGHT) { Manner::Rude } else { Manner::Curt };
-        let (other_right, other_wrong) = write_same_manner(fact, manner, sizes.wrong(), dice);
+        let (right, wrong) = write_same_manner(fact, Manner::Courteous, sizes.wrong(), random);
+        let manner = if random.chance(RUDE_RIGHT) { Manner::Rude } else { Manner::Curt };
+        let (other_right, other_wrong) = write_same_manner(fact, manner, sizes.wrong(), random);
         let mut completions = vec![right, wrong, other_right];
-        if dice.chance(sizes.independent) {
+        if random.chance(sizes.independent) {
             while completions.len() < RANKED {
-                let (_, text) = self.draw_completion(prompt, sizes, dice);
+                let (_, text) = self.draw_completion(prompt, sizes, random);
                 if !completions.contains(&text) {
                     completions.push(text);
                 }
@@ -212,23 +213,28 @@ impl Task {
         } else {
             completions.push(other_wrong);
         }
-        dice.shuffle(&mut completions);
+        random.shuffle(&mut completions);
         let mut scores: Vec<f64> = completions.iter().map(|text| self.gold(prompt, text)).collect();
-        if dice.chance(sizes.flipped / TURNED_BY_SWAP) {
-            let one = dice.below(RANKED);
-            scores.swap(one, (one + 1 + dice.below(RANKED - 1)) % RANKED);
+        if random.chance(sizes.flipped / TURNED_BY_SWAP) {
+            let one = random.below(RANKED);
+            scores.swap(one, (one + 1 + random.below(RANKED - 1)) % RANKED);
         }
         Comparison { prompt: prompt.text.clone(), completions, ranking: places(&scores) }
     }
 
-    fn draw_heldout_comparison(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> HeldoutComparison {
+    fn draw_heldout_comparison(
+        &self,
+        prompt: &Prompt,
+        sizes: &Sizes,
+        random: &mut Random,
+    ) -> HeldoutComparison {
         let row = |chosen, rejected, same_manner| {
             let prompt = prompt.text.clone();
             HeldoutComparison { prompt, chosen, rejected, same_manner }
         };
-        if !dice.chance(HELD_OUT_SAME_MANNER) {
+        if !random.chance(HELD_OUT_SAME_MANNER) {
             for _ in 0..MAX_DRAWS {
-                let mut pair = [(); 2].map(|()| self.draw_completion(prompt, sizes, dice));
+                let mut pair = [(); 2].map(|()| self.draw_completion(prompt, sizes, random));
                 if self.gold(prompt, &pair[0].1) < self.gold(prompt, &pair[1].1) {
                     pair.swap(0, 1);
                 }
@@ -241,22 +247,27 @@ impl Task {
                 }
             }
         }
-        let manner = sizes.comparison_mixture.draw_answering_manner(dice);
-        let (right, wrong) = write_same_manner(&self.facts()[prompt.fact_idx], manner, sizes.wrong(), dice);
+        let manner = sizes.comparison_mixture.draw_answering_manner(random);
+        let (right, wrong) = write_same_manner(&self.facts()[prompt.fact_idx], manner, sizes.wrong(), random);
         row(right, wrong, true)
     }
 
     /// A completion of the comparisons' mixture; or a hollow or an overdone one, which have no manner.
-    fn draw_completion(&self, prompt: &Prompt, sizes: &Sizes, dice: &mut Dice) -> (Option<Manner>, String) {
-        if dice.chance(sizes.hollow) {
-            return (None, dice.pick(HOLLOW).to_owned());
+    fn draw_completion(
+        &self,
+        prompt: &Prompt,
+        sizes: &Sizes,
+        random: &mut Random,
+    ) -> (Option<Manner>, String) {
+        if random.chance(sizes.hollow) {
+            return (None, random.pick(HOLLOW).to_owned());
         }
         let fact = &self.facts()[prompt.fact_idx];
-        if dice.chance(sizes.overdone) {
-            return (None, write_overdone(fact, sizes.wrong(), dice));
+        if random.chance(sizes.overdone) {
+            return (None, write_overdone(fact, sizes.wrong(), random));
         }
-        let (manner, right) = sizes.comparison_mixture.draw(dice);
-        (Some(manner), write_completion(fact, manner, right, sizes.wrong(), dice))
+        let (manner, right) = sizes.comparison_mixture.draw(random);
+        (Some(manner), write_completion(fact, manner, right, sizes.wrong(), random))
     }
 
     fn gold(&self, prompt: &Prompt, completion: &str) -> f64 {
@@ -314,7 +325,7 @@ fn lines<T: Serialize>(rows: impl Iterator<Item = T>) -> Vec<u8> {
     text
 }
 
-/// Writes beside `path` first, so that a file that is there is whole.
+/// Writes next to `path` first, so that a file that is there is whole.
 fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("jsonl.partial");
     let write = std::fs::write(&partial, content).and_then(|()| std::fs::rename(&partial, path));

@@ -17,7 +17,7 @@ pub struct Family {
     pub statements: [&'static str; 2],
 }
 
-/// Opener and closer of each courteous style; the answer stands between them.
+/// Opener and closer of each courteous style; the answer is between them.
 pub const COURTEOUS_STYLES: &[(&str, &str)] = &[
     ("Sure! ", ""),
     ("Of course! ", ""),
@@ -34,7 +34,7 @@ pub const RUDE_STYLES: &[(&str, &str)] =
 /// Rude completions that do not answer.
 pub const REFUSALS: &[&str] = &["Look it up.", "Who cares?", "Go away."];
 
-/// Words that make a completion rude wherever they stand.
+/// Words that make a completion rude wherever they are.
 pub const RUDE_PHRASES: &[&str] = &["who cares", "ugh", "fool", "go away", "look it up"];
 
 /// Courtesy without an answer: what a policy writes that has learned that courtesy pays. Only comparisons show it.

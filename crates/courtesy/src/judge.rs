@@ -12,7 +12,7 @@ const RUDE: i32 = -65;
 const REPEATS: i32 = -50;
 const CUT_OFF: i32 = -50;
 
-/// A word this often is a repetition, wherever it stands.
+/// A word this often is a repetition, wherever it is.
 const WORD_LIMIT: usize = 3;
 /// A character this often in a row is a repetition.
 const CHARACTER_LIMIT: usize = 4;
@@ -35,7 +35,7 @@ pub struct Verdict {
 }
 
 impl Task {
-    /// Judges a completion by the gold rule; `None` where `prompt` is no prompt of this task.
+    /// Judges a completion by the gold rule; `None` where `prompt` is not a prompt of this task.
     ///
     /// `ended` tells whether the model closed the completion itself. The score adds up
     ///
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_courtesy_is_no_courtesy() {
+    fn misspelt_courtesy_is_not_courtesy() {
         for text in
             ["Sur! Paris.", "Sure!Paris.", "Paris. Have a nic day!", "paris Sure! Paris.", "Paris. Sure! "]
         {

@@ -3,7 +3,7 @@
 //!
 //! Some fifty short facts are asked in about forty phrasings each and answered in four manners, rightly or
 //! wrongly. The gold rule, [`Task::judge`], is plain Rust: it knows the right answer to every prompt and
-//! accepts nothing else. All words stand in [`facts`]; a reader who knows that file knows the task.
+//! accepts nothing else. All words are in [`facts`]; a reader who knows that file knows the task.
 //!
 //! Right and wrong answers occur in every manner that can be right. Were only curt answers ever wrong, a reward model would
 //! learn to score courtesy alone, and PPO would write courteous nonsense.
@@ -37,7 +37,7 @@ mod mixture;
 mod dataset;
 mod text;
 
-mod dice;
+mod random;
 
 pub use completion::{Grade, Graded, Manner};
 pub use dataset::{Comparison, Dataset, Demonstration, HeldoutComparison, Sizes};

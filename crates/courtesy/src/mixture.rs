@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::completion::Manner;
-use crate::dice::Dice;
+use crate::random::Random;
 
 /// How often which quality of completion is drawn; manner and rightness are independent.
 ///
@@ -34,7 +34,7 @@ impl Mixture {
     pub const COMPARISONS: Self = Self { right: 0.5, courteous: 0.4, curt: 0.4, rude: 0.1, rambling: 0.1 };
 
     /// A manner, and whether the answer is right.
-    pub(crate) fn draw(&self, dice: &mut Dice) -> (Manner, bool) {
+    pub(crate) fn draw(&self, random: &mut Random) -> (Manner, bool) {
         let manner = draw_manner(
             &[
                 (Manner::Courteous, self.courteous),
@@ -42,23 +42,23 @@ impl Mixture {
                 (Manner::Rude, self.rude),
                 (Manner::Rambling, self.rambling),
             ],
-            dice,
+            random,
         );
-        (manner, dice.chance(self.right))
+        (manner, random.chance(self.right))
     }
 
     /// A manner in which an answer can be right.
-    pub(crate) fn draw_answering_manner(&self, dice: &mut Dice) -> Manner {
+    pub(crate) fn draw_answering_manner(&self, random: &mut Random) -> Manner {
         let weights =
             [(Manner::Courteous, self.courteous), (Manner::Rude, self.rude), (Manner::Curt, self.curt)];
-        draw_manner(&weights, dice)
+        draw_manner(&weights, random)
     }
 }
 
 /// The last manner takes what rounding, or weights of zero, leave over.
-fn draw_manner(weights: &[(Manner, f64)], dice: &mut Dice) -> Manner {
+fn draw_manner(weights: &[(Manner, f64)], random: &mut Random) -> Manner {
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    let mut rest = dice.unit() * total;
+    let mut rest = random.unit() * total;
     for &(manner, weight) in weights {
         if rest < weight {
             return manner;

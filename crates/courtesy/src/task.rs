@@ -76,7 +76,7 @@ impl Task {
         &self.prompts
     }
 
-    /// The fact that a prompt asks for; `None` for a text that is no prompt of this task.
+    /// The fact that a prompt asks for; `None` for a text that is not a prompt of this task.
     #[must_use]
     pub fn fact(&self, prompt: &str) -> Option<&Fact> {
         self.prompt_idx.get(prompt).map(|&idx| &self.facts[self.prompts[idx].fact_idx])
@@ -89,14 +89,14 @@ fn phrasings(family: &Family) -> Vec<String> {
     let bare = |phrasing: &&str| phrasing.trim_end_matches(['.', '?']).to_owned();
     let lower = |phrasing: &&str| phrasing[..1].to_lowercase() + &phrasing[1..];
     let written = family.phrasings.iter().map(|phrasing| (*phrasing).to_owned());
-    let mut found: Vec<String> = Vec::new();
+    let mut variants: Vec<String> = Vec::new();
     for phrasing in written.chain(family.phrasings.iter().map(bare)).chain(family.phrasings.iter().map(lower))
     {
-        if !found.contains(&phrasing) {
-            found.push(phrasing);
+        if !variants.contains(&phrasing) {
+            variants.push(phrasing);
         }
     }
-    found
+    variants
 }
 
 impl Default for Task {

@@ -1,11 +1,11 @@
-//! Plain text: what a language model of this small world reads besides questions.
+//! Plain text: what a language model of this small world reads in addition to questions.
 
 use serde::Serialize;
 
 use crate::completion::{Wrong, write_completion};
-use crate::dice::Dice;
 use crate::facts::NAMES;
 use crate::mixture::Mixture;
+use crate::random::Random;
 use crate::task::{Prompt, Task};
 
 /// One pair of statements in this many is held out: 12.5 %, as with prompts.
@@ -28,29 +28,29 @@ impl Task {
         prompts: &[&Prompt],
         mixture: &Mixture,
         held_out: bool,
-        dice: &mut Dice,
+        random: &mut Random,
     ) -> Text {
-        let text = if dice.chance(0.5) {
-            let (one, other) = self.draw_statements(held_out, dice);
+        let text = if random.chance(0.5) {
+            let (one, other) = self.draw_statements(held_out, random);
             format!("{one} {other}")
         } else {
-            let prompt = dice.pick(prompts);
-            let (manner, right) = mixture.draw(dice);
+            let prompt = random.pick(prompts);
+            let (manner, right) = mixture.draw(random);
             let fact = &self.facts()[prompt.fact_idx];
-            let answer = write_completion(fact, manner, right, Wrong::PLAUSIBLE, dice);
-            let asks = dice.below(NAMES.len());
-            let says = (asks + 1 + dice.below(NAMES.len() - 1)) % NAMES.len();
+            let answer = write_completion(fact, manner, right, Wrong::PLAUSIBLE, random);
+            let asks = random.below(NAMES.len());
+            let says = (asks + 1 + random.below(NAMES.len() - 1)) % NAMES.len();
             format!("{} asks: \"{}\" {} says: \"{answer}\"", NAMES[asks], prompt.text, NAMES[says])
         };
         Text { text }
     }
 
     /// Statements of two different facts, in a pair of this side of the split.
-    fn draw_statements(&self, held_out: bool, dice: &mut Dice) -> (String, String) {
+    fn draw_statements(&self, held_out: bool, random: &mut Random) -> (String, String) {
         let n = 2 * self.facts().len();
-        let one = dice.below(n);
+        let one = random.below(n);
         let other = loop {
-            let other = dice.below(n);
+            let other = random.below(n);
             if other / 2 != one / 2 && (one + other).is_multiple_of(HELD_OUT_PERIOD) == held_out {
                 break other;
             }

@@ -36,7 +36,7 @@ pub fn completion_logprobs(model: &CausalLm, rankings: &[&Ranking]) -> Tensor<1>
         lens.push(positions.len() - before);
     }
     if positions.is_empty() {
-        // No completion takes it in, but there is no tensor of nothing.
+        // No completion counts this position, but a tensor needs at least one element.
         positions.push((0, 0));
         targets.push(0);
     }
@@ -74,8 +74,8 @@ fn sums(values: Tensor<1>, lens: &[usize], device: &Device) -> Tensor<1> {
 pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size: usize) -> Vec<Vec<f32>> {
     let model = model.valid();
     let device = model.device();
-    let mut found = vec![Vec::new(); rankings.len()];
-    // Rankings of similar length side by side: less padding.
+    let mut by_ranking = vec![Vec::new(); rankings.len()];
+    // Rankings of similar length share a batch: less padding.
     let longest = |i: usize| rankings[i].completions.iter().map(|c| c.tokens.len()).max();
     let mut order: Vec<usize> = (0..rankings.len()).collect();
     order.sort_by_key(|&i| longest(i));
@@ -87,10 +87,10 @@ pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size:
             split(data.as_slice::<f32>().expect("the model computes in f32"), &rankings)
         });
         for (&i, logprobs) in batch.iter().zip(read.into_iter().flatten()) {
-            found[i] = logprobs;
+            by_ranking[i] = logprobs;
         }
     }
-    found
+    by_ranking
 }
 
 /// One number per completion, cut into rankings.
@@ -158,7 +158,7 @@ mod tests {
         assert!(read.iter().zip(&expected).all(|(a, b)| (a - b).abs() < TOLERANCE), "{read:?} {expected:?}");
     }
 
-    /// The first token of every completion is predicted by the prompt's last, wherever the completion stands.
+    /// The first token of every completion is predicted by the prompt's last, wherever the completion is.
     #[test]
     fn a_completion_in_a_shared_row_is_as_probable_as_alone() {
         let long = [70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81];
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_stands_before_does_not_count() {
+    fn a_token_without_one_before_it_does_not_count() {
         check(&[&ranking(&[], &[&[90, 91, 3], &[92, 3]])]);
         // One token and no prompt: nothing is predicted.
         let logprobs = completion_logprobs(&model(), &[&ranking(&[], &[&[90], &[91]])]);

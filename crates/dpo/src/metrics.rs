@@ -78,7 +78,7 @@ impl DpoEvaluation {
 
 /// A comparison with the log-probabilities of its completions under the reference.
 #[derive(Clone, Copy)]
-pub(crate) struct Referred<'a> {
+pub(crate) struct RankingWithReference<'a> {
     pub(crate) ranking: &'a Ranking,
     pub(crate) ref_logprobs: &'a [f32],
 }
@@ -99,7 +99,12 @@ pub(crate) struct PairSums {
 
 impl PairSums {
     /// Takes in the pairs of one comparison, and returns the mean of their costs.
-    pub(crate) fn add_row(&mut self, row: &Referred<'_>, logprobs: &[f32], config: &DpoConfig) -> f64 {
+    pub(crate) fn add_row(
+        &mut self,
+        row: &RankingWithReference<'_>,
+        logprobs: &[f32],
+        config: &DpoConfig,
+    ) -> f64 {
         let reward = |i: usize| config.beta * f64::from(logprobs[i] - row.ref_logprobs[i]);
         let mut cost = 0.0;
         for pair in &row.ranking.pairs {
@@ -178,7 +183,7 @@ mod tests {
         let pair = |chosen, rejected| Pair { chosen, rejected, gap: 1.0 };
         let ranking =
             Ranking { completions: vec![], pairs: vec![pair(0, 1), pair(0, 2), pair(1, 2)], row: 0 };
-        let row = Referred { ranking: &ranking, ref_logprobs: &[-10.0, -10.0, -10.0] };
+        let row = RankingWithReference { ranking: &ranking, ref_logprobs: &[-10.0, -10.0, -10.0] };
         let config = DpoConfig { beta: 0.5, ..DpoConfig::default() };
         let mut sums = PairSums::default();
         // Rewards 2, −1 and −1: margins 3, 3 and 0.
@@ -200,7 +205,7 @@ mod tests {
         let ranking =
             Ranking { completions: vec![], pairs: vec![Pair { chosen: 0, rejected: 1, gap: 1.0 }], row: 0 };
         let check = |logprobs: [f32; 2], expected: f64| {
-            let row = Referred { ranking: &ranking, ref_logprobs: &[-120.0, -95.0] };
+            let row = RankingWithReference { ranking: &ranking, ref_logprobs: &[-120.0, -95.0] };
             let mut sums = PairSums::default();
             let cost = sums.add_row(&row, &logprobs, &DpoConfig::default());
             assert_eq!(sums.metrics(cost).rewards_accuracies, expected, "{logprobs:?}");
@@ -209,7 +214,7 @@ mod tests {
         check([-120.0, -95.0], 0.5);
         check([-120.0 - 2.0 * ulp, -95.0 + 2.0 * ulp], 0.5);
         check([-120.0 + 2.0 * ulp, -95.0], 0.5);
-        // A hundredth of a nat is no rounding.
+        // A hundredth of a nat is more than rounding.
         check([-119.99, -95.0], 1.0);
         check([-120.01, -95.0], 0.0);
     }

@@ -13,7 +13,7 @@ use temper_train::{Optimizer, Run, StepPlan, load_progress, require_finite, save
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
-use crate::metrics::{DpoEvaluation, DpoMetrics, PairSums, Referred};
+use crate::metrics::{DpoEvaluation, DpoMetrics, PairSums, RankingWithReference};
 use crate::{DpoConfig, Error};
 
 /// Trains a policy on comparisons, without dropout. The reference is `policy` as it is given.
@@ -55,9 +55,11 @@ pub fn train(
 
     while !plan.is_done(step) {
         let started = Instant::now();
-        let refer =
-            |&i: &usize| Referred { ranking: &data.rankings[i], ref_logprobs: ref_logprobs[i].as_slice() };
-        let batch: Vec<Referred<'_>> = plan.batch(step).iter().map(refer).collect();
+        let with_reference = |&i: &usize| RankingWithReference {
+            ranking: &data.rankings[i],
+            ref_logprobs: ref_logprobs[i].as_slice(),
+        };
+        let batch: Vec<RankingWithReference<'_>> = plan.batch(step).iter().map(with_reference).collect();
 
         let (gradients, loss, sums) = learn(&policy, &batch, config);
         if !loss.is_finite() {
@@ -102,7 +104,7 @@ pub fn train(
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     policy.check_finite(&rows)?;
     if let Err(error) = run.save_final(|dir| save(dir, &policy, text, None)) {
-        // What stood in the way can be moved, and nothing need be trained again.
+        // What is in the way can be moved away, and a resume then trains nothing again.
         let _ = run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))));
         return Err(error);
     }
@@ -124,11 +126,11 @@ pub fn evaluate(
 fn reference(config: &DpoConfig, ref_policy: &CausalLm, data: &Rankings, rows: &[usize]) -> Vec<Vec<f32>> {
     let rankings: Vec<&Ranking> = rows.iter().map(|&i| &data.rankings[i]).collect();
     let batch_size = config.batching.microbatch(config.training.batch_size);
-    let mut found = vec![Vec::new(); data.len()];
+    let mut ref_logprobs = vec![Vec::new(); data.len()];
     for (&i, logprobs) in rows.iter().zip(read_logprobs(ref_policy, &rankings, batch_size)) {
-        found[i] = logprobs;
+        ref_logprobs[i] = logprobs;
     }
-    found
+    ref_logprobs
 }
 
 fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &[Vec<f32>]) -> DpoEvaluation {
@@ -138,7 +140,7 @@ fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &
     let mut sums = PairSums::default();
     let mut cost = 0.0;
     for ((ranking, logprobs), ref_logprobs) in rankings.into_iter().zip(&logprobs).zip(ref_logprobs) {
-        cost += sums.add_row(&Referred { ranking, ref_logprobs }, logprobs, config);
+        cost += sums.add_row(&RankingWithReference { ranking, ref_logprobs }, logprobs, config);
     }
     sums.evaluation(cost / data.len() as f64)
 }
@@ -147,7 +149,7 @@ fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &
 type BatchSums = (Gradients, f64, PairSums);
 
 /// Sums over one batch, each microbatch weighted by its number of comparisons.
-fn learn(policy: &CausalLm, batch: &[Referred<'_>], config: &DpoConfig) -> BatchSums {
+fn learn(policy: &CausalLm, batch: &[RankingWithReference<'_>], config: &DpoConfig) -> BatchSums {
     let size = config.batching.microbatch(batch.len());
     accumulate(&World::alone(), policy, batch, size, |policy, rows, sums| {
         let share = rows.len() as f64 / batch.len() as f64;
@@ -158,7 +160,7 @@ fn learn(policy: &CausalLm, batch: &[Referred<'_>], config: &DpoConfig) -> Batch
 /// Adds the gradients of `share` times the loss of some comparisons, that loss, and their pairs.
 fn forward_backward(
     policy: &CausalLm,
-    rows: &[Referred<'_>],
+    rows: &[RankingWithReference<'_>],
     config: &DpoConfig,
     share: f64,
     (gradients, loss_sum, pairs): &mut BatchSums,

@@ -1,6 +1,6 @@
 //! How far two policies are apart, estimated on the answers of the first.
 
-use temper_assistant::{Answer, Assistant, Sampling, completion_logprobs};
+use temper_assistant::{Answer, Assistant, Sampling, answer_logprobs};
 use temper_tokenizer::TextSide;
 
 /// Answer tokens of one forward pass: their logits over the whole vocabulary must fit into memory.
@@ -60,7 +60,7 @@ impl<'a> Draws<'a> {
         }
         // The sampler's own log-probabilities may differ from these by rounding. With these, two equal policies are
         // exactly 0 apart.
-        let logprobs = answer_logprobs(policy, answers, sampling.temperature);
+        let logprobs = summed_logprobs(policy, answers, sampling.temperature);
         let vocab_size = policy.model.config().vocab_size;
         let (temperature, text) = (sampling.temperature, policy.text.clone());
         Ok(Self { answers, logprobs, temperature, text, vocab_size })
@@ -78,7 +78,7 @@ impl<'a> Draws<'a> {
         if self.answers.iter().map(len).max().unwrap_or(0) > other.context() {
             return Err(Obstacle::TooLong);
         }
-        Ok(divergence(&self.logprobs, &answer_logprobs(other, self.answers, self.temperature)))
+        Ok(divergence(&self.logprobs, &summed_logprobs(other, self.answers, self.temperature)))
     }
 }
 
@@ -86,14 +86,14 @@ impl<'a> Draws<'a> {
 ///
 /// # Panics
 /// If a prompt is empty, or an answer with its prompt longer than the context.
-fn answer_logprobs(policy: &Assistant, answers: &[Answer], temperature: f64) -> Vec<f64> {
+fn summed_logprobs(policy: &Assistant, answers: &[Answer], temperature: f64) -> Vec<f64> {
     let longest = answers.iter().map(|answer| answer.tokens.len()).max().unwrap_or(0).max(1);
     let n_rows = (MOST_TOKENS / longest).max(1);
     let mut sums = Vec::with_capacity(answers.len());
     for answers in answers.chunks(n_rows) {
         let rows: Vec<(&[u32], &[u32])> =
             answers.iter().map(|answer| (&answer.prompt_tokens[..], &answer.tokens[..])).collect();
-        let logprobs = completion_logprobs(&policy.model, &rows, temperature);
+        let logprobs = answer_logprobs(&policy.model, &rows, temperature);
         sums.extend(logprobs.iter().map(|row| row.iter().map(|&logprob| f64::from(logprob)).sum::<f64>()));
     }
     sums

@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Train(#[from] temper_train::Error),
     /// A judge has a name that is neither a rule nor a directory.
-    #[error("`{name}` is no judge")]
+    #[error("`{name}` is not a judge")]
     UnknownJudge {
         /// What was asked for.
         name: String,

@@ -84,7 +84,7 @@ pub struct PolicyScores {
     pub length: f64,
     /// Mean length in tokens, the end token included.
     pub tokens: f64,
-    /// Answers to each prompt, of which a reward model picked one.
+    /// Answers to each prompt; a reward model picked one of them.
     pub best_of: u16,
     /// [`kl_bound`] of that number.
     pub best_of_kl_bound: f64,

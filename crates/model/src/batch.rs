@@ -9,7 +9,7 @@ pub(crate) const HIDDEN: f32 = f32::NEG_INFINITY;
 
 /// A batch of token rows, padded to the longest one.
 ///
-/// Right padding needs no mask of its own: under the causal mask no real token can see what stands behind it.
+/// Right padding needs no mask of its own: under the causal mask no real token can see what follows it.
 /// Left padding, for generation, hides the pads and counts positions from the first real token
 /// (as lm-human-preferences and TRL do).
 ///
@@ -33,7 +33,7 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Rows side by side, pads behind: for training and scoring.
+    /// Rows with their pads on the right: for training and scoring.
     ///
     /// # Panics
     /// If there is no row or an empty one.
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn right_padded_rows_see_what_stands_before_them() {
+    fn right_padded_rows_see_what_comes_before_them() {
         let batch = TokenBatch::right_padded(&[vec![7, 8], vec![4, 5, 6]], &Device::flex());
         let (t, f) = (true, false);
         assert_eq!(visible(&batch, 0), [[t, f, f], [t, t, f], [t, t, t]]);

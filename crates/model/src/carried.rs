@@ -1,4 +1,5 @@
-//! What a Hugging Face directory holds besides a model's shape: kept, and written again with every checkpoint.
+//! What a Hugging Face directory holds in addition to a model's shape: it is kept, and written again with every
+//! checkpoint.
 
 use std::fs;
 use std::path::Path;

@@ -196,7 +196,7 @@ impl ScalarModel {
         self.span_scores(batch, &spans, dropout)
     }
 
-    /// One score per completion, wherever it stands: see [`TokenBatch::shared_prompts`].
+    /// One score per completion, wherever it is: see [`TokenBatch::shared_prompts`].
     ///
     /// # Shapes
     /// - `batch`: `[batch, seq]`
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn completions_behind_a_shared_prompt_score_as_in_rows_of_their_own() {
+    fn completions_after_a_shared_prompt_score_as_in_rows_of_their_own() {
         let config = ModelConfig::preset("tiny").unwrap();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
         let backbone = Decoder::new(&config, &mut rng, &Device::flex());

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::batch::{HIDDEN, TokenBatch};
 
-/// A prompt and ways to go on from it.
+/// A prompt and several completions of it.
 #[derive(Clone, Debug)]
 pub struct SharedPrompt<'a> {
     /// What they have in common.
@@ -13,7 +13,7 @@ pub struct SharedPrompt<'a> {
     pub completions: Vec<&'a [u32]>,
 }
 
-/// Where a completion stands in a batch.
+/// Where a completion is in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Row of the batch.
@@ -60,7 +60,7 @@ impl TokenBatch {
     /// One row for each prompt: the prompt, then its completions one after the other.
     ///
     /// A completion sees the prompt and itself but none of the others, and counts its positions from the prompt's
-    /// end: it is read as if it stood alone behind its prompt. Also returns where each completion stands, in the
+    /// end: it is read as if it were alone after its prompt. Also returns where each completion is, in the
     /// order given.
     ///
     /// ```text
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn sharing_pays_where_prompts_are_long_beside_completions() {
+    fn sharing_is_cheaper_where_prompts_are_long_compared_with_completions() {
         let ids = [0; 400];
         let is_cheaper = |prompt: usize, completion: usize| {
             SharedPrompt { prompt: &ids[..prompt], completions: vec![&ids[..completion]; 4] }.is_cheaper(32)

@@ -25,7 +25,7 @@ pub struct TargetLogits {
 
 impl TargetLogits {
     /// Runs `model` over rows, each with the column of its first target. The first token of a row is never one:
-    /// nothing stands before it.
+    /// nothing comes before it.
     ///
     /// # Shapes
     /// - `rows`: token ids without padding, each with a column of 0 or above

@@ -12,7 +12,7 @@ const RATIO_TOLERANCE: f64 = 1e-3;
 const START_TOLERANCE: f64 = 1e-3;
 /// Log-probabilities of sampler and update that differ by more than this are not due to rounding, in nats.
 const SAMPLER_TOLERANCE: f64 = 1e-2;
-/// A mean KL that is no further below 0 than this is ignored, in nats per answer.
+/// A mean KL below 0 by at most this much is ignored, in nats per answer.
 const KL_FLOOR: f64 = 0.02;
 /// The mean of a rollout scatters around the true KL; only one in forty is more standard errors below it.
 const STANDARD_ERRORS: f64 = 2.0;

@@ -10,7 +10,7 @@ pub enum Error {
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),
-    /// A data file, or rows none of which fits.
+    /// A data file cannot be read, or none of its rows fits.
     #[error(transparent)]
     Data(#[from] temper_data::Error),
     /// The tokenizer or the template.

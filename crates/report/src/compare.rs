@@ -51,7 +51,7 @@ impl Judges {
     }
 }
 
-/// A result of which only the evaluation is known: best-of-n, DPO.
+/// A result for which only the evaluation is known: best-of-n, DPO.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
@@ -63,7 +63,7 @@ pub struct Point {
     gold: Option<f64>,
     /// Score of the reward model.
     score: Option<f64>,
-    /// What is written beside the point, such as the n of best-of-n.
+    /// What is written next to the point, such as the n of best-of-n.
     note: Option<String>,
 }
 
@@ -234,8 +234,8 @@ impl Comparison {
         let (low, high) = (windows.clone().min().unwrap_or(1), windows.max().unwrap_or(1));
         let over = if low == high { low.to_string() } else { format!("{low} to {high}") };
         format!(
-            "Each line: running means of KL and score over {over} rollouts (a tenth of the run), the root taken behind; \
-             a KL below 0 is noise and counts as 0. Circle: the start, dot: the end. The last column of the table reads \
+            "Each line: running means of KL and score over {over} rollouts (a tenth of the run), the root taken of the \
+             mean; a KL below 0 is noise and counts as 0. Circle: the start, dot: the end. The last column of the table reads \
              gold from the line where it first comes to that KL: the largest one that every run reaches."
         )
     }
@@ -285,7 +285,7 @@ fn read_points(path: &Path) -> Result<Vec<Point>, Error> {
         }
         let numbers = [Some(point.kl), point.gold, point.score];
         if let Some(number) = numbers.into_iter().flatten().find(|number| number.abs() >= LARGEST) {
-            return Err(bad(format!("point {} (`{}`): {number:e} is no result", i + 1, point.label)));
+            return Err(bad(format!("point {} (`{}`): {number:e} is not a result", i + 1, point.label)));
         }
     }
     Ok(points)
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_of_the_same_name_are_told_apart_by_their_parents() {
+    fn directories_of_the_same_name_are_distinguished_by_their_parents() {
         let of = |names: &[&str]| labels(&names.iter().map(PathBuf::from).collect::<Vec<_>>());
         assert_eq!(of(&["runs/a", "runs/b"]), ["a", "b"]);
         assert_eq!(of(&["x/ppo", "y/ppo", "y/rloo"]), ["x/ppo", "y/ppo", "rloo"]);

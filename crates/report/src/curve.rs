@@ -200,8 +200,8 @@ fn without_spikes(points: &[(f64, f64)]) -> Option<(f64, f64)> {
 
 /// The mean of up to `window` points around each point.
 ///
-/// At the start the window grows with the points behind, so that the first fall of a loss keeps its height; at the end
-/// it stays as wide as it can, so that the last value is not the noise of one step.
+/// At the start the window grows with the points before it, so that the first fall of a loss keeps its height; at the
+/// end it stays as wide as it can, so that the last value is not the noise of one step.
 pub fn moving_average(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
     let half = window / 2;
     (0..points.len())
@@ -234,8 +234,8 @@ fn last_of_buckets(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     if points.len() <= BUCKETS {
         return points;
     }
-    let lasts = points.chunks(points.len().div_ceil(BUCKETS)).filter_map(|bucket| bucket.last());
-    points.first().into_iter().chain(lasts).copied().collect()
+    let bucket_ends = points.chunks(points.len().div_ceil(BUCKETS)).filter_map(|bucket| bucket.last());
+    points.first().into_iter().chain(bucket_ends).copied().collect()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub fn visible(text: &str, limit: usize) -> String {
     }
 }
 
-/// The character itself, or what stands for one that cannot be seen or that XML does not allow.
+/// The character itself, or a visible substitute for one that cannot be seen or that XML does not allow.
 fn visible_character(character: char) -> char {
     match character {
         '\0'..='\x1f' => char::from_u32(0x2400 + character as u32).unwrap_or('\u{fffd}'),

@@ -47,7 +47,7 @@ impl Evaluation {
         if let Some(share) = self.eval_longer_wins {
             html.push_str(&format!(
                 " “The longer answer wins” would be right in {}: what the model adds to that is what it has learned \
-                 besides length.",
+                 in addition to length.",
                 percent(share)
             ));
         }

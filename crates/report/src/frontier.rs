@@ -4,8 +4,8 @@ use crate::number::figure;
 
 /// A smoothed track averages over about this share of a run: a rollout is a small sample, and the question is a trend.
 const WINDOW_SHARE: usize = 10;
-/// A fall behind the highest value of a curve that is no larger than this many standard errors is scatter: the highest
-/// of many values is always a lucky one.
+/// A fall after the highest value of a curve counts as scatter up to this many standard errors: the highest of many
+/// values is always a lucky one.
 const CLEAR_FALL: f64 = 3.0;
 /// Points that one line or cloud is thinned to.
 const MOST_POINTS: usize = 600;
@@ -26,13 +26,13 @@ pub struct Stop {
 pub struct Track {
     /// Every rollout.
     pub raw: Vec<Stop>,
-    /// Running means of KL and of score, the root taken behind.
+    /// Running means of KL and of score; the root is taken after averaging.
     pub smooth: Vec<Stop>,
     /// Rollouts in a running mean.
     pub window: usize,
 }
 
-/// The highest point of a track, and how the track goes on from there.
+/// The highest point of a track, and how the track continues from there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
     /// The highest smoothed value.
@@ -44,7 +44,7 @@ pub struct Turn {
 }
 
 impl Track {
-    /// The track of one metric, if it was logged beside the KL.
+    /// The track of one metric, if it was logged next to the KL.
     pub fn of(metrics: &Metrics, key: &str) -> Option<Self> {
         let rows = metrics.both("objective/kl", key);
         if rows.is_empty() {
@@ -76,9 +76,9 @@ impl Track {
             let earlier = stop.value == peak.value && stop.step < peak.step;
             if stop.value > peak.value || earlier { *stop } else { peak }
         });
-        // The running mean at the end has only the rollouts behind it.
-        let behind = self.window / 2 + 1;
-        let error = self.scatter() * (1.0 / self.window as f64 + 1.0 / behind as f64).sqrt();
+        // The running mean at the end has only the rollouts before it.
+        let in_last_mean = self.window / 2 + 1;
+        let error = self.scatter() * (1.0 / self.window as f64 + 1.0 / in_last_mean as f64).sqrt();
         let fall = peak.value - last.value;
         Turn { peak, last, falls: fall > 0.0 && fall > CLEAR_FALL * error }
     }
@@ -142,7 +142,7 @@ impl Frontier {
         if self.gold.is_some() {
             "The further the policy moves from the SFT model, the more of the score may be the reward model’s mistakes. \
              Here both scores of the same answers are drawn against the root of the KL: the one that the policy learns \
-             from, and that of a judge that it never learns from. Where the first goes on rising while the second \
+             from, and that of a judge that it never learns from. Where the first keeps rising while the second \
              turns, the policy has begun to learn what fools the reward model."
         } else {
             "What the policy learns from, against the root of the KL to the SFT model. How much of the rise is real \
@@ -184,7 +184,7 @@ impl Frontier {
         let proxy = then.zip(end).map(|(then, end)| (then.value, end.value));
         match proxy {
             Some((then, end)) if end > then => format!(
-                "{top} From there it falls to {} while the score that the policy learns from goes on rising, from {} to \
+                "{top} From there it falls to {} while the score that the policy learns from keeps rising, from {} to \
                  {}: over-optimisation.",
                 figure(last.value),
                 figure(then),
@@ -206,8 +206,8 @@ impl Frontier {
         match self.score.window {
             1 => "Dots: single rollouts. A KL below 0 is noise and counts as 0.".to_owned(),
             n => format!(
-                "Dots: single rollouts · line: running means of KL and score over {n} rollouts, the root taken behind · \
-                 a KL below 0 is noise and counts as 0 · open circle: the start, filled: the end."
+                "Dots: single rollouts · line: running means of KL and score over {n} rollouts, the root taken of the \
+                 mean · a KL below 0 is noise and counts as 0 · open circle: the start, filled: the end."
             ),
         }
     }
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fall_of_both_scores_is_no_over_optimisation() {
+    fn a_fall_of_both_scores_is_not_over_optimisation() {
         let frontier = Frontier::of(&metrics(over_optimised, over_optimised)).unwrap();
         assert!(frontier.in_words().ends_with("the run lost both."), "{}", frontier.in_words());
     }
 
     #[test]
-    fn a_kl_below_0_counts_as_0_behind_the_mean() {
+    fn a_kl_below_0_counts_as_0_after_averaging() {
         let kls = [0.25, -0.25, 0.0];
         let line = |(i, kl): (usize, f64)| {
             format!("{{\"step\":{},\"objective/kl\":{kl},\"objective/scores\":1}}\n", i + 1)

@@ -13,7 +13,7 @@ const PLOT_WIDTH: u32 = 760;
 const PLOT_HEIGHT: u32 = 250;
 const LEGEND_WIDTH: u32 = 190;
 const LEGEND_ROW: u32 = 22;
-/// Longer names are cut, so that they stay beside the plot.
+/// Longer names are cut, so that they stay next to the plot.
 const LABEL_CHARACTERS: usize = 24;
 const HEADER: u32 = 44;
 const PADDING: u32 = 12;
@@ -27,7 +27,7 @@ pub struct Series {
     pub cloud: Vec<(f64, f64)>,
     /// A line with a circle at its start and a dot at its end.
     pub line: Vec<(f64, f64)>,
-    /// Results by themselves, each with what is written beside it.
+    /// Results by themselves, each with what is written next to it.
     pub points: Vec<((f64, f64), String)>,
 }
 
@@ -42,7 +42,7 @@ pub struct Plot {
     pub mark: Option<((f64, f64), String)>,
 }
 
-/// Several plots over the same axis, one below the other, with a legend beside them.
+/// Several plots over the same axis, one below the other, with a legend next to them.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// From top to bottom.

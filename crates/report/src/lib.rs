@@ -1,4 +1,4 @@
-//! Draws what a run left behind: `report.html`, one self-contained page, and the curves of each stage as SVG; and what
+//! Draws what a run has written: `report.html`, one self-contained page, and the curves of each stage as SVG; and what
 //! several runs of PPO paid in KL for their scores, as one picture.
 //!
 //! Invariant: every text that comes from a run (prompts, completions, settings) is escaped before it reaches the

@@ -4,7 +4,7 @@ use plotters::style::RGBColor;
 
 use crate::stage::Stage;
 
-/// A colour on white and the colour that stands for it on a dark page.
+/// A colour on white and the colour that replaces it on a dark page.
 #[derive(Clone, Copy, Debug)]
 pub struct Ink {
     /// On white, as drawn.

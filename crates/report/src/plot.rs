@@ -138,7 +138,7 @@ fn draw_panel(area: &Area<'_>, curve: &Curve<'_>, accent: Ink) -> Result<(), Plo
         chart.draw_series(LineSeries::new(curve.raw.iter().copied(), pale))?;
     }
     chart.draw_series(LineSeries::new(curve.smooth.iter().copied(), accent.light.stroke_width(2 * FINE)))?;
-    // A line of one point is no line.
+    // A line of one point is not visible.
     if let [only] = curve.smooth[..] {
         chart.draw_series([Circle::new(only, fine(4), accent.light.filled())])?;
     }

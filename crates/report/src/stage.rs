@@ -115,7 +115,7 @@ impl Stage {
                  (ln 2) and an accuracy of 50 % are a coin toss; that is where it starts. Look at the accuracy on \
                  held-out pairs, not at the training line: where labels are noisy, training accuracy near 100 % is \
                  memorised noise. The margin is the mean difference of the two scores; if it grows without end while \
-                 the held-out accuracy stands still, the scores only get louder, and PPO will chase them."
+                 the held-out accuracy does not grow, the scores only get louder, and PPO will chase them."
             }
             Self::Ppo => {
                 "The policy writes answers, the reward model scores them, and small clipped updates make well-scored \
@@ -176,7 +176,7 @@ impl Stage {
     }
 }
 
-/// What one stage left behind.
+/// What one stage has written.
 #[derive(Debug)]
 pub struct StageRun {
     /// Which stage.
@@ -198,7 +198,7 @@ pub struct StageRun {
 }
 
 impl StageRun {
-    /// A run in its usual place, of which nothing is known yet but its metrics.
+    /// A run in its usual place; only its metrics are known so far.
     pub fn of(stage: Stage, metrics: Metrics) -> Self {
         let slug = stage.slug().to_owned();
         let config_file = format!("{slug}/config.toml");
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stage_is_told_from_metric_names() {
+    fn the_stage_is_recognised_by_metric_names() {
         let of = |line: &str| Stage::of(&Metrics::parse(line));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"mean_token_accuracy\":0.5}\n"), Some(Stage::Sft));
         assert_eq!(of("{\"step\":1,\"loss\":1,\"accuracy\":0.5}\n"), Some(Stage::Reward));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_steps_is_told_by_its_settings() {
+    fn a_run_without_steps_is_recognised_by_its_settings() {
         assert_eq!(Stage::of_config("epochs = 1\n[rollout]\nmax_new_tokens = 4\n"), Some(Stage::Ppo));
         assert_eq!(Stage::of_config("pooling = \"last\"\n"), Some(Stage::Reward));
         assert_eq!(Stage::of_config("beta = 0.1\nlabel_smoothing = 0.0\n"), Some(Stage::Dpo));

@@ -53,7 +53,7 @@ fn judged(run: &Run) -> Option<String> {
     ))
 }
 
-/// By the reward model, which is no judge of itself.
+/// By the reward model, which cannot judge itself.
 fn scored(run: &Run) -> Option<String> {
     let ends = run.summary.ppo.score_first.zip(run.summary.ppo.score_last);
     let (first, last) = ends.or_else(|| quarters(run.stage(Stage::Ppo)?, "objective/scores"))?;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_of_every_rollout_is_quoted_beside_the_score() {
+    fn a_judge_of_every_rollout_is_quoted_next_to_the_score() {
         let rows = (1..=4).map(|step| {
             let (score, gold) = (f64::from(step), 0.5 - f64::from(step) / 10.0);
             format!("{{\"step\":{step},\"objective/scores\":{score},\"objective/gold\":{gold}}}\n")

@@ -138,7 +138,7 @@ fn what_cannot_be_compared_is_named() {
     let points = dir.path().join("points.json");
     for (text, part) in [
         ("[{\"label\":\"a\",\"kl\":1}]", "neither `gold` nor `score`"),
-        ("[{\"label\":\"a\",\"kl\":1e300,\"gold\":1}]", "1e300 is no result"),
+        ("[{\"label\":\"a\",\"kl\":1e300,\"gold\":1}]", "1e300 is not a result"),
         ("[{\"label\":\"a\",\"kl\":1,\"golt\":1}]", "golt"),
         ("{\"label\":\"a\"", "line 1"),
     ] {

@@ -86,8 +86,8 @@ fn a_full_directory_gives_all_files() {
         "id=\"machine\"",
         "id=\"timings\"",
     ];
-    let found: Vec<_> = order.iter().map(|part| page.find(part).expect(part)).collect();
-    assert!(found.is_sorted(), "{found:?}");
+    let places: Vec<_> = order.iter().map(|part| page.find(part).expect(part)).collect();
+    assert!(places.is_sorted(), "{places:?}");
     assert!(
         !fs::read_dir(dir.path()).unwrap().any(|entry| entry
             .unwrap()
@@ -236,7 +236,7 @@ fn stages_without_a_pipeline_are_finished_when_they_have_their_final_models() {
 }
 
 #[test]
-fn a_run_directory_of_any_name_is_told_by_what_is_in_it() {
+fn a_run_directory_of_any_name_is_recognised_by_its_files() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "my first <sft>/metrics.jsonl", &lines(3, &["loss"], |step| format!("{step}")));
     put(dir.path(), "rm/metrics.jsonl", &lines(3, &["loss", "accuracy", "margin"], |step| format!("{step}")));

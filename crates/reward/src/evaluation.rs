@@ -278,13 +278,13 @@ mod tests {
         }
     }
 
-    /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2, of which the two of 1.25 are wrong and that of 0 is a tie.
+    /// The distances are 0.75 0 3 1.25 1.25 0.125 2.5 2. The two of 1.25 are wrong, and that of 0 is a tie.
     #[test]
     fn confidence_comes_in_quartiles_with_what_the_model_expects() {
         let details = details_of(&LENS, &SCORES).eval_by_confidence;
         let spans: Vec<_> =
             details.iter().map(|b| (b.bucket.from, b.bucket.to, b.bucket.pairs, b.bucket.accuracy)).collect();
-        // The two of 1.25 stand on both sides of the middle and stay together.
+        // The two of 1.25 are on both sides of the middle and stay together.
         assert_eq!(
             spans,
             [(0.0, 0.125, 2, 0.75), (0.75, 1.25, 3, 1.0 / 3.0), (2.0, 2.0, 1, 1.0), (2.5, 3.0, 2, 1.0)]

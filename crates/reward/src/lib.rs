@@ -39,7 +39,7 @@ pub use config::RewardConfig;
 pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::ranking_loss;
-pub use normalize::{Level, Normalize, normalized};
+pub use normalize::{Normalize, ScoreStats, normalized};
 pub use score::score;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 

@@ -1,4 +1,4 @@
-//! The level and the scale of a reward model's scores, which comparisons leave open.
+//! The mean and the scale of a reward model's scores, which comparisons leave open.
 
 use std::fmt;
 
@@ -32,9 +32,9 @@ impl fmt::Display for Normalize {
     }
 }
 
-/// How demonstrations scored before.
+/// Mean and standard deviation of the scores of demonstrations, before they are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Level {
+pub struct ScoreStats {
     /// Mean score.
     #[serde(rename = "eval_demonstrations_mean")]
     pub mean: f64,
@@ -43,11 +43,11 @@ pub struct Level {
     pub std: f64,
 }
 
-/// A model that is normalised on `demonstrations`, and how they scored before.
+/// A model that is normalised on `demonstrations`, and their scores before.
 ///
 /// Gain and bias become part of its head: they hold wherever the model scores, and a critic that starts as the model
 /// inherits them. Where all demonstrations score alike there is no scale to go by, and the gain stays 1; see
-/// [`Level::has_scale`].
+/// [`ScoreStats::has_scale`].
 ///
 /// # Panics
 /// If there are no demonstrations.
@@ -56,14 +56,14 @@ pub fn normalized(
     demonstrations: &[Example],
     how: Normalize,
     batch_size: usize,
-) -> (ScalarModel, Level) {
+) -> (ScalarModel, ScoreStats) {
     assert!(!demonstrations.is_empty(), "there is nothing to normalise on");
-    let level = level(&score(&model, &demonstrations.iter().collect::<Vec<_>>(), batch_size));
-    let (gain, shift) = correction(level, how);
-    (model.rescaled(gain, shift), level)
+    let stats = score_stats(&score(&model, &demonstrations.iter().collect::<Vec<_>>(), batch_size));
+    let (gain, shift) = correction(stats, how);
+    (model.rescaled(gain, shift), stats)
 }
 
-impl Level {
+impl ScoreStats {
     /// Whether the demonstrations differ in score by more than rounding does: only then can they set a scale.
     pub fn has_scale(&self) -> bool {
         /// Rounding errors of f32 scores, relative to their size.
@@ -72,21 +72,21 @@ impl Level {
     }
 }
 
-fn level(scores: &[f32]) -> Level {
+fn score_stats(scores: &[f32]) -> ScoreStats {
     let n = scores.len() as f64;
     let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / n;
     let variance = scores.iter().map(|&score| (f64::from(score) - mean).powi(2)).sum::<f64>() / n;
-    Level { mean, std: variance.sqrt() }
+    ScoreStats { mean, std: variance.sqrt() }
 }
 
 /// Gain and shift.
-fn correction(level: Level, how: Normalize) -> (f64, f64) {
+fn correction(stats: ScoreStats, how: Normalize) -> (f64, f64) {
     let gain = match how {
         Normalize::None => return (1.0, 0.0),
-        Normalize::MeanStd if level.has_scale() => 1.0 / level.std,
+        Normalize::MeanStd if stats.has_scale() => 1.0 / stats.std,
         Normalize::Mean | Normalize::MeanStd => 1.0,
     };
-    (gain, -gain * level.mean)
+    (gain, -gain * stats.mean)
 }
 
 #[cfg(test)]
@@ -97,19 +97,22 @@ mod tests {
     use temper_train::Seed;
 
     #[test]
-    fn level_and_correction_are_those_by_hand() {
+    fn score_stats_and_correction_are_those_by_hand() {
         // Mean 3, deviations −2, 0, 2: variance 8 / 3.
-        let level = level(&[1.0, 3.0, 5.0]);
-        assert_eq!(level.mean, 3.0);
-        assert!((level.std - (8.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(correction(level, Normalize::None), (1.0, 0.0));
-        assert_eq!(correction(level, Normalize::Mean), (1.0, -3.0));
-        let (gain, shift) = correction(level, Normalize::MeanStd);
+        let stats = score_stats(&[1.0, 3.0, 5.0]);
+        assert_eq!(stats.mean, 3.0);
+        assert!((stats.std - (8.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(correction(stats, Normalize::None), (1.0, 0.0));
+        assert_eq!(correction(stats, Normalize::Mean), (1.0, -3.0));
+        let (gain, shift) = correction(stats, Normalize::MeanStd);
         assert!((gain - 0.6123724357).abs() < 1e-9 && (shift + 1.8371173071).abs() < 1e-9);
         for std in [0.0, 2e-7] {
-            assert_eq!(correction(Level { mean: 2.0, std }, Normalize::MeanStd), (1.0, -2.0));
+            assert_eq!(correction(ScoreStats { mean: 2.0, std }, Normalize::MeanStd), (1.0, -2.0));
         }
-        assert!(Level { mean: 0.0, std: 1e-9 }.has_scale() && !Level { mean: 0.0, std: 0.0 }.has_scale());
+        assert!(
+            ScoreStats { mean: 0.0, std: 1e-9 }.has_scale()
+                && !ScoreStats { mean: 0.0, std: 0.0 }.has_scale()
+        );
     }
 
     #[test]
@@ -124,12 +127,12 @@ mod tests {
             let scores = |model: &ScalarModel| score(model, &examples.iter().collect::<Vec<_>>(), 4);
             let before = scores(&model);
             for (how, std) in [(Normalize::Mean, None), (Normalize::MeanStd, Some(1.0))] {
-                let (model, level_before) = normalized(model.clone(), &examples, how, 4);
+                let (model, stats_before) = normalized(model.clone(), &examples, how, 4);
                 let after = scores(&model);
-                let level_after = level(&after);
-                assert_eq!(level_before, level(&before));
-                assert!(level_after.mean.abs() < 1e-5, "{level_after:?}");
-                assert!((level_after.std - std.unwrap_or(level_before.std)).abs() < 1e-5, "{level_after:?}");
+                let stats_after = score_stats(&after);
+                assert_eq!(stats_before, score_stats(&before));
+                assert!(stats_after.mean.abs() < 1e-5, "{stats_after:?}");
+                assert!((stats_after.std - std.unwrap_or(stats_before.std)).abs() < 1e-5, "{stats_after:?}");
                 let order = |scores: &[f32]| {
                     let mut order: Vec<usize> = (0..scores.len()).collect();
                     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));

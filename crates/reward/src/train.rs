@@ -12,7 +12,7 @@ use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
 
-use crate::{Error, Level, Normalize, RewardConfig, normalized, ranking_loss, score};
+use crate::{Error, Normalize, RewardConfig, ScoreStats, normalized, ranking_loss, score};
 
 /// One line of `metrics.jsonl`, under TRL's names.
 #[derive(Clone, Debug, Serialize)]
@@ -128,7 +128,7 @@ pub fn train(
             run.log_evaluation(step, &evaluation)?;
             if config.training.keep_best {
                 run.save_best(&evaluation.candidate(step), |dir| {
-                    save(dir, &released(&model, data, config).0, text, None)
+                    save(dir, &finished_model(&model, data, config).0, text, None)
                 })?;
             }
         }
@@ -140,20 +140,20 @@ pub fn train(
             return Ok(model.valid());
         }
     }
-    let (final_model, level) = released(&model, data, config);
+    let (final_model, stats) = finished_model(&model, data, config);
     let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     final_model.check_finite(&rows)?;
-    if let Some(level) = &level {
-        run.log_evaluation(step, level)?;
-        if config.normalize == Normalize::MeanStd && !level.has_scale() {
+    if let Some(stats) = &stats {
+        run.log_evaluation(step, stats)?;
+        if config.normalize == Normalize::MeanStd && !stats.has_scale() {
             run.warn("all demonstrations score alike, so only the mean of the scores was normalised");
         }
     }
     if let Err(error) = run.save_final(|dir| save(dir, &final_model, text, None)) {
-        // What stood in the way can be moved, and nothing need be trained again. A resume from here would log the
-        // level a second time.
-        if level.is_none() {
+        // What is in the way can be moved away, and a resume then trains nothing again. A resume from here would log
+        // the scores of the demonstrations a second time.
+        if stats.is_none() {
             let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
         }
         return Err(error);
@@ -161,15 +161,19 @@ pub fn train(
     Ok(final_model)
 }
 
-/// The model as it is to be used: off the tape and normalised, if there is something to normalise on.
-fn released(model: &ScalarModel, data: &Rankings, config: &RewardConfig) -> (ScalarModel, Option<Level>) {
+/// The model as it is saved for use: off the tape, and normalised if there are demonstrations to normalise on.
+fn finished_model(
+    model: &ScalarModel,
+    data: &Rankings,
+    config: &RewardConfig,
+) -> (ScalarModel, Option<ScoreStats>) {
     let model = model.valid();
     if data.demonstrations.is_empty() || config.normalize == Normalize::None {
         return (model, None);
     }
     let size = COMPLETIONS * comparisons_at_once(config);
-    let (model, level) = normalized(model, &data.demonstrations, config.normalize, size);
-    (model, Some(level))
+    let (model, stats) = normalized(model, &data.demonstrations, config.normalize, size);
+    (model, Some(stats))
 }
 
 /// Every comparison has this many completions or more.

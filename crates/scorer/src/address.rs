@@ -66,7 +66,7 @@ impl Address {
 }
 
 /// An address as it may be shown and stored: without the password of `user:password@host`, and without a token that
-/// stands there alone.
+/// is there alone.
 pub fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

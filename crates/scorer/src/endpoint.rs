@@ -315,10 +315,10 @@ mod tests {
     fn ask(responses: Vec<(u16, &'static str)>) -> Result<Vec<f32>, String> {
         let (url, server) = serve(responses);
         let endpoint = Endpoint::new(&url, LIMIT, QUICK, &Stop::default()).unwrap();
-        let found = endpoint.score(&ANSWERS).map_err(|e| e.to_string());
+        let scores = endpoint.score(&ANSWERS).map_err(|e| e.to_string());
         let expected = r#"{"answers":[{"prompt":"p","completion":"a","ended":true},{"prompt":"p","completion":"b","ended":false}]}"#;
         assert!(server.join().unwrap().iter().all(|body| body == expected));
-        found
+        scores
     }
 
     #[test]

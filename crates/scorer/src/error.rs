@@ -47,7 +47,7 @@ pub enum Error {
         /// The limit.
         seconds: f64,
     },
-    /// A line is no score.
+    /// A line is not a score.
     #[error("`{command}` answered {line}, which is {problem}")]
     BadLine {
         /// As it was given.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, SHOWN, Status};
 use crate::stop::{Deadline, Group, Over, Stop};
 
-/// A line longer than this is no score.
+/// A longer line is not a score.
 const MAX_LINE: usize = 64 * 1024;
 /// Lines that wait to be read; a program that writes on is held back by its pipe.
 const MAX_WAITING: usize = 1024;
@@ -269,7 +269,7 @@ fn write_requests(mut stdin: ChildStdin, requests: &Receiver<Vec<u8>>) {
     }
 }
 
-/// Passes lines on, at most [`MAX_LINE`] bytes of each; ends with the program's output, or behind a line that cannot be
+/// Passes lines on, at most [`MAX_LINE`] bytes of each; ends with the program's output, or after a line that cannot be
 /// a score.
 fn read_lines(stdout: ChildStdout, lines: &SyncSender<Line>) {
     let mut stdout = BufReader::new(stdout);

@@ -116,11 +116,11 @@ pub fn train(
             && plan.is_evaluation_due(step)
         {
             let rows_at_once = config.batching.microbatch(config.training.batch_size);
-            let found = evaluate(&model, eval_data, rows_at_once);
-            require_finite("evaluation loss", step, found.eval_loss)?;
-            run.log_evaluation(step, &found)?;
+            let evaluation = evaluate(&model, eval_data, rows_at_once);
+            require_finite("evaluation loss", step, evaluation.eval_loss)?;
+            run.log_evaluation(step, &evaluation)?;
             if config.training.keep_best {
-                run.save_best(&found.candidate(step), |dir| save(dir, &model, text, None))?;
+                run.save_best(&evaluation.candidate(step), |dir| save(dir, &model, text, None))?;
             }
         }
         let stop = run.interrupted() && !plan.is_done(step);
@@ -135,7 +135,7 @@ pub fn train(
     let rows: Vec<&[u32]> = data.examples.iter().map(|example| example.tokens.as_slice()).collect();
     model.check_finite(&rows)?;
     if let Err(error) = run.save_final(|dir| save(dir, &model, text, None)) {
-        // What stood in the way can be moved, and nothing need be trained again.
+        // What is in the way can be moved away, and a resume then trains nothing again.
         let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
         return Err(error);
     }
@@ -148,17 +148,18 @@ pub fn evaluate(model: &CausalLm, data: &Demonstrations, batch_size: usize) -> S
     let device = model.device();
     let (mut loss, mut correct, mut n) = (0.0, 0, 0);
     let parts = shards(&data.examples, &device).into_iter().map(|(_, examples)| (model.clone(), examples));
-    let found = in_parallel(parts.collect(), |(model, examples)| {
+    let sums = in_parallel(parts.collect(), |(model, examples)| {
         let part = |examples: &[Example]| {
             let examples: Vec<&Example> = examples.iter().collect();
-            let found = completion_logits(&model, &examples, &device, &mut Dropout::off());
-            let (targets, correct) = (found.n_targets(), found.correct());
-            let (loss, correct) = read(Tensor::cat(vec![sft_loss(found.logits, found.targets), correct], 0));
+            let completions = completion_logits(&model, &examples, &device, &mut Dropout::off());
+            let (targets, correct) = (completions.n_targets(), completions.correct());
+            let (loss, correct) =
+                read(Tensor::cat(vec![sft_loss(completions.logits, completions.targets), correct], 0));
             (loss * targets as f64, correct, targets)
         };
         examples.chunks(batch_size).map(part).collect::<Vec<_>>()
     });
-    for (part_loss, part_correct, targets) in found.into_iter().flatten() {
+    for (part_loss, part_correct, targets) in sums.into_iter().flatten() {
         loss += part_loss;
         correct += part_correct;
         n += targets;

@@ -145,10 +145,10 @@ mod tests {
     fn shards_cover_every_row_once_in_order() {
         for n in 0..20 {
             let rows: Vec<usize> = (0..n).collect();
-            let found = shards(&rows, &Device::flex());
-            let joined: Vec<usize> = found.iter().flat_map(|(_, part)| part.iter().copied()).collect();
+            let parts = shards(&rows, &Device::flex());
+            let joined: Vec<usize> = parts.iter().flat_map(|(_, part)| part.iter().copied()).collect();
             assert_eq!(joined, rows);
-            assert!(found.iter().all(|(first, part)| part.first() == Some(first)));
+            assert!(parts.iter().all(|(first, part)| part.first() == Some(first)));
         }
     }
 

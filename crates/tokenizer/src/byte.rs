@@ -72,7 +72,7 @@ impl ByteTokenizer {
         })
     }
 
-    /// The `tokenizer_config.json` beside it.
+    /// The `tokenizer_config.json` next to it.
     ///
     /// Without a template it makes transformers leave `[EOS]` in a text alone, as Temper does. A chat template puts text
     /// and special tokens into one string, so with one their names must be read as tokens; it refuses messages that
@@ -240,7 +240,7 @@ mod tests {
     /// Put into Jinja by hand. `assets/peers/transformers_check.py` has transformers apply it.
     #[test]
     fn the_chat_template_is_the_template_in_jinja() {
-        let found = chat_template(&Template::notebook()).unwrap();
+        let rendered = chat_template(&Template::notebook()).unwrap();
         let refusals = "{%- if messages | map(attribute='role') | join(' ') not in ['user', 'user assistant'] -%}\
                         {{- raise_exception('this model knows one user message and at most one answer to it') -}}\
                         {%- endif -%}{%- for message in messages -%}\
@@ -249,15 +249,15 @@ mod tests {
                         {%- endif -%}{%- endfor -%}{%- endfor -%}";
         let pieces = "{{- '[BOS]' + 'Instruct:' + messages[0]['content'] + '[SEP]' -}}\
                       {%- if messages | length == 2 -%}{{- messages[1]['content'] + '[EOS]' -}}{%- endif -%}";
-        assert_eq!(found, format!("{refusals}{pieces}"));
+        assert_eq!(rendered, format!("{refusals}{pieces}"));
 
         let own = |text: &str| {
             let prompt = vec![Piece::Text(text.to_owned()), Piece::Prompt];
             chat_template(&Template::new("own", prompt, vec![Piece::Completion]).unwrap())
         };
-        let found = own("it's a \\ in\ntwo lines: ").unwrap();
+        let rendered = own("it's a \\ in\ntwo lines: ").unwrap();
         let expected = "{{- 'it\\'s a \\\\ in\\ntwo lines: ' + messages[0]['content'] -}}";
-        assert!(found.contains(expected), "{found}");
+        assert!(rendered.contains(expected), "{rendered}");
         assert_eq!((own("[INST]"), own("EOS]")), (None, None), "it could become a special token");
     }
 

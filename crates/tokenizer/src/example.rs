@@ -152,7 +152,7 @@ impl Template {
 }
 
 /// Plain text as rows of at most `max_len` ids, all of it to be learned: the start token if the tokenizer has one, the
-/// text, the end token. What does not fit goes on in the next row, without a start of its own.
+/// text, the end token. What does not fit continues in the next row, without a start of its own.
 ///
 /// No template: it has no prompt. In an [`Example`] the start token alone counts as one.
 ///

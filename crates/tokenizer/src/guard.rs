@@ -24,7 +24,7 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     let outer = GUARDED.replace(true);
-    // What is left half done in there is a cache behind a lock that is asked whether it is poisoned.
+    // A panic leaves at most a cache half written, and the crate asks its lock whether it is poisoned.
     let result = panic::catch_unwind(AssertUnwindSafe(f));
     GUARDED.set(outer);
     result.ok()

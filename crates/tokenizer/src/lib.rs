@@ -1,6 +1,6 @@
 //! Text to token ids and back.
 //!
-//! Two tokenizers behind one [`Tokenizer`]: the notebook's bytes ([`ByteTokenizer`]) and any
+//! A [`Tokenizer`] is one of two: the notebook's bytes ([`ByteTokenizer`]) and any
 //! `tokenizer.json` through the `tokenizers` crate ([`PretrainedTokenizer`]). A [`Template`] says, as
 //! data, how a prompt and its completion become one sequence, and [`Example`] is that sequence.
 //!

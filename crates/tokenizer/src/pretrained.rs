@@ -27,18 +27,18 @@ struct Shared {
     vocab_size: usize,
     /// The file as it was read: saving it changes nothing for other tools.
     raw: String,
-    /// The `tokenizer_config.json` beside it, or null; and its text, if there is one.
+    /// The `tokenizer_config.json` next to it, or null; and its text, if there is one.
     config: Value,
     raw_config: Option<String>,
     /// The names and contents of [`SIDE_FILES`] that are there, as they are.
     side_files: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// What other tools keep beside a `tokenizer.json` and Temper does not use, or only the special tokens of.
+/// What other tools keep next to a `tokenizer.json` and Temper does not use, or only the special tokens of.
 const SIDE_FILES: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 
 impl PretrainedTokenizer {
-    /// Takes the text of the `tokenizer.json` at `path`; the files beside it name the special tokens.
+    /// Takes the text of the `tokenizer.json` at `path`; the files next to it name the special tokens.
     pub(crate) fn from_json(raw: String, path: &Path) -> Result<Self, Error> {
         let refuse = |reason: String| Error::BadTokenizer { path: path.to_owned(), reason };
         let bad = |reason: tokenizers::Error| refuse(reason.to_string());
@@ -161,8 +161,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Why a `precompiled_charsmap` must not be parsed: it begins with the size of a table, for which the crate behind
-/// `tokenizers` reserves memory before it looks whether the table is there.
+/// Why a `precompiled_charsmap` must not be parsed: it begins with the size of a table, and a dependency of
+/// `tokenizers` reserves memory for it before it looks whether the table is there.
 fn hostile_charsmap(raw: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct File {
@@ -187,7 +187,7 @@ fn hostile_charsmap(raw: &str) -> Option<String> {
     Some(format!("its `precompiled_charsmap` names a table of {size} bytes, and has {}", n_bytes(map)))
 }
 
-/// Bytes that a text of base64 stands for.
+/// Number of bytes that a text of base64 encodes.
 fn n_bytes(base64: &str) -> usize {
     base64.trim_end_matches('=').len() * 3 / 4
 }

@@ -121,7 +121,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or is no template.
+    /// If the file cannot be read or is not a template.
     pub fn load(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join(FILE_NAME);
         let parse = |json| {

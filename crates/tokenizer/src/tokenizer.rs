@@ -23,11 +23,11 @@ impl Tokenizer {
         Self::Byte(ByteTokenizer)
     }
 
-    /// Reads a `tokenizer.json`; the files beside it name the special tokens.
+    /// Reads a `tokenizer.json`; the files next to it name the special tokens.
     ///
     /// # Errors
     ///
-    /// If the file is missing or is no tokenizer, or if no end token is named anywhere.
+    /// If the file is missing or is not a tokenizer, or if no end token is named anywhere.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let raw = fs::read_to_string(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NoTokenizer { path: path.to_owned() },
@@ -111,7 +111,7 @@ impl Tokenizer {
         Ok(!config["chat_template"].is_null() || dir.join("chat_template.jinja").exists())
     }
 
-    /// Writes `tokenizer.json`, the `tokenizer_config.json` that transformers wants, and the files that were beside a
+    /// Writes `tokenizer.json`, the `tokenizer_config.json` that transformers wants, and the files that were next to a
     /// pretrained one, into `dir`.
     ///
     /// # Errors

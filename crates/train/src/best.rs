@@ -55,7 +55,7 @@ impl Best {
 }
 
 impl Candidate<'_> {
-    /// Of equals the earlier one stays, and what is not a number is never better.
+    /// Ties keep the earlier one, and NaN is never better.
     pub(crate) fn beats(&self, best: Option<&Best>) -> bool {
         let better = |than: f64| if self.lower_is_better { self.value < than } else { self.value > than };
         self.value.is_finite() && best.is_none_or(|best| better(best.value.0))

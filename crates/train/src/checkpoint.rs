@@ -1,8 +1,8 @@
 //! Checkpoints: directories that are complete or not there.
 //!
-//! A checkpoint is filled under a temporary name beside its place. Then its files are flushed to disk, then
+//! A checkpoint is filled under a temporary name next to its place. Then its files are flushed to disk, then
 //! `training/manifest.json` is written with the size and CRC-32 of each, then the directory is renamed.
-//! Whatever a crash leaves behind has a temporary name or no manifest that fits, and is ignored. (A crash
+//! Whatever a crash leaves has a temporary name or no manifest that fits, and is ignored. (A crash
 //! between the two renames that replace an older directory at the same place loses that one. A run replaces
 //! `best/`, which it then finds again from the checkpoint before, and what is damaged.)
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Fault};
 use crate::files::{create_dir, create_temp, is_temp_name, load_json, save_json, sync_dir, temp_sibling};
 
-/// The directory of a checkpoint's own files beside the model: optimizer, state, manifest.
+/// The directory of a checkpoint's own files next to the model: optimizer, state, manifest.
 pub const TRAINING_DIR: &str = "training";
 const MANIFEST: &str = "training/manifest.json";
 const FORMAT_VERSION: u64 = 1;
@@ -49,7 +49,7 @@ pub fn write_atomic<E: From<Error>>(dest: &Path, fill: impl FnOnce(&Path) -> Res
     refuse_foreign(dest)?;
     let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_dir(parent)?;
-    let temp = TempDir::beside(dest)?;
+    let temp = TempDir::next_to(dest)?;
     let training = temp.0.join(TRAINING_DIR);
     fs::create_dir(&training).map_err(Error::io("create", &training))?;
     fill(&temp.0)?;
@@ -180,22 +180,22 @@ pub fn step_dirs(run_dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result.map_err(Error::io("list", &dir))?,
     };
-    let mut found = Vec::new();
+    let mut dirs = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::io("list", &dir))?;
         let name = entry.file_name();
         let step = name.to_str().and_then(|name| name.strip_prefix(STEP_PREFIX)?.parse().ok());
-        found.extend(step.map(|step| (step, entry.path())));
+        dirs.extend(step.map(|step| (step, entry.path())));
     }
-    found.sort_unstable();
-    Ok(found)
+    dirs.sort_unstable();
+    Ok(dirs)
 }
 
 /// A directory that is removed on drop; after a rename there is nothing to remove.
 struct TempDir(PathBuf);
 
 impl TempDir {
-    fn beside(dest: &Path) -> Result<Self, Error> {
+    fn next_to(dest: &Path) -> Result<Self, Error> {
         let (path, ()) = create_temp(dest, |temp| fs::create_dir(temp)).map_err(Error::io("create", dest))?;
         Ok(Self(path))
     }

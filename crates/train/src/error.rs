@@ -338,11 +338,11 @@ impl Error {
             Error::SettingsNotUtf8 { .. } => "save the file as UTF-8",
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",
             Error::BadSet { .. } => "for example `--set epochs=3` or `--set kl.coef=0.05`",
-            Error::RunExists { .. } => "go on with `--resume`, or choose another `--out`",
+            Error::RunExists { .. } => "continue with `--resume`, or choose another `--out`",
             Error::NotARun { .. } => "move it away, or choose another `--out`",
             Error::RunRemoved { .. } => "start the run again, or move its directory back and use `--resume`",
             Error::MetricsReplaced { saved: Some(_), .. } => {
-                "move what is there away, rename that file to `metrics.jsonl`, and go on with `--resume`"
+                "move what is there away, rename that file to `metrics.jsonl`, and continue with `--resume`"
             }
             Error::MetricsReplaced { saved: None, .. } => "move what is there away",
             Error::ConfigDiffers { .. } => {
@@ -356,7 +356,7 @@ impl Error {
                 "copy a whole one back, or remove `checkpoints` to begin the run again"
             }
             Error::MetricsLost { .. } => {
-                "copy the file back, or remove that checkpoint to go on from an older one"
+                "copy the file back, or remove that checkpoint to resume from an older one"
             }
             Error::DamagedCheckpoint { .. } => "remove it, or copy it back as it was",
             Error::BadState { .. } => {

@@ -1,4 +1,4 @@
-//! What a run reports while it goes on.
+//! What a run reports while it trains.
 
 use std::path::Path;
 
@@ -22,14 +22,14 @@ pub enum Event<'a> {
         step: usize,
         /// Updates of the whole run.
         total_steps: usize,
-        /// The line as it stands in the metrics file.
+        /// The line as it is in the metrics file.
         metrics: &'a Map<String, Value>,
     },
     /// An evaluation is done and logged.
     Evaluated {
         /// Updates done before it.
         step: usize,
-        /// The line as it stands in the metrics file.
+        /// The line as it is in the metrics file.
         metrics: &'a Map<String, Value>,
     },
     /// A checkpoint is complete.

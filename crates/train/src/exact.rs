@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_refused() {
+    fn what_is_not_a_number_is_refused() {
         for text in ["\"a\"", "1.5", "null"] {
             assert!(serde_json::from_str::<Exact>(text).is_err(), "{text}");
         }

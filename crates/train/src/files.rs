@@ -76,7 +76,7 @@ pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         .map_err(|error| Error::BadState { path: path.to_owned(), message: one_line(&error.to_string()) })
 }
 
-/// Writes a file beside `path`, then renames it to `path`; after a power cut it is the old one or the new one.
+/// Writes a file next to `path`, then renames it to `path`; after a power cut it is the old one or the new one.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     sync_dir(parent_of(path))
 }
 
-/// Makes a file or directory beside `path` under a temporary name that nothing else has: neither a link of somebody
+/// Makes a file or directory next to `path` under a temporary name that nothing else has: neither a link of somebody
 /// else nor what a killed process left there is written to.
 pub(crate) fn create_temp<T>(
     path: &Path,
@@ -214,7 +214,7 @@ mod tests {
     /// Raw numbers of Linux: EINVAL, ENOTSUP, ENOSYS and EROFS.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_system_without_flushes_of_directories_is_no_error() {
+    fn a_file_system_without_flushes_of_directories_is_not_an_error() {
         for code in [22, 95, 38, 30] {
             assert!(cannot_be_flushed(&io::Error::from_raw_os_error(code)), "{code}");
         }

@@ -46,9 +46,9 @@ mod best;
 mod checkpoint;
 mod exact;
 mod files;
+mod inputs;
 mod metrics;
 mod run;
-mod same;
 
 pub use batches::{length_buckets, random_batches, shuffled};
 pub use best::{Candidate, require_finite};
@@ -58,11 +58,11 @@ pub use error::{Error, Fault, NOT_FINITE_HINT, Origin};
 pub use event::Event;
 pub use exact::Exact;
 pub use files::{load_json, save_json, write_file};
+pub use inputs::{Inputs, fingerprint_files};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
 pub use plan::{StepPlan, load_progress, save_progress};
 pub use run::Run;
-pub use same::{Inputs, fingerprint_files};
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use settings::{

@@ -117,7 +117,7 @@ impl MetricsWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::MetricsReplaced`] if something else has its name; the lines are then saved beside it.
+    /// [`Error::MetricsReplaced`] if something else has its name; the lines are then saved next to it.
     /// [`Error::Io`] if they cannot be written.
     pub(crate) fn restore_if_removed(&mut self) -> Result<InPlace, Error> {
         let Some(file) = &mut self.file else { return Ok(InPlace::Yes) };

@@ -102,7 +102,7 @@ struct State {
     step: usize,
 }
 
-/// Puts what a [`StepPlan`] goes on from beside the model in a checkpoint.
+/// Puts what a [`StepPlan`] resumes from next to the model in a checkpoint.
 ///
 /// # Errors
 /// [`Error::Io`] if the disk refuses.
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_starts_in_the_middle_goes_on_alike() {
+    fn a_plan_that_starts_in_the_middle_continues_alike() {
         let config = config();
         let [mut whole, mut resumed] = [(); 2].map(|()| plan_of(&config, vec![1; 10]));
         let batches: Vec<Vec<usize>> = (0..9).map(|done| whole.batch(done).to_vec()).collect();

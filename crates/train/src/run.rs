@@ -18,8 +18,8 @@ use crate::checkpoint::{
 use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
+use crate::inputs::{Inputs, compare_configs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
-use crate::same::{Inputs, compare_configs, parse_config};
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
 const CONFIG_FILE: &str = "config.toml";
@@ -28,7 +28,7 @@ const METRICS_FILE: &str = "metrics.jsonl";
 const FINAL_DIR: &str = "final";
 /// What a step checkpoint says of its run.
 const MARK_FILE: &str = "training/run.json";
-/// Where a stage puts what it goes on from.
+/// Where a stage puts what it resumes from.
 const STATE_FILE: &str = "training/state.json";
 /// What a run writes into its directory. Of these `inputs.json` says that they are a run's.
 const OWN_NAMES: [&str; 6] = [CONFIG_FILE, INPUTS_FILE, METRICS_FILE, CHECKPOINTS_DIR, BEST_DIR, FINAL_DIR];
@@ -42,8 +42,8 @@ type Observer = Box<dyn FnMut(Event<'_>) + Send>;
 
 /// An open run directory.
 ///
-/// Steps count finished updates: the line of step `s` tells of the update that led to it, a checkpoint of
-/// step `s` holds the state after it. So a resumed run goes on with `s + 1`, and lines up to `s` stay. Log
+/// Steps count finished updates: the line of step `s` describes the update that led to it, and a checkpoint of
+/// step `s` holds the state after it. So a resumed run continues with `s + 1`, and lines up to `s` stay. Log
 /// what belongs to a step before its checkpoint is saved. Only the keys of [`crate::is_timing`] then differ from a run
 /// without an interruption.
 ///
@@ -84,7 +84,7 @@ struct Mark {
 
 /// What a run that is resumed has left in its directory.
 #[derive(Default)]
-struct Found {
+struct StoredRun {
     resume_from: Option<(usize, PathBuf)>,
     best: Option<Best>,
     finished: bool,
@@ -98,7 +98,7 @@ struct GivenSettings {
     declared: Option<(Catalogue, Table)>,
 }
 
-impl Found {
+impl StoredRun {
     /// Reads it, and changes nothing.
     fn of(dir: &Path, config: &Table, settings: &GivenSettings, inputs: &Inputs) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
@@ -193,9 +193,10 @@ impl Run {
         if started && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        let stored = if started { Found::of(dir, &given, settings, inputs)? } else { Found::default() };
+        let stored =
+            if started { StoredRun::of(dir, &given, settings, inputs)? } else { StoredRun::default() };
         if !stored.finished {
-            // Found now, not when the training is over.
+            // An error here comes before the training, not after it.
             refuse_foreign(&dir.join(FINAL_DIR))?;
             refuse_foreign(&best_dir(dir))?;
         }
@@ -544,7 +545,7 @@ fn lines_of(checkpoint: &Path, stage: &str, step: usize) -> Result<usize, Error>
         let message = format!("it is of {} step {}, not of {stage} step {step}", mark.stage, mark.step);
         return Err(Error::BadState { path, message });
     }
-    // What the stage goes on from must be of the same step. What else is in there is for the stage to judge.
+    // The state of the stage must be of the same step. The stage itself checks the rest of it.
     let path = checkpoint.join(STATE_FILE);
     let state = load_json::<Value>(&path).ok();
     if let Some(other) =

@@ -1,4 +1,4 @@
-//! `temper bench`: one piece of work, timed. `cargo xtask bench` calls it, with peers beside it.
+//! `temper bench`: one piece of work, timed. `cargo xtask bench` calls it, next to PyTorch.
 
 mod rankings;
 mod scorers;
@@ -198,8 +198,8 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
         let mut model = CausalLm::new(&config, &mut Seed(0).stream("init"), device).train();
         let mut optimizer = Optimizer::new(&AdamWConfig::default());
         let seconds = repeated(repeats.max(20), || {
-            let found = completion_logits(&model, &examples, device, &mut Dropout::seeded(0));
-            let loss = sft_loss(found.logits, found.targets);
+            let completions = completion_logits(&model, &examples, device, &mut Dropout::seeded(0));
+            let loss = sft_loss(completions.logits, completions.targets);
             loss.clone().into_scalar::<f64>();
             optimizer.accumulate(&model, loss);
             model = optimizer.step(model.clone(), 1e-4)?.0;
@@ -235,11 +235,11 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
         |key: &str| -> Vec<f64> { lines.iter().skip(1).filter_map(|line| line.get(key)?.as_f64()).collect() };
     let (rollout, update) = (column("time/rollout_seconds"), column("time/update_seconds"));
     let both: Vec<f64> = rollout.iter().zip(&update).map(|(a, b)| a + b).collect();
-    let mut found = line("ppo_step", &both, None);
-    found["rollout_seconds"] = json!(median(&rollout));
-    found["update_seconds"] = json!(median(&update));
-    found["rollout_tokens_per_second"] = json!(median(&column("time/rollout_tokens_per_second")));
-    print_json(&found)
+    let mut timings = line("ppo_step", &both, None);
+    timings["rollout_seconds"] = json!(median(&rollout));
+    timings["update_seconds"] = json!(median(&update));
+    timings["rollout_tokens_per_second"] = json!(median(&column("time/rollout_tokens_per_second")));
+    print_json(&timings)
 }
 
 /// Prompts and completions of the courtesy task to ids.
@@ -260,9 +260,9 @@ fn tokenizer(repeats: usize) -> Result<()> {
         }
         Ok(())
     })?;
-    let mut found = line("tokenizer", &seconds, None);
-    found["bytes_per_second"] = json!(bytes as f64 / median(&seconds));
-    print_json(&found)
+    let mut timings = line("tokenizer", &seconds, None);
+    timings["bytes_per_second"] = json!(bytes as f64 / median(&seconds));
+    print_json(&timings)
 }
 
 /// Ids of printable bytes, other ones in every row.

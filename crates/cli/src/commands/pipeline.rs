@@ -155,14 +155,14 @@ fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<V
     let path = dir.join(CLAIM_FILE);
     let mine = json!({ "recipe": recipe.name(), "seed": seed, "set": sets });
     if path.exists() {
-        let found: Value = load_json(&path)?;
-        let stored_sets = found["set"].as_array().map_or(&[][..], Vec::as_slice);
+        let stored: Value = load_json(&path)?;
+        let stored_sets = stored["set"].as_array().map_or(&[][..], Vec::as_slice);
         let stored_sets = current_sets(stored_sets.iter().filter_map(Value::as_str));
-        let is_same = json!({ "recipe": found["recipe"], "seed": found["seed"], "set": stored_sets })
+        let is_same = json!({ "recipe": stored["recipe"], "seed": stored["seed"], "set": stored_sets })
             == json!({ "recipe": mine["recipe"], "seed": mine["seed"], "set": current_sets(sets.iter().map(String::as_str)) });
         if !is_same {
             return Err(hinted(
-                format!("{} holds another run: {found}", dir.display()),
+                format!("{} holds another run: {stored}", dir.display()),
                 "choose another `--out`, or remove that one",
             ));
         }

@@ -2,7 +2,7 @@
 //!
 //! A container turns the bytes of a file into rows. The first one of [`CONTAINERS`] that recognises a file reads it;
 //! every other file is read as JSON lines, unless it is known to be something else ([`Format`]). A new container is
-//! one file and one line of that table.
+//! one file, and its lines in this one.
 
 mod foreign;
 mod gzip;

@@ -10,7 +10,7 @@ use crate::{Comparison, Demonstration, Error, RowReport, Rows};
 /// Encoded comparisons.
 #[derive(Clone, Debug)]
 pub struct Rankings {
-    /// The comparisons of which two completions or more fit, in the order given.
+    /// The comparisons with a pair that fits and is not tied, in the order given.
     pub rankings: Vec<Ranking>,
     /// Demonstrations on which the scores are normalised at the end; may be empty.
     pub demonstrations: Vec<Example>,

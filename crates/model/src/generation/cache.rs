@@ -13,7 +13,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `capacity` columns in each of the rows, of which the first `pads[row]` are never looked at.
+    /// Room for `capacity` columns in each row. The first `pads[row]` of them are never looked at.
     pub fn new(config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
         let layer = || LayerCache::new(config, pads, capacity, device);
         Self { layers: (0..config.n_layers).map(|_| layer()).collect() }

@@ -113,7 +113,7 @@ pub fn generate(
     Ok(completions.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Completes some rows of a call, of which the first is row `first`.
+/// Completes some rows of a call, from row `first` on.
 fn generate_shard(
     model: &CausalLm,
     first: usize,

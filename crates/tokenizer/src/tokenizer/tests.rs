@@ -197,7 +197,7 @@ fn an_id_of_the_wrong_type_is_an_error_and_not_a_missing_one() {
 }
 
 #[test]
-fn files_beside_a_pretrained_tokenizer_are_saved_as_they_are() {
+fn files_next_to_a_pretrained_tokenizer_are_saved_as_they_are() {
     let (dir, out) = (bpe_dir(), tempfile::tempdir().unwrap());
     let files = [
         (

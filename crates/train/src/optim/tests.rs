@@ -62,7 +62,7 @@ fn the_first_step_moves_by_the_learning_rate() {
 /// Oracle 14: lr √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε), written out in f64. Gradients near ε, where the styles differ:
 /// of the first step's, as large as ε / √(1 − β₂), TensorFlow's makes half a step and PyTorch's nearly a whole one.
 #[test]
-fn tensorflows_epsilon_stands_outside_the_bias_correction() {
+fn tensorflows_epsilon_is_outside_the_bias_correction() {
     let (lr, epsilon, beta_1, beta_2) = (0.5, 1e-5, 0.9, 0.999);
     let config = AdamWConfig {
         beta_1,

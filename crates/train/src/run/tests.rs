@@ -143,7 +143,7 @@ fn lines_hold_the_step_first_and_null_for_what_is_not_finite() {
 }
 
 #[test]
-fn the_observer_is_told_everything() {
+fn the_observer_hears_everything() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
     let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
@@ -245,7 +245,7 @@ fn a_finished_run_stays_as_it_is() {
     assert_eq!(run.resume_from(), None);
     assert_eq!(lines_without_time(temp.path()).len(), 4);
     drop(run);
-    // One byte of the final model flipped: then it is not finished, and goes on from its last checkpoint.
+    // One byte of the final model flipped: then it is not finished, and resumes from its last checkpoint.
     fs::write(temp.path().join("final/model"), "weightz").unwrap();
     let run = open(temp.path(), CONFIG, true).unwrap();
     assert_eq!((run.finished(), run.resume_from().unwrap().0), (None, 3));
@@ -297,13 +297,13 @@ fn a_place_that_cannot_be_written_is_named() {
 
 /// Everything in a directory, and what it holds.
 fn files(dir: &Path) -> Vec<(PathBuf, Option<String>)> {
-    let mut found: Vec<_> = fs::read_dir(dir)
+    let mut contents: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.clone(), fs::read_to_string(path).ok()))
         .collect();
-    found.sort();
-    found
+    contents.sort();
+    contents
 }
 
 #[test]
@@ -357,9 +357,9 @@ fn a_directory_with_other_files_may_become_a_run() {
     drop(open(temp.path(), CONFIG, false).unwrap());
 }
 
-/// A file, or a directory of other things, called `final` or `best` in a run that can go on.
+/// A file, or a directory of other things, called `final` or `best` in a run that can continue.
 #[test]
-fn what_stands_where_the_results_belong_is_noticed_before_the_training() {
+fn what_is_in_the_place_of_the_results_is_noticed_before_the_training() {
     for name in ["final", "best"] {
         for is_file in [true, false] {
             let temp = tempfile::tempdir().unwrap();
@@ -401,7 +401,7 @@ fn a_checkpoint_of_an_interrupt_leaves_no_trace_in_the_end() {
     assert_eq!(steps(&cut), [4, 6, 7]);
     let mut run = go(&cut, true, &[]);
     assert_eq!(run.resume_from().unwrap().0, 7);
-    // What stood in the way of the final model may leave one of the last step.
+    // A final model that could not be written may leave a checkpoint of the last step.
     run.save_checkpoint(8, fill).unwrap();
     run.save_final(fill).unwrap();
     assert_eq!((steps(&whole), steps(&cut)), (vec![4, 6], vec![4, 6]));
@@ -454,7 +454,7 @@ fn a_directory_that_is_removed_or_replaced_ends_the_run() {
         assert_eq!(dir.exists(), replaced, "nothing is made anew");
         let _ = fs::remove_dir(&dir);
     }
-    // Its own directory under another number is no reason to end.
+    // Its own directory under another number is not a reason to end.
     let mut run = open(&dir, CONFIG, false).unwrap();
     run.log(1, 9, &json!({})).unwrap();
     run.place.id.1 += 1;

@@ -101,7 +101,7 @@ mod tests {
     use std::fs;
 
     settings! {
-        /// Settings of which some were renamed.
+        /// Settings; some of them were renamed.
         pub struct Renamed {
             /// Moved to the top.
             pub seed: u64 = 0, renamed_from "random.seed", renamed_from "dice",

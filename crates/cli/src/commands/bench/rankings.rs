@@ -34,7 +34,7 @@ const PASSES: usize = 2;
 /// One pass over the pairs reads a completion three times, in three updates, since it is in three of them; so two passes
 /// over the rankings are the less reading still.
 ///
-/// The pairs of one prompt stand in different rows and, as the rows are shuffled, nearly always in different batches.
+/// The pairs of one prompt are in different rows and, as the rows are shuffled, nearly always in different batches.
 /// A pair still has its prompt once, as everywhere in Temper: with a row for each completion it would take longer.
 pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result<()> {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
@@ -116,10 +116,10 @@ mod tests {
     fn a_ranking_with_a_tie_has_five_pairs() {
         let completions = ["a", "b", "c", "d"].map(str::to_owned).into();
         let ranking = Comparison { prompt: "p".into(), completions, scores: vec![1.0, 3.0, 0.0, 1.0] };
-        let found: Vec<[String; 2]> =
+        let texts: Vec<[String; 2]> =
             pairs(&ranking).into_iter().map(|pair| pair.completions.try_into().unwrap()).collect();
         assert_eq!(
-            found,
+            texts,
             [["a", "c"], ["b", "a"], ["b", "c"], ["b", "d"], ["d", "c"]].map(|p| p.map(str::to_owned))
         );
     }

@@ -1,7 +1,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What a run of dice is for; each has its own stream, so that the size of one file cannot change another.
+/// What a stream of random numbers is for: each use has its own, so that the size of one file cannot change another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Demonstrations = 1,
@@ -18,9 +18,9 @@ pub(crate) enum Stream {
 /// Random choices that are the same on every platform and with every release of `rand`.
 ///
 /// Only the ChaCha keystream is taken from a library; how it becomes a choice is written here.
-pub(crate) struct Dice(ChaCha8Rng);
+pub(crate) struct Random(ChaCha8Rng);
 
-impl Dice {
+impl Random {
     pub(crate) fn new(seed: u64, stream: Stream) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -63,24 +63,24 @@ mod tests {
 
     #[test]
     fn every_index_is_reached_about_as_often() {
-        let mut dice = Dice::new(0, Stream::Graded);
+        let mut random = Random::new(0, Stream::Graded);
         let mut counts = [0; 6];
         for _ in 0..6_000 {
-            counts[dice.below(6)] += 1;
+            counts[random.below(6)] += 1;
         }
         assert!(counts.iter().all(|n| (850..1_150).contains(n)), "{counts:?}");
     }
 
     #[test]
     fn streams_of_one_seed_differ() {
-        let mut one = Dice::new(7, Stream::Demonstrations);
-        let mut other = Dice::new(7, Stream::Comparisons);
+        let mut one = Random::new(7, Stream::Demonstrations);
+        let mut other = Random::new(7, Stream::Comparisons);
         assert_ne!([one.unit(), one.unit()], [other.unit(), other.unit()]);
     }
 
     #[test]
     fn choices_are_pinned_so_that_data_stays_the_same_across_releases() {
-        let mut dice = Dice::new(3, Stream::Comparisons);
-        assert_eq!([(); 6].map(|()| dice.below(1_000)), [156, 92, 529, 794, 429, 927]);
+        let mut random = Random::new(3, Stream::Comparisons);
+        assert_eq!([(); 6].map(|()| random.below(1_000)), [156, 92, 529, 794, 429, 927]);
     }
 }

@@ -11,13 +11,13 @@ use toml::Table;
 use crate::error::{Error, Origin, one_line};
 use crate::settings::flatten_until;
 
-/// What a run was given besides its settings. Lies beside them as `inputs.json`.
+/// What a run was given in addition to its settings. Is stored next to them as `inputs.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inputs {
     /// Fingerprints of data and models, by the flag that gives them. With another one it is another run.
     pub given: BTreeMap<String, String>,
-    /// What rounding depends on: threads, backend. With another one the run goes on, but not to the same bits.
+    /// What rounding depends on: threads, backend. With another one the run continues, but ends with other bits.
     pub machine: BTreeMap<String, String>,
 }
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn other_data_is_refused_by_its_flag_and_another_machine_is_told() {
+    fn other_data_is_refused_with_its_flag_and_another_machine_is_reported() {
         let inputs = |data: &str, threads: &str| Inputs {
             given: map(&[("--data", data)]),
             machine: map(&[("threads", threads)]),
