@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use temper_data::Texts;
 use temper_dpo::DpoConfig;
-use temper_model::Pooling;
+use temper_model::{Decoder, ModelConfig, Pooling};
 use temper_ppo::{AdvantageKind, Critic, Data, Models, Sample, ScoreAt, Scorers};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -135,8 +136,10 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
     for separate in [false, true] {
         assert_resumes(|run| {
             let critic = || {
-                let model = toy_model(2);
-                let backbone = model.transformer;
+                // A critic may have a shorter context than the policy.
+                let shape = ModelConfig { max_seq_len: 32, ..toy_model(2).config().clone() };
+                let backbone =
+                    Decoder::new(&shape, &mut temper_train::Seed(2).stream("init"), &Device::flex());
                 let head = &mut temper_train::Seed(1).stream("head");
                 Critic::Separate(Box::new(temper_model::ScalarModel::new(backbone, Pooling::Last, head)))
             };

@@ -115,7 +115,7 @@ impl Assistant {
     /// # Panics
     /// If the prompt is empty, or the row longer than the context: see [`Assistant::encode_row`].
     pub fn logprobs(&self, prompt: &[u32], completion: &[u32]) -> Vec<f32> {
-        answer_logprobs(&self.model, &[(prompt, completion)], 1.0).remove(0)
+        answer_logprobs(&self.model, &[(prompt, completion)], self.model.config().vocab_size, 1.0).remove(0)
     }
 
     /// Samples one answer to each prompt, in batches of [`BATCH_SIZE`].

@@ -70,7 +70,7 @@ fn sums(values: Tensor<1>, lens: &[usize], device: &Device) -> Tensor<1> {
     (values.select(0, index).reshape([rows, width]) * mask).sum_dim(1).squeeze_dim(1)
 }
 
-/// The same off the tape, `batch_size` rankings at a time: for each ranking the log-probability of each completion.
+/// [`completion_logprobs`] without gradients, `batch_size` rankings at a time: for each ranking the log-probability of each completion.
 pub(crate) fn read_logprobs(model: &CausalLm, rankings: &[&Ranking], batch_size: usize) -> Vec<Vec<f32>> {
     let model = model.valid();
     let device = model.device();

@@ -93,7 +93,7 @@ fn summed_logprobs(policy: &Assistant, answers: &[Answer], temperature: f64) -> 
     for answers in answers.chunks(n_rows) {
         let rows: Vec<(&[u32], &[u32])> =
             answers.iter().map(|answer| (&answer.prompt_tokens[..], &answer.tokens[..])).collect();
-        let logprobs = answer_logprobs(&policy.model, &rows, temperature);
+        let logprobs = answer_logprobs(&policy.model, &rows, policy.text.tokenizer.vocab_size(), temperature);
         sums.extend(logprobs.iter().map(|row| row.iter().map(|&logprob| f64::from(logprob)).sum::<f64>()));
     }
     sums

@@ -125,7 +125,10 @@ impl Decoder {
             let layer = cache.as_mut().map(|cache| &mut cache.layers[i]);
             x = block.forward(x, bias, dropout, layer);
         }
-        self.final_norm.as_ref().map_or(x.clone(), |norm| norm.forward(x))
+        match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
     }
 
     fn embed(
@@ -142,7 +145,10 @@ impl Decoder {
             x = add_learned(x, table, positions);
         }
         let x = dropout.apply(x, self.config.dropout);
-        self.embedding_norm.as_ref().map_or(x.clone(), |norm| norm.forward(x))
+        match &self.embedding_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
     }
 
     /// A fresh adapter on every linear layer of the blocks whose path `includes` accepts: `blocks.0.mlp.input` and so

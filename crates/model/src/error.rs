@@ -95,7 +95,7 @@ pub enum Error {
         index: usize,
         /// Its tokens.
         prompt_len: usize,
-        /// The model's context.
+        /// The model's context, or the setting where that is shorter.
         max_seq_len: usize,
     },
 }

@@ -119,8 +119,8 @@ impl ScalarModel {
         Self { transformer, score, pooling }
     }
 
-    /// A head to one number, for whoever keeps it elsewhere (a critic on the policy's own backbone).
-    pub fn fresh_head(config: &ModelConfig, rng: &mut impl Rng, device: &Device) -> Linear {
+    /// A head to one number with fresh weights.
+    fn fresh_head(config: &ModelConfig, rng: &mut impl Rng, device: &Device) -> Linear {
         #[derive(Module, Debug)]
         struct Head {
             score: Linear,

@@ -3,7 +3,7 @@
 //! One transformer serves all three stages of InstructGPT. [`CausalLm`] is the policy and its reference,
 //! [`ScalarModel`] the reward model and the critic. Both are a [`Decoder`] with a head, and its shape is a
 //! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, or anything between. [`generate()`] samples
-//! through a [`KvCache`]. A family of models, with its `config.json` and its names of weights, is one file in `families/`.
+//! with a cache of keys and values. A family of models, with its `config.json` and its names of weights, is one file in `families/`.
 //!
 //! **Invariant:** this crate knows no text and no stage. It enables no backend: whoever makes a
 //! [`Device`](burn::tensor::Device) decides. Weights start and tokens are drawn on the host, so one seed gives
@@ -49,7 +49,6 @@ pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS
 pub use decoder::Decoder;
 pub use error::Error;
 pub use families::former_path;
-pub use generation::cache::KvCache;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};
 pub use generation::sampler::Sampler;
 pub use heads::{CausalLm, Pooling, ScalarModel, select_positions};
@@ -59,7 +58,7 @@ pub use layers::dropout::Dropout;
 pub use layers::linear::{Adapter, Linear};
 pub use layers::mlp::Mlp;
 pub use shared_prompt::{SharedPrompt, Span};
-pub use targets::{TargetLogits, n_targets, nll};
+pub use targets::{TargetLogits, nll};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -52,12 +52,9 @@ impl TargetLogits {
         self.targets.dims()[0]
     }
 
-    /// How many targets are the most probable token.
-    pub fn n_correct(&self) -> usize {
-        self.correct().into_scalar::<f64>() as usize
-    }
-
-    /// [`TargetLogits::n_correct`] before it is read, off the tape, to be read together with other numbers.
+    /// How many targets are the most probable token, without gradients.
+    ///
+    /// It is still on the device, so that it can be read together with other numbers.
     ///
     /// # Shapes
     /// - output: `[1]`; exact up to 2²⁴ tokens, which no pass has
@@ -70,11 +67,6 @@ impl TargetLogits {
     pub fn nll(self) -> Tensor<1> {
         nll(self.logits, self.targets)
     }
-}
-
-/// How many targets [`TargetLogits`] finds in a row of `len` tokens whose first target is `first`.
-pub fn n_targets(len: usize, first: usize) -> usize {
-    len.saturating_sub(first.max(1))
 }
 
 /// Mean negative log-likelihood of the targets, in nats: the loss of a language model.
@@ -111,8 +103,7 @@ mod tests {
         let rows: [(&[u32], usize); 3] =
             [(&[1, 70, 2, 80, 81, 3], 3), (&[1, 2, 90, 3], 2), (&[60, 61, 3], 0)];
         let logits = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
-        let n: usize = rows.iter().map(|(tokens, first)| n_targets(tokens.len(), *first)).sum();
-        assert_eq!((logits.n_targets(), n), (7, 7));
+        assert_eq!(logits.n_targets(), 7);
         assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
     }
 }

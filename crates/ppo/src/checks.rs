@@ -117,7 +117,7 @@ impl Checks {
         if self.critic.reaches(EXPLAINED_PATIENCE, !explains) {
             warn(format!(
                 "the explained variance has been below {EXPLAINED_FLOOR} for {EXPLAINED_PATIENCE} rollouts in a row, \
-                 now {:.1}: the critic does not learn (its learning rate, a `update.value_clip_range` that is small \
+                 now {:.1}: the critic does not learn (its learning rate, an `update.value_clip_range` that is small \
                  compared with the scores, scores of a large or changing scale)",
                 metrics.explained_var.unwrap_or(f64::NAN)
             ));

@@ -293,10 +293,10 @@ mod tests {
 
     #[test]
     fn the_section_of_the_updates_may_have_its_old_name() {
-        let sets = ["update.ppo_epochs=4", "update.gamma=0.5"].map(str::to_owned);
+        let sets = ["ppo.ppo_epochs=4", "ppo.gamma=0.5"].map(str::to_owned);
         let config: PpoConfig = temper_train::resolve(None, None, &sets).unwrap();
         assert_eq!((config.update.ppo_epochs, config.update.gamma), (4, 0.5));
-        assert_eq!(temper_train::current_key::<PpoConfig>("update.vf_coef"), "update.vf_coef");
+        assert_eq!(temper_train::current_key::<PpoConfig>("ppo.vf_coef"), "update.vf_coef");
     }
 
     #[test]

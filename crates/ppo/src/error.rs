@@ -39,7 +39,7 @@ pub enum Error {
         prompt_len: usize,
         /// `rollout.max_new_tokens`.
         max_new_tokens: usize,
-        /// The shortest context of policy and critic, or `max_seq_len` where that is shorter.
+        /// The shortest context of policy, reference and critic, or `max_seq_len` where that is shorter.
         max_seq_len: usize,
     },
     /// The text of `rollout.stop_token` is not one token.

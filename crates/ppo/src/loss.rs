@@ -8,7 +8,7 @@ use temper_tensor::masked_mean;
 pub struct PolicyLoss {
     /// To be minimised.
     pub loss: Tensor<1>,
-    /// Share of tokens where clipping changed the loss, without gradients.
+    /// Share of tokens where clipping to 1 ± ε changed the loss, without gradients; the dual clip does not count.
     pub clip_frac: Tensor<1>,
     /// ½ (log π − log π_old)², an estimate of the KL between the two, without gradients.
     pub approx_kl: Tensor<1>,

@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn same(a: &[f64], b: &[f64]) -> bool {
-        a.iter().zip(b).all(|(a, b)| (a - b).abs() < ROUNDING)
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < ROUNDING)
     }
 
     /// Row i of the logits predicts token i + 1, and V is read at the same place.

@@ -171,7 +171,11 @@ pub fn train<'a>(
         }
     }
     learner.check_finite(data.prompts)?;
-    run.save_final(|dir| learner.save(dir, text))?;
+    if let Err(error) = run.save_final(|dir| learner.save(dir, text)) {
+        // The user can remove the obstacle and resume without training again.
+        _ = run.save_checkpoint(progress.step, |dir| learner.save_checkpoint(dir, text, &progress));
+        return Err(error);
+    }
     Ok(learner.evaluated_policy())
 }
 
@@ -210,8 +214,8 @@ fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> Learni
 /// Tokens that prompt and answer share: the shortest context of the networks, or `max_seq_len` where that is shorter.
 fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
     let critic = match &models.critic {
-        Critic::Separate(critic) => critic.config().max_seq_len,
-        Critic::ValueHead | Critic::None => usize::MAX,
+        Critic::Separate(critic) if config.advantage().needs_critic() => critic.config().max_seq_len,
+        Critic::Separate(_) | Critic::ValueHead | Critic::None => usize::MAX,
     };
     let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };
     [models.policy.config().max_seq_len, models.ref_policy.config().max_seq_len, critic, setting]

@@ -21,12 +21,6 @@ pub fn completion_logits(
     device: &Device,
     dropout: &mut Dropout,
 ) -> TargetLogits {
-    let rows: Vec<(&[u32], usize)> =
-        examples.iter().map(|example| (example.tokens.as_slice(), example.prompt_len)).collect();
+    let rows: Vec<(&[u32], usize)> = examples.iter().map(|example| example.row()).collect();
     TargetLogits::new(model, &rows, device, dropout)
-}
-
-/// Number of target tokens of an example: what its loss is the mean over.
-pub(crate) fn n_targets(example: &Example) -> usize {
-    example.n_targets()
 }

@@ -13,7 +13,7 @@ use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards}
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress};
 
-use crate::loss::{completion_logits, n_targets, sft_loss};
+use crate::loss::{completion_logits, sft_loss};
 use crate::{Error, SftConfig};
 
 /// One line of `metrics.jsonl`, under TRL's names.
@@ -107,7 +107,7 @@ pub fn train(
             mean_token_accuracy: accuracy,
             learning_rate,
             grad_norm,
-            n_targets: batch.iter().map(|example| n_targets(example)).sum(),
+            n_targets: batch.iter().map(|example| example.n_targets()).sum(),
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
         };
         run.log(step, plan.total_steps(), &metrics)?;
@@ -182,7 +182,7 @@ fn learn(
     config: &SftConfig,
     dropout_seed: u64,
 ) -> (Gradients, f64, f64) {
-    let n: usize = batch.iter().map(|example| n_targets(example)).sum();
+    let n: usize = batch.iter().map(|example| example.n_targets()).sum();
     let device = model.device().inner();
     let start = |first: usize| match config.dropout {
         true => Dropout::seeded(dropout_seed.wrapping_add(first as u64)),
@@ -251,7 +251,8 @@ mod tests {
             prompt: format!("say {i}"),
             completion: "a word or two ".repeat(i % 7 + 1),
         };
-        let rows: Vec<Demonstration> = (0..40).map(row).collect();
+        // Every thread has 20 rows.
+        let rows: Vec<Demonstration> = (0..20 * temper_tensor::n_threads()).map(row).collect();
         let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());

@@ -58,6 +58,7 @@ mod tests {
     }
 
     fn close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
     }
 

@@ -144,8 +144,8 @@ type Predicate = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// Which parameters of a module are trained: all of them, or those whose dotted path a predicate accepts.
 ///
 /// The filter acts through the module. [`Trainable::mark`] takes the other parameters off the tape; no gradient is
-/// computed for them, and whatever depends on gradients follows: optimizer state, its checkpoints and moving averages
-/// hold the trained parameters only. Mark a module again after it was loaded from a file.
+/// computed for them, and whatever depends on gradients follows: optimizer state and its checkpoints hold the
+/// trained parameters only, and a moving average leaves the others as they are. Mark a module again after it was loaded from a file.
 #[derive(Clone, Default)]
 pub struct Trainable {
     /// `None` accepts every path.

@@ -184,8 +184,8 @@ impl Optimizer {
         let (mut moments, mut known) = (BTreeMap::new(), BTreeSet::new());
         for (path, (dims, device)) in trained {
             let former = former(&path);
-            let stored = if file.tensor(&format!("{path}/first")).is_some() { &path } else { &former };
-            let stored = if file.tensor(&format!("{stored}/first")).is_some() { stored } else { &path };
+            let has_state = |name: &&String| file.tensor(&format!("{name}/first")).is_some();
+            let stored = [&path, &former].into_iter().find(has_state).unwrap_or(&path);
             let names = ["first", "second"].map(|kind| format!("{stored}/{kind}"));
             let read = |name: &str, is_second| {
                 let values = read_moments(&file, name, &dims, is_second).map_err(bad)?;

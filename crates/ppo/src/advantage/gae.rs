@@ -112,6 +112,7 @@ mod tests {
     }
 
     fn close(values: &[f32], expected: &[f32], tolerance: f32) {
+        assert_eq!(values.len(), expected.len());
         assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < tolerance), "{values:?}");
     }
 

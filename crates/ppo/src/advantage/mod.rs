@@ -1,8 +1,9 @@
 //! Advantages: how much better an answer is than what it is compared with.
 //!
 //! [`Advantage`] says which estimator is used, and each estimator is one file: [`Gae`] (PPO), [`Rloo`] and [`Grpo`].
-//! An estimator answers four questions, the methods of [`Estimator`], and nothing outside of this folder asks which
-//! one it is. A new one is a new file, a variant of [`Advantage`], and its settings.
+//! An estimator answers three questions and has one formula, the methods of [`Estimator`], and nothing outside of this
+//! folder asks which one it is. A new one is a new file, a variant of [`Advantage`] and of [`AdvantageKind`], and an arm
+//! in [`PpoConfig::advantage`].
 
 mod gae;
 mod grpo;
@@ -78,7 +79,7 @@ impl Advantage {
         Targets { advantages, returns, kl_loss_coef }
     }
 
-    /// The one place that knows all kinds.
+    /// Picks the estimator.
     fn estimator(&self) -> &dyn Estimator {
         match self {
             Self::Gae(gae) => gae,

@@ -142,8 +142,11 @@ impl Learner {
         let lm = CausalLm::load(dir, &device)?;
         let load_critic = || ScalarModel::load(&dir.join(CRITIC_DIR), &device);
         let critic = self.has_critic().then(load_critic).transpose()?;
-        for config in [Some(lm.config()), critic.as_ref().map(ScalarModel::config)].into_iter().flatten() {
-            config.check_context(context)?;
+        lm.config().check_context(context)?;
+        if let Some(critic) = &critic {
+            // A critic of its own may have another context than the policy.
+            let started = self.critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
+            critic.config().check_context(started)?;
         }
         if self.average.is_some() {
             let average = CausalLm::load(&dir.join(EMA_DIR), &device)?;

@@ -81,7 +81,7 @@ impl Learner {
         self.critic.is_some() || self.policy.value_head.is_some()
     }
 
-    /// Refuses a policy or a critic whose outputs are not finite on these prompts.
+    /// Refuses a policy, or a critic of its own, whose outputs are not finite on these prompts.
     ///
     /// The last update of a run may diverge, and no later loss shows it.
     pub(crate) fn check_finite(&self, prompts: &Prompts) -> Result<(), Error> {

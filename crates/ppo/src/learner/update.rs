@@ -66,7 +66,8 @@ impl Learner {
     /// It stops early after a minibatch whose `approx_kl` is above `max_approx_kl`.
     ///
     /// # Errors
-    /// [`Error::NonFiniteLoss`] before anything is updated with that loss.
+    /// [`Error::NonFiniteLoss`] before anything is updated with that loss; [`Error::Train`] for a gradient norm that is not
+    /// finite, which the policy may have been updated before. A learner is of no use after an error.
     pub fn update(&mut self, config: &PpoConfig, input: &UpdateInput<'_>) -> Result<UpdateStats, Error> {
         let settings = &config.update;
         let n_episodes = input.rollout.len();
