@@ -51,7 +51,7 @@ impl RewardModel {
         self.model.config().max_seq_len
     }
 
-    /// A prompt with its completion as the ids that the model would have learned, for [`score`].
+    /// A prompt with its completion as the ids that the model would have learned, for [`ScalarModel::score_rows`].
     ///
     /// # Errors
     /// A row beyond the context, and one without any token.
