@@ -16,7 +16,7 @@ use rand::RngExt;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
 use temper_tokenizer::TextSide;
-use temper_train::{Candidate, Run, Seed, shuffled};
+use temper_train::{Candidate, Run, Seed, is_due, shuffled};
 
 use crate::checks::Checks;
 use crate::evaluation::evaluate;
@@ -79,7 +79,7 @@ pub fn train<'a>(
         return Err(Error::NoCritic);
     }
     let (data, mut scorers) = (data.into(), scorers.into());
-    let total_steps = total_steps(config, data.prompts.prompts.len());
+    let total_steps = config.training.total_steps(data.prompts.prompts.len());
     let ref_policy = models.ref_policy.valid();
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
@@ -198,12 +198,6 @@ fn stop_early(
     if run.interrupted() { Ok(learner.evaluated_policy()) } else { Err(error) }
 }
 
-/// Rollouts of the whole run.
-fn total_steps(config: &PpoConfig, n_prompts: usize) -> usize {
-    let all = config.training.epochs.saturating_mul(n_prompts.div_ceil(config.training.batch_size));
-    if config.training.max_steps > 0 { all.min(config.training.max_steps) } else { all }
-}
-
 /// The schedule scales both rates by the same factor. `step` counts from 0.
 fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> LearningRates {
     let policy = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
@@ -247,8 +241,4 @@ fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
     let order = shuffled(n, &mut seed.stream_at("prompts", epoch as u64));
     (0..batch_size).map(|i| &prompts.prompts[order[(position * batch_size + i) % n]]).collect()
-}
-
-fn is_due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }
