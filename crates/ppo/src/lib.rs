@@ -70,12 +70,12 @@ pub use config::{
 pub use episodes::{EpisodeBatch, Episodes, select_rows};
 pub use error::Error;
 pub use evaluation::{PpoEvaluation, evaluate};
-pub use kl::{KlController, kl_loss};
+pub use kl::{KlController, kl_loss, token_kl};
 pub use learner::{Learner, LearningRates, LossMeans, UpdateInput, UpdateStats};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
-pub use rewards::{ShapedRewards, shape_rewards};
+pub use rewards::shape_rewards;
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
 pub use train::{Data, Models, train};

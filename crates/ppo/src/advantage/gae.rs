@@ -41,8 +41,7 @@ impl Estimator for Gae {
             mask.clone(),
             value_mask.clone(),
             kl_coef,
-        )
-        .rewards;
+        );
         if let Some(token_rewards) = &rollout.token_rewards {
             rewards = rewards + token_rewards.clone();
         }
