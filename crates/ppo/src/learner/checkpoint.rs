@@ -90,7 +90,7 @@ impl Learner {
         }
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.save(&training.join(POLICY_OPTIMIZER))?;
-        if self.networks.critic.is_some() {
+        if self.networks().critic.is_some() {
             self.critic_optimizer.save(&training.join(CRITIC_OPTIMIZER))?;
         }
         let state = State {
@@ -111,7 +111,7 @@ impl Learner {
             ScalarModel::from_parts(self.policy().lm.transformer.clone(), head.clone(), Pooling::Last)
         };
         let head = self.policy().value_head.as_ref().map(value_head_model);
-        if let Some(critic) = self.networks.critic.as_ref().or(head.as_ref()) {
+        if let Some(critic) = self.networks().critic.as_ref().or(head.as_ref()) {
             critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
         }
         Ok(())
@@ -145,7 +145,8 @@ impl Learner {
         lm.config().check_context(context)?;
         if let Some(critic) = &critic {
             // A critic of its own may have another context than the policy.
-            let started = self.networks.critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
+            let started =
+                self.networks().critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
             critic.config().check_context(started)?;
         }
         if self.average.is_some() {
@@ -158,11 +159,11 @@ impl Learner {
         let policy = Policy::new(lm, value_head, self.policy().n_tokens).train();
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.load_renamed(&training.join(POLICY_OPTIMIZER), &policy, former_path)?;
-        let critic = critic.filter(|_| self.networks.critic.is_some()).map(Module::train);
+        let critic = critic.filter(|_| self.networks().critic.is_some()).map(Module::train);
         if let Some(critic) = &critic {
             self.critic_optimizer.load_renamed(&training.join(CRITIC_OPTIMIZER), critic, former_path)?;
         }
-        self.networks = Networks { policy, critic };
+        self.networks = Some(Networks { policy, critic });
         Ok(())
     }
 }

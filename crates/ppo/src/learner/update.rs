@@ -87,7 +87,7 @@ impl Learner {
                     *sums.ptx_loss.get_or_insert(0.0) += ptx_loss;
                 }
                 let (losses, policy_gradients, critic_gradients) =
-                    gradients(config, &self.networks, input, minibatch, text_gradients);
+                    gradients(config, self.networks(), input, minibatch, text_gradients);
                 losses.check_finite(input.step)?;
                 self.policy_optimizer.add(policy_gradients);
                 self.critic_optimizer.add(critic_gradients);
@@ -108,8 +108,7 @@ impl Learner {
         rows: &[&Example],
         step: usize,
     ) -> Result<(f64, Gradients), Error> {
-        let (loss, gradients) =
-            ptx_step(&self.networks.policy, rows, config.ptx.coef, config.update.microbatch_size);
+        let (loss, gradients) = ptx_step(self.policy(), rows, config.ptx.coef, config.update.microbatch_size);
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { which: "ptx", step: step + 1, loss });
         }
@@ -119,14 +118,14 @@ impl Learner {
     /// Moves policy and critic along the gradients that were added, and the average along with the policy. Returns the
     /// gradient norm of the policy.
     fn step_networks(&mut self, learning_rates: LearningRates) -> Result<f64, Error> {
-        let Networks { policy, critic } = self.networks.clone();
+        let Networks { policy, critic } = self.networks.take().expect("the gradients are theirs");
         let (policy, grad_norm) = self.policy_optimizer.step(policy, learning_rates.policy)?;
         if let Some(average) = self.average.take() {
             self.average = Some(moving_average(average, &policy.lm, self.ema_decay));
         }
         let step_critic = |critic| self.critic_optimizer.step(critic, learning_rates.critic);
         let critic = critic.map(step_critic).transpose()?.map(|(critic, _)| critic);
-        self.networks = Networks { policy, critic };
+        self.networks = Some(Networks { policy, critic });
         Ok(grad_norm)
     }
 }
