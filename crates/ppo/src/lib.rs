@@ -6,7 +6,7 @@
 //! Read `train.rs` first, then follow one rollout:
 //!
 //! - [`collect_rollout`] samples, scores and records: a [`Rollout`];
-//! - [`Advantage::targets`] turns it into [`Targets`]; [`Gae`], [`Rloo`] and [`Grpo`] are one file each;
+//! - [`Estimator::targets`] turns it into [`Targets`]; [`Gae`], [`Rloo`] and [`Grpo`] are one file each;
 //! - [`Learner::update`] makes passes over minibatches, with [`policy_loss`], [`value_loss`] and [`kl_loss`].
 //!
 //! `advantage.kind` of [`PpoConfig`] picks the estimator. `gae` is PPO with a critic; `rloo` and `grpo` compare the
@@ -60,12 +60,12 @@ mod scores;
 mod train;
 
 pub use advantage::{
-    Advantage, Advantages, Gae, Grpo, KlPlacement, Rloo, Targets, estimate_advantages, leave_one_out,
-    standardise_groups,
+    AdvantageConfig, AdvantageKind, Advantages, Estimate, Estimator, Gae, Grpo, KlPlacement, Rloo, Targets,
+    estimate_advantages, leave_one_out, standardise_groups,
 };
 pub use config::{
-    AdvantageConfig, AdvantageKind, CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig,
-    RolloutConfig, ScoreAt, UpdateConfig,
+    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScoreAt,
+    UpdateConfig,
 };
 pub use episodes::{EpisodeBatch, Episodes, select_rows};
 pub use error::Error;

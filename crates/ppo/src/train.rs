@@ -3,7 +3,7 @@
 //! ```text
 //! for each rollout:
 //!     sample answers to a batch of prompts, score them, record log-probabilities and values     collect_rollout
-//!     compute advantages and returns                                                            Advantage::targets
+//!     compute advantages and returns                                                            Estimator::targets
 //!     for each pass and each minibatch: update policy and critic                                Learner::update
 //!     adapt the KL coefficient β                                                                KlController::update
 //!     evaluate, keep the best policy, write a checkpoint, where they are due
@@ -75,7 +75,8 @@ pub fn train<'a>(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    if config.advantage().needs_critic() && matches!(models.critic, Critic::None) {
+    let estimator = config.estimator();
+    if estimator.needs_critic() && matches!(models.critic, Critic::None) {
         return Err(Error::NoCritic);
     }
     let (data, mut scorers) = (data.into(), scorers.into());
@@ -111,7 +112,7 @@ pub fn train<'a>(
             };
 
             let kl_coef = learner.kl.coef;
-            let targets = config.advantage().targets(&rollout, kl_coef);
+            let targets = estimator.targets(&rollout, kl_coef);
             let mut metrics = PpoMetrics::of_rollout(&rollout, &targets, kl_coef);
             let rollout_seconds = clock.elapsed().as_secs_f64();
 
@@ -208,7 +209,7 @@ fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> Learni
 /// Tokens that prompt and answer share: the shortest context of the networks, or `max_seq_len` where that is shorter.
 fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
     let critic = match &models.critic {
-        Critic::Separate(critic) if config.advantage().needs_critic() => critic.config().max_seq_len,
+        Critic::Separate(critic) if config.estimator().needs_critic() => critic.config().max_seq_len,
         Critic::Separate(_) | Critic::ValueHead | Critic::None => usize::MAX,
     };
     let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };

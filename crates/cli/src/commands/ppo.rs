@@ -40,7 +40,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
             match difference {
                 None => _ = context_len(max_seq_len, reward_model.model.config())?,
                 Some(what)
-                    if config.advantage().needs_critic() && config.critic.kind == CriticKind::RewardModel =>
+                    if config.estimator().needs_critic() && config.critic.kind == CriticKind::RewardModel =>
                 {
                     return Err(hinted(
                         format!("{} and {} have different {what}s", args.policy.display(), dir.display()),
@@ -91,7 +91,7 @@ pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
     }
 
     let critic = match (config.critic.kind, &reward_model) {
-        _ if !config.advantage().needs_critic() => Critic::None,
+        _ if !config.estimator().needs_critic() => Critic::None,
         (CriticKind::RewardModel, Some((reward_model, _))) => {
             Critic::Separate(Box::new(reward_model.model.clone()))
         }

@@ -44,7 +44,7 @@ impl Learner {
     /// The critic is ignored where `advantage.kind` needs none.
     pub fn new(config: &PpoConfig, policy: CausalLm, critic: Critic, n_tokens: usize) -> Self {
         let (d_model, device) = (policy.config().d_model, policy.device().inner());
-        let critic = if config.advantage().needs_critic() { critic } else { Critic::None };
+        let critic = if config.estimator().needs_critic() { critic } else { Critic::None };
         let (value_head, critic) = match critic {
             Critic::Separate(critic) => (None, Some(critic.train())),
             Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
