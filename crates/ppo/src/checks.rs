@@ -127,7 +127,7 @@ impl Checks {
     /// Warns where all scores that are compared with each other are equal: those of a prompt's answers with a group
     /// baseline, and otherwise those of the whole rollout.
     pub(crate) fn check_scores(&mut self, config: &PpoConfig, scores: &[f64], step: usize, run: &mut Run) {
-        let needs_groups = config.advantage().needs_groups();
+        let needs_groups = config.estimator().needs_groups();
         let compared = if needs_groups { config.rollout.samples_per_prompt } else { scores.len() };
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
         self.spread =

@@ -3,7 +3,7 @@
 //! ```text
 //! for each rollout:
 //!     sample answers to a batch of prompts, score them, record log-probabilities and values     collect_rollout
-//!     compute advantages and returns                                                            Advantage::targets
+//!     compute advantages and returns                                                            Estimator::targets
 //!     for each pass and each minibatch: update policy and critic                                Learner::update
 //!     adapt the KL coefficient β                                                                KlController::update
 //!     evaluate, keep the best policy, write a checkpoint, where they are due
@@ -16,7 +16,7 @@ use rand::RngExt;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
 use temper_tokenizer::TextSide;
-use temper_train::{Candidate, Run, Seed, shuffled};
+use temper_train::{Candidate, Run, Seed, is_due, shuffled};
 
 use crate::checks::Checks;
 use crate::evaluation::evaluate;
@@ -75,11 +75,12 @@ pub fn train<'a>(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    if config.advantage().needs_critic() && matches!(models.critic, Critic::None) {
+    let estimator = config.estimator();
+    if estimator.needs_critic() && matches!(models.critic, Critic::None) {
         return Err(Error::NoCritic);
     }
     let (data, mut scorers) = (data.into(), scorers.into());
-    let total_steps = total_steps(config, data.prompts.prompts.len());
+    let total_steps = config.training.total_steps(data.prompts.prompts.len());
     let ref_policy = models.ref_policy.valid();
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
@@ -111,7 +112,7 @@ pub fn train<'a>(
             };
 
             let kl_coef = learner.kl.coef;
-            let targets = config.advantage().targets(&rollout, kl_coef);
+            let targets = estimator.targets(&rollout, kl_coef);
             let mut metrics = PpoMetrics::of_rollout(&rollout, &targets, kl_coef);
             let rollout_seconds = clock.elapsed().as_secs_f64();
 
@@ -198,12 +199,6 @@ fn stop_early(
     if run.interrupted() { Ok(learner.evaluated_policy()) } else { Err(error) }
 }
 
-/// Rollouts of the whole run.
-fn total_steps(config: &PpoConfig, n_prompts: usize) -> usize {
-    let all = config.training.epochs.saturating_mul(n_prompts.div_ceil(config.training.batch_size));
-    if config.training.max_steps > 0 { all.min(config.training.max_steps) } else { all }
-}
-
 /// The schedule scales both rates by the same factor. `step` counts from 0.
 fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> LearningRates {
     let policy = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
@@ -214,7 +209,7 @@ fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> Learni
 /// Tokens that prompt and answer share: the shortest context of the networks, or `max_seq_len` where that is shorter.
 fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
     let critic = match &models.critic {
-        Critic::Separate(critic) if config.advantage().needs_critic() => critic.config().max_seq_len,
+        Critic::Separate(critic) if config.estimator().needs_critic() => critic.config().max_seq_len,
         Critic::Separate(_) | Critic::ValueHead | Critic::None => usize::MAX,
     };
     let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };
@@ -247,8 +242,4 @@ fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
     let order = shuffled(n, &mut seed.stream_at("prompts", epoch as u64));
     (0..batch_size).map(|i| &prompts.prompts[order[(position * batch_size + i) % n]]).collect()
-}
-
-fn is_due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }

@@ -61,7 +61,7 @@ pub use files::{load_json, save_json, write_file};
 pub use inputs::{Inputs, fingerprint_files};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
-pub use plan::{StepPlan, load_progress, save_progress};
+pub use plan::{StepPlan, is_due, load_progress, save_progress};
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
