@@ -45,7 +45,7 @@ impl NeedsMore for SftConfig {
     const STAGE: Stage = Stage::Sft;
 
     fn idle(&self, given: Given) -> Vec<(&'static str, &'static str)> {
-        let template = given.template && self.template != "auto";
+        let template = given.template && self.encoding.template != "auto";
         let dropout = self.dropout && !given.dropout;
         let why = "the model's config.json names no dropout";
         [template.then_some(("template", OWN_TEMPLATE)), dropout.then_some(("dropout", why))]
@@ -59,7 +59,7 @@ impl NeedsMore for RewardConfig {
     const STAGE: Stage = Stage::Reward;
 
     fn idle(&self, given: Given) -> Vec<(&'static str, &'static str)> {
-        let template = given.template && self.template != "auto";
+        let template = given.template && self.encoding.template != "auto";
         let normalize = self.normalize != Normalize::None && !given.normalize_data;
         let why = "there is no `--normalize-data`, so scores stay as they are learned";
         [template.then_some(("template", OWN_TEMPLATE)), normalize.then_some(("normalize", why))]
@@ -73,7 +73,7 @@ impl NeedsMore for DpoConfig {
     const STAGE: Stage = Stage::Dpo;
 
     fn idle(&self, given: Given) -> Vec<(&'static str, &'static str)> {
-        let template = given.template && self.template != "auto";
+        let template = given.template && self.encoding.template != "auto";
         template.then_some(("template", OWN_TEMPLATE)).into_iter().collect()
     }
 }

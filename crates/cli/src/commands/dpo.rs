@@ -18,7 +18,8 @@ use crate::without_effect::{self, Given};
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
     let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
     let (device, backend) = device::open_named(&config.training.device)?;
-    let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
+    let Assistant { model: sft, text } =
+        Assistant::load_to_train(&args.model, &config.encoding.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Rankings>(
@@ -26,7 +27,7 @@ pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
             purpose,
             &text,
             max_seq_len,
-            config.overflow,
+            config.encoding.overflow,
             args.run.skip_bad_rows,
         )
     };

@@ -25,7 +25,8 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         nothing_to_normalize_on(session, args, &config)?;
     }
     let (device, backend) = device::open_named(&config.training.device)?;
-    let Assistant { model: sft, text } = Assistant::load_to_train(&args.model, &config.template, &device)?;
+    let Assistant { model: sft, text } =
+        Assistant::load_to_train(&args.model, &config.encoding.template, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, sft.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Rankings>(
@@ -33,7 +34,7 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
             purpose,
             &text,
             max_seq_len,
-            config.overflow,
+            config.encoding.overflow,
             args.run.skip_bad_rows,
         )
     };
@@ -42,7 +43,13 @@ pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
         let purpose = "demonstrations to normalise on";
         let rows = session.rows::<Demonstration>(normalize_data, purpose, args.run.skip_bad_rows)?;
         let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data = data.with_demonstrations(&rows.records, tokenizer, template, max_seq_len, config.overflow)?;
+        data = data.with_demonstrations(
+            &rows.records,
+            tokenizer,
+            template,
+            max_seq_len,
+            config.encoding.overflow,
+        )?;
         session.note_rows(data.notes_of_demonstrations(&rows, max_seq_len));
     }
     let eval_data = if args.eval_data.is_empty() { None } else { Some(load(&args.eval_data, EVALUATION)?) };

@@ -20,7 +20,8 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
     let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
     let (device, backend) = device::open_named(&config.training.device)?;
     let mut init = Seed(config.training.seed).stream("init");
-    let Assistant { model, text } = Assistant::start(&args.model, &config.template, &mut init, &device)?;
+    let Assistant { model, text } =
+        Assistant::start(&args.model, &config.encoding.template, &mut init, &device)?;
     let max_seq_len = context_len(config.training.max_seq_len, model.config())?;
     let load = |paths: &[PathBuf], purpose: &'static str| {
         session.dataset::<Demonstrations>(
@@ -28,7 +29,7 @@ pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
             purpose,
             &text,
             max_seq_len,
-            config.overflow,
+            config.encoding.overflow,
             args.run.skip_bad_rows,
         )
     };
