@@ -45,7 +45,10 @@ mod error;
 mod families;
 
 pub use batch::TokenBatch;
-pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS, Positions};
+pub use config::{
+    Activation, Bias, FeedForward, Heads, INIT_STD, Init, ModelConfig, NormKind, NormPlacement, PRESETS,
+    Positions, RotaryScaling,
+};
 pub use decoder::Decoder;
 pub use error::Error;
 pub use families::former_path;
@@ -57,6 +60,7 @@ pub use layers::block::Block;
 pub use layers::dropout::Dropout;
 pub use layers::linear::{Adapter, Linear};
 pub use layers::mlp::Mlp;
+pub use layers::norm::Norm;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, nll};
 

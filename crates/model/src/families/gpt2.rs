@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, Positions};
+use crate::config::{
+    Activation, Bias, FeedForward, Heads, INIT_STD, Init, ModelConfig, NormKind, NormPlacement, Positions,
+};
 use crate::families::{Family, Stored};
 use crate::init::Start;
 
@@ -73,6 +75,7 @@ pub(super) fn write_shape(config: &ModelConfig, model_type: &str) -> Value {
         Activation::Relu => "relu",
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_new",
+        Activation::Silu => "silu",
     };
     json!({
         "model_type": model_type,
@@ -114,7 +117,10 @@ impl Family for Gpt2 {
             && !config.embedding_scale
             && !config.embedding_norm
             && config.final_norm
-            && config.bias
+            && config.bias == Bias::All
+            && config.heads == Heads::default()
+            && config.feed_forward == FeedForward::Plain
+            && config.norm_kind == NormKind::Layer
             && config.ff_dropout == 0.0
     }
 
@@ -157,20 +163,24 @@ impl Family for Gpt2 {
             d_model,
             n_layers: number("n_layer")?,
             n_heads: number("n_head")?,
+            heads: Heads::default(),
             d_ff: if json["n_inner"].is_null() { d_model.saturating_mul(4) } else { number("n_inner")? },
             activation: match activation {
                 "relu" => Activation::Relu,
                 "gelu" => Activation::Gelu,
                 "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+                "silu" => Activation::Silu,
                 other => return Err(format!("activation_function `{other}` is not supported")),
             },
+            feed_forward: FeedForward::Plain,
             norm: NormPlacement::Pre,
+            norm_kind: NormKind::Layer,
             norm_eps: fraction("layer_norm_epsilon", 1e-5)?,
             positions: Positions::Learned,
             embedding_scale: false,
             embedding_norm: false,
             final_norm: true,
-            bias: true,
+            bias: Bias::All,
             tie_head: flag("tie_word_embeddings", true)?,
             dropout,
             attention_dropout: fraction("attn_pdrop", 0.1)?,

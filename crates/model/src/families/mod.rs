@@ -13,7 +13,7 @@ use serde_json::Value;
 use temper_tensor::NamedTensor;
 
 use crate::Error;
-use crate::config::{Init, ModelConfig};
+use crate::config::{INIT_STD, Init, ModelConfig};
 use crate::init::Start;
 
 pub use gpt2::former_path;
@@ -58,6 +58,8 @@ pub(crate) trait Family: Debug + Send + Sync {
     fn start(&self, path: &str, dims: &[usize], config: &ModelConfig) -> Start {
         common_start(path, dims).unwrap_or_else(|| match config.init {
             Init::Normal => gpt2::start(path, config),
+            Init::Plain if path.ends_with(".bias") => Start::Zeros,
+            Init::Plain => Start::Normal(INIT_STD),
             Init::Torch => notebook::start(path, dims, config),
         })
     }
@@ -170,7 +172,7 @@ fn common_start(path: &str, dims: &[usize]) -> Option<Start> {
         // N(0, 1/√(d+1)), bias 0: the scalar head of Stiennon et al. 2020.
         "bias" if owner.ends_with("score") => Start::Zeros,
         _ if owner.ends_with("score") => Start::Normal(1.0 / (dims[0] as f64 + 1.0).sqrt()),
-        _ if owner.ends_with("_embedding") => Start::Normal(crate::config::INIT_STD),
+        _ if owner.ends_with("_embedding") => Start::Normal(INIT_STD),
         _ => return None,
     })
 }
