@@ -43,6 +43,7 @@ mod carried;
 mod directory;
 mod error;
 mod families;
+mod weights;
 
 pub use batch::TokenBatch;
 pub use config::{
@@ -50,6 +51,7 @@ pub use config::{
     Positions, RotaryScaling,
 };
 pub use decoder::Decoder;
+pub use directory::LoadOptions;
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};
