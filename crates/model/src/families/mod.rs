@@ -5,7 +5,9 @@
 
 mod fields;
 mod gpt2;
+mod gpt_neox;
 mod notebook;
+mod rope;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -23,6 +25,7 @@ pub use gpt2::former_path;
 /// Every family; a new model belongs to the first that can describe its shape.
 const FAMILIES: &[&dyn Family] = &[
     &gpt2::Gpt2,
+    &gpt_neox::GptNeoX,
     &notebook::Notebook, // Last: it describes every shape.
 ];
 
