@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
+    LlamaConfig,
 )
 
 from models import COMPARISONS, DIALOGUES, SHAPE, language_model_golden, pad
@@ -27,17 +28,31 @@ COMMON = {
     "eos_token_id": 3,
     "attn_implementation": "eager",
 }
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 50.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 
 def configs():
     """Every model by the name of its directory, with the seed of its weights."""
     rope = {"rope_type": "default", "rope_theta": 1e3}
+    groups = {"num_key_value_heads": 2, "rope_parameters": rope}
     half, whole = ({"rope_parameters": rope | {"partial_rotary_factor": share}} for share in (0.5, 1.0))
     return {
         "gpt_neox": (GPTNeoXConfig(**COMMON, **half), 14),
         "gpt_neox-sequential": (
             GPTNeoXConfig(**COMMON, **whole, use_parallel_residual=False, tie_word_embeddings=True),
             15,
+        ),
+        "llama": (LlamaConfig(**COMMON, **groups, tie_word_embeddings=True), 12),
+        "llama-scaled": (
+            LlamaConfig(**COMMON, num_key_value_heads=1, head_dim=8, rope_parameters=LLAMA_3, attention_bias=True),
+            12,
         ),
     }
 

@@ -6,6 +6,7 @@
 mod fields;
 mod gpt2;
 mod gpt_neox;
+mod llama;
 mod notebook;
 mod rope;
 
@@ -26,6 +27,7 @@ pub use gpt2::former_path;
 const FAMILIES: &[&dyn Family] = &[
     &gpt2::Gpt2,
     &gpt_neox::GptNeoX,
+    &llama::Llama,
     &notebook::Notebook, // Last: it describes every shape.
 ];
 
