@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
     LlamaConfig,
+    Qwen2Config,
 )
 
 from models import COMPARISONS, DIALOGUES, SHAPE, language_model_golden, pad
@@ -54,6 +55,7 @@ def configs():
             LlamaConfig(**COMMON, num_key_value_heads=1, head_dim=8, rope_parameters=LLAMA_3, attention_bias=True),
             12,
         ),
+        "qwen2": (Qwen2Config(**COMMON, **groups), 16),
     }
 
 

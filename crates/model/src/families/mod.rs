@@ -8,6 +8,7 @@ mod gpt2;
 mod gpt_neox;
 mod llama;
 mod notebook;
+mod qwen2;
 mod rope;
 
 use std::fmt::Debug;
@@ -28,6 +29,7 @@ const FAMILIES: &[&dyn Family] = &[
     &gpt2::Gpt2,
     &gpt_neox::GptNeoX,
     &llama::Llama,
+    &qwen2::Qwen2,
     &notebook::Notebook, // Last: it describes every shape.
 ];
 
