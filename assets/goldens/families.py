@@ -10,6 +10,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from models import COMPARISONS, DIALOGUES, SHAPE, language_model_golden, pad
@@ -56,6 +57,7 @@ def configs():
             12,
         ),
         "qwen2": (Qwen2Config(**COMMON, **groups), 16),
+        "qwen3": (Qwen3Config(**COMMON, **groups, head_dim=6, tie_word_embeddings=True), 18),
     }
 
 

@@ -19,7 +19,7 @@ use crate::model::{GRADIENT_TOLERANCE, LOSS_TOLERANCE, WEIGHT_TOLERANCE, complet
 use crate::optimizer::settings;
 
 /// Directories of `assets/goldens`.
-const MODELS: [&str; 5] = ["gpt_neox", "gpt_neox-sequential", "llama", "llama-scaled", "qwen2"];
+const MODELS: [&str; 6] = ["gpt_neox", "gpt_neox-sequential", "llama", "llama-scaled", "qwen2", "qwen3"];
 
 /// Logits up to 10 after two blocks in float32, and transformers computes its norms in float32 too: rounding leaves 4e-6.
 const LOGIT_TOLERANCE: f64 = 2e-5;

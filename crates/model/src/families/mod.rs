@@ -9,6 +9,7 @@ mod gpt_neox;
 mod llama;
 mod notebook;
 mod qwen2;
+mod qwen3;
 mod rope;
 
 use std::fmt::Debug;
@@ -30,6 +31,7 @@ const FAMILIES: &[&dyn Family] = &[
     &gpt_neox::GptNeoX,
     &llama::Llama,
     &qwen2::Qwen2,
+    &qwen3::Qwen3,
     &notebook::Notebook, // Last: it describes every shape.
 ];
 
