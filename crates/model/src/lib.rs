@@ -2,7 +2,7 @@
 //!
 //! One transformer serves all three stages of InstructGPT. [`CausalLm`] is the policy and its reference,
 //! [`ScalarModel`] the reward model and the critic. Both are a [`Decoder`] with a head, and its shape is a
-//! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, or anything between. [`generate()`] samples
+//! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, Llama, or anything between. [`generate()`] samples
 //! with a cache of keys and values. A family of models, with its `config.json` and its names of weights, is one file in `families/`.
 //!
 //! **Invariant:** this crate knows no text and no stage. It enables no backend: whoever makes a
