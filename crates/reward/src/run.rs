@@ -42,7 +42,8 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
         let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data = data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.encoding.overflow)?;
+        data =
+            data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.encoding.overflow)?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
