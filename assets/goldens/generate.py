@@ -13,6 +13,8 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
                                              grad.<weight>: of the loss over the completions, in the file's own layout
                                              losses, norms: of three steps of AdamW, before each; norms before clipping
                                              after.<weight>: after the third step
+                                             greedy.N: twenty greedy tokens after the prompt of row N (families.py)
+    <model>-scalar/                          scores of a model of transformers with a scalar head (families.py)
     <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model (maths.py)
     dpo.json, dpo.safetensors                the loss of DPO, and its gradients for one of the models (dpo.py)
@@ -38,6 +40,7 @@ from safetensors.numpy import load_file
 from transformers.utils import logging
 
 from dpo import write_dpo
+from families import write_families
 from groups import write_groups
 from maths import write_maths
 from models import write_models
@@ -51,6 +54,7 @@ def generate(out):
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     write_models(out)
+    write_families(out)
     write_maths(out)
     write_dpo(out)
     write_ppo(out)

@@ -17,21 +17,21 @@ const PPO: &str = "ppo --prompts prompts.jsonl --out out";
 #[test]
 fn a_checkpoint_of_another_architecture_is_named() {
     let temper = Temper::with_sft();
-    temper.copy("sft/final", "llama");
-    temper.edit_json("llama/config.json", |config| config["model_type"] = "llama".into());
-    for command in ["generate --prompt a --model llama", "logprobs --data demonstrations.jsonl --model llama"]
+    temper.copy("sft/final", "mamba");
+    temper.edit_json("mamba/config.json", |config| config["model_type"] = "mamba".into());
+    for command in ["generate --prompt a --model mamba", "logprobs --data demonstrations.jsonl --model mamba"]
     {
-        let said = temper.refuses(command, &["llama/config.json", "`llama`"]);
-        assert!(said.hint().contains("GPT-2"), "{said:?}");
+        let said = temper.refuses(command, &["mamba/config.json", "`mamba`"]);
+        assert!(said.hint().contains("docs/models.md"), "{said:?}");
     }
-    temper.refuses("sft --out out --data demonstrations.jsonl --model llama", &["`llama`"]);
-    temper.refuses(&format!("{REWARD} llama"), &["`llama`"]);
+    temper.refuses("sft --out out --data demonstrations.jsonl --model mamba", &["`mamba`"]);
+    temper.refuses(&format!("{REWARD} mamba"), &["`mamba`"]);
     // A reward model of it is one that cannot be read, whatever is asked of it.
-    temper.edit_json("llama/config.json", |config| {
-        config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    temper.edit_json("mamba/config.json", |config| {
+        config["architectures"] = json!(["MambaForSequenceClassification"]);
     });
-    for command in ["generate --prompt a --model llama", "eval --data comparisons.jsonl --model llama"] {
-        temper.refuses(command, &["`llama`", "unsupported"]);
+    for command in ["generate --prompt a --model mamba", "eval --data comparisons.jsonl --model mamba"] {
+        temper.refuses(command, &["`mamba`", "unsupported"]);
     }
     for (key, value, says) in [
         ("model_type", json!(null), "model_type"),
@@ -48,6 +48,7 @@ fn a_checkpoint_of_another_architecture_is_named() {
         ("n_embd", json!(64), "shape"),
         ("n_layer", json!(3), "weight"),
         ("n_positions", json!(256), "shape"),
+        ("logit_softcap", json!(15.0), "unknown fields `logit_softcap`"),
     ] {
         temper.copy("sft/final", "other");
         temper.edit_json("other/config.json", |config| config[key] = value);

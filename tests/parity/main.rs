@@ -17,6 +17,7 @@ mod backends;
 mod checkpoint;
 mod curves;
 mod dpo;
+mod families;
 mod golden;
 mod maths;
 mod model;

@@ -22,13 +22,26 @@ pub const GRADIENT_TOLERANCE: f64 = 3e-6;
 pub const WEIGHT_TOLERANCE: f64 = 1e-5;
 
 /// Mean of −log p over the tokens of the completions.
-fn completion_loss(model: &CausalLm, golden: &Golden, backend: &Backend) -> Tensor<1> {
+pub fn completion_loss(model: &CausalLm, golden: &Golden, backend: &Backend) -> Tensor<1> {
     let example =
         |(tokens, &prompt_len): (&Vec<u32>, _)| Example { tokens: tokens.clone(), prompt_len, n_cut: 0 };
     let examples: Vec<Example> = golden.rows.iter().zip(&golden.prompt_lens).map(example).collect();
     let examples: Vec<&Example> = examples.iter().collect();
     let found = completion_logits(model, &examples, &backend.device, &mut Dropout::off());
     sft_loss(found.logits, found.targets)
+}
+
+/// Rows and columns of real tokens, in rows padded to `seq`; a row of `len` tokens starts at `starts_at(seq, len)`.
+pub fn real_positions(
+    golden: &Golden,
+    seq: usize,
+    starts_at: impl Fn(usize, usize) -> usize,
+) -> Vec<(usize, usize)> {
+    let of_row = |(row, tokens): (usize, &Vec<u32>)| {
+        let first = starts_at(seq, tokens.len());
+        (first..first + tokens.len()).map(move |column| (row, column))
+    };
+    golden.rows.iter().enumerate().flat_map(of_row).collect()
 }
 
 /// Compares the logits of real tokens; nothing is expected of pads.
@@ -43,11 +56,7 @@ fn assert_logits(
         let batch = pad(&golden.rows);
         let [_, seq] = batch.dims();
         let logits = model.forward(&batch, &mut Dropout::off());
-        let real = golden.rows.iter().enumerate().flat_map(|(row, tokens)| {
-            let first = starts_at(seq, tokens.len());
-            (first..first + tokens.len()).map(move |column| (row, column))
-        });
-        let found = values(select_positions(logits, &real.collect::<Vec<_>>()));
+        let found = values(select_positions(logits, &real_positions(&golden, seq, &starts_at)));
         let expected = &golden.outputs["logits"].values;
         backend.assert_close(&format!("{name}: logits"), &found, expected, LOGIT_TOLERANCE);
     }

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use temper_model::{
-    Activation, CausalLm, Dropout, Error, Init, ModelConfig, NormPlacement, Pooling, Positions, ScalarModel,
-    TokenBatch,
+    Activation, Bias, CausalLm, Dropout, Error, FeedForward, Heads, Init, ModelConfig, NormKind,
+    NormPlacement, Pooling, Positions, ScalarModel, TokenBatch,
 };
 use temper_tokenizer::{Overflow, Template, Tokenizer};
 
@@ -24,15 +24,18 @@ static DIRS: LazyLock<[Files; 3]> = LazyLock::new(|| {
         d_model: 4,
         n_layers: 2,
         n_heads: 2,
+        heads: Heads::default(),
         d_ff: 6,
         activation: Activation::GeluTanh,
+        feed_forward: FeedForward::Plain,
         norm: NormPlacement::Pre,
+        norm_kind: NormKind::Layer,
         norm_eps: 1e-5,
         positions: Positions::Learned,
         embedding_scale: false,
         embedding_norm: false,
         final_norm: true,
-        bias: true,
+        bias: Bias::All,
         tie_head: true,
         dropout: 0.0,
         attention_dropout: 0.0,

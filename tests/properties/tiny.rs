@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use temper_model::{Activation, CausalLm, Init, ModelConfig, NormPlacement, Pooling, Positions, ScalarModel};
+use temper_model::{
+    Activation, Bias, CausalLm, FeedForward, Heads, Init, ModelConfig, NormKind, NormPlacement, Pooling,
+    Positions, ScalarModel,
+};
 use temper_tokenizer::Example;
 use temper_train::AdamWConfig;
 
@@ -29,24 +32,52 @@ pub fn cases(cases: u32) -> ProptestConfig {
 }
 
 pub fn configs() -> impl Strategy<Value = ModelConfig> {
-    let shape = (1usize..=2, prop_oneof![Just(1usize), Just(2)]);
-    let kinds = (
-        prop_oneof![Just(NormPlacement::Pre), Just(NormPlacement::Post)],
-        prop_oneof![Just(Positions::Learned), Just(Positions::None)],
-        prop_oneof![Just(Activation::Relu), Just(Activation::Gelu), Just(Activation::GeluTanh)],
+    let n_kv_heads = prop_oneof![Just(None), Just(Some(1))];
+    let d_head = prop_oneof![Just(None), Just(Some(6))];
+    let heads = (n_kv_heads, d_head, any::<bool>()).prop_map(|(n_kv_heads, d_head, qk_norm)| Heads {
+        n_kv_heads,
+        d_head,
+        qk_norm,
+    });
+    let shape = (1usize..=2, prop_oneof![Just(1usize), Just(2)], heads);
+    let rotary = |share| Positions::Rotary { theta: 100.0, share, scaling: None };
+    let norms = (
+        prop_oneof![Just(NormPlacement::Pre), Just(NormPlacement::Post), Just(NormPlacement::Parallel)],
+        prop_oneof![Just(NormKind::Layer), Just(NormKind::Rms)],
     );
-    (shape, kinds, any::<[bool; 5]>()).prop_map(
-        |((n_layers, n_heads), (norm, positions, activation), flags)| {
-            let [embedding_scale, embedding_norm, final_norm, bias, tie_head] = flags;
+    let positions =
+        prop_oneof![Just(Positions::Learned), Just(Positions::None), Just(rotary(1.0)), Just(rotary(0.5))];
+    let activations = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    let mlp = (
+        prop::sample::select(activations.to_vec()),
+        prop_oneof![Just(FeedForward::Plain), Just(FeedForward::Gated)],
+    );
+    let bias =
+        prop_oneof![Just(Bias::None), Just(Bias::QueriesKeysValues), Just(Bias::Attention), Just(Bias::All)];
+    (shape, norms, positions, mlp, bias, any::<[bool; 4]>()).prop_map(
+        move |(
+            (n_layers, n_heads, heads),
+            (norm, norm_kind),
+            positions,
+            (activation, feed_forward),
+            bias,
+            flags,
+        )| {
+            let [embedding_scale, embedding_norm, final_norm, tie_head] = flags;
+            // Half of 6 numbers cannot be rotated in pairs.
+            let d_head = heads.d_head.filter(|_| positions != rotary(0.5));
             ModelConfig {
                 vocab_size: VOCAB as usize,
                 max_seq_len: CONTEXT,
                 d_model: 8,
                 n_layers,
                 n_heads,
+                heads: Heads { d_head, ..heads },
                 d_ff: 12,
                 activation,
+                feed_forward,
                 norm,
+                norm_kind,
                 norm_eps: 1e-5,
                 positions,
                 embedding_scale,

@@ -270,7 +270,10 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
         }
         Error::WrongShape { .. } => "config.json and model.safetensors belong to different models".into(),
         Error::UnsupportedArchitecture { .. } => {
-            "Temper reads its own models and GPT-2 directories of Hugging Face".into()
+            "docs/models.md lists the models of Hugging Face that Temper reads".into()
+        }
+        Error::UnknownFields { .. } => {
+            "remove a field from config.json if you know that the model computes the same without it".into()
         }
         Error::WrongHead { expected: "reward model", .. } => {
             "`temper reward` makes one from an SFT model".into()

@@ -24,8 +24,10 @@ pub(crate) struct Carried {
 
 impl Carried {
     /// What `config`, the `config.json` of `dir`, and its neighbours hold besides the keys that the family `written`.
-    pub(crate) fn of(dir: &Path, config: &Value, written: &Value) -> Result<Self, Error> {
+    /// Fields that were `ignored` are not kept.
+    pub(crate) fn of(dir: &Path, config: &Value, written: &Value, ignored: &[String]) -> Result<Self, Error> {
         let keep = |(key, value): &(&String, &Value)| match key.as_str() {
+            _ if ignored.contains(key) => false,
             "bos_token_id" => !value.is_null(),
             // One id is that of the tokenizer, which is written anyway.
             "eos_token_id" => value.is_array(),

@@ -1,7 +1,7 @@
 //! The decoder without a head: token ids in, hidden states out.
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
 
@@ -11,11 +11,13 @@ use crate::config::{ModelConfig, Positions};
 use crate::families::{self, Family};
 use crate::generation::cache::KvCache;
 use crate::init::initialise;
+use crate::layers::attention::Columns;
 use crate::layers::block::Block;
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::Linear;
-use crate::layers::norm::layer_norm;
+use crate::layers::norm::Norm;
 use crate::layers::positions::add_learned;
+use crate::layers::rotary::Rotary;
 
 /// Embeddings, blocks, and the norms around them.
 #[derive(Module, Debug)]
@@ -25,11 +27,14 @@ pub struct Decoder {
     /// Position embedding, `[max_seq_len, d_model]`.
     pub position_embedding: Option<Embedding>,
     /// Norm right after the embedding.
-    pub embedding_norm: Option<LayerNorm>,
+    pub embedding_norm: Option<Norm>,
     /// The blocks.
     pub blocks: Vec<Block>,
     /// Norm after the last block.
-    pub final_norm: Option<LayerNorm>,
+    pub final_norm: Option<Norm>,
+    /// The angles of rotary positions.
+    #[module(skip)]
+    rotary: Option<Rotary>,
     #[module(skip)]
     config: ModelConfig,
     /// Whose files this decoder is read from and written to.
@@ -49,7 +54,7 @@ impl Decoder {
     pub(crate) fn blank(config: &ModelConfig, family: &'static dyn Family, device: &Device) -> Self {
         let embedding =
             |n| EmbeddingConfig::new(n, config.d_model).with_initializer(Initializer::Zeros).init(device);
-        let norm = || layer_norm(config, device);
+        let norm = || Norm::of_stream(config, device);
         Self {
             token_embedding: embedding(config.vocab_size),
             position_embedding: (config.positions == Positions::Learned)
@@ -57,6 +62,7 @@ impl Decoder {
             embedding_norm: config.embedding_norm.then(norm),
             blocks: (0..config.n_layers).map(|_| Block::blank(config, device)).collect(),
             final_norm: config.final_norm.then(norm),
+            rotary: Rotary::new(config),
             config: config.clone(),
             family,
             carried: Carried::default(),
@@ -93,8 +99,9 @@ impl Decoder {
     fn run(&self, batch: &TokenBatch, dropout: &mut Dropout, cache: Option<&mut KvCache>) -> Tensor<3> {
         let (needed, context) = (batch.n_positions, self.config.max_seq_len);
         assert!(needed <= context, "a sequence of {needed} tokens in a context of {context}");
-        let (tokens, positions) = (batch.tokens.clone(), batch.positions.clone());
-        self.hidden(tokens, positions, Some(&batch.attend_bias), dropout, cache)
+        let rotation = self.rotary.as_ref().map(|rotary| rotary.of_batch(batch, &self.device().inner()));
+        let columns = Columns { rotation: rotation.as_ref(), bias: Some(&batch.attend_bias) };
+        self.hidden(batch.tokens.clone(), batch.positions.clone(), columns, dropout, cache)
     }
 
     /// Hidden state of one new token per row.
@@ -106,9 +113,11 @@ impl Decoder {
         let device = self.device().inner();
         let column =
             |ids: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(ids, [tokens.len(), 1]), &device);
+        let rotation = self.rotary.as_ref().map(|rotary| rotary.of_column(positions, &device));
+        let columns = Columns { rotation: rotation.as_ref(), bias: None };
         let positions = column(positions.iter().map(|&p| p as i32).collect());
         let tokens = column(tokens.iter().map(|&t| t as i32).collect());
-        self.hidden(tokens, Some(positions), None, &mut Dropout::off(), Some(cache))
+        self.hidden(tokens, Some(positions), columns, &mut Dropout::off(), Some(cache))
     }
 
     /// Embedding, blocks, and the last norm.
@@ -116,14 +125,14 @@ impl Decoder {
         &self,
         tokens: Tensor<2, Int>,
         positions: Option<Tensor<2, Int>>,
-        bias: Option<&Tensor<4>>,
+        columns: Columns<'_>,
         dropout: &mut Dropout,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let mut x = self.embed(tokens, positions, dropout);
         for (i, block) in self.blocks.iter().enumerate() {
             let layer = cache.as_mut().map(|cache| &mut cache.layers[i]);
-            x = block.forward(x, bias, dropout, layer);
+            x = block.forward(x, columns, dropout, layer);
         }
         match &self.final_norm {
             Some(norm) => norm.forward(x),
@@ -180,6 +189,7 @@ impl Decoder {
             let mut f = |name: &str, layer| f(&format!("blocks.{i}.{name}"), layer);
             block.attention.input = f("attention.input", block.attention.input);
             block.attention.output = f("attention.output", block.attention.output);
+            block.mlp.gate = block.mlp.gate.map(|gate| f("mlp.gate", gate));
             block.mlp.input = f("mlp.input", block.mlp.input);
             block.mlp.output = f("mlp.output", block.mlp.output);
             block

@@ -1,19 +1,25 @@
 //! Models as Hugging Face directories: `config.json` and `model.safetensors`.
 
-use std::collections::HashSet;
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use serde_json::Value;
-use temper_tensor::{TensorFile, map, values_of, visit, write_tensors};
 
 use crate::Error;
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::families::{self, Family};
+use crate::families;
 use crate::heads::{CausalLm, Pooling, ScalarModel};
+use crate::weights::{load_weights, save_weights};
+
+/// How a model directory is read.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Fields of `config.json` that are ignored where they would be unknown ([`Error::UnknownFields`]). They are not
+    /// written again with the model.
+    pub ignored_fields: Vec<String>,
+}
 
 impl ModelConfig {
     /// The shape of the model in a directory, from its `config.json` alone; whatever its head.
@@ -21,7 +27,16 @@ impl ModelConfig {
     /// # Errors
     /// A missing or malformed file, or another architecture.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        families::read_config(&read_config(dir)?, &dir.join("config.json")).map(|(_, config)| config)
+        Self::load_with(dir, &LoadOptions::default())
+    }
+
+    /// [`ModelConfig::load`] with options.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::load`].
+    pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let (json, path) = (read_config(dir)?, dir.join("config.json"));
+        families::read_config(&json, &path, &options.ignored_fields).map(|(_, config)| config)
     }
 }
 
@@ -29,19 +44,29 @@ const CAUSAL_LM: &str = "language model";
 const SCALAR_MODEL: &str = "reward model";
 
 impl CausalLm {
-    /// Reads `config.json` and `model.safetensors`: ours, or any GPT-2 directory of Hugging Face.
+    /// Reads `config.json` and the weights: ours, or a directory of Hugging Face of a family that is known.
     ///
     /// # Errors
     /// Missing or malformed files, another architecture, a reward model, missing weights or wrong shapes.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        Self::load_with(dir, device, &LoadOptions::default())
+    }
+
+    /// [`CausalLm::load`] with options.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
         let json = read_config(dir)?;
         // First of all: another architecture would not load with another head either.
-        let (family, config) = families::read_config(&json, &dir.join("config.json"))?;
+        let (family, config) =
+            families::read_config(&json, &dir.join("config.json"), &options.ignored_fields)?;
         if is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
         let mut model = load_weights(dir, &config, family, &[], || Self::blank(&config, family, device))?;
-        model.transformer.carried = Carried::of(dir, &json, &family.write_config(&config))?;
+        model.transformer.carried =
+            Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
         Ok(model)
     }
 
@@ -56,25 +81,33 @@ impl CausalLm {
         let mut json = family.write_config(self.config());
         json["architectures"] = Value::from(vec![family.causal_class()]);
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), family, dir)
+        save_weights(&self.clone().merged(), self.config(), family, dir)
     }
 }
 
 impl ScalarModel {
-    /// Reads a reward model or a critic: ours, or a `GPT2ForSequenceClassification` with one label, whose missing bias
-    /// is 0.
+    /// Reads a reward model or a critic: ours, or one of transformers (`…ForSequenceClassification`) with one label, whose
+    /// missing bias is 0.
     ///
     /// # Errors
     /// As [`CausalLm::load`]; a directory without a scalar head is refused, never given a fresh one.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
+        Self::load_with(dir, device, &LoadOptions::default())
+    }
+
+    /// [`ScalarModel::load`] with options.
+    ///
+    /// # Errors
+    /// As [`ScalarModel::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
         let json = read_config(dir)?;
         let path = dir.join("config.json");
-        let (family, config) = families::read_config(&json, &path)?;
+        let (family, config) = families::read_config(&json, &path, &options.ignored_fields)?;
         if !is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: CAUSAL_LM, expected: SCALAR_MODEL });
         }
         let (pooling, optional): (_, &[&str]) = match &json["temper_pooling"] {
-            // `GPT2ForSequenceClassification` reads the last token through a head without a bias.
+            // `…ForSequenceClassification` reads the last token through a head without a bias.
             Value::Null => (Pooling::Last, &["score.bias"]),
             Value::String(name) if name == "mean" => (Pooling::Mean, &[]),
             Value::String(name) if name == "last" => (Pooling::Last, &[]),
@@ -85,7 +118,8 @@ impl ScalarModel {
         };
         let blank = || Self::blank(&config, family, pooling, device);
         let mut model = load_weights(dir, &config, family, optional, blank)?;
-        model.transformer.carried = Carried::of(dir, &json, &family.write_config(&config))?;
+        model.transformer.carried =
+            Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
         Ok(model)
     }
 
@@ -100,7 +134,7 @@ impl ScalarModel {
         json["num_labels"] = Value::from(1);
         json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), family, dir)
+        save_weights(&self.clone().merged(), self.config(), family, dir)
     }
 }
 
@@ -133,119 +167,6 @@ fn write_config(mut json: Value, model: &Decoder, eos: u32, dir: &Path) -> Resul
     let path = dir.join("config.json");
     let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
     std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
-}
-
-/// Fills every parameter of a blank module from `dir/model.safetensors`; those of `optional` are 0 where it has none.
-fn load_weights<M: Module>(
-    dir: &Path,
-    config: &ModelConfig,
-    family: &dyn Family,
-    optional: &[&str],
-    blank: impl FnOnce() -> M,
-) -> Result<M, Error> {
-    let path = dir.join("model.safetensors");
-    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let file = TensorFile::parse(&bytes).map_err(|e| Error::Malformed {
-        path: path.clone(),
-        reason: format!("not a whole safetensors file: {e}"),
-    })?;
-    let names = file.names();
-    // Refuse a config.json far larger than the file before allocating; smaller mismatches are reported by shape.
-    // Layers are counted separately: a million tiny ones are few numbers and many objects.
-    let too_large = config.n_matrix_params().is_none_or(|n| n > bytes.len().saturating_mul(16));
-    if too_large || config.n_layers > names.len() {
-        let reason = "config.json describes a larger model than this file holds".to_owned();
-        return Err(Error::Malformed { path, reason });
-    }
-    let (mut read, mut error) = (HashSet::new(), None);
-    let module = map(blank(), |parameter| {
-        let n = parameter.value.dims()[0];
-        if error.is_some() {
-            return parameter.value;
-        }
-        let mut read_tensor = |name: &str, dims: &[usize]| {
-            let values = read_weight(&file, family, &path, name, dims)?;
-            read.insert(canonical(family, name));
-            Ok(values)
-        };
-        match family.read_parameter(parameter.path, parameter.dims, &mut read_tensor) {
-            Err(Error::MissingWeight { .. }) if optional.contains(&parameter.path) => {
-                Tensor::zeros([n], &parameter.value.device())
-            }
-            Ok(values) => Tensor::from_data(TensorData::new(values, [n]), &parameter.value.device()),
-            Err(wrong) => {
-                error = Some(wrong);
-                parameter.value
-            }
-        }
-    });
-    let unread = unread(&names, &read, family);
-    if let (None, Some((first, more))) = (&error, unread.split_first()) {
-        // More layers than config.json says, or another kind of model: it loads, and is not what was saved.
-        let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        tracing::warn!("{}: the weight `{first}`{others} has no place in this model", path.display());
-    }
-    error.map_or(Ok(module), Err)
-}
-
-/// One name for a tensor that some files of a family store under another.
-fn canonical(family: &dyn Family, name: &str) -> String {
-    family.other_name(name).unwrap_or(name).to_owned()
-}
-
-/// Weights of a file that were not read, in order, without the buffers of the family.
-fn unread<'a>(names: &[&'a str], read: &HashSet<String>, family: &dyn Family) -> Vec<&'a str> {
-    let is_left = |name: &&str| !family.is_buffer(name) && !read.contains(&canonical(family, name));
-    let mut left: Vec<&str> = names.iter().copied().filter(is_left).collect();
-    left.sort_unstable();
-    left
-}
-
-/// The numbers of one stored tensor, whose shape must be `dims`.
-fn read_weight(
-    file: &TensorFile<'_>,
-    family: &dyn Family,
-    path: &Path,
-    name: &str,
-    dims: &[usize],
-) -> Result<Vec<f32>, Error> {
-    let stored = file.tensor(name).or_else(|| file.tensor(family.other_name(name)?));
-    let stored =
-        stored.ok_or_else(|| Error::MissingWeight { path: path.to_owned(), name: name.to_owned() })?;
-    if stored.dims() != dims {
-        return Err(Error::WrongShape {
-            path: path.to_owned(),
-            name: name.to_owned(),
-            found: stored.dims().to_vec(),
-            expected: dims.to_vec(),
-        });
-    }
-    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
-    let values = stored.values().ok_or_else(|| {
-        malformed(format!("`{name}` has the type {}; known are F32, F16 and BF16", stored.type_name()))
-    })?;
-    match values.iter().find(|value| !value.is_finite()) {
-        Some(bad) => Err(malformed(format!("`{name}` holds {bad}"))),
-        None => Ok(values),
-    }
-}
-
-fn save_weights<M: Module>(module: &M, family: &dyn Family, dir: &Path) -> Result<(), Error> {
-    let (mut tensors, mut not_finite) = (Vec::new(), None);
-    visit(module, |parameter| {
-        for tensor in family.write_parameter(parameter.path, parameter.dims, values_of(parameter.value)) {
-            if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
-                not_finite.get_or_insert((tensor.name.clone(), *value));
-            }
-            tensors.push(tensor);
-        }
-    });
-    if let Some((name, value)) = not_finite {
-        return Err(Error::NonFiniteWeight { name, value });
-    }
-    let path = dir.join("model.safetensors");
-    let bytes = write_tensors(&tensors, ("format", "pt"));
-    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
 }
 
 #[cfg(test)]
@@ -368,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_reward_model_of_another_architecture_is_unsupported_and_not_called_a_reward_model() {
-        let dir = scratch("llama-rm");
-        let json = json!({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]});
+        let dir = scratch("mamba-rm");
+        let json = json!({"model_type": "mamba", "architectures": ["MambaForSequenceClassification"]});
         std::fs::write(dir.join("config.json"), json.to_string()).unwrap();
         for error in [
             CausalLm::load(&dir, &Device::flex()).unwrap_err(),
@@ -409,36 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_weight_is_named_and_one_without_a_place_is_reported() {
-        let dir = scratch("missing");
-        let config = ModelConfig::preset("tiny").unwrap();
-        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
-        let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
-        let names: Vec<String> =
-            SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned).collect();
-        rewrite(&dir, |name| !name.ends_with("h.1.mlp.c_fc.bias"));
-        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
-        assert!(
-            matches!(&error, Error::MissingWeight { name, .. } if name.contains("h.1.mlp.c_fc.bias")),
-            "{error}"
-        );
-        std::fs::remove_dir_all(dir).unwrap();
-
-        let family = families::of(&config);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let all: HashSet<String> = names.iter().map(|name| canonical(family, name)).collect();
-        assert_eq!(unread(&names, &all, family), Vec::<&str>::new());
-        let fewer = all.iter().filter(|name| !name.contains("ln_f.weight")).cloned().collect();
-        let left = unread(&names, &fewer, family);
-        assert!(left.len() == 1 && left[0].ends_with("ln_f.weight"), "{left:?}");
-        // As the hub's own file has them.
-        let hub =
-            ["h.0.attn.bias", "h.0.attn.masked_bias", "lm_head.weight", "h.0.ln_1.bias", "h.7.ln_1.bias"];
-        let read = HashSet::from([canonical(family, "transformer.h.0.ln_1.bias")]);
-        assert_eq!(unread(&hub, &read, family), ["h.7.ln_1.bias"]);
-    }
-
-    #[test]
     fn a_config_of_a_million_tiny_layers_is_refused_before_they_are_made() {
         let dir = scratch("layers");
         let config = ModelConfig { d_model: 1, n_heads: 1, d_ff: 1, ..ModelConfig::preset("tiny").unwrap() };
@@ -449,19 +340,6 @@ mod tests {
         std::fs::write(dir.join("config.json"), families::of(&deep).write_config(&deep).to_string()).unwrap();
         let error = CausalLm::load(&dir, &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("config.json describes a larger model"), "{error}");
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn a_model_that_could_not_be_loaded_again_is_not_saved() {
-        let dir = scratch("infinite");
-        let config = ModelConfig::preset("tiny").unwrap();
-        let mut model = CausalLm::new(&config, &mut rng(), &Device::flex());
-        model.transformer.token_embedding.weight =
-            model.transformer.token_embedding.weight.map(|weight| weight.mul_scalar(f32::INFINITY));
-        let error = model.save(&dir, 3).unwrap_err().to_string();
-        assert!(error.contains("`transformer.wte.weight`"), "{error}");
-        assert!(!dir.join("model.safetensors").exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -28,6 +28,18 @@ pub enum Error {
         /// What is not supported.
         reason: String,
     },
+    /// A `config.json` has fields that are neither read nor known to change nothing.
+    #[error(
+        "{}: unknown fields {}: they may change what the model computes",
+        path.display(),
+        fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ")
+    )]
+    UnknownFields {
+        /// The file.
+        path: PathBuf,
+        /// Their names, in order.
+        fields: Vec<String>,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

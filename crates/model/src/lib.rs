@@ -2,7 +2,7 @@
 //!
 //! One transformer serves all three stages of InstructGPT. [`CausalLm`] is the policy and its reference,
 //! [`ScalarModel`] the reward model and the critic. Both are a [`Decoder`] with a head, and its shape is a
-//! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, or anything between. [`generate()`] samples
+//! [`ModelConfig`]: the notebook's post-norm decoder, GPT-2, Llama, or anything between. [`generate()`] samples
 //! with a cache of keys and values. A family of models, with its `config.json` and its names of weights, is one file in `families/`.
 //!
 //! **Invariant:** this crate knows no text and no stage. It enables no backend: whoever makes a
@@ -43,10 +43,15 @@ mod carried;
 mod directory;
 mod error;
 mod families;
+mod weights;
 
 pub use batch::TokenBatch;
-pub use config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, PRESETS, Positions};
+pub use config::{
+    Activation, Bias, FeedForward, Heads, INIT_STD, Init, ModelConfig, NormKind, NormPlacement, PRESETS,
+    Positions, RotaryScaling,
+};
 pub use decoder::Decoder;
+pub use directory::LoadOptions;
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};
@@ -57,6 +62,7 @@ pub use layers::block::Block;
 pub use layers::dropout::Dropout;
 pub use layers::linear::{Adapter, Linear};
 pub use layers::mlp::Mlp;
+pub use layers::norm::Norm;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, nll};
 

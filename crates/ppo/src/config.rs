@@ -7,7 +7,7 @@ use temper_train::{AdamWConfig, Error, TrainingConfig, settings};
 
 use crate::advantage::AdvantageConfig;
 
-/// Answers in a rollout that no machine has room for; more is a typing mistake.
+/// The most answers in a rollout. A larger number is almost certainly a typing mistake.
 const MOST_ANSWERS: usize = 65536;
 
 settings! {
@@ -110,7 +110,7 @@ pub enum ScoreAt {
 settings! {
     /// The penalty on leaving the reference.
     pub struct KlConfig {
-        /// Weight of the KL per token in the reward, with grpo in the loss.
+        /// Weight of the KL penalty: in the reward (gae, rloo) or in the loss (grpo).
         ///
         /// β of InstructGPT (0.02) and of GRPO's paper (0.04).
         pub coef: f64 = 0.02, in 0.0..=1e9,
@@ -226,7 +226,8 @@ impl PpoConfig {
         sizes.into_iter().find(|&size| size > 0).unwrap_or(rollout)
     }
 
-    /// What several answers to a prompt require. A setting that only a critic could follow is refused, not ignored.
+    /// Group baselines need two or more answers to a prompt, and refuse a `gamma` other than 1 and `whiten_rewards`, which
+    /// need rewards per token.
     fn check_groups(&self) -> Result<(), Error> {
         let (key, samples) = ("rollout.samples_per_prompt", self.rollout.samples_per_prompt);
         let fits = samples <= MOST_ANSWERS / self.training.batch_size;

@@ -54,7 +54,7 @@ const GREATEST_LOG_RATIO: f64 = 10.0;
 /// exponential is therefore continued along its tangent: the gradient still points back to the reference, and its length
 /// is bounded. (OpenRLHF and verl clamp r at 10 and 20, which removes the gradient; TRL has no bound.)
 ///
-/// The loss is never below 0, and its mean over the policy's own tokens is KL(π, π_ref). Its gradient
+/// The loss is never below 0, and below r = 10 its mean over the policy's own tokens is KL(π, π_ref). Its gradient
 /// (1 − π_ref / π) ∇ log π is in expectation that of KL(π_ref, π), which is the same to first order and differs further
 /// away. Gradients flow into `logprobs` only.
 ///

@@ -1,4 +1,4 @@
-//! Stage 3 of InstructGPT: PPO for the scores of answers, with a penalty that keeps the policy near a reference.
+//! Stage 3 of InstructGPT: PPO against a score, with a penalty that keeps the policy near a reference.
 //!
 //! [`train`] is the loop: it samples answers, asks a scoring function for one number each, and updates the policy. The
 //! score may come from a reward model or from any closure: this crate does not know the reward crate. [`run`] reads models

@@ -4,10 +4,10 @@ use burn::tensor::Tensor;
 
 use crate::kl::token_kl;
 
-/// rₜ = −β dₜ + \[t is the last column\] · score, with dₜ = log π_old(yₜ) − log π_ref(yₜ)
+/// rₜ = −β dₜ + \[t is the last marked column\] · score, with dₜ = log π_old(yₜ) − log π_ref(yₜ)
 /// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4). [`token_kl`] computes dₜ.
 ///
-/// The score is placed in the last column of `value_mask`. That mask either equals `completion_mask`, whose last column is
+/// The score is placed in the last column of each row that `value_mask` marks. That mask either equals `completion_mask`, whose last column is
 /// the end token where there is one, or it has one column more, and the score is placed one past the end.
 ///
 /// ```text
@@ -29,11 +29,11 @@ pub fn shape_rewards(
     kl_coef: f64,
 ) -> Tensor<2> {
     let d = token_kl(old_logprobs, ref_logprobs, completion_mask);
-    d.mul_scalar(-kl_coef) + last_column(value_mask) * scores.unsqueeze_dim::<2>(1)
+    d.mul_scalar(-kl_coef) + last_marked_column(value_mask) * scores.unsqueeze_dim::<2>(1)
 }
 
-/// 1 in the last column of each row's mask and 0 elsewhere. The last column is the one that no other follows.
-fn last_column(mask: Tensor<2>) -> Tensor<2> {
+/// 1 in the last marked column of each row and 0 elsewhere: the marked column that no other marked one follows.
+fn last_marked_column(mask: Tensor<2>) -> Tensor<2> {
     let next = next_column(mask.clone());
     mask * (next * -1.0 + 1.0)
 }

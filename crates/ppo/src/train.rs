@@ -59,12 +59,12 @@ impl<'a> From<&'a Prompts> for Data<'a> {
 /// Trains a policy for the scores of a scoring function, with a penalty that keeps it near its reference.
 ///
 /// Returns the policy without gradients, or its moving average if the settings ask for one. The run directory gets
-/// metrics, checkpoints and `final/`, with the critic, if there is one, in `critic/`. An interrupted run has written a
-/// checkpoint; [`Run::interrupted`] tells whether it was.
+/// metrics, checkpoints and `final/`, with the critic, if there is one, in `critic/`. Whether the run was interrupted says
+/// [`Run::interrupted`]; then it has a checkpoint, if one rollout was complete.
 ///
 /// # Errors
-/// Files, settings, prompts that leave no room for an answer, a scoring function that fails (the run has written a
-/// checkpoint then), or a loss that is not finite. A scoring function that fails while the run is interrupted ends it as
+/// Files, settings, prompts that leave no room for an answer, a scoring function that fails (after a complete rollout the
+/// run has written a checkpoint then), or a loss that is not finite. A scoring function that fails while the run is interrupted ends it as
 /// an interrupt does: with a checkpoint and without an error.
 pub fn train<'a>(
     config: &PpoConfig,
@@ -129,7 +129,7 @@ pub fn train<'a>(
             metrics.episode = progress.step * rollout.len();
             metrics.lr = learning_rates.policy;
             metrics.set_times(rollout.len(), rollout_seconds, clock.elapsed().as_secs_f64());
-            checks.check_scores(config, &read_all(vec![rollout.scores.clone()]), progress.step, run);
+            checks.check_scores(config, &read_all(vec![rollout.total_scores()]), progress.step, run);
             checks.check_metrics(&metrics, &read_all(vec![rollout.kl()]), progress.step, run);
             run.log(progress.step, total_steps, &metrics)?;
         }
@@ -233,7 +233,7 @@ fn check_room(config: &PpoConfig, prompts: &Prompts, max_seq_len: usize) -> Resu
     }
 }
 
-/// The prompts of one rollout. Every epoch takes each prompt once, in an order that depends on seed and epoch.
+/// The prompts of one rollout. Every epoch takes each prompt in an order that depends on seed and epoch.
 ///
 /// The last rollout of an epoch is filled up with prompts from the start of the same epoch.
 fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {

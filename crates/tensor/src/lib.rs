@@ -3,7 +3,7 @@
 //!
 //! - [`visit`], [`map`] and [`Trainable`] are the one walk over a module's parameters.
 //! - [`accumulate`] sums [`Gradients`] and metrics over microbatches, threads and the processes of a [`World`].
-//! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes.
+//! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes; [`TensorReader`] reads a file in pieces.
 //! - [`masked_mean`], [`whiten`], [`log_probs`] and [`entropy`] are pure functions on tensors.
 //!
 //! **Invariant:** this crate knows no model, no stage and no file of ours, and depends on no other crate of ours.
@@ -16,6 +16,7 @@ mod masked;
 mod parallel;
 mod params;
 mod tensor_file;
+mod tensor_reader;
 mod world;
 
 pub use accumulate::{Sum, accumulate, accumulate_onto, accumulate_with};
@@ -26,6 +27,7 @@ pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use params::{Parameter, Trainable, device_of, map, visit};
 pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, write_tensors};
+pub use tensor_reader::{ReadError, TensorReader};
 pub use world::{Link, World};
 
 /// The snippets of the README are compiled and run as documentation tests.

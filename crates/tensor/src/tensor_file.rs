@@ -26,7 +26,11 @@ impl View for &NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        let mut bytes = Vec::with_capacity(self.data_len());
+        for value in &self.values {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.into()
     }
 
     fn data_len(&self) -> usize {
@@ -104,14 +108,21 @@ impl StoredTensor<'_> {
 
     /// Its numbers as `f32`, row by row; `None` for a type other than F32, F16 and BF16.
     pub fn values(&self) -> Option<Vec<f32>> {
-        let halves = || self.0.data().as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
-        Some(match self.0.dtype() {
-            Dtype::F32 => self.0.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::BF16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
-            Dtype::F16 => halves().map(f16_to_f32).collect(),
-            _ => return None,
-        })
+        let mut values = Vec::with_capacity(self.0.shape().iter().product());
+        to_f32(self.0.dtype(), self.0.data(), &mut values).then_some(values)
     }
+}
+
+/// Appends the numbers in `bytes`; `false` for a type other than F32, F16 and BF16.
+pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) -> bool {
+    let halves = || bytes.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
+    match dtype {
+        Dtype::F32 => values.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
+        Dtype::BF16 => values.extend(halves().map(|bits| f32::from_bits(u32::from(bits) << 16))),
+        Dtype::F16 => values.extend(halves().map(f16_to_f32)),
+        _ => return false,
+    }
+    true
 }
 
 /// The value of an IEEE 754 half-precision number.

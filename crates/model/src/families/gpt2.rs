@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Activation, INIT_STD, Init, ModelConfig, NormPlacement, Positions};
+use crate::config::{
+    Bias, FeedForward, Heads, INIT_STD, Init, ModelConfig, NormKind, NormPlacement, Positions,
+};
+use crate::families::fields::{Fields, activation_name};
 use crate::families::{Family, Stored};
 use crate::init::Start;
 
@@ -69,11 +72,6 @@ pub(super) fn start(path: &str, config: &ModelConfig) -> Start {
 
 /// The keys of a `config.json` that GPT-2 and our own family have in common.
 pub(super) fn write_shape(config: &ModelConfig, model_type: &str) -> Value {
-    let activation = match config.activation {
-        Activation::Relu => "relu",
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_new",
-    };
     json!({
         "model_type": model_type,
         "vocab_size": config.vocab_size,
@@ -83,7 +81,7 @@ pub(super) fn write_shape(config: &ModelConfig, model_type: &str) -> Value {
         "n_layer": config.n_layers,
         "n_head": config.n_heads,
         "n_inner": config.d_ff,
-        "activation_function": activation,
+        "activation_function": activation_name(config.activation),
         "layer_norm_epsilon": config.norm_eps,
         "embd_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
@@ -114,66 +112,45 @@ impl Family for Gpt2 {
             && !config.embedding_scale
             && !config.embedding_norm
             && config.final_norm
-            && config.bias
+            && config.bias == Bias::All
+            && config.heads == Heads::default()
+            && config.feed_forward == FeedForward::Plain
+            && config.norm_kind == NormKind::Layer
             && config.ff_dropout == 0.0
     }
 
-    fn read_config(&self, json: &Value) -> Result<ModelConfig, String> {
-        let wrong = |key: &str, kind: &str| format!("`{key}` must be {kind}, not {}", json[key]);
-        let number = |key: &str| match json[key].as_u64() {
-            Some(n) => Ok(n as usize),
-            None if json[key].is_null() => Err(format!("`{key}` is missing")),
-            None => Err(wrong(key, "a count")),
-        };
-        let fraction = |key: &str, default: f64| match &json[key] {
-            Value::Null => Ok(default),
-            value => value.as_f64().ok_or_else(|| wrong(key, "a number")),
-        };
-        let flag = |key: &str, default: bool| match &json[key] {
-            Value::Null => Ok(default),
-            value => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
-        };
+    fn read_config(&self, fields: &Fields<'_>) -> Result<ModelConfig, String> {
+        fields.without_effect(&["n_ctx"]);
         for key in ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"] {
-            if flag(key, false)? {
-                return Err(format!("`{key}` is not supported"));
-            }
+            fields.only(key, false)?;
         }
-        if !flag("scale_attn_weights", true)? {
-            return Err("`scale_attn_weights: false` is not supported".into());
-        }
-        let dropout = fraction("resid_pdrop", 0.1)?;
-        if fraction("embd_pdrop", 0.1)? != dropout {
+        fields.only("scale_attn_weights", true)?;
+        let dropout = fields.number("resid_pdrop", 0.1)?;
+        if fields.number("embd_pdrop", 0.1)? != dropout {
             return Err("`embd_pdrop` differs from `resid_pdrop`".into());
         }
-        let activation = match &json["activation_function"] {
-            Value::Null => "gelu_new",
-            Value::String(name) => name,
-            _ => return Err(wrong("activation_function", "a name")),
-        };
-        let d_model = number("n_embd")?;
+        let d_model = fields.count("n_embd")?;
         Ok(ModelConfig {
-            vocab_size: number("vocab_size")?,
-            max_seq_len: number("n_positions")?,
+            vocab_size: fields.count("vocab_size")?,
+            max_seq_len: fields.count("n_positions")?,
             d_model,
-            n_layers: number("n_layer")?,
-            n_heads: number("n_head")?,
-            d_ff: if json["n_inner"].is_null() { d_model.saturating_mul(4) } else { number("n_inner")? },
-            activation: match activation {
-                "relu" => Activation::Relu,
-                "gelu" => Activation::Gelu,
-                "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-                other => return Err(format!("activation_function `{other}` is not supported")),
-            },
+            n_layers: fields.count("n_layer")?,
+            n_heads: fields.count("n_head")?,
+            heads: Heads::default(),
+            d_ff: fields.optional_count("n_inner")?.unwrap_or(d_model.saturating_mul(4)),
+            activation: fields.activation("activation_function", "gelu_new")?,
+            feed_forward: FeedForward::Plain,
             norm: NormPlacement::Pre,
-            norm_eps: fraction("layer_norm_epsilon", 1e-5)?,
+            norm_kind: NormKind::Layer,
+            norm_eps: fields.number("layer_norm_epsilon", 1e-5)?,
             positions: Positions::Learned,
             embedding_scale: false,
             embedding_norm: false,
             final_norm: true,
-            bias: true,
-            tie_head: flag("tie_word_embeddings", true)?,
+            bias: Bias::All,
+            tie_head: fields.flag("tie_word_embeddings", true)?,
             dropout,
-            attention_dropout: fraction("attn_pdrop", 0.1)?,
+            attention_dropout: fields.number("attn_pdrop", 0.1)?,
             ff_dropout: 0.0,
             init: Init::Normal,
         })
@@ -185,7 +162,7 @@ impl Family for Gpt2 {
         json
     }
 
-    fn stored(&self, path: &str, dims: &[usize]) -> Stored {
+    fn stored(&self, path: &str, dims: &[usize], _config: &ModelConfig) -> Stored {
         stored(path, dims)
     }
 

@@ -3,8 +3,14 @@
 //! A family is one file here and one line in [`FAMILIES`]. It reads and writes `config.json`, and says how its files name
 //! and lay out each parameter of our decoder. Nothing outside of this folder knows a parameter name of a family.
 
+mod fields;
 mod gpt2;
+mod gpt_neox;
+mod llama;
 mod notebook;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -13,18 +19,31 @@ use serde_json::Value;
 use temper_tensor::NamedTensor;
 
 use crate::Error;
-use crate::config::{Init, ModelConfig};
+use crate::config::{INIT_STD, Init, ModelConfig};
+use crate::families::fields::Fields;
 use crate::init::Start;
 
 pub use gpt2::former_path;
 
 /// Every family; a new model belongs to the first that can describe its shape.
-const FAMILIES: [&dyn Family; 2] = [&gpt2::Gpt2, &notebook::Notebook];
+const FAMILIES: &[&dyn Family] = &[
+    &gpt2::Gpt2,
+    &gpt_neox::GptNeoX,
+    &llama::Llama,
+    &qwen2::Qwen2,
+    &qwen3::Qwen3,
+    &notebook::Notebook, // Last: it describes every shape.
+];
 
 /// One kind of model directory.
 pub(crate) trait Family: Debug + Send + Sync {
     /// The value of `model_type` in its `config.json`.
     fn model_type(&self) -> &'static str;
+
+    /// Another value of `model_type` whose models compute the same; they are written under the family's own.
+    fn other_model_type(&self) -> Option<&'static str> {
+        None
+    }
 
     /// The class that `config.json` names for a language model.
     fn causal_class(&self) -> &'static str;
@@ -36,13 +55,15 @@ pub(crate) trait Family: Debug + Send + Sync {
     fn describes(&self, config: &ModelConfig) -> bool;
 
     /// The shape that a `config.json` describes, not yet validated, or why it cannot be used.
-    fn read_config(&self, json: &Value) -> Result<ModelConfig, String>;
+    ///
+    /// A field that it does not ask for is an error afterwards, unless [`Fields`] knows that it changes nothing.
+    fn read_config(&self, fields: &Fields<'_>) -> Result<ModelConfig, String>;
 
     /// The `config.json` of a decoder that [`Family::describes`] accepts.
     fn write_config(&self, config: &ModelConfig) -> Value;
 
     /// How its files store the parameter at a dotted path, whose shape is `dims`.
-    fn stored(&self, path: &str, dims: &[usize]) -> Stored;
+    fn stored(&self, path: &str, dims: &[usize], config: &ModelConfig) -> Stored;
 
     /// Another name under which some of its files store the tensor `name`.
     fn other_name<'a>(&self, _name: &'a str) -> Option<&'a str> {
@@ -58,65 +79,57 @@ pub(crate) trait Family: Debug + Send + Sync {
     fn start(&self, path: &str, dims: &[usize], config: &ModelConfig) -> Start {
         common_start(path, dims).unwrap_or_else(|| match config.init {
             Init::Normal => gpt2::start(path, config),
+            Init::Plain if path.ends_with(".bias") => Start::Zeros,
+            Init::Plain => Start::Normal(INIT_STD),
             Init::Torch => notebook::start(path, dims, config),
         })
     }
+}
 
-    /// Numbers of the parameter at `path`, in our layout. `read` gives those of a stored tensor of a name and a shape.
-    fn read_parameter(
-        &self,
-        path: &str,
-        dims: &[usize],
-        read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, Error>,
-    ) -> Result<Vec<f32>, Error> {
-        let stored = self.stored(path, dims);
-        let mut pieces = Vec::new();
-        for (name, width) in &stored.pieces {
-            let dims = with_width(dims, *width);
-            pieces.push(match dims[..] {
-                [rows, columns] if stored.is_transposed => {
-                    transpose(&read(name, &[columns, rows])?, columns, rows)
-                }
-                _ => read(name, &dims)?,
-            });
-        }
-        if pieces.len() == 1 {
-            return Ok(pieces.swap_remove(0));
-        }
-        let rows = if dims.len() == 2 { dims[0] } else { 1 };
-        let widths = stored.pieces.iter().map(|(_, width)| *width);
-        let row = |row: usize| {
-            pieces
-                .iter()
-                .zip(widths.clone())
-                .flat_map(move |(piece, width)| piece[row * width..][..width].to_vec())
-        };
-        Ok((0..rows).flat_map(row).collect())
+/// Numbers of the parameter at `path`, in our layout. `read` gives those of a stored tensor of a name and a shape.
+pub(crate) fn read_parameter(
+    stored: Stored,
+    dims: &[usize],
+    read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, Error>,
+) -> Result<Vec<f32>, Error> {
+    let is_transposed = stored.is_transposed && dims.len() == 2;
+    if let ([(name, _)], false, None) = (&stored.pieces[..], is_transposed, &stored.order) {
+        return read(name, dims);
     }
+    let (rows, total) = rows_and_columns(dims);
+    let mut values = vec![0.0; rows * total];
+    let mut start = 0;
+    for (name, width) in &stored.pieces {
+        let piece = read(name, &piece_dims(dims, *width, is_transposed))?;
+        each_place(rows, *width, |row, column| {
+            let at = if is_transposed { column * rows + row } else { row * width + column };
+            values[row * total + stored.our_column(start + column)] = piece[at];
+        });
+        start += width;
+    }
+    Ok(values)
+}
 
-    /// The tensors that store the parameter at `path`, whose numbers in our layout are `values`.
-    fn write_parameter(&self, path: &str, dims: &[usize], values: Vec<f32>) -> Vec<NamedTensor> {
-        let stored = self.stored(path, dims);
-        let total = *dims.last().expect("a parameter has a shape");
-        let mut start = 0;
-        let piece = |(name, width): (String, usize)| {
-            let values: Vec<f32> = if width == total {
-                values.clone()
-            } else {
-                values.chunks(total).flat_map(|row| row[start..start + width].to_vec()).collect()
-            };
-            start += width;
-            let dims = with_width(dims, width);
-            match dims[..] {
-                [rows, columns] if stored.is_transposed => {
-                    let values = transpose(&values, rows, columns);
-                    NamedTensor { name, dims: vec![columns, rows], values }
-                }
-                _ => NamedTensor { name, dims, values },
-            }
-        };
-        stored.pieces.into_iter().map(piece).collect()
+/// The tensors that store a parameter, whose numbers in our layout are `values`.
+pub(crate) fn write_parameter(stored: Stored, dims: &[usize], values: Vec<f32>) -> Vec<NamedTensor> {
+    let is_transposed = stored.is_transposed && dims.len() == 2;
+    if let ([(name, _)], false, None) = (&stored.pieces[..], is_transposed, &stored.order) {
+        return vec![NamedTensor { name: name.clone(), dims: dims.to_vec(), values }];
     }
+    let (rows, total) = rows_and_columns(dims);
+    let mut start = 0;
+    let mut tensors = Vec::new();
+    for (name, width) in &stored.pieces {
+        let mut piece = vec![0.0; rows * width];
+        each_place(rows, *width, |row, column| {
+            let at = if is_transposed { column * rows + row } else { row * width + column };
+            piece[at] = values[row * total + stored.our_column(start + column)];
+        });
+        let dims = piece_dims(dims, *width, is_transposed);
+        tensors.push(NamedTensor { name: name.clone(), dims, values: piece });
+        start += width;
+    }
+    tensors
 }
 
 /// How a file stores one parameter of ours.
@@ -125,26 +138,65 @@ pub(crate) struct Stored {
     pub(crate) pieces: Vec<(String, usize)>,
     /// `torch.nn.Linear` keeps `[d_out, d_in]`; ours are `[d_in, d_out]`.
     pub(crate) is_transposed: bool,
+    /// Where each stored column is in our last dimension; `None` for the same place.
+    pub(crate) order: Option<Vec<usize>>,
 }
 
 impl Stored {
     /// One tensor of this name.
     pub(crate) fn whole(name: String, dims: &[usize], is_transposed: bool) -> Self {
-        Self { pieces: vec![(name, dims.last().copied().unwrap_or(1))], is_transposed }
+        Self { pieces: vec![(name, dims.last().copied().unwrap_or(1))], is_transposed, order: None }
     }
+
+    fn our_column(&self, stored: usize) -> usize {
+        self.order.as_ref().map_or(stored, |order| order[stored])
+    }
+}
+
+/// Visits every row and column in squares, so that neither side of a transposition jumps through memory.
+fn each_place(rows: usize, columns: usize, mut visit: impl FnMut(usize, usize)) {
+    const SIDE: usize = 32;
+    for first_row in (0..rows).step_by(SIDE) {
+        for first_column in (0..columns).step_by(SIDE) {
+            for row in first_row..rows.min(first_row + SIDE) {
+                for column in first_column..columns.min(first_column + SIDE) {
+                    visit(row, column);
+                }
+            }
+        }
+    }
+}
+
+fn rows_and_columns(dims: &[usize]) -> (usize, usize) {
+    let (columns, rows) = dims.split_last().expect("a parameter has a shape");
+    (rows.iter().product(), *columns)
+}
+
+/// The stored shape of a piece of a parameter.
+fn piece_dims(dims: &[usize], width: usize, is_transposed: bool) -> Vec<usize> {
+    let mut dims = dims.to_vec();
+    *dims.last_mut().expect("a parameter has a shape") = width;
+    if is_transposed {
+        dims.reverse();
+    }
+    dims
 }
 
 /// The family that describes a new decoder of this shape.
 pub(crate) fn of(config: &ModelConfig) -> &'static dyn Family {
-    let family = FAMILIES.into_iter().find(|family| family.describes(config));
-    family.expect("the last family describes every shape")
+    let family = FAMILIES.iter().find(|family| family.describes(config));
+    *family.expect("the last family describes every shape")
 }
 
-/// Reads a `config.json`: the family that it names, and the shape.
+/// Reads a `config.json`: the family that it names, and the shape. Unknown fields are accepted if they are `ignored`.
 ///
 /// # Errors
-/// [`Error::UnsupportedArchitecture`], or a shape that cannot be a model.
-pub(crate) fn read_config(json: &Value, path: &Path) -> Result<(&'static dyn Family, ModelConfig), Error> {
+/// [`Error::UnsupportedArchitecture`], [`Error::UnknownFields`], or a shape that cannot be a model.
+pub(crate) fn read_config(
+    json: &Value,
+    path: &Path,
+    ignored: &[String],
+) -> Result<(&'static dyn Family, ModelConfig), Error> {
     let unsupported = |reason: String| Error::UnsupportedArchitecture { path: path.to_path_buf(), reason };
     let model_type = &json["model_type"];
     let name = match model_type.as_str() {
@@ -152,13 +204,31 @@ pub(crate) fn read_config(json: &Value, path: &Path) -> Result<(&'static dyn Fam
         None if model_type.is_null() => return Err(unsupported("it names no model_type".into())),
         None => return Err(unsupported(format!("`model_type` must be a name, not {model_type}"))),
     };
-    let Some(family) = FAMILIES.into_iter().find(|family| family.model_type() == name) else {
-        let known: Vec<String> = FAMILIES.iter().map(|family| format!("`{}`", family.model_type())).collect();
-        return Err(unsupported(format!("model_type `{name}`; known are {}", known.join(" and "))));
+    let is_meant =
+        |family: &&&dyn Family| family.model_type() == name || family.other_model_type() == Some(name);
+    let Some(family) = FAMILIES.iter().find(is_meant) else {
+        return Err(unsupported(format!("model_type `{name}`; known are {}", known_model_types())));
     };
-    let config = family.read_config(json).map_err(unsupported)?;
+    let fields = Fields::new(json);
+    let config = family.read_config(&fields).map_err(unsupported)?;
     config.validate()?;
-    Ok((family, config))
+    let unknown: Vec<String> =
+        fields.unknown().into_iter().filter(|field| !ignored.contains(field)).collect();
+    if !unknown.is_empty() {
+        return Err(Error::UnknownFields { path: path.to_path_buf(), fields: unknown });
+    }
+    Ok((*family, config))
+}
+
+/// Every `model_type` that is read, for messages.
+fn known_model_types() -> String {
+    let names = |family: &&dyn Family| [Some(family.model_type()), family.other_model_type()];
+    let names: Vec<String> =
+        FAMILIES.iter().flat_map(names).flatten().map(|name| format!("`{name}`")).collect();
+    match &names[..] {
+        [names @ .., last] => format!("{} and {last}", names.join(", ")),
+        [] => String::new(),
+    }
 }
 
 /// The starts that do not depend on the family: norms, embeddings, and the scalar head.
@@ -170,23 +240,9 @@ fn common_start(path: &str, dims: &[usize]) -> Option<Start> {
         // N(0, 1/√(d+1)), bias 0: the scalar head of Stiennon et al. 2020.
         "bias" if owner.ends_with("score") => Start::Zeros,
         _ if owner.ends_with("score") => Start::Normal(1.0 / (dims[0] as f64 + 1.0).sqrt()),
-        _ if owner.ends_with("_embedding") => Start::Normal(crate::config::INIT_STD),
+        _ if owner.ends_with("_embedding") => Start::Normal(INIT_STD),
         _ => return None,
     })
-}
-
-/// The shape of a piece of a parameter.
-fn with_width(dims: &[usize], width: usize) -> Vec<usize> {
-    let mut dims = dims.to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last = width;
-    }
-    dims
-}
-
-/// `[rows, columns]` to `[columns, rows]`.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +252,7 @@ mod tests {
     use serde_json::json;
 
     fn config_of(json: &Value) -> Result<ModelConfig, Error> {
-        read_config(json, Path::new("config.json")).map(|(_, config)| config)
+        read_config(json, Path::new("config.json"), &[]).map(|(_, config)| config)
     }
 
     #[test]
@@ -247,48 +303,40 @@ mod tests {
 
     #[test]
     fn another_architecture_is_named_in_the_error() {
-        let error = config_of(&json!({"model_type": "llama"})).unwrap_err();
-        assert!(error.to_string().ends_with("model_type `llama`; known are `gpt2` and `temper`"), "{error}");
+        let error = config_of(&json!({"model_type": "mamba"})).unwrap_err().to_string();
+        assert!(error.contains("model_type `mamba`; known are `gpt2`"), "{error}");
+        assert!(error.ends_with(" and `temper`"), "{error}");
     }
 
-    /// A family that keeps a `[2, 3]` matrix as two transposed tensors of 1 and 2 columns.
-    #[derive(Debug)]
-    struct InPieces;
-
-    impl Family for InPieces {
-        fn model_type(&self) -> &'static str {
-            "pieces"
+    /// Such a field may change what the model computes.
+    #[test]
+    fn fields_that_nobody_knows_are_named_unless_they_are_ignored() {
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let mut json = of(&config).write_config(&config);
+        for (key, value) in
+            [("use_cache", json!(true)), ("summary_type", json!("mean")), ("pruned_heads", json!({}))]
+        {
+            json[key] = value;
         }
-
-        fn causal_class(&self) -> &'static str {
-            "Pieces"
-        }
-
-        fn scalar_class(&self) -> &'static str {
-            "Pieces"
-        }
-
-        fn describes(&self, _config: &ModelConfig) -> bool {
-            false
-        }
-
-        fn read_config(&self, _json: &Value) -> Result<ModelConfig, String> {
-            Err("it is never read".into())
-        }
-
-        fn write_config(&self, _config: &ModelConfig) -> Value {
-            Value::Null
-        }
-
-        fn stored(&self, path: &str, _dims: &[usize]) -> Stored {
-            Stored { pieces: vec![(format!("{path}.a"), 1), (format!("{path}.b"), 2)], is_transposed: true }
-        }
+        assert_eq!(config_of(&json).unwrap(), config);
+        json["logit_softcap"] = json!(15.0);
+        json["quantization_config"] = json!({"bits": 4});
+        let error = config_of(&json).unwrap_err().to_string();
+        assert!(error.contains("`logit_softcap`, `quantization_config`"), "{error}");
+        let ignored = ["logit_softcap".to_owned(), "quantization_config".to_owned()];
+        assert_eq!(read_config(&json, Path::new("config.json"), &ignored).unwrap().1, config);
     }
 
+    /// A `[2, 3]` matrix as two transposed tensors of 1 and 2 columns.
     #[test]
     fn a_parameter_in_transposed_pieces_is_written_and_read() {
+        let pieces = || Stored {
+            pieces: vec![("w.a".into(), 1), ("w.b".into(), 2)],
+            is_transposed: true,
+            order: None,
+        };
         let values = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let tensors = InPieces.write_parameter("w", &[2, 3], values.clone());
+        let tensors = write_parameter(pieces(), &[2, 3], values.clone());
         let tensor = |name: &str, dims: [usize; 2], values: &[f32]| NamedTensor {
             name: name.into(),
             dims: dims.into(),
@@ -303,6 +351,34 @@ mod tests {
             assert_eq!(tensor.dims, dims);
             Ok(tensor.values.clone())
         };
-        assert_eq!(InPieces.read_parameter("w", &[2, 3], &mut read).unwrap(), values);
+        assert_eq!(read_parameter(pieces(), &[2, 3], &mut read).unwrap(), values);
+    }
+
+    /// The stored columns c, a, b of a `[2, 3]` matrix and of its bias; more rows and columns than one square.
+    #[test]
+    fn columns_in_another_order_are_written_and_read() {
+        let order = |n: usize| (0..n).map(|column| (column + n - 1) % n).collect();
+        for (dims, is_transposed) in
+            [(vec![2, 3], false), (vec![2, 3], true), (vec![3], true), (vec![40, 70], true)]
+        {
+            let n = *dims.last().unwrap();
+            let stored =
+                || Stored { order: Some(order(n)), ..Stored::whole("w".into(), &dims, is_transposed) };
+            let values: Vec<f32> = (0..dims.iter().product()).map(|i| i as f32).collect();
+            let tensors = write_parameter(stored(), &dims, values.clone());
+            if dims == [2, 3] {
+                let expected = if is_transposed {
+                    [2.0, 5.0, 0.0, 3.0, 1.0, 4.0]
+                } else {
+                    [2.0, 0.0, 1.0, 5.0, 3.0, 4.0]
+                };
+                assert_eq!(tensors[0].values, expected);
+            }
+            let mut read = |_: &str, dims: &[usize]| {
+                assert_eq!(tensors[0].dims, dims);
+                Ok(tensors[0].values.clone())
+            };
+            assert_eq!(read_parameter(stored(), &dims, &mut read).unwrap(), values);
+        }
     }
 }

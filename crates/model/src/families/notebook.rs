@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::config::ModelConfig;
+use crate::families::fields::Fields;
 use crate::families::{Family, Stored, gpt2};
 use crate::init::Start;
 
@@ -41,8 +42,12 @@ impl Family for Notebook {
         true
     }
 
-    fn read_config(&self, json: &Value) -> Result<ModelConfig, String> {
-        serde_json::from_value(json["temper"].clone()).map_err(|e| format!("its `temper` section: {e}"))
+    /// The section `temper` says everything; the other fields are there for programs that look for GPT-2's.
+    fn read_config(&self, fields: &Fields<'_>) -> Result<ModelConfig, String> {
+        let section = fields.value("temper");
+        let others = fields.unread();
+        fields.without_effect(&others.iter().map(String::as_str).collect::<Vec<_>>());
+        serde_json::from_value(section.clone()).map_err(|e| format!("its `temper` section: {e}"))
     }
 
     fn write_config(&self, config: &ModelConfig) -> Value {
@@ -51,7 +56,7 @@ impl Family for Notebook {
         json
     }
 
-    fn stored(&self, path: &str, dims: &[usize]) -> Stored {
+    fn stored(&self, path: &str, dims: &[usize], _config: &ModelConfig) -> Stored {
         gpt2::stored(path, dims)
     }
 

@@ -37,7 +37,7 @@ pub(crate) enum LayerCache {
 
 impl LayerCache {
     fn new(config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
-        let (n_kv_heads, d_head) = (config.n_heads, config.d_head());
+        let (n_kv_heads, d_head) = (config.n_kv_heads(), config.d_head());
         if is_host(device) {
             Self::Host(HostCache::new(n_kv_heads * d_head, pads, capacity))
         } else {

@@ -4,29 +4,55 @@ use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, NormKind};
 use crate::generation::cache::LayerCache;
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::Linear;
+use crate::layers::norm::Norm;
+use crate::layers::rotary::Rotation;
 
 /// Multi-head self-attention with one fused projection to queries, keys and values (Vaswani et al. 2017, section 3.2).
 #[derive(Module, Debug)]
 pub struct Attention {
-    /// `d_model → 3 · d_model`: queries, keys, values.
+    /// `d_model → (n_heads + 2 · n_kv_heads) · d_head`: queries, keys, values.
     pub input: Linear,
-    /// `d_model → d_model`, onto the residual stream.
+    /// The norm of each query, over the numbers of its head.
+    pub query_norm: Option<Norm>,
+    /// The norm of each key, likewise.
+    pub key_norm: Option<Norm>,
+    /// `n_heads · d_head → d_model`, onto the residual stream.
     pub output: Linear,
     n_heads: usize,
+    n_kv_heads: usize,
     dropout: f64,
+}
+
+/// What attention has to know about the columns of a batch in addition to their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    /// The rotation of each column by its position; `None` without rotary positions.
+    pub(crate) rotation: Option<&'a Rotation>,
+    /// 0 where a query may look and −∞ where not: `[batch or 1, 1, seq, seq]`; `None` for one new column in a cache
+    /// that knows its pads.
+    pub(crate) bias: Option<&'a Tensor<4>>,
 }
 
 impl Attention {
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
-        let linear = |d_out| Linear::zeros(config.d_model, d_out, config.bias, device);
+        let (n_heads, n_kv_heads, d_head) = (config.n_heads, config.n_kv_heads(), config.d_head());
+        let (d_model, bias) = (config.d_model, config.bias);
+        let norm = || {
+            let norm = || Norm::new(NormKind::Rms, d_head, config.norm_eps, device);
+            config.heads.qk_norm.then(norm)
+        };
+        let width = (n_heads + 2 * n_kv_heads) * d_head;
         Self {
-            input: linear(3 * config.d_model),
-            output: linear(config.d_model),
-            n_heads: config.n_heads,
+            input: Linear::zeros(d_model, width, bias.on_queries_keys_values(), device),
+            query_norm: norm(),
+            key_norm: norm(),
+            output: Linear::zeros(n_heads * d_head, d_model, bias.on_attention_output(), device),
+            n_heads,
+            n_kv_heads,
             dropout: config.attention_dropout,
         }
     }
@@ -35,17 +61,15 @@ impl Attention {
     ///
     /// # Shapes
     /// - `x` and output: `[batch, seq, d_model]`
-    /// - `bias`: `[batch or 1, 1, seq, seq]`; `None` for one new column in a cache that knows its pads
     pub(crate) fn forward(
         &self,
         x: Tensor<3>,
-        bias: Option<&Tensor<4>>,
+        columns: Columns<'_>,
         dropout: &mut Dropout,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let projected =
-            Projected { fused: self.input.forward(x), n_heads: self.n_heads, n_kv_heads: self.n_heads };
-        let mixed = match (cache, bias) {
+        let projected = self.project(x, columns.rotation);
+        let mixed = match (cache, columns.bias) {
             (Some(cache), bias) => cache.attend(projected, bias),
             (None, Some(bias)) => {
                 let [q, k, v] = projected.split();
@@ -54,6 +78,30 @@ impl Attention {
             (None, None) => panic!("without a cache a bias says what each query may see"),
         };
         self.output.forward(mixed)
+    }
+
+    /// Queries, keys and values as attention uses them: projected, then normed, then rotated.
+    fn project(&self, x: Tensor<3>, rotation: Option<&Rotation>) -> Projected {
+        let (n_heads, n_kv_heads) = (self.n_heads, self.n_kv_heads);
+        let projected = Projected { fused: self.input.forward(x), n_heads, n_kv_heads };
+        let norms = self.query_norm.as_ref().zip(self.key_norm.as_ref());
+        if norms.is_none() && rotation.is_none() {
+            return projected;
+        }
+        projected.map_queries_and_keys(|heads| {
+            let heads = match norms {
+                Some((query_norm, key_norm)) => {
+                    let queries = query_norm.forward(heads.clone().narrow(2, 0, n_heads));
+                    let keys = key_norm.forward(heads.narrow(2, n_heads, n_kv_heads));
+                    Tensor::cat(vec![queries, keys], 2)
+                }
+                None => heads,
+            };
+            match rotation {
+                Some(rotation) => rotation.apply(heads),
+                None => heads,
+            }
+        })
     }
 }
 
@@ -75,6 +123,20 @@ impl Projected {
     /// Width of one head.
     pub(crate) fn d_head(&self) -> usize {
         self.fused.dims()[2] / (self.n_heads + 2 * self.n_kv_heads)
+    }
+
+    /// The same with other queries and keys: `f` maps all their heads together, those of the queries first.
+    ///
+    /// # Shapes
+    /// - input and output of `f`: `[batch, seq, n_heads + n_kv_heads, d_head]`
+    fn map_queries_and_keys(self, f: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Self {
+        let ([batch, seq, _], d_head) = (self.fused.dims(), self.d_head());
+        let n_mapped = self.n_heads + self.n_kv_heads;
+        let heads =
+            self.fused.clone().narrow(2, 0, n_mapped * d_head).reshape([batch, seq, n_mapped, d_head]);
+        let mapped = f(heads).reshape([batch, seq, n_mapped * d_head]);
+        let values = self.fused.narrow(2, n_mapped * d_head, self.n_kv_heads * d_head);
+        Self { fused: Tensor::cat(vec![mapped, values], 2), ..self }
     }
 
     /// Queries `[batch, n_heads, seq, d_head]`, and keys and values `[batch, n_kv_heads, seq, d_head]`.

@@ -1,25 +1,24 @@
 //! One transformer block: attention and feed-forward, each on a residual branch.
 
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{ModelConfig, NormPlacement};
 use crate::generation::cache::LayerCache;
-use crate::layers::attention::Attention;
+use crate::layers::attention::{Attention, Columns};
 use crate::layers::dropout::Dropout;
 use crate::layers::mlp::Mlp;
-use crate::layers::norm::{layer_norm, residual};
+use crate::layers::norm::Norm;
 
 /// Attention and feed-forward with their norms.
 #[derive(Module, Debug)]
 pub struct Block {
     /// The norm of the attention branch.
-    pub attention_norm: LayerNorm,
+    pub attention_norm: Norm,
     /// Self-attention.
     pub attention: Attention,
     /// The norm of the feed-forward branch.
-    pub feed_forward_norm: LayerNorm,
+    pub feed_forward_norm: Norm,
     /// The feed-forward layer.
     pub mlp: Mlp,
     #[module(skip)]
@@ -30,9 +29,9 @@ pub struct Block {
 impl Block {
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
         Self {
-            attention_norm: layer_norm(config, device),
+            attention_norm: Norm::of_stream(config, device),
             attention: Attention::blank(config, device),
-            feed_forward_norm: layer_norm(config, device),
+            feed_forward_norm: Norm::of_stream(config, device),
             mlp: Mlp::blank(config, device),
             norm: config.norm,
             dropout: config.dropout,
@@ -41,21 +40,48 @@ impl Block {
 
     /// # Shapes
     /// - `x` and output: `[batch, seq, d_model]`
-    /// - `bias` and `cache`: as [`Attention::forward`]
+    /// - `columns` and `cache`: as [`Attention::forward`]
     pub(crate) fn forward(
         &self,
         x: Tensor<3>,
-        bias: Option<&Tensor<4>>,
+        columns: Columns<'_>,
         dropout: &mut Dropout,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let x = residual(x, self.norm, &self.attention_norm, |x| {
-            let branch = self.attention.forward(x, bias, dropout, cache);
-            dropout.apply(branch, self.dropout)
-        });
-        residual(x, self.norm, &self.feed_forward_norm, |x| {
-            let branch = self.mlp.forward(x, dropout);
-            dropout.apply(branch, self.dropout)
-        })
+        match self.norm {
+            NormPlacement::Pre => {
+                let branch = self.attend(self.attention_norm.forward(x.clone()), columns, dropout, cache);
+                let x = x + branch;
+                let branch = self.feed_forward(self.feed_forward_norm.forward(x.clone()), dropout);
+                x + branch
+            }
+            NormPlacement::Post => {
+                let branch = self.attend(x.clone(), columns, dropout, cache);
+                let x = self.attention_norm.forward(x + branch);
+                let branch = self.feed_forward(x.clone(), dropout);
+                self.feed_forward_norm.forward(x + branch)
+            }
+            NormPlacement::Parallel => {
+                let first = self.attend(self.attention_norm.forward(x.clone()), columns, dropout, cache);
+                let second = self.feed_forward(self.feed_forward_norm.forward(x.clone()), dropout);
+                x + (first + second)
+            }
+        }
+    }
+
+    fn attend(
+        &self,
+        x: Tensor<3>,
+        columns: Columns<'_>,
+        dropout: &mut Dropout,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let branch = self.attention.forward(x, columns, dropout, cache);
+        dropout.apply(branch, self.dropout)
+    }
+
+    fn feed_forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
+        let branch = self.mlp.forward(x, dropout);
+        dropout.apply(branch, self.dropout)
     }
 }

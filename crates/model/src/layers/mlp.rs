@@ -1,19 +1,23 @@
 //! The feed-forward layer.
 
+use std::f64::consts::SQRT_2;
+
 use burn::module::Module;
-use burn::tensor::activation::{gelu, gelu_approximate, relu};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
 use burn::tensor::{Device, Tensor};
 
-use crate::config::{Activation, ModelConfig};
+use crate::config::{Activation, FeedForward, ModelConfig};
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::Linear;
 
-/// Two linear maps with a non-linearity between them, on each token by itself (Vaswani et al. 2017, section 3.3).
+/// Linear maps with a non-linearity between them, on each token by itself: see [`FeedForward`].
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// `d_model → d_ff`.
+    /// The gate V where there is one: `d_model → d_ff`.
+    pub gate: Option<Linear>,
+    /// W₁: `d_model → d_ff`.
     pub input: Linear,
-    /// `d_ff → d_model`, onto the residual stream.
+    /// W₂: `d_ff → d_model`, onto the residual stream.
     pub output: Linear,
     #[module(skip)]
     activation: Activation,
@@ -22,9 +26,12 @@ pub struct Mlp {
 
 impl Mlp {
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
+        let linear = |d_in, d_out| Linear::zeros(d_in, d_out, config.bias.on_feed_forward(), device);
+        let is_gated = config.feed_forward == FeedForward::Gated;
         Self {
-            input: Linear::zeros(config.d_model, config.d_ff, config.bias, device),
-            output: Linear::zeros(config.d_ff, config.d_model, config.bias, device),
+            gate: is_gated.then(|| linear(config.d_model, config.d_ff)),
+            input: linear(config.d_model, config.d_ff),
+            output: linear(config.d_ff, config.d_model),
             activation: config.activation,
             dropout: config.ff_dropout,
         }
@@ -33,12 +40,57 @@ impl Mlp {
     /// # Shapes
     /// - `x` and output: `[batch, seq, d_model]`
     pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
-        let hidden = self.input.forward(x); // [batch, seq, d_ff]
-        let hidden = match self.activation {
-            Activation::Relu => relu(hidden),
-            Activation::Gelu => gelu(hidden),
-            Activation::GeluTanh => gelu_approximate(hidden),
-        };
+        let hidden = match &self.gate {
+            None => self.activation.apply(self.input.forward(x)),
+            Some(gate) => self.activation.apply(gate.forward(x.clone())) * self.input.forward(x),
+        }; // [batch, seq, d_ff]
         self.output.forward(dropout.apply(hidden, self.dropout))
+    }
+}
+
+impl Activation {
+    /// # Shapes
+    /// - `x` and output: any.
+    fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => relu(x),
+            Self::Gelu => exact_gelu(x),
+            Self::GeluTanh => gelu_approximate(x),
+            Self::Silu => silu(x),
+        }
+    }
+}
+
+/// x (1 + erf(x / √2)) / 2 (Hendrycks and Gimpel 2016).
+///
+/// Only flex has the derivative of this formula; on every other backend the gradient of burn's `gelu` is that of the tanh
+/// approximation. There the formula is written out, so that each of its parts is differentiated.
+fn exact_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if format!("{:?}", x.device()).contains("Flex") {
+        return gelu(x);
+    }
+    let share = (x.clone().div_scalar(SQRT_2).erf() + 1.0).mul_scalar(0.5);
+    x * share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use temper_tensor::values_of;
+
+    /// The values of torch 2.15 at −1.5, 0.5 and 3 in float64: `torch.nn.functional.silu`, and `gelu` in both forms.
+    #[test]
+    fn activations_have_the_values_of_torch() {
+        for (activation, expected) in [
+            (Activation::Relu, [0.0, 0.5, 3.0]),
+            (Activation::Silu, [-0.2736382857, 0.3112296656, 2.8577223805]),
+            (Activation::Gelu, [-0.1002108019, 0.3457312306, 2.9959503059]),
+            (Activation::GeluTanh, [-0.1004284230, 0.3457140098, 2.9963626079]),
+        ] {
+            let x = Tensor::<1>::from_data([-1.5, 0.5, 3.0], &Device::flex());
+            let found = values_of(activation.apply(x));
+            let close = found.iter().zip(expected).all(|(a, b)| (a - b as f32).abs() < 1e-6);
+            assert!(close, "{activation:?}: {found:?}");
+        }
     }
 }

@@ -7,3 +7,4 @@ pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
 pub(crate) mod positions;
+pub(crate) mod rotary;

@@ -28,7 +28,8 @@ pub(crate) struct Progress {
     pub(crate) step: usize,
     /// Whether the evaluation that may be due after this step has been done.
     pub(crate) is_evaluated: bool,
-    /// Mean scores of the last rollouts, by which the best policy is chosen without evaluation prompts.
+    /// Means of the last rollouts by which the best policy is chosen without evaluation prompts: of the scores, or of the
+    /// independent judge's where there is one.
     recent_scores: VecDeque<f64>,
 }
 

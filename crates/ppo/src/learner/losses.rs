@@ -11,7 +11,7 @@ use crate::kl::kl_loss;
 use crate::loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 use crate::networks::{Entropy, Policy, critic_values};
 
-/// Shares of a minibatch that a part of it has: every token weighs the same, and so does every value.
+/// A microbatch's share of its minibatch: every token weighs the same, and so does every value.
 #[derive(Clone, Copy)]
 pub(super) struct Shares {
     pub(super) tokens: f64,

@@ -66,7 +66,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::NonFiniteLoss`] before anything is updated with that loss; [`Error::Train`] for a gradient norm that is not
-    /// finite, which the policy may have been updated before. A learner is of no use after an error.
+    /// finite; if it is the critic's, the policy has already been updated. A learner is of no use after an error.
     pub fn update(&mut self, config: &PpoConfig, input: &UpdateInput<'_>) -> Result<UpdateStats, Error> {
         let settings = &config.update;
         let n_episodes = input.rollout.len();
