@@ -230,11 +230,6 @@ pub struct RewardSources {
 }
 
 impl RewardSources {
-    /// The weights as text, for comparison with another run's.
-    pub fn weights(&self) -> String {
-        format!("{} {} {}", self.reward_weight, self.program_weight, self.url_weight)
-    }
-
     /// A reward model alone.
     pub fn model(dir: PathBuf) -> Self {
         Self {

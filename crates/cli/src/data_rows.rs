@@ -3,47 +3,29 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use temper_data::{BadRows, Dataset, Place, Record, Rows, read_rows};
-use temper_tokenizer::{Overflow, TextSide};
+use temper_data::{BadRows, Dataset, Encoding, Place, Record, Rows, read_rows};
+use temper_stage::EVALUATION;
 
 use crate::failure::hinted;
 use crate::session::Session;
 
-/// What a stage learns from, for [`Session::dataset`].
-pub const TRAINING: &str = "training data";
-/// What a model is measured on.
-pub const EVALUATION: &str = "evaluation data";
-
 impl Session {
-    /// The records of some data files, and a note for each file that had rows skipped. `purpose` says what they are
-    /// for: [`TRAINING`], [`EVALUATION`] or other words, or nothing.
-    pub fn rows<R: Record>(
-        &self,
-        paths: &[PathBuf],
-        purpose: &'static str,
-        skip_bad_rows: bool,
-    ) -> Result<Rows<R>> {
-        self.remember_inputs(paths);
-        let bad_rows = if skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
-        let rows = read_rows::<R>(paths, bad_rows)?.with_purpose(purpose);
-        self.note_rows(rows.notes_of_skipped());
+    /// The records of some data files, and a note for each file that had rows skipped.
+    pub fn rows<R: Record>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Rows<R>> {
+        let rows = read_rows::<R>(paths, bad_rows(skip_bad_rows))?;
+        rows.notes_of_skipped().iter().for_each(|note| self.note(&format!("note: {note}")));
         Ok(rows)
     }
 
-    /// The token rows of some data files, in at most `max_len` tokens each, and notes about what was left out.
-    pub fn dataset<D: Dataset>(
+    /// The token rows of some data files to measure a model on, and notes about what was left out.
+    pub fn evaluation_data<D: Dataset>(
         &self,
         paths: &[PathBuf],
-        purpose: &'static str,
-        text: &TextSide,
-        max_len: usize,
-        overflow: Overflow,
+        encoding: &Encoding<'_>,
         skip_bad_rows: bool,
     ) -> Result<D> {
-        let rows = self.rows::<D::Record>(paths, purpose, skip_bad_rows)?;
-        let data = D::encode(&rows.records, &text.tokenizer, &text.template, max_len, overflow)?;
-        self.note_rows(data.notes(&rows, max_len));
-        Ok(data)
+        let note = &mut |sentence: &str| self.note(&format!("note: {sentence}"));
+        Ok(D::read(paths, EVALUATION, bad_rows(skip_bad_rows), encoding, note)?)
     }
 
     /// What `encode` makes of each row for a model, before the model computes anything. `encode` fails with what is wrong
@@ -82,9 +64,8 @@ impl Session {
         ));
         Ok(encoded)
     }
+}
 
-    /// Prints notes about rows of data files.
-    pub fn note_rows(&self, notes: Vec<String>) {
-        notes.iter().for_each(|note| self.note(&format!("note: {note}")));
-    }
+fn bad_rows(skip: bool) -> BadRows {
+    if skip { BadRows::Skip } else { BadRows::Refuse }
 }

@@ -34,15 +34,13 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// A run in the directory `out`, resumed from `checkpoint` if there is one.
-    pub fn new(out: &Path, stage: &str, checkpoint: Option<&Path>) -> Self {
-        let checkpoint = checkpoint.map(Path::to_owned);
-        Self { out: out.to_owned(), stage: stage.to_owned(), checkpoint, ..Self::default() }
-    }
-
     /// Takes notice of an event.
     pub fn watch(&mut self, event: &Event<'_>) {
         match event {
+            Event::Opened { stage, dir, checkpoint } => {
+                let (out, stage) = ((*dir).to_owned(), (*stage).to_owned());
+                *self = Self { out, stage, checkpoint: checkpoint.map(Path::to_owned), ..Self::default() };
+            }
             Event::Started { first_step, total_steps, .. } => {
                 (self.step, self.total_steps) = (*first_step, *total_steps);
             }
@@ -54,7 +52,7 @@ impl Ending {
                 self.metrics.extend((*metrics).clone());
             }
             Event::Checkpoint { path, .. } => self.checkpoint = Some((*path).to_owned()),
-            Event::Evaluated { .. } | Event::Warning { .. } => {}
+            Event::Note { .. } | Event::Evaluated { .. } | Event::Warning { .. } => {}
         }
     }
 
@@ -190,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_finished_run_says_where_its_model_is_how_it_did_and_what_comes_next() {
-        let mut ending = Ending::new(Path::new("my runs/ppo"), "ppo", None);
+        let mut ending = Ending::default();
+        ending.watch(&Event::Opened { stage: "ppo", dir: Path::new("my runs/ppo"), checkpoint: None });
         ending.watch(&Event::Started { stage: "ppo", first_step: 0, total_steps: 2 });
         let line = metrics(&[("objective/scores", 1.5), ("objective/kl", 0.25), ("lr", 1.0)]);
         ending.watch(&Event::Step { step: 2, total_steps: 2, metrics: &line });
@@ -214,7 +213,8 @@ mod tests {
 
     #[test]
     fn an_interrupted_run_says_how_to_continue() {
-        let mut ending = Ending::new(Path::new("out"), "sft", None);
+        let mut ending = Ending::default();
+        ending.watch(&Event::Opened { stage: "sft", dir: Path::new("out"), checkpoint: None });
         ending.watch(&Event::Started { stage: "sft", first_step: 0, total_steps: 9 });
         let given = command("temper sft --out out");
         assert_eq!(

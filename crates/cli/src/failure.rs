@@ -70,32 +70,8 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_eval::Error>() {
         return hint_of_eval(error);
     }
-    if let Some(error) = cause.downcast_ref::<temper_sft::Error>() {
-        return match error {
-            temper_sft::Error::Train(error) => error.hint(),
-            temper_sft::Error::Data(error) => hint_of_data(error),
-            temper_sft::Error::Model(error) => hint_of_model(error),
-            temper_sft::Error::Tokenizer(error) => hint_of_tokenizer(error),
-            _ => None,
-        };
-    }
-    if let Some(error) = cause.downcast_ref::<temper_reward::Error>() {
-        return match error {
-            temper_reward::Error::Train(error) => error.hint(),
-            temper_reward::Error::Data(error) => hint_of_data(error),
-            temper_reward::Error::Model(error) => hint_of_model(error),
-            temper_reward::Error::Tokenizer(error) => hint_of_tokenizer(error),
-            _ => None,
-        };
-    }
-    if let Some(error) = cause.downcast_ref::<temper_dpo::Error>() {
-        return match error {
-            temper_dpo::Error::Train(error) => error.hint(),
-            temper_dpo::Error::Data(error) => hint_of_data(error),
-            temper_dpo::Error::Model(error) => hint_of_model(error),
-            temper_dpo::Error::Tokenizer(error) => hint_of_tokenizer(error),
-            _ => None,
-        };
+    if let Some(error) = cause.downcast_ref::<temper_stage::Error>() {
+        return hint_of_stage(error);
     }
     if let Some(error) = cause.downcast_ref::<temper_report::Error>() {
         return Some(error.hint());
@@ -111,6 +87,14 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         temper_ppo::Error::Data(error) => hint_of_data(error),
         temper_ppo::Error::Model(error) => hint_of_model(error),
         temper_ppo::Error::Tokenizer(error) => hint_of_tokenizer(error),
+        temper_ppo::Error::Stage(error) => hint_of_stage(error),
+        temper_ppo::Error::Assistant(error) => hint_of_assistant(error),
+        temper_ppo::Error::Judge(error) => hint_of_eval(error),
+        temper_ppo::Error::CriticReadsOtherIds { .. } => Some(
+            "train the reward model from the same SFT model; or `--set critic.kind=value_head`, and it scores text"
+                .into(),
+        ),
+        temper_ppo::Error::NoModelForCritic => Some("`--set critic.kind=value_head`".into()),
         temper_ppo::Error::NoRoom { .. } => {
             Some("or raise `max_seq_len`, up to the shortest context of the models".into())
         }
@@ -121,6 +105,21 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         temper_ppo::Error::Score { source, .. } => Some(hint_of_score(source.as_ref())),
         temper_ppo::Error::BadScores { .. } => {
             Some("mend what scores, then continue with the same command and `--resume`".into())
+        }
+        _ => None,
+    }
+}
+
+fn hint_of_stage(error: &temper_stage::Error) -> Option<String> {
+    use temper_stage::Error;
+    match error {
+        Error::Train(error) => error.hint(),
+        Error::Data(error) => hint_of_data(error),
+        Error::Model(error) => hint_of_model(error),
+        Error::Tokenizer(error) => hint_of_tokenizer(error),
+        Error::Assistant(error) => hint_of_assistant(error),
+        Error::WouldOverwrite { .. } => {
+            Some("copy the file to another place, or choose another `--out`".into())
         }
         _ => None,
     }

@@ -7,7 +7,6 @@ mod device;
 mod ending;
 mod eval_settings;
 mod failure;
-mod inputs;
 mod lines;
 mod machine;
 mod memory;
@@ -18,7 +17,6 @@ mod recipe;
 mod session;
 mod signals;
 mod terminal;
-mod without_effect;
 
 use std::process::ExitCode;
 

@@ -29,7 +29,7 @@ impl SamplingArgs {
 
 impl RewardSources {
     /// The sources in addition to the reward model, and all weights, for the library.
-    pub fn spec(&self, batch_size: usize) -> Result<ScorerSpec> {
+    pub fn spec(&self) -> Result<ScorerSpec> {
         Ok(ScorerSpec {
             model_weight: self.reward_weight,
             program: self.reward_program.clone(),
@@ -37,7 +37,7 @@ impl RewardSources {
             endpoint: self.reward_url.clone(),
             endpoint_weight: self.url_weight,
             time_limit: time_limit("--reward-seconds", self.reward_seconds)?,
-            batch_size,
+            ..ScorerSpec::default()
         })
     }
 }

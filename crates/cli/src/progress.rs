@@ -42,6 +42,8 @@ impl View {
         match event {
             Event::Warning { message } => terminal::say(&format!("warning: {message}")),
             _ if self.quiet => {}
+            Event::Note { message } => terminal::say(&format!("note: {message}")),
+            Event::Opened { .. } => {}
             Event::Started { stage, first_step, total_steps } => {
                 self.stage = stage.to_owned();
                 self.began = Instant::now();

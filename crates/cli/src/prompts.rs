@@ -20,7 +20,7 @@ pub struct PlacedPrompts {
 impl PlacedPrompts {
     /// Reads data files.
     pub fn read(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Self> {
-        let rows = session.rows::<Prompt>(paths, "", skip_bad_rows)?;
+        let rows = session.rows::<Prompt>(paths, skip_bad_rows)?;
         let prompts = rows.records.into_iter().map(|row| row.prompt).collect();
         Ok(Self { prompts, places: rows.places, skip_bad_rows })
     }

@@ -1,18 +1,17 @@
 //! What every stage command does around its loop: settings, the run directory, Ctrl-C.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use temper_scorer::Stop;
-use temper_train::{Event, Inputs, Run, resolve};
+use temper_stage::Launch;
+use temper_train::{Event, TrainingConfig, keys_with_source, resolve};
 
 use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
 use crate::ending::{Command, Ending};
-use crate::failure::hinted;
 use crate::{device, progress, recipe, signals, terminal};
 
 /// A signal this long after the first one is a second one.
@@ -26,8 +25,6 @@ pub struct Session {
     pub device: Option<String>,
     /// `--seed`, if given.
     pub seed: Option<u64>,
-    /// Settings and data files that were read: a run must not overwrite them.
-    inputs: Mutex<Vec<PathBuf>>,
     interrupt: Arc<AtomicBool>,
     /// Whether a run is open, which wants to write a checkpoint before the end.
     in_run: Arc<AtomicBool>,
@@ -71,7 +68,6 @@ impl Session {
             quiet,
             device: common.device.clone(),
             seed: common.seed,
-            inputs: Mutex::default(),
             interrupt,
             in_run,
             stop,
@@ -105,7 +101,6 @@ impl Session {
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
-        self.remember_inputs(settings.config.as_slice());
         let config: T = resolve(preset, settings.config.as_deref(), &sets)?;
         if let Some(name) = serde_json::to_value(&config)?.get("device").and_then(|name| name.as_str()) {
             device::check(name)?;
@@ -114,60 +109,34 @@ impl Session {
         Ok(config)
     }
 
-    /// Opens the run directory, with progress and Ctrl-C connected.
-    pub fn run<T: temper_train::Settings>(
+    /// How a stage is launched: on its device, in its run directory, with progress and Ctrl-C connected.
+    pub fn launch(
         &self,
+        stage: Stage,
+        training: &TrainingConfig,
         args: &RunArgs,
-        stage: &str,
-        config: &T,
-        inputs: &Inputs,
-    ) -> Result<Run> {
-        if args.resume && !args.out.exists() {
-            self.note(&format!("note: {} holds no run yet, this one starts it", args.out.display()));
-        }
-        self.refuse_to_overwrite_inputs(args)?;
-        let run = Run::open_with(&args.out, stage, config, inputs, args.resume)?;
-        if run.finished().is_some() {
-            self.note(&format!("note: {} is finished, there is nothing left to do", args.out.display()));
-        }
-        self.in_run.store(true, Ordering::SeqCst);
-        *self.ending() = Ending::new(&args.out, stage, run.resume_from().map(|(_, path)| path));
-        let ending = Arc::clone(&self.ending);
+        settings: &Settings,
+    ) -> Result<Launch> {
+        let (device, backend) = device::open_named(&training.device)?;
+        let preset =
+            settings.preset.as_deref().map(|name| recipe::stage_settings(name, stage)).transpose()?;
+        let asked_for = preset.map(keys_with_source).transpose()?.unwrap_or_default();
         let mut show = progress::observer(self.quiet);
+        let (ending, in_run) = (Arc::clone(&self.ending), Arc::clone(&self.in_run));
         let observer = move |event: Event<'_>| {
+            if matches!(event, Event::Opened { .. }) {
+                in_run.store(true, Ordering::SeqCst);
+            }
             ending.lock().unwrap_or_else(PoisonError::into_inner).watch(&event);
             show(event);
         };
-        Ok(run.with_observer(observer).with_interrupt(Arc::clone(&self.interrupt)))
+        let launch = Launch::new(&device, &args.out).backend(backend).resume(args.resume);
+        let launch = launch.skip_bad_rows(args.skip_bad_rows).files_read(settings.config.as_slice());
+        Ok(launch.settings_asked_for(asked_for).observer(observer).stop(self.stop.clone()))
     }
 
     fn ending(&self) -> MutexGuard<'_, Ending> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Files that are read, which a run must not overwrite.
-    pub fn remember_inputs(&self, paths: &[PathBuf]) {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(paths);
-    }
-
-    /// A file that is read may lie in the run directory, but not where the run would write at its start.
-    fn refuse_to_overwrite_inputs(&self, args: &RunArgs) -> Result<()> {
-        if args.resume && Run::has_started(&args.out)? {
-            return Ok(());
-        }
-        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => false,
-        };
-        let written = Run::files_written_at_the_start(&args.out);
-        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        match inputs.iter().find(|input| written.iter().any(|path| same(input, path))) {
-            None => Ok(()),
-            Some(input) => Err(hinted(
-                format!("the run would overwrite {}, which it was given to read", input.display()),
-                "copy the file to another place, or choose another `--out`",
-            )),
-        }
     }
 
     /// How a run ended that met no error, after telling the user so. Without a run the next Ctrl-C ends at once.

@@ -27,17 +27,18 @@
 //! ```
 
 mod config;
-mod error;
 mod logprobs;
 mod loss;
 mod metrics;
+mod run;
 mod train;
 
 pub use config::DpoConfig;
-pub use error::Error;
 pub use logprobs::completion_logprobs;
 pub use loss::{dpo_loss, implicit_rewards};
 pub use metrics::{DpoEvaluation, DpoMetrics};
+pub use run::{DpoFiles, run};
+pub use temper_stage::Error;
 pub use train::{evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

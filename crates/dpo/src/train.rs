@@ -1,15 +1,15 @@
 //! The loop of DPO.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::CausalLm;
+use temper_stage::{resume, save};
 use temper_tensor::{Gradients, World, accumulate, values_of};
 use temper_tokenizer::TextSide;
-use temper_train::{Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
+use temper_train::{Optimizer, Run, StepPlan, require_finite};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
@@ -42,7 +42,7 @@ pub fn train(
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (policy, step) = resume(dir, &mut optimizer, policy)?;
+        (policy, step) = resume(dir, &mut optimizer, &policy)?;
     }
     run.started(plan.total_steps());
 
@@ -103,11 +103,11 @@ pub fn train(
     let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     policy.check_finite(&rows)?;
-    if let Err(error) = run.save_final(|dir| save(dir, &policy, text, None)) {
-        // What is in the way can be moved away, and a resume then trains nothing again.
-        let _ = run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))));
-        return Err(error);
-    }
+    run.save_final_or_checkpoint(
+        step,
+        |dir| save(dir, &policy, text, None),
+        |dir| save(dir, &policy, text, Some((&optimizer, step))),
+    )?;
     Ok(policy)
 }
 
@@ -181,26 +181,4 @@ fn forward_backward(
     for (row, logprobs) in rows.iter().zip(split(logprobs, &rankings)) {
         pairs.add_row(row, &logprobs, config);
     }
-}
-
-fn save(
-    dir: &Path,
-    policy: &CausalLm,
-    text: &TextSide,
-    progress: Option<(&Optimizer, usize)>,
-) -> Result<(), Error> {
-    policy.save(dir, text.eos())?;
-    text.save(dir)?;
-    if let Some((optimizer, step)) = progress {
-        save_progress(dir, optimizer, step)?;
-    }
-    Ok(())
-}
-
-fn resume(dir: &Path, optimizer: &mut Optimizer, policy: CausalLm) -> Result<(CausalLm, usize), Error> {
-    let context = policy.config().max_seq_len;
-    let policy = CausalLm::load(dir, &policy.device().inner())?.train();
-    policy.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &policy, temper_model::former_path)?;
-    Ok((policy, step))
 }

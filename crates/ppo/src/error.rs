@@ -1,5 +1,7 @@
 //! What can go wrong in this stage.
 
+use std::path::PathBuf;
+
 /// Errors of the PPO stage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,28 @@ pub enum Error {
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
+    /// What every stage shares when it runs from files.
+    #[error(transparent)]
+    Stage(#[from] temper_stage::Error),
+    /// A model that scores answers, or its text side.
+    #[error(transparent)]
+    Assistant(#[from] temper_assistant::Error),
+    /// The independent judge.
+    #[error(transparent)]
+    Judge(#[from] temper_eval::Error),
+    /// The critic would start as a reward model that reads other ids than the policy writes.
+    #[error("{} and {} have different {difference}s", policy.display(), reward.display())]
+    CriticReadsOtherIds {
+        /// The directory of the policy.
+        policy: PathBuf,
+        /// The directory of the reward model.
+        reward: PathBuf,
+        /// What differs: see [`TextSide::difference`](temper_tokenizer::TextSide::difference).
+        difference: &'static str,
+    },
+    /// The critic would start as the reward model, and the scores come from elsewhere.
+    #[error("without a reward model there is no model for the critic to start from")]
+    NoModelForCritic,
     /// A length setting leaves no room for the rest of prompt and answer.
     #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {

@@ -1,7 +1,8 @@
 //! Stage 3 of InstructGPT: PPO for the scores of answers, with a penalty that keeps the policy near a reference.
 //!
 //! [`train`] is the loop: it samples answers, asks a scoring function for one number each, and updates the policy. The
-//! score may come from a reward model or from any closure: this crate does not know the reward crate.
+//! score may come from a reward model or from any closure: this crate does not know the reward crate. [`run`] reads models
+//! and prompts from files, opens what scores, and trains.
 //!
 //! Read `train.rs` first, then follow one rollout:
 //!
@@ -56,6 +57,7 @@ mod networks;
 mod ptx;
 mod rewards;
 mod rollout;
+mod run;
 mod scores;
 mod train;
 
@@ -77,6 +79,7 @@ pub use metrics::PpoMetrics;
 pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
 pub use rewards::{ShapedRewards, shape_rewards};
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
+pub use run::{PpoFiles, run};
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
 pub use train::{Data, Models, train};
 

@@ -28,19 +28,20 @@
 //! ```
 
 mod config;
-mod error;
 mod evaluation;
 mod loss;
 mod normalize;
+mod run;
 mod score;
 mod train;
 
 pub use config::RewardConfig;
-pub use error::Error;
 pub use evaluation::{Bucket, ConfidenceBucket, OrderBucket, RewardDetails, examine};
 pub use loss::ranking_loss;
 pub use normalize::{Normalize, ScoreStats, normalized};
+pub use run::{RewardFiles, run};
 pub use score::score;
+pub use temper_stage::Error;
 pub use train::{RewardEvaluation, RewardMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

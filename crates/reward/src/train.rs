@@ -1,6 +1,5 @@
 //! The loop of the reward model.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -8,9 +7,10 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
+use temper_stage::{resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, Optimizer, Run, StepPlan, load_progress, require_finite, save_progress};
+use temper_train::{Candidate, Optimizer, Run, StepPlan, require_finite};
 
 use crate::{Error, Normalize, RewardConfig, ScoreStats, normalized, ranking_loss, score};
 
@@ -92,7 +92,7 @@ pub fn train(
         return Ok(ScalarModel::load(&dir, &model.device().inner())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (model, step) = resume(dir, &mut optimizer, model)?;
+        (model, step) = resume(dir, &mut optimizer, &model)?;
     }
     run.started(plan.total_steps());
 
@@ -151,8 +151,8 @@ pub fn train(
         }
     }
     if let Err(error) = run.save_final(|dir| save(dir, &final_model, text, None)) {
-        // What is in the way can be moved away, and a resume then trains nothing again. A resume from here would log
-        // the scores of the demonstrations a second time.
+        // The user can remove the obstacle, and a resume then trains nothing again. With demonstrations a resume from
+        // here would log their scores a second time.
         if stats.is_none() {
             let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
         }
@@ -293,28 +293,6 @@ fn forward_backward(
     }
     let scores = scores.iter().map(|&score| f64::from(score)).collect();
     (gradients, BatchScores { loss: f64::from(*loss), scores, margins })
-}
-
-fn save(
-    dir: &Path,
-    model: &ScalarModel,
-    text: &TextSide,
-    progress: Option<(&Optimizer, usize)>,
-) -> Result<(), Error> {
-    model.save(dir, text.eos())?;
-    text.save(dir)?;
-    if let Some((optimizer, step)) = progress {
-        save_progress(dir, optimizer, step)?;
-    }
-    Ok(())
-}
-
-fn resume(dir: &Path, optimizer: &mut Optimizer, model: ScalarModel) -> Result<(ScalarModel, usize), Error> {
-    let context = model.config().max_seq_len;
-    let model = ScalarModel::load(dir, &model.device().inner())?.train();
-    model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
-    Ok((model, step))
 }
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ impl Stop {
         Self { asked: flag, groups: Arc::default() }
     }
 
+    /// What is true as soon as the user wants to stop.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+
     /// Whether the user wants to stop.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)

@@ -1,43 +1,21 @@
-//! A program of one's own around the SFT stage: a model directory and a data file in, a run directory out. The same
-//! command again resumes the run, or finds it finished.
+//! A program of one's own around the SFT stage: a model directory and a data file in, a run directory and an answer out.
+//! The same command again resumes the run, or finds it finished.
 //!
 //! `cargo run --release -p temper-sft --example fine_tune -- MODEL_DIR demonstrations.jsonl RUN_DIR`
 #![allow(clippy::print_stdout)]
 
-use std::path::PathBuf;
-
 use burn::tensor::Device;
-use temper_data::{BadRows, Demonstration, Demonstrations, read_rows};
-use temper_model::CausalLm;
-use temper_sft::{SftConfig, train};
-use temper_tokenizer::{Overflow, TextSide};
-use temper_train::{Inputs, Run};
+use temper_assistant::Sampling;
+use temper_sft::{SftConfig, SftFiles, run};
+use temper_stage::Launch;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
-    let (Some(model_dir), Some(data_file), Some(run_dir)) = (paths.next(), paths.next(), paths.next()) else {
-        return Err("give a model directory, a data file and a run directory".into());
-    };
-    let model = CausalLm::load(&model_dir, &Device::flex())?;
-    let mut text = TextSide::load(&model_dir)?;
-    text.settle("plain_eos")?;
-
-    let rows = read_rows::<Demonstration>(&[data_file], BadRows::Refuse)?.records;
-    let data = Demonstrations::new(
-        &rows,
-        &text.tokenizer,
-        &text.template,
-        model.config().max_seq_len,
-        Overflow::Drop,
-    )?;
-
+    let [model, data, out] =
+        std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "give three paths")?;
+    let files = SftFiles { model, data: vec![data.into()], eval_data: Vec::new() };
     let mut config = SftConfig::default();
     config.training.max_steps = 20;
-    // What a resume must find unchanged; the command line puts checksums of data and model here.
-    let inputs = Inputs::default();
-    let resume = run_dir.join("config.toml").exists();
-    let mut run = Run::open_with(&run_dir, "sft", &config, &inputs, resume)?;
-    train(&config, model, &text, &data, None, &mut run)?;
-    println!("{}", run_dir.join("final").display());
+    let assistant = run(&config, &files, Launch::new(&Device::flex(), &out).resume(true))?;
+    println!("{out}/final: {}", assistant.answer(&["Say hello."], &Sampling::default(), 0)?[0].completion);
     Ok(())
 }

@@ -29,13 +29,14 @@
 //! ```
 
 mod config;
-mod error;
 mod loss;
+mod run;
 mod train;
 
 pub use config::SftConfig;
-pub use error::Error;
 pub use loss::{completion_logits, sft_loss};
+pub use run::{SftFiles, run};
+pub use temper_stage::Error;
 pub use train::{SftEvaluation, SftMetrics, evaluate, train};
 
 /// The snippets of the README are compiled and run as documentation tests.

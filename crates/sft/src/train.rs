@@ -1,6 +1,5 @@
 //! The loop of SFT.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -9,9 +8,10 @@ use rand::RngExt;
 use serde::Serialize;
 use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout};
+use temper_stage::{resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, load_progress, require_finite, save_progress};
+use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, require_finite};
 
 use crate::loss::{completion_logits, sft_loss};
 use crate::{Error, SftConfig};
@@ -81,7 +81,7 @@ pub fn train(
         return Ok(CausalLm::load(&dir, &model.device().inner())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (model, step) = resume(dir, &mut optimizer, model)?;
+        (model, step) = resume(dir, &mut optimizer, &model)?;
     }
     run.started(plan.total_steps());
 
@@ -134,11 +134,11 @@ pub fn train(
     let model = model.valid();
     let rows: Vec<&[u32]> = data.examples.iter().map(|example| example.tokens.as_slice()).collect();
     model.check_finite(&rows)?;
-    if let Err(error) = run.save_final(|dir| save(dir, &model, text, None)) {
-        // What is in the way can be moved away, and a resume then trains nothing again.
-        let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
-        return Err(error);
-    }
+    run.save_final_or_checkpoint(
+        step,
+        |dir| save(dir, &model, text, None),
+        |dir| save(dir, &model, text, Some((&optimizer, step))),
+    )?;
     Ok(model)
 }
 
@@ -209,28 +209,6 @@ fn read(numbers: Tensor<1>) -> (f64, usize) {
     let data = numbers.into_data();
     let numbers = data.as_slice::<f32>().expect("the model computes in f32");
     (f64::from(numbers[0]), numbers[1] as usize)
-}
-
-fn save(
-    dir: &Path,
-    model: &CausalLm,
-    text: &TextSide,
-    progress: Option<(&Optimizer, usize)>,
-) -> Result<(), Error> {
-    model.save(dir, text.eos())?;
-    text.save(dir)?;
-    if let Some((optimizer, step)) = progress {
-        save_progress(dir, optimizer, step)?;
-    }
-    Ok(())
-}
-
-fn resume(dir: &Path, optimizer: &mut Optimizer, model: CausalLm) -> Result<(CausalLm, usize), Error> {
-    let context = model.config().max_seq_len;
-    let model = CausalLm::load(dir, &model.device().inner())?.train();
-    model.config().check_context(context)?;
-    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
-    Ok((model, step))
 }
 
 #[cfg(test)]

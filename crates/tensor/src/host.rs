@@ -11,6 +11,15 @@ pub fn is_host(device: &Device) -> bool {
     name.contains("Flex") || name.contains("NdArray")
 }
 
+/// The name of the device's backend in lower case: `flex`, `ndarray`, `wgpu` and so on. burn names all backends of wgpu
+/// alike.
+pub fn backend_name(device: &Device) -> String {
+    let name = format!("{device:?}");
+    let known = ["flex", "ndarray", "cuda", "rocm", "hip", "wgpu", "libtorch"];
+    let lower = name.to_lowercase();
+    known.into_iter().find(|known| lower.contains(known)).map_or(lower.clone(), str::to_owned)
+}
+
 /// The numbers of a tensor, row by row. On a device other than the host this waits until they are computed.
 ///
 /// # Panics

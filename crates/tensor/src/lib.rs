@@ -21,7 +21,7 @@ mod world;
 
 pub use accumulate::{Sum, accumulate, accumulate_with};
 pub use gradients::Gradients;
-pub use host::{is_host, values_of};
+pub use host::{backend_name, is_host, values_of};
 pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};

@@ -7,9 +7,23 @@ use serde_json::{Map, Value};
 /// What a run tells its observer, for progress bars and logs.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Something that the user should know before the run begins.
+    Note {
+        /// One line.
+        message: &'a str,
+    },
+    /// The run directory is open: from now on an interrupt ends in a checkpoint.
+    Opened {
+        /// `sft`, `reward`, `dpo` or `ppo`.
+        stage: &'a str,
+        /// The run directory.
+        dir: &'a Path,
+        /// The checkpoint that is resumed.
+        checkpoint: Option<&'a Path>,
+    },
     /// The loop begins.
     Started {
-        /// `sft`, `reward` or `ppo`.
+        /// `sft`, `reward`, `dpo` or `ppo`.
         stage: &'a str,
         /// Updates that are done already: 0, or the step of the checkpoint that is resumed.
         first_step: usize,

@@ -404,6 +404,25 @@ impl Run {
         Ok(path)
     }
 
+    /// Saves `final/`, filled by `fill`. If that fails, saves a checkpoint of the last step, filled by `checkpoint`: the user
+    /// can remove the obstacle, and a resume then trains nothing again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Run::save_final`]; one of the checkpoint is not told.
+    pub fn save_final_or_checkpoint<E: From<Error>>(
+        &mut self,
+        step: usize,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+        checkpoint: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let saved = self.save_final(fill);
+        if saved.is_err() {
+            _ = self.save_checkpoint(step, checkpoint);
+        }
+        saved
+    }
+
     /// Whether the run in `dir` has a whole `final/`.
     pub fn is_finished(dir: &Path) -> bool {
         verify(&dir.join(FINAL_DIR)).is_ok()

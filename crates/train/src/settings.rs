@@ -15,7 +15,7 @@ mod renamed;
 mod resolve;
 mod training;
 
-pub use effect::without_effect;
+pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
 pub use printed::{NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments};
 pub(crate) use printed::{flatten_until, get, insert, to_table};
 pub use renamed::current_key;

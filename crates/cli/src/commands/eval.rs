@@ -4,7 +4,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use serde::Serialize;
 use temper_assistant::{Assistant, BATCH_SIZE, Error as AssistantError, Outline, RewardModel, context_len};
-use temper_data::{Demonstrations, Rankings};
+use temper_data::{Demonstrations, Encoding, Rankings};
 use temper_eval::{BestOf, Draws, Judge, JudgeSpec, PolicyComparison, judged_answers};
 use temper_model::Error as ModelError;
 use temper_reward::{RewardDetails, RewardEvaluation, examine};
@@ -13,7 +13,6 @@ use temper_tokenizer::TextSide;
 
 use crate::args::EvalArgs;
 use crate::commands::{Outcome, print_json};
-use crate::data_rows::EVALUATION;
 use crate::device;
 use crate::eval_settings::EvalSettings;
 use crate::failure::not_finite;
@@ -36,8 +35,8 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
     match Assistant::load(&args.model, device) {
         Ok(Assistant { model, text }) => {
             let context = context_len(settings.max_seq_len, model.config())?;
-            let data =
-                session.dataset::<Demonstrations>(&args.data, EVALUATION, &text, context, overflow, skip)?;
+            let encoding = Encoding { text: &text, max_len: context, overflow };
+            let data: Demonstrations = session.evaluation_data(&args.data, &encoding, skip)?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
             print_json(&LanguageModelEvaluation { evaluation, eval_rows_dropped: data.report.n_dropped() })
@@ -45,7 +44,8 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
         Err(AssistantError::Model(ModelError::WrongHead { .. })) => {
             let RewardModel { model, text } = RewardModel::load(&args.model, device)?;
             let context = context_len(settings.max_seq_len, model.config())?;
-            let data = session.dataset::<Rankings>(&args.data, EVALUATION, &text, context, overflow, skip)?;
+            let encoding = Encoding { text: &text, max_len: context, overflow };
+            let data: Rankings = session.evaluation_data(&args.data, &encoding, skip)?;
             let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
             let details = examine(&data, &evaluation);

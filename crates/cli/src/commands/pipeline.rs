@@ -8,7 +8,9 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use temper_assistant::{Answer, Assistant, BATCH_SIZE, RewardModel, Sampling};
 use temper_courtesy::{Task, Verdict};
-use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, WithColumns, read_rows};
+use temper_data::{
+    BadRows, Comparison, Demonstration, Demonstrations, Encoding, Rankings, WithColumns, read_rows,
+};
 use temper_eval::win_rate;
 use temper_ppo::{PpoConfig, RolloutConfig};
 use temper_report::{JudgeSummary, PpoSummary, RewardSummary, Sample, SftSummary, Summary};
@@ -22,7 +24,6 @@ use crate::args::{
     Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
-use crate::data_rows::EVALUATION;
 use crate::failure::hinted;
 use crate::prompts::PlacedPrompts;
 use crate::session::Session;
@@ -393,9 +394,8 @@ fn text_loss(session: &Session, files: &Files, stage: &Path, device: &Device) ->
         return Ok(None);
     }
     let Assistant { model, text } = Assistant::load(&stage.join("final"), device)?;
-    let context = model.config().max_seq_len;
-    let data =
-        session.dataset::<Demonstrations>(&paths, EVALUATION, &text, context, Overflow::Drop, false)?;
+    let encoding = Encoding { text: &text, max_len: model.config().max_seq_len, overflow: Overflow::Drop };
+    let data: Demonstrations = session.evaluation_data(&paths, &encoding, false)?;
     Ok(Some(temper_sft::evaluate(&model, &data, BATCH_SIZE).eval_loss))
 }
 
@@ -403,9 +403,9 @@ fn text_loss(session: &Session, files: &Files, stage: &Path, device: &Device) ->
 fn reward_accuracy(session: &Session, files: &Files, device: &Device) -> Result<(f64, Option<f64>)> {
     let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), device)?;
     let paths = [files.judged_comparisons()];
-    let context = model.config().max_seq_len;
-    let overflow = Overflow::TruncatePrompt;
-    let data = session.dataset::<Rankings>(&paths, EVALUATION, &text, context, overflow, false)?;
+    let max_len = model.config().max_seq_len;
+    let encoding = Encoding { text: &text, max_len, overflow: Overflow::TruncatePrompt };
+    let data: Rankings = session.evaluation_data(&paths, &encoding, false)?;
     let rows = read_rows::<WithColumns<Comparison>>(&paths, BadRows::Refuse)?.records;
     let is_same_manner = |row: &WithColumns<Comparison>| {
         row.columns.get("same_manner").and_then(Value::as_bool).unwrap_or(false)

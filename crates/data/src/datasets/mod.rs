@@ -9,9 +9,11 @@ mod ranking;
 mod rankings;
 mod texts;
 
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use std::path::Path;
 
-use crate::{Error, Record, Rows};
+use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+
+use crate::{BadRows, Error, Record, Rows, read_rows};
 
 pub use accuracy::{accuracy, correctness};
 pub use demonstrations::Demonstrations;
@@ -20,6 +22,17 @@ pub use prompts::{EncodedPrompt, Prompts};
 pub use ranking::{Pair, Ranking};
 pub use rankings::Rankings;
 pub use texts::Texts;
+
+/// How texts become token rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoding<'a> {
+    /// The tokenizer, and the template that puts the texts of a row together.
+    pub text: &'a TextSide,
+    /// The most tokens of a row.
+    pub max_len: usize,
+    /// What happens to a longer row.
+    pub overflow: Overflow,
+}
 
 /// Token rows of one kind, made from records of one kind.
 pub trait Dataset: Sized {
@@ -38,6 +51,26 @@ pub trait Dataset: Sized {
         max_len: usize,
         overflow: Overflow,
     ) -> Result<Self, Error>;
+
+    /// Reads data files and encodes their rows. `note` gets a sentence for each file and each reason why some of its rows
+    /// were left out, cut or changed; `purpose` says there what the rows are for.
+    ///
+    /// # Errors
+    /// Those of [`read_rows`] and of [`Dataset::encode`].
+    fn read(
+        paths: &[impl AsRef<Path>],
+        purpose: &'static str,
+        bad_rows: BadRows,
+        encoding: &Encoding<'_>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        let rows = read_rows::<Self::Record>(paths, bad_rows)?.with_purpose(purpose);
+        rows.notes_of_skipped().iter().for_each(|sentence| note(sentence));
+        let Encoding { text, max_len, overflow } = *encoding;
+        let data = Self::encode(&rows.records, &text.tokenizer, &text.template, max_len, overflow)?;
+        data.notes(&rows, max_len).iter().for_each(|sentence| note(sentence));
+        Ok(data)
+    }
 
     /// A sentence for each file and each reason why some of its rows were left out, cut or taken in another way than
     /// as they are. `rows` are those that were encoded, with the same `max_len`.

@@ -148,6 +148,7 @@ fn the_observer_hears_everything() {
     let sink = seen.clone();
     let mut run = Run::ephemeral().unwrap().with_observer(move |event| {
         sink.lock().unwrap().push(match event {
+            Event::Note { .. } | Event::Opened { .. } => return,
             Event::Started { stage, first_step, total_steps } => {
                 format!("{stage} {first_step}/{total_steps}")
             }

@@ -1,8 +1,11 @@
 //! Settings that have no effect because of the value of another setting.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use toml::Value;
 
-use super::{Settings, get, to_table};
+use super::printed::trailing_comments;
+use super::{NOT_PUBLISHED, Settings, flatten_until, get, to_table};
 use crate::error::Error;
 
 /// A condition of `only_with`.
@@ -53,6 +56,49 @@ pub fn without_effect<T: Settings>(settings: &T) -> Result<Vec<(String, String)>
         }
     }
     Ok(idle)
+}
+
+/// One sentence for each reason why settings that somebody has asked for have no effect.
+///
+/// Asked for are those that are not at their default, and `asked_for`, whatever their value. `idle` has the settings whose
+/// reason is not another setting but something else that a run is given: dotted keys with their reasons.
+///
+/// # Errors
+/// [`Error::Unresolvable`] if TOML cannot express a value.
+pub fn notes_on_settings_without_effect<T: Settings>(
+    settings: &T,
+    idle: &[(&str, &str)],
+    asked_for: &BTreeSet<String>,
+) -> Result<Vec<String>, Error> {
+    let defaults = flatten_until(&to_table(&T::default())?, &|_| false);
+    let values = flatten_until(&to_table(settings)?, &|_| false);
+    let is_asked_for = |key: &str| {
+        let value = |table: &[(String, Value)]| {
+            table.iter().find(|(other, _)| other == key).map(|(_, value)| value.to_string())
+        };
+        asked_for.contains(key) || value(&values) != value(&defaults)
+    };
+    let mut reasons = without_effect(settings)?;
+    reasons.extend(idle.iter().map(|&(key, why)| (key.to_owned(), why.to_owned())));
+    let mut keys_by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, why) in reasons.into_iter().filter(|(key, _)| is_asked_for(key)) {
+        keys_by_reason.entry(why).or_default().push(format!("`{key}`"));
+    }
+    let sentence = |(why, keys): (String, Vec<String>)| {
+        let have = if keys.len() == 1 { "has" } else { "have" };
+        format!("{} {have} no effect: {why}", keys.join(", "))
+    };
+    Ok(keys_by_reason.into_iter().map(sentence).collect())
+}
+
+/// The dotted keys that a preset asks for: those whose value has a source, in a comment after it, that is not
+/// [`NOT_PUBLISHED`].
+///
+/// # Errors
+/// [`Error::TomlSyntax`].
+pub fn keys_with_source(preset: &str) -> Result<BTreeSet<String>, Error> {
+    let sources = trailing_comments(preset)?;
+    Ok(sources.into_iter().filter(|(_, source)| source != NOT_PUBLISHED).map(|(key, _)| key).collect())
 }
 
 fn reason(key: &str, value: &Value) -> String {

@@ -1,6 +1,8 @@
-//! What can go wrong in this stage.
+//! What can go wrong in a stage.
 
-/// Errors of the DPO stage.
+use std::path::PathBuf;
+
+/// Errors of a stage that trains one model. PPO adds its own.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,4 +18,13 @@ pub enum Error {
     /// The tokenizer or the template.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
+    /// A model and its text side do not fit together, or not to the settings.
+    #[error(transparent)]
+    Assistant(#[from] temper_assistant::Error),
+    /// A file that the run reads has the place of a file that it writes.
+    #[error("the run would overwrite {}, which it was given to read", path.display())]
+    WouldOverwrite {
+        /// The file.
+        path: PathBuf,
+    },
 }

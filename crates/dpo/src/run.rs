@@ -1,0 +1,49 @@
+//! DPO from files.
+
+use std::path::PathBuf;
+
+use temper_assistant::{Assistant, context_len};
+use temper_data::{Encoding, Rankings};
+use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+
+use crate::{DpoConfig, train};
+
+/// What DPO reads.
+#[derive(Clone, Debug, Default)]
+pub struct DpoFiles {
+    /// The directory of the SFT model: policy and reference start there.
+    pub model: PathBuf,
+    /// Comparisons to learn from.
+    pub data: Vec<PathBuf>,
+    /// Comparisons to measure the loss on; may be empty.
+    pub eval_data: Vec<PathBuf>,
+}
+
+/// Trains a policy on comparisons from files, and returns it with its text side.
+///
+/// An interrupted run has written a checkpoint. Launched again with the same settings and files and
+/// [`Launch::resume`], it continues, and ends with the same policy as a run without a break.
+///
+/// # Errors
+/// Settings out of range, files that cannot be read or written, a resumed run that was started with something else, a
+/// loss that is not finite, or a trained policy that computes numbers that are not.
+pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
+    config.validate()?;
+    let start = Assistant::load_to_train(&files.model, &config.template, launch.device())?;
+    let Assistant { model: policy, text } = start;
+    let max_len = context_len(config.training.max_seq_len, policy.config())?;
+    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
+    let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
+    let idle = text.has_template && config.template != "auto";
+    let idle = idle.then_some(("template", "the model directory brings its own template.json"));
+    launch.note_settings_without_effect(config, idle.as_slice())?;
+    let given = [
+        ("--model", Some(model_fingerprint(&files.model)?)),
+        ("--data", Some(data.fingerprint())),
+        ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
+    ];
+    let mut run = launch.open("dpo", config, &config.training, given)?;
+    let model = train(config, policy, &text, &data, eval_data.as_ref(), &mut run)?;
+    Ok(Assistant { model, text })
+}

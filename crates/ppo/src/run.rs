@@ -1,0 +1,202 @@
+//! PPO from files.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use temper_assistant::{Answer, Assistant, RewardModel, Scorer, ScorerSpec, context_len};
+use temper_data::{Encoding, Prompts, Texts};
+use temper_eval::{Judge, JudgeSpec};
+use temper_stage::{EVALUATION, Launch, TRAINING, model_fingerprint};
+use temper_tokenizer::TextSide;
+
+use crate::Error;
+use crate::config::{CriticKind, PpoConfig};
+use crate::networks::Critic;
+use crate::rollout::stop_token;
+use crate::scores::{Sample, ScoreFn, Scorers};
+use crate::train::{Data, Models, train};
+
+/// What PPO reads, and who scores the answers.
+#[derive(Clone, Debug, Default)]
+pub struct PpoFiles {
+    /// The directory of the SFT model: policy and reference start there.
+    pub policy: PathBuf,
+    /// The directory of the reward model, if one scores. A critic of its own starts there.
+    pub reward: Option<PathBuf>,
+    /// The other sources of the score, and the weight of each.
+    pub scorer: ScorerSpec,
+    /// Prompts to learn from.
+    pub prompts: Vec<PathBuf>,
+    /// Prompts to evaluate on; may be empty.
+    pub eval_data: Vec<PathBuf>,
+    /// Plain text to learn in addition to the scores (PPO-ptx); may be empty.
+    pub ptx_data: Vec<PathBuf>,
+    /// An independent judge whose scores are only recorded: `courtesy`, or the directory of a reward model.
+    pub gold: Option<String>,
+}
+
+/// Trains a policy for the scores of its answers to prompts from files, and returns it with its text side.
+///
+/// An interrupted run has written a checkpoint. Launched again with the same settings and files and
+/// [`Launch::resume`], it continues, and ends with the same policy as a run without a break.
+///
+/// # Errors
+/// Settings out of range, files that cannot be read or written, models that do not fit together, a resumed run that was
+/// started with something else, a scorer that fails, or numbers that are not finite.
+pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
+    config.validate()?;
+    let device = launch.device().clone();
+    let Assistant { model: policy, mut text } = Assistant::load_to_train(&files.policy, "auto", &device)?;
+    let max_len = context_len(config.training.max_seq_len, policy.config())?;
+    let reward_model = files.reward.as_deref();
+    let reward_model = reward_model
+        .map(|dir| load_reward_model(config, dir, &mut text, max_len, &mut launch))
+        .transpose()?;
+
+    // A reward model reads an answer that a stop token ended with one more token, its end.
+    let n_ends = usize::from(stop_token(&config.rollout, &text.tokenizer)?.is_some());
+    let room = reward_model.as_ref().map_or(usize::MAX, |scores| scores.model.context() - n_ends);
+    let max_prompt_len = config.prompt_limit(max_len.min(room))?;
+    let overflow = config.overflow;
+    let of_prompts = Encoding { text: &text, max_len: max_prompt_len, overflow };
+    let prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
+    let eval_prompts: Option<Prompts> = launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
+    let of_texts = Encoding { text: &text, max_len, overflow };
+    let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
+    let stop = launch.stop_signal().clone();
+    let mut judge = files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &device, &stop));
+    let mut judge = judge.take().transpose()?;
+
+    // Before anything is sampled: whether everyone who scores has room for the longest answer.
+    let all_prompts = prompts.prompts.iter().chain(eval_prompts.iter().flat_map(|data| &data.prompts));
+    let longest = all_prompts.map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let needed = longest.saturating_add(config.rollout.max_new_tokens + n_ends).min(max_len);
+    if let Some(judge) = &judge {
+        judge.check_room(&text, needed)?;
+    }
+    if let Some(scores) = reward_model.as_ref().filter(|scores| !scores.reads_ids) {
+        scores.model.check_room(&text, needed)?;
+    }
+
+    let critic = match (config.critic.kind, &reward_model) {
+        _ if !config.advantage().needs_critic() => Critic::None,
+        (CriticKind::RewardModel, Some(scores)) => Critic::Separate(Box::new(scores.model.model.clone())),
+        (CriticKind::RewardModel, None) => return Err(Error::NoModelForCritic),
+        (CriticKind::ValueHead, _) => Critic::ValueHead,
+    };
+    let models = Models { policy: policy.clone(), ref_policy: policy, critic };
+    let spec = ScorerSpec { batch_size: config.forward_batch_size(), ..files.scorer.clone() };
+    let mut scorer = Scorer::open(&spec, reward_model.as_ref().map(|scores| &scores.model), &text, &stop)?;
+    let mut score = |samples: &[Sample<'_>]| Ok(scorer.score(&answers(&text, samples))?);
+    let mut gold = judge.as_mut().map(|judge| {
+        |samples: &[Sample<'_>]| {
+            let scores = judge.scores(&text, &answers(&text, samples))?;
+            Ok(scores.into_iter().map(|score| score as f32).collect())
+        }
+    });
+    let scorers = Scorers {
+        score: &mut score,
+        token_rewards: None,
+        gold: gold.as_mut().map(|gold| gold as &mut ScoreFn<'_>),
+    };
+
+    launch.note_settings_without_effect(config, &config.idle(texts.is_some()))?;
+    let weights = format!("{} {} {}", spec.model_weight, spec.program_weight, spec.endpoint_weight);
+    let given = [
+        ("--policy", Some(model_fingerprint(&files.policy)?)),
+        ("--reward", files.reward.as_deref().map(model_fingerprint).transpose()?),
+        ("--reward-program", spec.program.clone()),
+        ("--reward-url", spec.endpoint.as_deref().map(temper_scorer::masked)),
+        ("the weights of the scores", Some(weights)),
+        ("--prompts", Some(prompts.fingerprint())),
+        ("--eval-data", eval_prompts.as_ref().map(Prompts::fingerprint)),
+        ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
+        ("--gold", files.gold.clone()),
+    ];
+    let mut run = launch.open("ppo", config, &config.training, given)?;
+    let data = Data { prompts: &prompts, eval_prompts: eval_prompts.as_ref(), texts: texts.as_ref() };
+    let model = train(config, models, &text, data, scorers, &mut run)?;
+    Ok(Assistant { model, text })
+}
+
+/// A reward model that scores the answers of a policy.
+struct ScoringModel {
+    model: RewardModel,
+    /// Whether it reads the ids that the policy samples. Otherwise it reads their text.
+    reads_ids: bool,
+}
+
+/// Loads the reward model in `dir`, and gives its template to a policy that has none.
+fn load_reward_model(
+    config: &PpoConfig,
+    dir: &Path,
+    text: &mut TextSide,
+    max_len: usize,
+    launch: &mut Launch,
+) -> Result<ScoringModel, Error> {
+    let device: Device = launch.device().clone();
+    let model = RewardModel::load(dir, &device)?;
+    if text.adopt(&model.text) {
+        launch.note(&format!(
+            "{} has no template.json, so prompts are put together as {} learned them: `{}`",
+            text.dir.display(),
+            dir.display(),
+            text.template.name()
+        ));
+    }
+    let Some(difference) = text.difference(&model.text) else {
+        context_len(max_len, model.model.config())?;
+        return Ok(ScoringModel { model, reads_ids: true });
+    };
+    if config.advantage().needs_critic() && config.critic.kind == CriticKind::RewardModel {
+        let (policy, reward) = (text.dir.clone(), dir.to_owned());
+        return Err(Error::CriticReadsOtherIds { policy, reward, difference });
+    }
+    launch.note(&format!(
+        "{} has another {difference} than {}, so it scores text; a prompt that is too long for it is cut on the left",
+        dir.display(),
+        text.dir.display()
+    ));
+    Ok(ScoringModel { model, reads_ids: false })
+}
+
+/// The samples as the scorer and the judge read them.
+fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
+    let answer = |sample: &Sample<'_>| Answer {
+        prompt: sample.prompt.to_owned(),
+        prompt_tokens: sample.prompt_tokens.to_vec(),
+        tokens: sample.completion_tokens.to_vec(),
+        logprobs: Vec::new(),
+        ended: sample.ended,
+        text: sample.completion.clone(),
+        completion: text.template.completion_of(&sample.completion).to_owned(),
+    };
+    samples.iter().map(answer).collect()
+}
+
+impl PpoConfig {
+    /// The settings that the files leave without effect, with the reason.
+    fn idle(&self, has_texts: bool) -> Vec<(&'static str, &'static str)> {
+        if self.ptx.coef == 0.0 || has_texts {
+            return Vec::new();
+        }
+        let why = "there is no `--ptx-data`, so no text is mixed in";
+        vec![("ptx.coef", why), ("ptx.sequences_per_episode", why)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_settings_need_text() {
+        let mut config = PpoConfig::default();
+        config.ptx.coef = 0.0;
+        assert_eq!(config.idle(false), []);
+        config.ptx.coef = 0.5;
+        let keys: Vec<&str> = config.idle(false).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["ptx.coef", "ptx.sequences_per_episode"]);
+        assert_eq!(config.idle(true), []);
+    }
+}

@@ -1,0 +1,88 @@
+//! A reward model from files.
+
+use std::path::PathBuf;
+
+use temper_assistant::{Assistant, RewardModel, context_len};
+use temper_data::{Demonstration, Encoding, Rankings};
+use temper_model::ScalarModel;
+use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+use temper_train::Seed;
+
+use crate::{Normalize, RewardConfig, train};
+
+/// What the reward model reads.
+#[derive(Clone, Debug, Default)]
+pub struct RewardFiles {
+    /// The directory of the SFT model whose backbone it starts from.
+    pub model: PathBuf,
+    /// Comparisons to learn from.
+    pub data: Vec<PathBuf>,
+    /// Comparisons to measure the accuracy on; may be empty.
+    pub eval_data: Vec<PathBuf>,
+    /// Demonstrations whose scores are 0 on average in the end; may be empty.
+    pub normalize_data: Vec<PathBuf>,
+}
+
+/// Trains a reward model on comparisons from files, and returns it with its text side.
+///
+/// An interrupted run has written a checkpoint. Launched again with the same settings and files and
+/// [`Launch::resume`], it continues, and ends with the same model as a run without a break.
+///
+/// # Errors
+/// Settings out of range, files that cannot be read or written, a resumed run that was started with something else, a
+/// loss that is not finite, or a trained model that computes numbers that are not.
+pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Result<RewardModel, Error> {
+    config.validate()?;
+    let start = Assistant::load_to_train(&files.model, &config.template, launch.device())?;
+    let Assistant { model: sft, text } = start;
+    let max_len = context_len(config.training.max_seq_len, sft.config())?;
+    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
+    if !files.normalize_data.is_empty() {
+        let purpose = "demonstrations to normalise on";
+        let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
+        let (tokenizer, template) = (&text.tokenizer, &text.template);
+        data = data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.overflow)?;
+        launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
+    }
+    let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
+
+    let mut head = Seed(config.training.seed).stream("reward_head");
+    let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
+    launch.note_settings_without_effect(config, &idle)?;
+    let given = [
+        ("--model", Some(model_fingerprint(&files.model)?)),
+        ("--data", Some(data.fingerprint())),
+        ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
+    ];
+    let mut run = launch.open("reward", config, &config.training, given)?;
+    let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
+    Ok(RewardModel { model, text })
+}
+
+impl RewardConfig {
+    /// The settings that the model and the files leave without effect, with the reason.
+    fn idle(&self, has_template: bool, has_normalize_data: bool) -> Vec<(&'static str, &'static str)> {
+        let template = has_template && self.template != "auto";
+        let normalize = self.normalize != Normalize::None && !has_normalize_data;
+        let why = "there is no `--normalize-data`, so scores stay as they are learned";
+        let template = template.then_some(("template", "the model directory brings its own template.json"));
+        template.into_iter().chain(normalize.then_some(("normalize", why))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalisation_needs_demonstrations() {
+        let keys = |has_normalize_data| -> Vec<&str> {
+            let idle = RewardConfig::default().idle(true, has_normalize_data);
+            idle.into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys(false), ["normalize"]);
+        assert_eq!(keys(true), [""; 0]);
+    }
+}

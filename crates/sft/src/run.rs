@@ -1,0 +1,78 @@
+//! SFT from files.
+
+use std::path::{Path, PathBuf};
+
+use temper_assistant::{Assistant, context_len};
+use temper_data::{Demonstrations, Encoding};
+use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+use temper_train::Seed;
+
+use crate::{SftConfig, train};
+
+/// What SFT reads.
+#[derive(Clone, Debug, Default)]
+pub struct SftFiles {
+    /// A model directory, or the name of a preset, which has fresh weights.
+    pub model: String,
+    /// Demonstrations to learn from.
+    pub data: Vec<PathBuf>,
+    /// Demonstrations to measure the loss on; may be empty.
+    pub eval_data: Vec<PathBuf>,
+}
+
+/// Fine-tunes a model on demonstrations from files, and returns it with its text side.
+///
+/// An interrupted run has written a checkpoint. Launched again with the same settings and files and
+/// [`Launch::resume`], it continues, and ends with the same model as a run without a break.
+///
+/// # Errors
+/// Settings out of range, files that cannot be read or written, a resumed run that was started with something else, a
+/// loss that is not finite, or a trained model that computes numbers that are not.
+pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<Assistant, Error> {
+    config.validate()?;
+    let mut init = Seed(config.training.seed).stream("init");
+    let start = Assistant::start(&files.model, &config.template, &mut init, launch.device())?;
+    let Assistant { model, text } = start;
+    let max_len = context_len(config.training.max_seq_len, model.config())?;
+    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;
+    let eval_data: Option<Demonstrations> =
+        launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
+    let idle = config.idle(text.has_template, model.config().dropout > 0.0);
+    launch.note_settings_without_effect(config, &idle)?;
+    let given = [
+        ("--model", Some(model_fingerprint(Path::new(&files.model))?)),
+        ("--data", Some(data.fingerprint())),
+        ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
+    ];
+    let mut run = launch.open("sft", config, &config.training, given)?;
+    let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
+    Ok(Assistant { model, text })
+}
+
+impl SftConfig {
+    /// The settings that this model leaves without effect, with the reason.
+    fn idle(&self, has_template: bool, has_dropout: bool) -> Vec<(&'static str, &'static str)> {
+        let template = has_template && self.template != "auto";
+        let dropout = self.dropout && !has_dropout;
+        let why = "the model's config.json names no dropout";
+        let template = template.then_some(("template", "the model directory brings its own template.json"));
+        template.into_iter().chain(dropout.then_some(("dropout", why))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_and_template_depend_on_the_model() {
+        let config = SftConfig { template: "bare".into(), ..SftConfig::default() };
+        let keys = |has_template, has_dropout| -> Vec<&str> {
+            config.idle(has_template, has_dropout).into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys(true, false), ["template", "dropout"]);
+        assert_eq!(keys(false, true), [""; 0]);
+        assert_eq!(SftConfig::default().idle(true, true), []);
+    }
+}

@@ -1,0 +1,92 @@
+//! Checkpoints of a stage that trains one model.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use temper_model::{CausalLm, ModelConfig, ScalarModel};
+use temper_tokenizer::TextSide;
+use temper_train::{Optimizer, load_progress, save_progress};
+
+use crate::Error;
+
+/// A model that a stage trains: one that predicts tokens, or one that scores them.
+pub trait StageModel: Module {
+    /// Reads a model directory.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, and a model with another head.
+    fn load(dir: &Path, device: &Device) -> Result<Self, temper_model::Error>;
+
+    /// Writes a model directory whose texts end with the token `eos`.
+    ///
+    /// # Errors
+    /// Files that cannot be written, and weights that are not finite.
+    fn save(&self, dir: &Path, eos: u32) -> Result<(), temper_model::Error>;
+
+    /// The shape of the network.
+    fn config(&self) -> &ModelConfig;
+
+    /// Where the weights are; with the autodiff mark while training.
+    fn device(&self) -> Device;
+}
+
+macro_rules! stage_model {
+    ($model:ty) => {
+        impl StageModel for $model {
+            fn load(dir: &Path, device: &Device) -> Result<Self, temper_model::Error> {
+                <$model>::load(dir, device)
+            }
+
+            fn save(&self, dir: &Path, eos: u32) -> Result<(), temper_model::Error> {
+                <$model>::save(self, dir, eos)
+            }
+
+            fn config(&self) -> &ModelConfig {
+                <$model>::config(self)
+            }
+
+            fn device(&self) -> Device {
+                <$model>::device(self)
+            }
+        }
+    };
+}
+
+stage_model!(CausalLm);
+stage_model!(ScalarModel);
+
+/// Writes a model directory, with what a resumed run needs if `progress` has it: the optimizer, and the updates done.
+///
+/// # Errors
+/// Files that cannot be written, and weights that are not finite.
+pub fn save(
+    dir: &Path,
+    model: &impl StageModel,
+    text: &TextSide,
+    progress: Option<(&Optimizer, usize)>,
+) -> Result<(), Error> {
+    model.save(dir, text.eos())?;
+    text.save(dir)?;
+    if let Some((optimizer, step)) = progress {
+        save_progress(dir, optimizer, step)?;
+    }
+    Ok(())
+}
+
+/// Reads a checkpoint that [`save`] wrote: the model in place of `started_from`, ready to be trained, the optimizer, and the
+/// number of updates done.
+///
+/// # Errors
+/// Files that are missing or damaged, an optimizer state of another model, and a model with another context than
+/// `started_from`.
+pub fn resume<M: StageModel>(
+    dir: &Path,
+    optimizer: &mut Optimizer,
+    started_from: &M,
+) -> Result<(M, usize), Error> {
+    let model = M::load(dir, &started_from.device().inner())?.train();
+    model.config().check_context(started_from.config().max_seq_len)?;
+    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
+    Ok((model, step))
+}

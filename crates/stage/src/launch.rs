@@ -1,0 +1,330 @@
+//! How a stage is launched: where it computes and writes, and who is told about it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use temper_data::{BadRows, Dataset, Encoding, Record, Rows, read_rows};
+use temper_scorer::Stop;
+use temper_train::{
+    Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
+};
+
+use crate::Error;
+
+/// What a stage learns from, in notes about rows of a file.
+pub const TRAINING: &str = "training data";
+/// What a model is measured on, in notes about rows of a file.
+pub const EVALUATION: &str = "evaluation data";
+
+/// What of a model directory takes part in a run after its shape and its weights.
+const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
+
+/// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use temper_stage::Launch;
+///
+/// let launch = Launch::new(&Device::flex(), "runs/sft").resume(true).skip_bad_rows(true);
+/// ```
+pub struct Launch {
+    device: Device,
+    backend: String,
+    out: PathBuf,
+    is_resumed: bool,
+    bad_rows: BadRows,
+    stop: Stop,
+    observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
+    files_read: Vec<PathBuf>,
+    asked_for: BTreeSet<String>,
+}
+
+impl Launch {
+    /// A run on `device` in the directory `out`. It starts there, refuses bad rows, and tells nobody.
+    pub fn new(device: &Device, out: impl Into<PathBuf>) -> Self {
+        Self {
+            device: device.clone(),
+            backend: temper_tensor::backend_name(device),
+            out: out.into(),
+            is_resumed: false,
+            bad_rows: BadRows::Refuse,
+            stop: Stop::default(),
+            observer: None,
+            files_read: Vec::new(),
+            asked_for: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a run that the directory holds is continued. Where there is none, one starts.
+    #[must_use]
+    pub fn resume(self, is_resumed: bool) -> Self {
+        Self { is_resumed, ..self }
+    }
+
+    /// Whether rows that cannot be read are left out, with a note, instead of refused.
+    #[must_use]
+    pub fn skip_bad_rows(self, skips: bool) -> Self {
+        Self { bad_rows: if skips { BadRows::Skip } else { BadRows::Refuse }, ..self }
+    }
+
+    /// The name of the device's backend, which a resumed run compares. Without it the device is asked, which cannot tell
+    /// some backends of graphics cards apart.
+    #[must_use]
+    pub fn backend(self, name: impl Into<String>) -> Self {
+        Self { backend: name.into(), ..self }
+    }
+
+    /// Tells `observer` of everything that happens, from the first note about the data on.
+    #[must_use]
+    pub fn observer(self, observer: impl FnMut(Event<'_>) + Send + 'static) -> Self {
+        Self { observer: Some(Box::new(observer)), ..self }
+    }
+
+    /// Lets the run end with a checkpoint as soon as `stop` is asked, and with it the programs that score.
+    #[must_use]
+    pub fn stop(self, stop: Stop) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Adds files that were read for this run, such as its settings: the run refuses to overwrite them.
+    #[must_use]
+    pub fn files_read(mut self, paths: &[PathBuf]) -> Self {
+        self.files_read.extend_from_slice(paths);
+        self
+    }
+
+    /// The dotted keys of settings that somebody has asked for although they have their default value. If one has no
+    /// effect, the run says so, as it does for every setting that is not at its default.
+    #[must_use]
+    pub fn settings_asked_for(self, keys: BTreeSet<String>) -> Self {
+        Self { asked_for: keys, ..self }
+    }
+
+    /// Where the stage computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The wish to stop, for scorers.
+    pub fn stop_signal(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Tells the observer something that the user should know before the run begins.
+    pub fn note(&mut self, message: &str) {
+        if let Some(observer) = &mut self.observer {
+            observer(Event::Note { message });
+        }
+    }
+
+    /// The records of some data files. `purpose` says in notes what they are for, for example [`TRAINING`].
+    ///
+    /// # Errors
+    /// Those of [`read_rows`].
+    pub fn rows<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
+        self.files_read.extend_from_slice(paths);
+        let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
+        self.note_all(&rows.notes_of_skipped());
+        Ok(rows)
+    }
+
+    /// The token rows of some data files, with notes about rows that were left out or cut.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read`].
+    pub fn dataset<D: Dataset>(
+        &mut self,
+        paths: &[PathBuf],
+        purpose: &'static str,
+        encoding: &Encoding<'_>,
+    ) -> Result<D, Error> {
+        self.files_read.extend_from_slice(paths);
+        let bad_rows = self.bad_rows;
+        Ok(D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?)
+    }
+
+    /// The same, if there are any files.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read`].
+    pub fn dataset_if_given<D: Dataset>(
+        &mut self,
+        paths: &[PathBuf],
+        purpose: &'static str,
+        encoding: &Encoding<'_>,
+    ) -> Result<Option<D>, Error> {
+        (!paths.is_empty()).then(|| self.dataset(paths, purpose, encoding)).transpose()
+    }
+
+    /// Passes on several notes.
+    pub fn note_all(&mut self, notes: &[String]) {
+        notes.iter().for_each(|note| self.note(note));
+    }
+
+    /// Says which settings that somebody has asked for have no effect in this run. `idle` has those whose reason is
+    /// something other than a setting: dotted keys with their reasons.
+    ///
+    /// # Errors
+    /// A setting that TOML cannot express.
+    pub fn note_settings_without_effect<T: Settings>(
+        &mut self,
+        config: &T,
+        idle: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let notes = notes_on_settings_without_effect(config, idle, &self.asked_for)?;
+        self.note_all(&notes);
+        Ok(())
+    }
+
+    /// Opens the run directory. `given` has the fingerprints of models and data by the flag that gives them: a resumed run
+    /// must be given the same.
+    ///
+    /// # Errors
+    /// [`Error::WouldOverwrite`], and those of [`Run::open_with`].
+    pub fn open<T: Settings, const N: usize>(
+        mut self,
+        stage: &str,
+        config: &T,
+        training: &TrainingConfig,
+        given: [(&str, Option<String>); N],
+    ) -> Result<Run, Error> {
+        if self.is_resumed && !self.out.exists() {
+            self.note(&format!("{} holds no run yet, this one starts it", self.out.display()));
+        }
+        self.refuse_to_overwrite()?;
+        let machine =
+            [("backend", self.backend.clone()), ("threads", temper_tensor::n_threads().to_string())];
+        let inputs = Inputs {
+            given: given.into_iter().filter_map(|(flag, found)| Some((flag.to_owned(), found?))).collect(),
+            machine: machine.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        };
+        let run = Run::open_with(&self.out, stage, config, &inputs, self.is_resumed)?;
+        if run.finished().is_some() {
+            self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
+        }
+        let run = run.with_keep_last(training.keep_last).with_interrupt(self.stop.flag());
+        let Some(mut observer) = self.observer else { return Ok(run) };
+        let checkpoint = run.resume_from().map(|(_, path)| path);
+        observer(Event::Opened { stage, dir: run.dir(), checkpoint });
+        Ok(run.with_observer(observer))
+    }
+
+    /// A file that is read may be in the run directory, but not where the run would write at its start.
+    fn refuse_to_overwrite(&self) -> Result<(), Error> {
+        if self.is_resumed && Run::has_started(&self.out)? {
+            return Ok(());
+        }
+        let is_same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => false,
+        };
+        let written = Run::files_written_at_the_start(&self.out);
+        let overwritten = |read: &&PathBuf| written.iter().any(|path| is_same(read, path));
+        match self.files_read.iter().find(overwritten) {
+            None => Ok(()),
+            Some(path) => Err(Error::WouldOverwrite { path: path.clone() }),
+        }
+    }
+}
+
+/// The fingerprint of a model directory's files, or the name of a preset.
+///
+/// # Errors
+/// A file that cannot be read, or an index of weights that names none.
+pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
+    if !model.is_dir() {
+        return Ok(format!("preset {}", model.display()));
+    }
+    let weights = temper_model::weight_files(model)?;
+    let weights = weights.iter().map(String::as_str);
+    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    Ok(fingerprint_files(model, &files)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use temper_data::Prompts;
+    use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+    use temper_train::settings;
+
+    use super::*;
+
+    settings! {
+        /// Settings for these tests.
+        pub struct TestConfig {
+            /// Only the next setting reads it.
+            pub rate: f64 = 0.5,
+        }
+    }
+
+    /// What a launch tells its observer.
+    fn told() -> (Arc<Mutex<Vec<String>>>, impl FnMut(Event<'_>) + Send + 'static) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let observer = move |event: Event<'_>| {
+            let line = match event {
+                Event::Note { message } => message.to_owned(),
+                Event::Opened { stage, checkpoint, .. } => format!("opened {stage}, {checkpoint:?}"),
+                other => format!("{other:?}"),
+            };
+            tell.lock().unwrap().push(line);
+        };
+        (told, observer)
+    }
+
+    #[test]
+    fn a_launch_tells_of_rows_left_out_and_of_the_run_that_it_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("prompts.jsonl");
+        std::fs::write(&file, "{\"prompt\": \"Say hi\"}\nnot JSON\n").unwrap();
+        let (told, observer) = told();
+        let out = dir.path().join("run");
+        let launch = Launch::new(&Device::flex(), &out);
+        let mut launch = launch.observer(observer).skip_bad_rows(true).resume(true);
+        let text = TextSide::new(Tokenizer::byte(), Template::notebook());
+        let encoding = Encoding { text: &text, max_len: 64, overflow: Overflow::Drop };
+        let prompts: Prompts = launch.dataset(&[file], TRAINING, &encoding).unwrap();
+        assert!(launch.dataset_if_given::<Prompts>(&[], EVALUATION, &encoding).unwrap().is_none());
+        let given = [("--prompts", Some(prompts.fingerprint())), ("--eval-data", None)];
+        launch.open("ppo", &TestConfig::default(), &TrainingConfig::default(), given).unwrap();
+        let told = told.lock().unwrap();
+        assert!(told[0].contains("prompts.jsonl") && told[0].contains('1'), "{told:?}");
+        assert!(told[1].ends_with("holds no run yet, this one starts it"), "{told:?}");
+        assert_eq!(told[2..], ["opened ppo, None"]);
+        let inputs = std::fs::read_to_string(out.join("inputs.json")).unwrap();
+        assert!(inputs.contains("--prompts") && inputs.contains("\"flex\""), "{inputs}");
+        assert!(!inputs.contains("--eval-data"), "{inputs}");
+    }
+
+    #[test]
+    fn a_file_that_is_read_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = dir.path().join("config.toml");
+        std::fs::write(&settings, "rate = 1").unwrap();
+        let launch = || Launch::new(&Device::flex(), dir.path());
+        let open =
+            |launch: Launch| launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []);
+        let error = open(launch().files_read(&[settings.clone()])).err().unwrap().to_string();
+        assert!(error.contains("would overwrite") && error.contains("config.toml"), "{error}");
+        assert_eq!(std::fs::read_to_string(&settings).unwrap(), "rate = 1");
+    }
+
+    #[test]
+    fn only_settings_that_were_asked_for_are_noted() {
+        let noted = |keys: &[&str]| {
+            let (told, observer) = told();
+            let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let launch = Launch::new(&Device::flex(), "unused").observer(observer);
+            let idle = [("rate", "nothing reads it")];
+            let mut launch = launch.settings_asked_for(keys);
+            launch.note_settings_without_effect(&TestConfig::default(), &idle).unwrap();
+            let told = told.lock().unwrap();
+            told.clone()
+        };
+        assert_eq!(noted(&[]), [""; 0]);
+        assert_eq!(noted(&["rate"]), ["`rate` has no effect: nothing reads it"]);
+    }
+}

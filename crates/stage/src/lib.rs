@@ -1,0 +1,21 @@
+//! What the stages share when they run from files.
+//!
+//! A stage takes its settings, its files, and a [`Launch`]: the device, the run directory, whether an earlier run is
+//! resumed, and who is told about it. [`Launch`] reads the data files, compares what a resumed run is given, and opens
+//! the run directory. [`save`] and [`resume`] are the checkpoints of a stage that trains one model. [`Error`] is what can
+//! go wrong in such a stage.
+//!
+//! Invariant: this crate has no loop and no loss; it knows no stage by name.
+
+mod checkpoint;
+mod error;
+mod launch;
+
+pub use checkpoint::{StageModel, resume, save};
+pub use error::Error;
+pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
+
+/// The snippets of the README are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
