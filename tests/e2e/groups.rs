@@ -26,12 +26,12 @@ fn a_group_baseline_without_a_group_is_refused_by_its_key() {
     for kind in ["rloo", "grpo"] {
         let more = format!("--out out --set advantage.kind={kind}");
         let says =
-            ["`rollout.samples_per_prompt` must be at least 2 with `advantage.kind` rloo or grpo, got 1"];
-        temper.refuses_of(&arguments(&more), &says);
+            format!("`rollout.samples_per_prompt` must be at least 2 with `advantage.kind` {kind}, got 1");
+        temper.refuses_of(&arguments(&more), &[&says]);
         let more = format!("{more} --set rollout.samples_per_prompt=2");
         temper.refuses_of(
             &arguments(&format!("{more} --set update.gamma=0.9")),
-            &["`update.gamma` must be 1 with `advantage.kind` rloo or grpo, got 0.9"],
+            &[&format!("`update.gamma` must be 1 with `advantage.kind` {kind}, got 0.9")],
         );
         let says = ["`update.whiten_rewards` must be false with"];
         temper.refuses_of(&arguments(&format!("{more} --set update.whiten_rewards=true")), &says);

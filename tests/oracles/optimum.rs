@@ -18,7 +18,7 @@ pub fn run(
     score: impl Fn(&Sample<'_>) -> f32,
 ) -> (CausalLm, Log) {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let critic = if config.advantage().needs_critic() { Critic::ValueHead } else { Critic::None };
+    let critic = if config.estimator().needs_critic() { Critic::ValueHead } else { Critic::None };
     let models = Models { policy: model.clone(), ref_policy: model.clone(), critic };
     let text = TextSide::new(tokenizer.clone(), template.clone());
     let log = Log::default();

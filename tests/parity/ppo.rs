@@ -99,7 +99,7 @@ fn assert_step_equals_pytorchs(name: &str) {
     let mut sets = Vec::new();
     add_sets(&golden("config"), "", &mut sets);
     let config: PpoConfig = resolve(None, None, &sets).unwrap();
-    let has_critic = config.advantage().needs_critic();
+    let has_critic = config.estimator().needs_critic();
     assert_eq!(
         has_critic && config.critic.kind == CriticKind::RewardModel,
         ["separate", "full"].contains(&name)

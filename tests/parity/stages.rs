@@ -1,6 +1,6 @@
 //! Formulas of the reward and PPO stages: rewards, advantages, losses, and their gradients.
 
-use temper_ppo::{estimate_advantages, policy_loss, shape_rewards, value_loss};
+use temper_ppo::{estimate_advantages, policy_loss, shape_rewards, token_kl, value_loss};
 use temper_tensor::{entropy, log_probs, masked_mean, token_logprobs};
 
 use crate::backends::backends;
@@ -51,7 +51,8 @@ fn rewards_per_token_equal_pytorchs() {
         let input = |name: &str| matrix(&golden[name], &backend.device);
         let scores = vector(&golden["scores"], &backend.device);
         let coef = number(&golden["kl_coef"]);
-        let found = shape_rewards(
+        let kl = token_kl(input("old_logprobs"), input("ref_logprobs"), input("mask")).sum_dim(1);
+        let rewards = shape_rewards(
             input("old_logprobs"),
             input("ref_logprobs"),
             scores,
@@ -59,8 +60,8 @@ fn rewards_per_token_equal_pytorchs() {
             input("mask"),
             coef,
         );
-        backend.assert_close("rewards", &values(found.rewards), &numbers(&golden["rewards"]), TOLERANCE);
-        backend.assert_close("kl", &values(found.kl), &numbers(&golden["kl"]), TOLERANCE);
+        backend.assert_close("rewards", &values(rewards), &numbers(&golden["rewards"]), TOLERANCE);
+        backend.assert_close("kl", &values(kl), &numbers(&golden["kl"]), TOLERANCE);
     }
 }
 

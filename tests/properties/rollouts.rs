@@ -310,12 +310,13 @@ impl Episodes {
         let scores: Vec<f32> = rows.iter().map(|&row| self.scores[row]).collect();
         let scores = Tensor::from_data(TensorData::new(scores, [rows.len()]), &Device::flex());
         let mask = || self.mask(rows, width);
-        let shaped = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
-        let found = temper_ppo::estimate_advantages(shaped.rewards.clone(), quantity(4), mask(), 0.9, 0.8);
+        let kl = temper_ppo::token_kl(quantity(0), quantity(1), mask()).sum_dim(1);
+        let rewards = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
+        let found = temper_ppo::estimate_advantages(rewards.clone(), quantity(4), mask(), 0.9, 0.8);
         let white = temper_tensor::whiten(found.advantages.clone(), mask());
         let scaled = temper_tensor::scale_to_unit_variance(quantity(2), mask());
-        let parts = [shaped.rewards, found.advantages, found.returns, white, scaled];
-        [parts.map(|x| self.real(&x, rows)).concat(), values(shaped.kl)].concat()
+        let parts = [rewards, found.advantages, found.returns, white, scaled];
+        [parts.map(|x| self.real(&x, rows)).concat(), values(kl)].concat()
     }
 
     fn real(&self, x: &Tensor<2>, rows: &[usize]) -> Vec<f32> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::recipe::Recipe;
+
 /// InstructGPT in Rust: supervised fine-tuning, a reward model, and PPO.
 #[derive(Debug, Parser)]
 #[command(name = "temper", version, about, propagate_version = true)]
@@ -244,22 +246,11 @@ impl RewardSources {
     }
 }
 
-/// Built-in recipes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecipeName {
-    /// Short questions with an exact judge
-    Courtesy,
-    /// The notebook's five questions
-    Notebook,
-    /// The same in Chinese
-    NotebookZh,
-}
-
 #[derive(Debug, Args)]
 pub struct PipelineArgs {
     /// What to train on
     #[arg(long, value_enum, default_value = "courtesy")]
-    pub recipe: RecipeName,
+    pub recipe: Recipe,
     /// Run directory; an interrupted run in it resumes where it stopped [default: runs/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -437,7 +428,7 @@ pub struct ConfigArgs {
 pub struct RecipeArgs {
     /// Which recipe
     #[arg(value_enum)]
-    pub recipe: RecipeName,
+    pub recipe: Recipe,
     /// Directory for the data
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

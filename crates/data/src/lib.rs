@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod config;
 mod containers;
 mod datasets;
 mod error;
@@ -31,6 +32,7 @@ pub mod records;
 mod report;
 mod rows;
 
+pub use config::EncodingConfig;
 pub use containers::Format;
 pub use datasets::*;
 pub use error::Error;

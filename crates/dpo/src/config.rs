@@ -1,6 +1,6 @@
 //! Settings of the DPO stage.
 
-use temper_tokenizer::Overflow;
+use temper_data::EncodingConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 settings! {
@@ -20,12 +20,9 @@ settings! {
         /// What every stage over fixed rows has.
         #[serde(flatten)]
         section batching: BatchingConfig,
-        /// What happens to a longer row: drop | truncate_prompt.
-        pub overflow: Overflow = Overflow::Drop,
-        /// Dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos (docs/templates.md).
-        ///
-        /// `auto` is the notebook's for our byte tokenizer; for any other it is prompt, completion and end token.
-        pub template: String = "auto".into(),
+        /// How rows become tokens.
+        #[serde(flatten)]
+        section encoding: EncodingConfig,
         /// Reward per nat of log-probability; the smaller, the further the policy may leave its reference.
         ///
         /// β of the paper: 0.1 in its dialogue task and in TRL.

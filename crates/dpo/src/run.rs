@@ -29,13 +29,13 @@ pub struct DpoFiles {
 /// loss that is not finite, or a trained policy that computes numbers that are not.
 pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
     config.validate()?;
-    let start = Assistant::load_to_train(&files.model, &config.template, launch.device())?;
+    let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
     let Assistant { model: policy, text } = start;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
     let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
-    let idle = text.has_template && config.template != "auto";
+    let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
     launch.note_settings_without_effect(config, idle.as_slice())?;
     let given = [

@@ -73,8 +73,8 @@ impl WeightFiles {
             return Err(Error::WrongShape {
                 path: path.clone(),
                 name: name.to_owned(),
-                found: found.to_vec(),
-                expected: dims.to_vec(),
+                found: found.into(),
+                expected: dims.into(),
             });
         }
         let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };

@@ -8,13 +8,13 @@ use crate::metrics::PpoMetrics;
 
 /// A ratio on the first minibatch that differs from 1 by more than this is not due to rounding.
 const RATIO_TOLERANCE: f64 = 1e-3;
-/// Before the first update the log-probabilities of an answer are those of the reference up to this, in nats.
+/// Before the first update the log-probability of an answer may differ from the reference's by at most this, in nats.
 const START_TOLERANCE: f64 = 1e-3;
 /// Log-probabilities of sampler and update that differ by more than this are not due to rounding, in nats.
 const SAMPLER_TOLERANCE: f64 = 1e-2;
 /// A mean KL below 0 by at most this much is ignored, in nats per answer.
 const KL_FLOOR: f64 = 0.02;
-/// The mean of a rollout scatters around the true KL; only one in forty is more standard errors below it.
+/// The mean KL of a rollout scatters around the true one: it is more standard errors below it only one time in forty.
 const STANDARD_ERRORS: f64 = 2.0;
 /// Consecutive rollouts with a negative KL before the warning.
 const KL_PATIENCE: usize = 3;
@@ -127,7 +127,7 @@ impl Checks {
     /// Warns where all scores that are compared with each other are equal: those of a prompt's answers with a group
     /// baseline, and otherwise those of the whole rollout.
     pub(crate) fn check_scores(&mut self, config: &PpoConfig, scores: &[f64], step: usize, run: &mut Run) {
-        let needs_groups = config.advantage().needs_groups();
+        let needs_groups = config.estimator().needs_groups();
         let compared = if needs_groups { config.rollout.samples_per_prompt } else { scores.len() };
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
         self.spread =
@@ -141,7 +141,10 @@ impl Checks {
         let (observation, consequence) = if needs_groups {
             ("all answers to a prompt score the same, at every prompt", "only the KL moves the policy")
         } else {
-            ("all answers of a rollout score the same", "whitening makes full steps of noise and KL")
+            (
+                "all answers of a rollout score the same",
+                "whitening amplifies noise and the KL penalty into full-size updates",
+            )
         };
         run.warn(&format!(
             "step {step}: {observation}, {FLAT_PATIENCE} rollouts in a row: there is nothing to learn, and \

@@ -5,7 +5,9 @@ use temper_tokenizer::Overflow;
 use temper_train::range::require;
 use temper_train::{AdamWConfig, Error, TrainingConfig, settings};
 
-/// Answers in a rollout that no machine has room for; more is a typing mistake.
+use crate::advantage::AdvantageConfig;
+
+/// The most answers in a rollout. A larger number is almost certainly a typing mistake.
 const MOST_ANSWERS: usize = 65536;
 
 settings! {
@@ -108,7 +110,7 @@ pub enum ScoreAt {
 settings! {
     /// The penalty on leaving the reference.
     pub struct KlConfig {
-        /// Weight of the KL per token in the reward, with grpo in the loss.
+        /// Weight of the KL penalty: in the reward (gae, rloo) or in the loss (grpo).
         ///
         /// β of InstructGPT (0.02) and of GRPO's paper (0.04).
         pub coef: f64 = 0.02, in 0.0..=1e9,
@@ -161,38 +163,6 @@ settings! {
         /// Scale the rewards of a rollout to unit variance, and keep their mean.
         pub whiten_rewards: bool = false,
     }
-}
-
-settings! {
-    /// What an answer is compared with.
-    pub struct AdvantageConfig {
-        /// The baseline: gae (a critic: PPO) | rloo (the prompt's other answers) | grpo (all of them, KL in the loss).
-        pub kind: AdvantageKind = AdvantageKind::Gae,
-        /// In grpo: divide by the standard deviation of the group.
-        ///
-        /// Dr. GRPO does not.
-        pub scale_by_std: bool = true, only_with "advantage.kind = grpo",
-    }
-}
-
-/// Where the baseline comes from, and with it the algorithm. All share rollout, ratio and clip, and average the loss
-/// over tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AdvantageKind {
-    /// A critic, by generalised advantage estimation: PPO as InstructGPT.
-    #[default]
-    Gae,
-    /// The other answers to the prompt, the KL in the reward, the whole answer as one action (arXiv 2402.14740).
-    ///
-    /// With one minibatch and one pass it is REINFORCE: the gradient is Σ A ∇ log π over the batch's answers, divided
-    /// by its number of tokens.
-    Rloo,
-    /// All answers to the prompt, the KL to the reference as a part of the loss (arXiv 2402.03300).
-    ///
-    /// The paper averages the loss over each answer and then over answers, which makes a token of a long wrong answer
-    /// cost less (arXiv 2503.20783); here, as in TRL's default, every token weighs the same.
-    Grpo,
 }
 
 settings! {
@@ -256,26 +226,29 @@ impl PpoConfig {
         sizes.into_iter().find(|&size| size > 0).unwrap_or(rollout)
     }
 
-    /// What several answers to a prompt require. A setting that only a critic could follow is refused, not ignored.
+    /// Group baselines need two or more answers to a prompt, and refuse a `gamma` other than 1 and `whiten_rewards`, which
+    /// need rewards per token.
     fn check_groups(&self) -> Result<(), Error> {
         let (key, samples) = ("rollout.samples_per_prompt", self.rollout.samples_per_prompt);
         let fits = samples <= MOST_ANSWERS / self.training.batch_size;
         require(fits, key, samples, "at most 65536 answers in a rollout")?;
-        if !self.advantage().needs_groups() {
+        if !self.estimator().needs_groups() {
             return Ok(());
         }
-        require(samples >= 2, key, samples, "at least 2 with `advantage.kind` rloo or grpo")?;
-        let (gamma, expected) = (self.update.gamma, "1 with `advantage.kind` rloo or grpo");
-        require(gamma == 1.0, "update.gamma", gamma, expected)?;
-        let (whiten_rewards, expected) =
-            (self.update.whiten_rewards, "false with `advantage.kind` rloo or grpo");
-        require(!whiten_rewards, "update.whiten_rewards", whiten_rewards, expected)
+        let kind = self.advantage.kind;
+        let expected = |value: &str| format!("{value} with `advantage.kind` {kind}");
+        require(samples >= 2, key, samples, &expected("at least 2"))?;
+        let gamma = self.update.gamma;
+        require(gamma == 1.0, "update.gamma", gamma, &expected("1"))?;
+        let whiten_rewards = self.update.whiten_rewards;
+        require(!whiten_rewards, "update.whiten_rewards", whiten_rewards, &expected("false"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AdvantageKind;
 
     #[test]
     fn the_declaration_is_sound() {

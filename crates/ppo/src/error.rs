@@ -93,7 +93,7 @@ pub enum Error {
         problem: String,
     },
     /// The estimator of advantages needs a critic.
-    #[error("`advantage.kind` is gae, which needs a critic, and there is none")]
+    #[error("this `advantage.kind` needs a critic, and there is none")]
     NoCritic,
     /// The policy has diverged: its outputs are not finite, so it cannot sample.
     #[error("in step {step}, {source}")]

@@ -1,9 +1,21 @@
-//! The coefficient of the KL penalty, and the penalty as a term of the loss.
+//! The KL to the reference: token by token, its coefficient, and the penalty as a term of the loss.
 
 use burn::tensor::Tensor;
 use temper_tensor::masked_mean;
 
 use crate::config::KlConfig;
+
+/// dₜ = log π_old(yₜ) − log π_ref(yₜ), and 0 on padding. Its sum over an answer estimates the answer's KL to the
+/// reference, in nats (InstructGPT section 3.5, Eq. (2)).
+///
+/// It is positive where the token is more probable than in the reference. Single dₜ may be negative, but not their mean
+/// over many answers.
+///
+/// # Shapes
+/// - all: `[batch, completion_len]`
+pub fn token_kl(old_logprobs: Tensor<2>, ref_logprobs: Tensor<2>, completion_mask: Tensor<2>) -> Tensor<2> {
+    (old_logprobs - ref_logprobs) * completion_mask
+}
 
 /// A KL coefficient β: fixed, or adapted so that the KL comes near a target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +54,7 @@ const GREATEST_LOG_RATIO: f64 = 10.0;
 /// exponential is therefore continued along its tangent: the gradient still points back to the reference, and its length
 /// is bounded. (OpenRLHF and verl clamp r at 10 and 20, which removes the gradient; TRL has no bound.)
 ///
-/// The loss is never below 0, and its mean over the policy's own tokens is KL(π, π_ref). Its gradient
+/// The loss is never below 0, and below r = 10 its mean over the policy's own tokens is KL(π, π_ref). Its gradient
 /// (1 − π_ref / π) ∇ log π is in expectation that of KL(π_ref, π), which is the same to first order and differs further
 /// away. Gradients flow into `logprobs` only.
 ///
@@ -60,6 +72,19 @@ pub fn kl_loss(logprobs: Tensor<2>, ref_logprobs: Tensor<2>, completion_mask: Te
 mod tests {
     use super::*;
     use burn::tensor::Device;
+
+    /// The first answer gains ½ and ½ and loses 1; the second has one token that counts.
+    #[test]
+    fn the_kl_of_an_answer_is_the_sum_over_its_tokens() {
+        let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &Device::flex());
+        let d = token_kl(
+            tensor([[-1.0, -2.0, -3.0], [-0.5, -9.0, -9.0]]),
+            tensor([[-1.5, -1.0, -3.5], [-2.5, -4.0, -5.0]]),
+            tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
+        );
+        assert_eq!(d.clone().into_data().as_slice::<f32>().unwrap(), [0.5, -1.0, 0.5, 2.0, 0.0, 0.0]);
+        assert_eq!(d.sum_dim(1).into_data().as_slice::<f32>().unwrap(), [0.0, 2.0]);
+    }
 
     /// r = ln 2, −ln 4, 0: 2 − ln 2 − 1, ¼ + 2 ln 2 − 1 and 0, together ¼ + ln 2; padding does not count.
     #[test]

@@ -1,4 +1,4 @@
-//! Stage 3 of InstructGPT: PPO for the scores of answers, with a penalty that keeps the policy near a reference.
+//! Stage 3 of InstructGPT: PPO against a score, with a penalty that keeps the policy near a reference.
 //!
 //! [`train`] is the loop: it samples answers, asks a scoring function for one number each, and updates the policy. The
 //! score may come from a reward model or from any closure: this crate does not know the reward crate. [`run`] reads models
@@ -7,7 +7,7 @@
 //! Read `train.rs` first, then follow one rollout:
 //!
 //! - [`collect_rollout`] samples, scores and records: a [`Rollout`];
-//! - [`Advantage::targets`] turns it into [`Targets`]; [`Gae`], [`Rloo`] and [`Grpo`] are one file each;
+//! - [`Estimator::targets`] turns it into [`Targets`]; [`Gae`], [`Rloo`] and [`Grpo`] are one file each;
 //! - [`Learner::update`] makes passes over minibatches, with [`policy_loss`], [`value_loss`] and [`kl_loss`].
 //!
 //! `advantage.kind` of [`PpoConfig`] picks the estimator. `gae` is PPO with a critic; `rloo` and `grpo` compare the
@@ -62,22 +62,22 @@ mod scores;
 mod train;
 
 pub use advantage::{
-    Advantage, Advantages, Gae, Grpo, KlPlacement, Rloo, Targets, estimate_advantages, leave_one_out,
-    standardise_groups,
+    AdvantageConfig, AdvantageKind, Advantages, Estimate, Estimator, Gae, Grpo, KlPlacement, Rloo, Targets,
+    estimate_advantages, leave_one_out, standardise_groups,
 };
 pub use config::{
-    AdvantageConfig, AdvantageKind, CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig,
-    RolloutConfig, ScoreAt, UpdateConfig,
+    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScoreAt,
+    UpdateConfig,
 };
 pub use episodes::{EpisodeBatch, Episodes, select_rows};
 pub use error::Error;
 pub use evaluation::{PpoEvaluation, evaluate};
-pub use kl::{KlController, kl_loss};
+pub use kl::{KlController, kl_loss, token_kl};
 pub use learner::{Learner, LearningRates, LossMeans, UpdateInput, UpdateStats};
 pub use loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 pub use metrics::PpoMetrics;
 pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
-pub use rewards::{ShapedRewards, shape_rewards};
+pub use rewards::shape_rewards;
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
 pub use run::{PpoFiles, run};
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};

@@ -29,7 +29,8 @@ pub struct PpoMetrics {
     /// −β KL per answer. With GRPO it is not part of the reward, because the penalty is in the loss.
     #[serde(rename = "objective/non_score_reward")]
     pub non_score_reward: f64,
-    /// `objective/scores` plus `objective/non_score_reward`.
+    /// `objective/scores` plus `objective/non_score_reward`, the name and sum of TRL. Rewards of single tokens are not in it, and
+    /// with GRPO the KL is not part of the reward.
     #[serde(rename = "objective/rlhf_reward")]
     pub rlhf_reward: f64,
     /// Mean score after the rule for missing ends and the clip, as in TRL and lm-human-preferences.
@@ -77,7 +78,7 @@ pub struct PpoMetrics {
     /// Variance of the ratio over minibatches.
     #[serde(rename = "val/ratio_var")]
     pub ratio_var: f64,
-    /// Number of answers that ended by themselves.
+    /// Number of answers that ended by themselves, by the end token or by `rollout.stop_token`.
     #[serde(rename = "val/num_eos_tokens")]
     pub num_eos_tokens: usize,
     /// 1 − Var(R − V) / Var(R); left out without a critic.

@@ -30,6 +30,14 @@ pub struct Policy {
     pub n_tokens: usize,
 }
 
+/// What is trained, as one module: each thread of an update gets a copy.
+#[derive(Module, Debug)]
+pub(crate) struct Networks {
+    pub(crate) policy: Policy,
+    /// The critic, where it is a network of its own.
+    pub(crate) critic: Option<ScalarModel>,
+}
+
 /// A value head whose output is 0 everywhere.
 pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
     Linear::zeros(d_model, 1, true, device)

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use temper_data::Texts;
 use temper_model::{CausalLm, Dropout, TargetLogits};
-use temper_tensor::{Gradients, in_parallel, shards};
+use temper_tensor::{Gradients, World, accumulate};
 use temper_tokenizer::Example;
 use temper_train::{Seed, shuffled};
 
@@ -39,31 +39,26 @@ pub(crate) fn ptx_step(
     microbatch_size: usize,
 ) -> (f64, Gradients) {
     let size = if microbatch_size == 0 { rows.len() } else { microbatch_size };
-    let total: usize = rows.iter().map(|row| row.n_targets()).sum();
-    let device = policy.lm.device();
-    let parts = shards(rows, &device).into_iter().map(|(_, rows)| (policy.clone().fork(&device), rows));
-    let parts = in_parallel(parts.collect(), |(policy, rows)| {
-        let (mut loss, mut gradients) = (0.0, Gradients::default());
-        for micro in rows.chunks(size) {
-            let share = micro.iter().map(|row| row.n_targets()).sum::<usize>() as f64 / total as f64;
+    let n_targets = |rows: &[&Example]| rows.iter().map(|row| row.n_targets()).sum::<usize>() as f64;
+    let total = n_targets(rows);
+    accumulate(
+        &World::alone(),
+        policy,
+        rows,
+        size,
+        |policy, rows, (loss, gradients): &mut (f64, Gradients)| {
+            let share = n_targets(rows) / total;
             if coef == 0.0 {
-                loss += share * text_loss(&policy.lm.valid(), micro).into_scalar::<f64>();
-                continue;
+                *loss += share * text_loss(&policy.lm.valid(), rows).into_scalar::<f64>();
+                return;
             }
-            let nll = text_loss(&policy.lm, micro);
+            let nll = text_loss(&policy.lm, rows);
             // The backward pass is queued before the loss is read.
             let value = nll.clone().inner();
-            gradients.add(Gradients::of(&policy, nll.mul_scalar(coef * share)));
-            loss += share * value.into_scalar::<f64>();
-        }
-        (loss, gradients)
-    });
-    let (mut loss, mut gradients) = (0.0, Gradients::default());
-    for (part_loss, part_gradients) in parts {
-        loss += part_loss;
-        gradients.add(part_gradients);
-    }
-    (loss, gradients)
+            gradients.add(Gradients::of(policy, nll.mul_scalar(coef * share)));
+            *loss += share * value.into_scalar::<f64>();
+        },
+    )
 }
 
 fn text_loss(policy: &CausalLm, rows: &[&Example]) -> burn::tensor::Tensor<1> {

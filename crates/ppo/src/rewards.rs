@@ -2,22 +2,13 @@
 
 use burn::tensor::Tensor;
 
-/// Rewards per token, and the KL that they contain.
-#[derive(Clone, Debug)]
-pub struct ShapedRewards {
-    /// −β dₜ on every token, plus the score in the last column of `value_mask`: `[batch, completion_len]`.
-    pub rewards: Tensor<2>,
-    /// Σ dₜ of each answer, in nats: `[batch]`.
-    pub kl: Tensor<1>,
-}
+use crate::kl::token_kl;
 
-/// rₜ = −β dₜ + \[t is the last column\] · score, with dₜ = log π_old(yₜ) − log π_ref(yₜ)
-/// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4).
+/// rₜ = −β dₜ + \[t is the last marked column\] · score, with dₜ = log π_old(yₜ) − log π_ref(yₜ)
+/// (InstructGPT section 3.5, Eq. (2); Stiennon et al. 2020, section 3.4). [`token_kl`] computes dₜ.
 ///
-/// The score is placed in the last column of `value_mask`. That mask either equals `completion_mask`, whose last column is
-/// the end token where there is one, or it has one column more, and the score is placed one past the end. dₜ is positive
-/// where the token is more probable than in the reference. Single dₜ may be negative, but not their mean over many
-/// answers.
+/// The score is placed in the last column of each row that `value_mask` marks. That mask either equals `completion_mask`, whose last column is
+/// the end token where there is one, or it has one column more, and the score is placed one past the end.
 ///
 /// ```text
 /// completion   a    b    [EOS]  .
@@ -28,6 +19,7 @@ pub struct ShapedRewards {
 /// # Shapes
 /// - `old_logprobs`, `ref_logprobs`, `completion_mask`, `value_mask`: `[batch, completion_len]`
 /// - `scores`: `[batch]`
+/// - output: `[batch, completion_len]`
 pub fn shape_rewards(
     old_logprobs: Tensor<2>,
     ref_logprobs: Tensor<2>,
@@ -35,15 +27,13 @@ pub fn shape_rewards(
     completion_mask: Tensor<2>,
     value_mask: Tensor<2>,
     kl_coef: f64,
-) -> ShapedRewards {
-    let d = (old_logprobs - ref_logprobs) * completion_mask;
-    let kl = d.clone().sum_dim(1).squeeze_dim(1);
-    let rewards = d.mul_scalar(-kl_coef) + last_column(value_mask) * scores.unsqueeze_dim::<2>(1);
-    ShapedRewards { rewards, kl }
+) -> Tensor<2> {
+    let d = token_kl(old_logprobs, ref_logprobs, completion_mask);
+    d.mul_scalar(-kl_coef) + last_marked_column(value_mask) * scores.unsqueeze_dim::<2>(1)
 }
 
-/// 1 in the last column of each row's mask and 0 elsewhere. The last column is the one that no other follows.
-fn last_column(mask: Tensor<2>) -> Tensor<2> {
+/// 1 in the last marked column of each row and 0 elsewhere: the marked column that no other marked one follows.
+fn last_marked_column(mask: Tensor<2>) -> Tensor<2> {
     let next = next_column(mask.clone());
     mask * (next * -1.0 + 1.0)
 }
@@ -60,10 +50,10 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    fn rewards_and_kl(kl_coef: f64) -> (Vec<f32>, Vec<f32>) {
+    fn rewards(kl_coef: f64) -> Vec<f32> {
         let device = Device::flex();
         let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &device);
-        let shaped = shape_rewards(
+        let rewards = shape_rewards(
             tensor([[-1.0, -2.0, -3.0], [-0.5, -9.0, -9.0]]),
             tensor([[-1.5, -1.0, -3.5], [-2.5, -4.0, -5.0]]),
             Tensor::from_data([10.0f32, -4.0], &device),
@@ -71,30 +61,28 @@ mod tests {
             tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
             kl_coef,
         );
-        let values = |data: burn::tensor::TensorData| data.as_slice::<f32>().unwrap().to_vec();
-        (values(shaped.rewards.into_data()), values(shaped.kl.into_data()))
+        rewards.into_data().as_slice::<f32>().unwrap().to_vec()
     }
 
     #[test]
     fn the_score_lands_on_the_last_token_and_the_penalty_on_all() {
-        let (rewards, kl) = rewards_and_kl(0.1);
+        let rewards = rewards(0.1);
         let expected = [-0.05, 0.1, 9.95, -4.2, 0.0, 0.0];
         assert!(rewards.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{rewards:?}");
-        assert_eq!(kl, [0.0, 2.0]);
     }
 
     #[test]
     fn an_answer_of_one_token_gets_its_score() {
         let tensor = |x: f32| Tensor::<2>::from_data([[x]], &Device::flex());
         let score = Tensor::from_data([7.0f32], &Device::flex());
-        let shaped = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), tensor(1.0), 0.5);
-        assert_eq!(shaped.rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
+        let rewards = shape_rewards(tensor(-1.0), tensor(-3.0), score, tensor(1.0), tensor(1.0), 0.5);
+        assert_eq!(rewards.into_data().as_slice::<f32>().unwrap(), [6.0]);
     }
 
     #[test]
     fn one_past_the_end_the_score_comes_after_the_last_penalty() {
         let tensor = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &Device::flex());
-        let shaped = shape_rewards(
+        let rewards = shape_rewards(
             tensor([[-1.0, -2.0, -9.0], [-1.0, -1.0, -1.0]]),
             tensor([[-2.0, -4.0, -3.0], [-1.0, -1.0, -2.0]]),
             Tensor::from_data([10.0f32, -4.0], &Device::flex()),
@@ -102,14 +90,13 @@ mod tests {
             tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]),
             0.5,
         );
-        let rewards = shaped.rewards.into_data();
-        assert_eq!(rewards.as_slice::<f32>().unwrap(), [-0.5, -1.0, 10.0, 0.0, 0.0, -4.5]);
+        assert_eq!(rewards.into_data().as_slice::<f32>().unwrap(), [-0.5, -1.0, 10.0, 0.0, 0.0, -4.5]);
     }
 
     /// Oracle 3 (rewards add up): without a penalty their sum is the score.
     #[test]
     fn without_a_penalty_the_rewards_add_up_to_the_score() {
-        let (rewards, _) = rewards_and_kl(0.0);
+        let rewards = rewards(0.0);
         assert_eq!([rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()], [10.0, -4.0]);
     }
 
@@ -117,7 +104,7 @@ mod tests {
     #[test]
     fn with_a_penalty_they_add_up_to_the_score_less_the_penalty_on_the_kl() {
         for kl_coef in [0.25, 2.0] {
-            let (rewards, _) = rewards_and_kl(kl_coef);
+            let rewards = rewards(kl_coef);
             let sums = [rewards[..3].iter().sum::<f32>(), rewards[3..].iter().sum()];
             assert_eq!(sums, [10.0, -4.0 - 2.0 * kl_coef as f32]);
         }

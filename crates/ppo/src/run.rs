@@ -79,7 +79,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     }
 
     let critic = match (config.critic.kind, &reward_model) {
-        _ if !config.advantage().needs_critic() => Critic::None,
+        _ if !config.estimator().needs_critic() => Critic::None,
         (CriticKind::RewardModel, Some(scores)) => Critic::Separate(Box::new(scores.model.model.clone())),
         (CriticKind::RewardModel, None) => return Err(Error::NoModelForCritic),
         (CriticKind::ValueHead, _) => Critic::ValueHead,
@@ -148,7 +148,7 @@ fn load_reward_model(
         context_len(max_len, model.model.config())?;
         return Ok(ScoringModel { model, reads_ids: true });
     };
-    if config.advantage().needs_critic() && config.critic.kind == CriticKind::RewardModel {
+    if config.estimator().needs_critic() && config.critic.kind == CriticKind::RewardModel {
         let (policy, reward) = (text.dir.clone(), dir.to_owned());
         return Err(Error::CriticReadsOtherIds { policy, reward, difference });
     }

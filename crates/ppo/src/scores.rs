@@ -74,8 +74,8 @@ pub(crate) fn score_answers(
     Ok(Scored { scores: condition_scores(&raw_scores, &ended, config), raw_scores, gold_scores })
 }
 
-/// A score beyond this is a mistake of the scorer. Sums of squares of such scores would leave the range of `f32`, and
-/// every weight of the policy would become NaN.
+/// A score beyond this is almost certainly a mistake of the scorer. Products of several such numbers would leave the range
+/// of `f32`, and every weight of the policy would become NaN.
 const GREATEST_SCORE: f32 = 1e9;
 const OUT_OF_RANGE: &str = "which is not between -1e9 and 1e9";
 

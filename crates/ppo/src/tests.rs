@@ -91,7 +91,7 @@ pub(crate) fn collect(
 
 /// The targets of a rollout, and the metrics that follow from it.
 pub(crate) fn targets(config: &PpoConfig, rollout: &Rollout) -> (Targets, PpoMetrics) {
-    let targets = config.advantage().targets(rollout, config.kl.coef);
+    let targets = config.estimator().targets(rollout, config.kl.coef);
     let metrics = PpoMetrics::of_rollout(rollout, &targets, config.kl.coef);
     (targets, metrics)
 }

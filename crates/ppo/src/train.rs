@@ -3,7 +3,7 @@
 //! ```text
 //! for each rollout:
 //!     sample answers to a batch of prompts, score them, record log-probabilities and values     collect_rollout
-//!     compute advantages and returns                                                            Advantage::targets
+//!     compute advantages and returns                                                            Estimator::targets
 //!     for each pass and each minibatch: update policy and critic                                Learner::update
 //!     adapt the KL coefficient β                                                                KlController::update
 //!     evaluate, keep the best policy, write a checkpoint, where they are due
@@ -16,7 +16,7 @@ use rand::RngExt;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
 use temper_tokenizer::TextSide;
-use temper_train::{Candidate, Run, Seed, shuffled};
+use temper_train::{Candidate, Run, Seed, is_due, shuffled};
 
 use crate::checks::Checks;
 use crate::evaluation::evaluate;
@@ -59,12 +59,12 @@ impl<'a> From<&'a Prompts> for Data<'a> {
 /// Trains a policy for the scores of a scoring function, with a penalty that keeps it near its reference.
 ///
 /// Returns the policy without gradients, or its moving average if the settings ask for one. The run directory gets
-/// metrics, checkpoints and `final/`, with the critic, if there is one, in `critic/`. An interrupted run has written a
-/// checkpoint; [`Run::interrupted`] tells whether it was.
+/// metrics, checkpoints and `final/`, with the critic, if there is one, in `critic/`. Whether the run was interrupted says
+/// [`Run::interrupted`]; then it has a checkpoint, if one rollout was complete.
 ///
 /// # Errors
-/// Files, settings, prompts that leave no room for an answer, a scoring function that fails (the run has written a
-/// checkpoint then), or a loss that is not finite. A scoring function that fails while the run is interrupted ends it as
+/// Files, settings, prompts that leave no room for an answer, a scoring function that fails (after a complete rollout the
+/// run has written a checkpoint then), or a loss that is not finite. A scoring function that fails while the run is interrupted ends it as
 /// an interrupt does: with a checkpoint and without an error.
 pub fn train<'a>(
     config: &PpoConfig,
@@ -75,11 +75,12 @@ pub fn train<'a>(
     run: &mut Run,
 ) -> Result<CausalLm, Error> {
     config.validate()?;
-    if config.advantage().needs_critic() && matches!(models.critic, Critic::None) {
+    let estimator = config.estimator();
+    if estimator.needs_critic() && matches!(models.critic, Critic::None) {
         return Err(Error::NoCritic);
     }
     let (data, mut scorers) = (data.into(), scorers.into());
-    let total_steps = total_steps(config, data.prompts.prompts.len());
+    let total_steps = config.training.total_steps(data.prompts.prompts.len());
     let ref_policy = models.ref_policy.valid();
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
@@ -111,7 +112,7 @@ pub fn train<'a>(
             };
 
             let kl_coef = learner.kl.coef;
-            let targets = config.advantage().targets(&rollout, kl_coef);
+            let targets = estimator.targets(&rollout, kl_coef);
             let mut metrics = PpoMetrics::of_rollout(&rollout, &targets, kl_coef);
             let rollout_seconds = clock.elapsed().as_secs_f64();
 
@@ -128,7 +129,7 @@ pub fn train<'a>(
             metrics.episode = progress.step * rollout.len();
             metrics.lr = learning_rates.policy;
             metrics.set_times(rollout.len(), rollout_seconds, clock.elapsed().as_secs_f64());
-            checks.check_scores(config, &read_all(vec![rollout.scores.clone()]), progress.step, run);
+            checks.check_scores(config, &read_all(vec![rollout.total_scores()]), progress.step, run);
             checks.check_metrics(&metrics, &read_all(vec![rollout.kl()]), progress.step, run);
             run.log(progress.step, total_steps, &metrics)?;
         }
@@ -198,12 +199,6 @@ fn stop_early(
     if run.interrupted() { Ok(learner.evaluated_policy()) } else { Err(error) }
 }
 
-/// Rollouts of the whole run.
-fn total_steps(config: &PpoConfig, n_prompts: usize) -> usize {
-    let all = config.training.epochs.saturating_mul(n_prompts.div_ceil(config.training.batch_size));
-    if config.training.max_steps > 0 { all.min(config.training.max_steps) } else { all }
-}
-
 /// The schedule scales both rates by the same factor. `step` counts from 0.
 fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> LearningRates {
     let policy = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
@@ -214,7 +209,7 @@ fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> Learni
 /// Tokens that prompt and answer share: the shortest context of the networks, or `max_seq_len` where that is shorter.
 fn shortest_context(config: &PpoConfig, models: &Models) -> usize {
     let critic = match &models.critic {
-        Critic::Separate(critic) if config.advantage().needs_critic() => critic.config().max_seq_len,
+        Critic::Separate(critic) if config.estimator().needs_critic() => critic.config().max_seq_len,
         Critic::Separate(_) | Critic::ValueHead | Critic::None => usize::MAX,
     };
     let setting = if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len };
@@ -238,7 +233,7 @@ fn check_room(config: &PpoConfig, prompts: &Prompts, max_seq_len: usize) -> Resu
     }
 }
 
-/// The prompts of one rollout. Every epoch takes each prompt once, in an order that depends on seed and epoch.
+/// The prompts of one rollout. Every epoch takes each prompt in an order that depends on seed and epoch.
 ///
 /// The last rollout of an epoch is filled up with prompts from the start of the same epoch.
 fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed) -> Vec<&EncodedPrompt> {
@@ -247,8 +242,4 @@ fn rollout_prompts(prompts: &Prompts, batch_size: usize, step: usize, seed: Seed
     let (epoch, position) = (step / steps_per_epoch, step % steps_per_epoch);
     let order = shuffled(n, &mut seed.stream_at("prompts", epoch as u64));
     (0..batch_size).map(|i| &prompts.prompts[order[(position * batch_size + i) % n]]).collect()
-}
-
-fn is_due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }

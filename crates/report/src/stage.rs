@@ -245,7 +245,7 @@ impl StageRun {
         let config = self.config.as_deref().filter(|_| self.stage == Stage::Ppo);
         let kind = config.and_then(|config| setting(config, "advantage", "kind"));
         let kind = kind.map(|kind| kind.trim_matches('"')).filter(|kind| {
-            *kind != "gae" && !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric())
+            *kind != "gae" && !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         });
         kind.map_or(self.stage.label().to_owned(), str::to_uppercase)
     }
@@ -305,6 +305,8 @@ mod tests {
                 .label()
         };
         assert_eq!(named("a = 1\n\n[kl]\nkind = \"x\"\n\n[advantage]\n# how\nkind = \"rloo\"\n"), "RLOO");
+        assert_eq!(named("[advantage]\nkind = \"two_words\"\n"), "TWO_WORDS");
+        assert_eq!(named("[advantage]\nkind = \"<b>\"\n"), "PPO");
         assert_eq!(named("[kl]\nkind = \"x\"\n\n[advantage]\nkind = \"gae\"\n"), "PPO");
         assert_eq!(named("[schedule]\nkind = \"linear\"\n"), "PPO");
     }

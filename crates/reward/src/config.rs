@@ -1,7 +1,7 @@
 //! Settings of the reward-model stage.
 
+use temper_data::EncodingConfig;
 use temper_model::Pooling;
-use temper_tokenizer::Overflow;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 use crate::Normalize;
@@ -23,12 +23,9 @@ settings! {
         /// What every stage over fixed rows has.
         #[serde(flatten)]
         section batching: BatchingConfig,
-        /// What happens to a longer row: drop | truncate_prompt.
-        pub overflow: Overflow = Overflow::Drop,
-        /// Dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos (docs/templates.md).
-        ///
-        /// `auto` is the notebook's for our byte tokenizer; for any other it is prompt, completion and end token.
-        pub template: String = "auto".into(),
+        /// How rows become tokens.
+        #[serde(flatten)]
+        section encoding: EncodingConfig,
         /// Where the score is read: last (the end token, as InstructGPT) | mean (over the completion, as the notebook).
         pub pooling: Pooling = Pooling::Last,
         /// How much further apart the scores of a pair must be per unit of the data's own margin; 0: none.

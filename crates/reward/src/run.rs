@@ -33,16 +33,17 @@ pub struct RewardFiles {
 /// loss that is not finite, or a trained model that computes numbers that are not.
 pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Result<RewardModel, Error> {
     config.validate()?;
-    let start = Assistant::load_to_train(&files.model, &config.template, launch.device())?;
+    let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
     let Assistant { model: sft, text } = start;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
     let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
         let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data = data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.overflow)?;
+        data =
+            data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.encoding.overflow)?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
@@ -64,7 +65,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
 impl RewardConfig {
     /// The settings that the model and the files leave without effect, with the reason.
     fn idle(&self, has_template: bool, has_normalize_data: bool) -> Vec<(&'static str, &'static str)> {
-        let template = has_template && self.template != "auto";
+        let template = has_template && self.encoding.template != "auto";
         let normalize = self.normalize != Normalize::None && !has_normalize_data;
         let why = "there is no `--normalize-data`, so scores stay as they are learned";
         let template = template.then_some(("template", "the model directory brings its own template.json"));

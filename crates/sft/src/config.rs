@@ -1,6 +1,6 @@
 //! Settings of the SFT stage.
 
-use temper_tokenizer::Overflow;
+use temper_data::EncodingConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 settings! {
@@ -19,12 +19,9 @@ settings! {
         /// What every stage over fixed rows has.
         #[serde(flatten)]
         section batching: BatchingConfig,
-        /// What happens to a longer row: drop | truncate_prompt.
-        pub overflow: Overflow = Overflow::Drop,
-        /// Dialogue template if the model brings none: auto | notebook | bare | plain | plain_eos (docs/templates.md).
-        ///
-        /// `auto` is the notebook's for our byte tokenizer; for any other it is prompt, completion and end token.
-        pub template: String = "auto".into(),
+        /// How rows become tokens.
+        #[serde(flatten)]
+        section encoding: EncodingConfig,
         /// Train with the dropout of the model's configuration.
         ///
         /// InstructGPT: 0.2 on the residual stream.

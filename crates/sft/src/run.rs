@@ -31,10 +31,10 @@ pub struct SftFiles {
 pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<Assistant, Error> {
     config.validate()?;
     let mut init = Seed(config.training.seed).stream("init");
-    let start = Assistant::start(&files.model, &config.template, &mut init, launch.device())?;
+    let start = Assistant::start(&files.model, &config.encoding.template, &mut init, launch.device())?;
     let Assistant { model, text } = start;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.overflow };
+    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
     let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Demonstrations> =
         launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
@@ -53,7 +53,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
 impl SftConfig {
     /// The settings that this model leaves without effect, with the reason.
     fn idle(&self, has_template: bool, has_dropout: bool) -> Vec<(&'static str, &'static str)> {
-        let template = has_template && self.template != "auto";
+        let template = has_template && self.encoding.template != "auto";
         let dropout = self.dropout && !has_dropout;
         let why = "the model's config.json names no dropout";
         let template = template.then_some(("template", "the model directory brings its own template.json"));
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn dropout_and_template_depend_on_the_model() {
-        let config = SftConfig { template: "bare".into(), ..SftConfig::default() };
+        let mut config = SftConfig::default();
+        config.encoding.template = "bare".into();
         let keys = |has_template, has_dropout| -> Vec<&str> {
             config.idle(has_template, has_dropout).into_iter().map(|(key, _)| key).collect()
         };

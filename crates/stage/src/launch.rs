@@ -307,7 +307,7 @@ mod tests {
         let launch = || Launch::new(&Device::flex(), dir.path());
         let open =
             |launch: Launch| launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []);
-        let error = open(launch().files_read(&[settings.clone()])).err().unwrap().to_string();
+        let error = open(launch().files_read(std::slice::from_ref(&settings))).err().unwrap().to_string();
         assert!(error.contains("would overwrite") && error.contains("config.toml"), "{error}");
         assert_eq!(std::fs::read_to_string(&settings).unwrap(), "rate = 1");
     }

@@ -133,6 +133,37 @@ pub fn accumulate_with<M: Module, T: Sync, C, S: Sum>(
     start: impl Fn(usize) -> C + Sync,
     step: impl Fn(&M, &mut C, &[T], &mut S) + Sync,
 ) -> S {
+    sum_onto(world, S::default(), model, rows, microbatch, start, step)
+}
+
+/// [`accumulate`] onto `sum`, a sum over all ranks that came before, such as the gradients of another loss of the same
+/// update. The shards are added to it one after the other.
+///
+/// # Panics
+/// As [`accumulate`].
+pub fn accumulate_onto<M: Module, T: Sync, S: Sum>(
+    world: &World,
+    sum: S,
+    model: &M,
+    rows: &[T],
+    microbatch: usize,
+    step: impl Fn(&M, &[T], &mut S) + Sync,
+) -> S {
+    // All ranks have the same sum, and it counts once.
+    let sum = if world.rank() == 0 { sum } else { S::default() };
+    sum_onto(world, sum, model, rows, microbatch, |_| (), |model, (), rows, sum| step(model, rows, sum))
+}
+
+/// Adds the shards of this rank to `sum`, and then the sums of all ranks.
+fn sum_onto<M: Module, T: Sync, C, S: Sum>(
+    world: &World,
+    mut sum: S,
+    model: &M,
+    rows: &[T],
+    microbatch: usize,
+    start: impl Fn(usize) -> C + Sync,
+    step: impl Fn(&M, &mut C, &[T], &mut S) + Sync,
+) -> S {
     let device = device_of(model).expect("a model that is trained has parameters");
     let share = world.share(rows.len());
     let first_of_rank = share.start;
@@ -145,7 +176,6 @@ pub fn accumulate_with<M: Module, T: Sync, C, S: Sum>(
         }
         sum
     });
-    let mut sum = S::default();
     of_shards.into_iter().for_each(|of_shard| sum.add(of_shard));
     sum.sum_over_ranks(world, &device);
     sum
@@ -213,6 +243,21 @@ mod tests {
             );
             assert_eq!(*rows_seen, n_rows);
             assert!(outputs_seen.iter().zip(&outputs).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+
+    /// Every rank passes the sum of 1000 that all of them know; it counts once, and the nine rows after it.
+    #[test]
+    fn a_sum_that_came_before_counts_once() {
+        let layer = layer();
+        for size in [1, 3] {
+            let layers = std::sync::Mutex::new(vec![layer.clone(); size]);
+            let of_ranks = on_ranks(size, |world| {
+                let layer = layers.lock().unwrap().pop().unwrap();
+                let count = |_: &Linear, rows: &[[f32; 2]], n: &mut usize| *n += rows.len();
+                accumulate_onto(&world, 1000, &layer, &rows(9), 2, count)
+            });
+            assert_eq!(of_ranks, vec![1009; size]);
         }
     }
 

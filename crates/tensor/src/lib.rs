@@ -19,7 +19,7 @@ mod tensor_file;
 mod tensor_reader;
 mod world;
 
-pub use accumulate::{Sum, accumulate, accumulate_with};
+pub use accumulate::{Sum, accumulate, accumulate_onto, accumulate_with};
 pub use gradients::Gradients;
 pub use host::{backend_name, is_host, values_of};
 pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::error::{Error, Origin, one_line};
-use crate::settings::flatten_until;
+use crate::settings::leaves;
 
 /// What a run was given in addition to its settings. Is stored next to them as `inputs.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub(crate) fn parse_config(text: &str, path: &Path) -> Result<Table, Error> {
 
 /// Fails with the first key, in the order of the settings given now, that differs.
 pub(crate) fn compare_configs(stored: &Table, given: &Table, path: &Path) -> Result<(), Error> {
-    let [stored, given] = [stored, given].map(|table| flatten_until(table, &|_| false));
+    let [stored, given] = [stored, given].map(leaves);
     let find = |values: &[(String, toml::Value)], key: &str| {
         values
             .iter()

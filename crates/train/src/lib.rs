@@ -61,14 +61,14 @@ pub use files::{load_json, save_json, write_file};
 pub use inputs::{Inputs, fingerprint_files};
 pub use metrics::{MetricsWriter, STEP_KEY, is_timing, read_metrics};
 pub use optim::{AdamWConfig, EpsilonStyle, Optimizer};
-pub use plan::{StepPlan, load_progress, save_progress};
+pub use plan::{StepPlan, is_due, load_progress, save_progress};
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use settings::{
     BatchingConfig, NOT_PUBLISHED, Setting, Settings, TrainingConfig, current_key, declaration_faults,
-    keys_with_source, notes_on_settings_without_effect, range, resolve, resolve_known, to_commented_toml,
-    to_sourced_toml, trailing_comments, without_effect,
+    keys_with_source, leaves, notes_on_settings_without_effect, range, resolve, resolve_known,
+    to_commented_toml, to_sourced_toml, trailing_comments, without_effect,
 };
 #[doc(hidden)]
 pub use settings::{check_section, declare_section};

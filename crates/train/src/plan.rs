@@ -31,8 +31,7 @@ impl<'a> StepPlan<'a> {
     /// The plan for rows of these lengths.
     pub fn new(config: &'a TrainingConfig, batching: &BatchingConfig, lengths: Vec<usize>) -> Self {
         let steps_per_epoch = lengths.len().div_ceil(config.batch_size);
-        let all_steps = config.epochs.saturating_mul(steps_per_epoch);
-        let total_steps = if config.max_steps > 0 { all_steps.min(config.max_steps) } else { all_steps };
+        let total_steps = config.total_steps(lengths.len());
         let bucket_by_length = batching.bucket_by_length;
         Self { config, bucket_by_length, lengths, steps_per_epoch, total_steps, epoch: None }
     }
@@ -92,7 +91,17 @@ impl<'a> StepPlan<'a> {
     }
 }
 
-fn is_due(step: usize, every: usize) -> bool {
+impl TrainingConfig {
+    /// Steps of a run over `n_rows` rows, `batch_size` of them in each step: those of all epochs, or `max_steps` where
+    /// that is set and smaller.
+    pub fn total_steps(&self, n_rows: usize) -> usize {
+        let all_steps = self.epochs.saturating_mul(n_rows.div_ceil(self.batch_size));
+        if self.max_steps > 0 { all_steps.min(self.max_steps) } else { all_steps }
+    }
+}
+
+/// Whether something that is done after every `every` steps is due after step number `step`; with 0 it never is.
+pub fn is_due(step: usize, every: usize) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 

@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::inputs::{Inputs, compare_configs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
+use crate::plan::is_due;
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
 const CONFIG_FILE: &str = "config.toml";
@@ -446,7 +447,7 @@ impl Run {
     fn is_scheduled(&self, step: usize) -> bool {
         match self.checkpoint_every {
             None => true,
-            Some(every) => every > 0 && step.is_multiple_of(every) && Some(step) != self.total_steps,
+            Some(every) => is_due(step, every) && Some(step) != self.total_steps,
         }
     }
 

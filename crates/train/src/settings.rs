@@ -16,8 +16,8 @@ mod resolve;
 mod training;
 
 pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
-pub use printed::{NOT_PUBLISHED, to_commented_toml, to_sourced_toml, trailing_comments};
-pub(crate) use printed::{flatten_until, get, insert, to_table};
+pub use printed::{NOT_PUBLISHED, leaves, to_commented_toml, to_sourced_toml, trailing_comments};
+pub(crate) use printed::{get, insert, leaves_until, to_table};
 pub use renamed::current_key;
 pub(crate) use renamed::update_stored;
 pub use resolve::{resolve, resolve_known};
@@ -273,7 +273,7 @@ impl Catalogue {
 
     /// The dotted keys of a table with their values, down to the values of settings.
     pub(crate) fn flatten(&self, table: &Table) -> Vec<(String, toml::Value)> {
-        flatten_until(table, &|key| self.is_known(self.current_key(key)))
+        leaves_until(table, &|key| self.is_known(self.current_key(key)))
     }
 }
 

@@ -21,9 +21,10 @@ use temper_sft::{SftConfig, completion_logits, sft_loss};
 use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
 use temper_train::{AdamWConfig, Optimizer, Run, Seed, TrainingConfig, read_metrics, resolve};
 
-use crate::args::{BenchArgs, RecipeName, Stage};
+use crate::args::{BenchArgs, Stage};
 use crate::commands::{Outcome, print_json};
 use crate::failure::hinted;
+use crate::recipe::Recipe;
 use crate::session::Session;
 use crate::{device, recipe};
 
@@ -152,7 +153,7 @@ struct NotebookData {
 impl NotebookData {
     fn read() -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        RecipeName::Notebook.write_data(dir.path(), 0)?;
+        Recipe::notebook().write_data(dir.path(), 0)?;
         let path = |name: &str| [dir.path().join(name)];
         Ok(Self {
             demonstrations: read_rows(&path("demonstrations.jsonl"), BadRows::Refuse)?.records,

@@ -20,12 +20,12 @@ use temper_tokenizer::Overflow;
 use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
 use crate::args::{
-    ComparisonArgs, PipelineArgs, PpoArgs, RecipeName, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
-    Stage,
+    ComparisonArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs, Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
 use crate::prompts::PlacedPrompts;
+use crate::recipe::Recipe;
 use crate::session::Session;
 use crate::{device, machine};
 
@@ -82,7 +82,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
             prompts: vec![files.data.join("prompts.jsonl")],
             eval_data: vec![],
             ptx_data: files.courtesy_only("texts.jsonl"),
-            gold: (recipe == RecipeName::Courtesy).then(|| "courtesy".into()),
+            gold: recipe.is_courtesy().then(|| "courtesy".into()),
             run: run_args(&files.ppo),
             settings: settings("ppo"),
         };
@@ -108,11 +108,11 @@ struct Files {
     sft: PathBuf,
     reward: PathBuf,
     ppo: PathBuf,
-    recipe: RecipeName,
+    recipe: Recipe,
 }
 
 impl Files {
-    fn new(dir: &Path, recipe: RecipeName) -> Self {
+    fn new(dir: &Path, recipe: Recipe) -> Self {
         let at = |name: &str| dir.join(name);
         Self {
             dir: dir.into(),
@@ -124,24 +124,20 @@ impl Files {
         }
     }
 
-    /// What the notebook's recipes do not have.
+    /// A data file that only the courtesy recipe has.
     fn courtesy_only(&self, name: &str) -> Vec<PathBuf> {
-        if self.recipe == RecipeName::Courtesy { vec![self.data.join(name)] } else { vec![] }
+        if self.recipe.is_courtesy() { vec![self.data.join(name)] } else { vec![] }
     }
 
     /// The comparisons that measure the reward model: held out, or the notebook's own four.
     fn judged_comparisons(&self) -> PathBuf {
-        let name = if self.recipe == RecipeName::Courtesy {
-            "comparisons_heldout.jsonl"
-        } else {
-            "comparisons.jsonl"
-        };
+        let name = if self.recipe.is_courtesy() { "comparisons_heldout.jsonl" } else { "comparisons.jsonl" };
         self.data.join(name)
     }
 
     /// The prompts that are answered before and after PPO.
     fn judged_prompts(&self) -> PathBuf {
-        let name = if self.recipe == RecipeName::Courtesy { "eval_prompts.jsonl" } else { "prompts.jsonl" };
+        let name = if self.recipe.is_courtesy() { "eval_prompts.jsonl" } else { "prompts.jsonl" };
         self.data.join(name)
     }
 }
@@ -151,7 +147,7 @@ const CLAIM_FILE: &str = "pipeline.json";
 
 /// What marks `dir` as this recipe's, seed's and settings'. Refuses a directory that holds another run, or files that
 /// a pipeline would overwrite and has not written.
-fn claim(dir: &Path, recipe: RecipeName, seed: u64, sets: &[String]) -> Result<Value> {
+fn claim(dir: &Path, recipe: Recipe, seed: u64, sets: &[String]) -> Result<Value> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join(CLAIM_FILE);
     let mine = json!({ "recipe": recipe.name(), "seed": seed, "set": sets });
@@ -212,7 +208,7 @@ fn check_settings(session: &Session, settings: impl Fn(&str) -> Settings) -> Res
     Ok(())
 }
 
-fn stage_settings(recipe: RecipeName, stage: &str, sets: &[String]) -> Settings {
+fn stage_settings(recipe: Recipe, stage: &str, sets: &[String]) -> Settings {
     let prefix = format!("{stage}.");
     let sets = sets.iter().filter_map(|set| set.strip_prefix(&prefix).map(str::to_owned)).collect();
     Settings { preset: Some(recipe.name().into()), config: None, sets }
@@ -251,7 +247,7 @@ fn judge(
         top_p: 1.0,
         top_k: 0,
         // Five prompts would make a noisy sample; the notebook itself decodes greedily.
-        greedy: files.recipe != RecipeName::Courtesy,
+        greedy: !files.recipe.is_courtesy(),
     };
     let mut sides = Vec::new();
     for dir in [&files.sft, &files.ppo] {
@@ -300,7 +296,7 @@ enum GoldRule {
 
 impl GoldRule {
     fn new(files: &Files) -> Result<Self> {
-        if files.recipe == RecipeName::Courtesy {
+        if files.recipe.is_courtesy() {
             return Ok(Self::Courtesy(Task::new()));
         }
         let rows = read_rows(&[files.data.join("demonstrations.jsonl")], BadRows::Refuse)?;
@@ -327,7 +323,7 @@ impl GoldRule {
 /// The numbers of the whole run, all read from what the stages wrote.
 fn summary(
     session: &Session,
-    recipe: RecipeName,
+    recipe: Recipe,
     files: &Files,
     (seed, backend, device): (u64, &str, &Device),
     judged: &[Judged],

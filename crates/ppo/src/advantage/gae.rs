@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use temper_tensor::{scale_to_unit_variance, whiten};
 
 use super::{Estimate, Estimator, KlPlacement};
-use crate::rewards::{next_column, shape_rewards};
+use crate::rewards::next_column;
 use crate::rollout::Rollout;
 
 /// Generalised advantage estimation with a critic (Schulman et al. 2016, arXiv 1506.02438).
@@ -34,18 +34,7 @@ impl Estimator for Gae {
     /// Returns are made from the plain advantages; then the advantages are whitened over all completion tokens.
     fn estimate(&self, rollout: &Rollout, kl_coef: f64) -> Estimate {
         let (mask, value_mask) = (rollout.completion_mask.clone(), rollout.value_mask.clone());
-        let mut rewards = shape_rewards(
-            rollout.old_logprobs.clone(),
-            rollout.ref_logprobs.clone(),
-            rollout.scores.clone(),
-            mask.clone(),
-            value_mask.clone(),
-            kl_coef,
-        )
-        .rewards;
-        if let Some(token_rewards) = &rollout.token_rewards {
-            rewards = rewards + token_rewards.clone();
-        }
+        let mut rewards = rollout.rewards(kl_coef);
         if self.whiten_rewards {
             rewards = scale_to_unit_variance(rewards, value_mask.clone());
         }

@@ -1,32 +1,112 @@
 //! Advantages: how much better an answer is than what it is compared with.
 //!
-//! [`Advantage`] says which estimator is used, and each estimator is one file: [`Gae`] (PPO), [`Rloo`] and [`Grpo`].
-//! An estimator answers three questions and has one formula, the methods of [`Estimator`], and nothing outside of this
-//! folder asks which one it is. A new one is a new file, a variant of [`Advantage`] and of [`AdvantageKind`], and an arm
-//! in [`PpoConfig::advantage`].
+//! Each estimator is one file and implements [`Estimator`]: [`Gae`] (PPO), [`Rloo`] and [`Grpo`]. It answers three
+//! questions about itself and has one formula, and nothing outside this folder asks which one it is.
+//!
+//! A new estimator is a new file, a variant of [`AdvantageKind`] and its arm in [`PpoConfig::estimator`].
 
 mod gae;
 mod grpo;
 mod rloo;
 
-use burn::tensor::Tensor;
+use std::fmt::{Display, Formatter};
 
-use crate::config::{AdvantageKind, PpoConfig};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use temper_train::settings;
+
+use crate::config::PpoConfig;
 use crate::rollout::Rollout;
 
 pub use gae::{Advantages, Gae, estimate_advantages};
 pub use grpo::{Grpo, standardise_groups};
 pub use rloo::{Rloo, leave_one_out};
 
-/// The estimator of advantages, and with it the algorithm.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Advantage {
-    /// Generalised advantage estimation with a critic: PPO as in InstructGPT.
-    Gae(Gae),
-    /// The mean of the prompt's other answers is the baseline.
-    Rloo(Rloo),
-    /// The mean of all answers to the prompt is the baseline, and the KL is part of the loss.
-    Grpo(Grpo),
+settings! {
+    /// What an answer is compared with.
+    pub struct AdvantageConfig {
+        /// The baseline: gae (a critic: PPO) | rloo (the prompt's other answers) | grpo (all of them, KL in the loss).
+        pub kind: AdvantageKind = AdvantageKind::Gae,
+        /// In grpo: divide by the standard deviation of the group.
+        ///
+        /// Dr. GRPO does not.
+        pub scale_by_std: bool = true, only_with "advantage.kind = grpo",
+    }
+}
+
+/// Where the baseline comes from, and with it the algorithm. All share rollout, ratio and clip, and average the loss
+/// over tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvantageKind {
+    /// A critic, by generalised advantage estimation: PPO as InstructGPT.
+    #[default]
+    Gae,
+    /// The other answers to the prompt, the KL in the reward, the whole answer as one action (arXiv 2402.14740).
+    ///
+    /// With one minibatch and one pass it is REINFORCE: the gradient is Σ A ∇ log π over the batch's answers, divided
+    /// by its number of tokens.
+    Rloo,
+    /// All answers to the prompt, the KL to the reference as a part of the loss (arXiv 2402.03300).
+    ///
+    /// The paper averages the loss over each answer and then over answers, which makes a token of a long wrong answer
+    /// cost less (arXiv 2503.20783); here, as in TRL's default, every token weighs the same.
+    Grpo,
+}
+
+/// The name in the settings.
+impl Display for AdvantageKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl PpoConfig {
+    /// The estimator that `advantage.kind` names, with its settings.
+    pub fn estimator(&self) -> Box<dyn Estimator> {
+        match self.advantage.kind {
+            AdvantageKind::Gae => Box::new(Gae {
+                gamma: self.update.gamma,
+                lambda: self.update.gae_lambda,
+                whiten_rewards: self.update.whiten_rewards,
+            }),
+            AdvantageKind::Rloo => Box::new(Rloo),
+            AdvantageKind::Grpo => Box::new(Grpo { scale_by_std: self.advantage.scale_by_std }),
+        }
+    }
+}
+
+/// How advantages are estimated, and with it the algorithm.
+pub trait Estimator {
+    /// Whether it reads and trains a value function.
+    fn needs_critic(&self) -> bool;
+
+    /// Whether it compares the answers to one prompt with each other, so that there must be at least two of them.
+    fn needs_groups(&self) -> bool;
+
+    /// Where the KL penalty takes effect.
+    fn kl(&self) -> KlPlacement;
+
+    /// Computes advantages and returns. `kl_coef` is β of the penalty in the rewards, and 0 where the penalty is in the
+    /// loss.
+    ///
+    /// # Panics
+    /// If it needs a critic and the rollout has no values, or if it needs groups and the rollout has only one answer per
+    /// prompt.
+    fn estimate(&self, rollout: &Rollout, kl_coef: f64) -> Estimate;
+
+    /// Computes what the updates learn from a rollout, with KL coefficient β = `kl_coef`.
+    ///
+    /// # Panics
+    /// As [`Estimator::estimate`].
+    fn targets(&self, rollout: &Rollout, kl_coef: f64) -> Targets {
+        let (reward_coef, kl_loss_coef) = match self.kl() {
+            KlPlacement::InReward => (kl_coef, None),
+            KlPlacement::InLoss => (0.0, Some(kl_coef)),
+        };
+        let Estimate { advantages, returns } = self.estimate(rollout, reward_coef);
+        Targets { advantages, returns, kl_loss_coef }
+    }
 }
 
 /// Where the penalty β KL(π, π_ref) takes effect.
@@ -38,6 +118,15 @@ pub enum KlPlacement {
     InLoss,
 }
 
+/// What an estimator computes from a rollout.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    /// See [`Targets::advantages`].
+    pub advantages: Tensor<2>,
+    /// See [`Targets::returns`].
+    pub returns: Option<Tensor<2>>,
+}
+
 /// What the updates learn from a rollout.
 #[derive(Clone, Debug)]
 pub struct Targets {
@@ -47,84 +136,6 @@ pub struct Targets {
     pub returns: Option<Tensor<2>>,
     /// Coefficient β of [`kl_loss`](crate::kl_loss) in the policy loss; `None` where the loss has no such term.
     pub kl_loss_coef: Option<f64>,
-}
-
-impl Advantage {
-    /// Whether the estimator reads and trains a value function.
-    pub fn needs_critic(&self) -> bool {
-        self.estimator().needs_critic()
-    }
-
-    /// Whether the answers to one prompt are compared with each other, so that there must be at least two of them.
-    pub fn needs_groups(&self) -> bool {
-        self.estimator().needs_groups()
-    }
-
-    /// Where the KL penalty takes effect.
-    pub fn kl(&self) -> KlPlacement {
-        self.estimator().kl()
-    }
-
-    /// Computes what the updates learn from a rollout, with KL coefficient β = `kl_coef`.
-    ///
-    /// # Panics
-    /// If the estimator needs a critic and the rollout has no values, or if it needs groups and the rollout has only one
-    /// answer per prompt.
-    pub fn targets(&self, rollout: &Rollout, kl_coef: f64) -> Targets {
-        let (reward_coef, kl_loss_coef) = match self.kl() {
-            KlPlacement::InReward => (kl_coef, None),
-            KlPlacement::InLoss => (0.0, Some(kl_coef)),
-        };
-        let Estimate { advantages, returns } = self.estimator().estimate(rollout, reward_coef);
-        Targets { advantages, returns, kl_loss_coef }
-    }
-
-    /// Picks the estimator.
-    fn estimator(&self) -> &dyn Estimator {
-        match self {
-            Self::Gae(gae) => gae,
-            Self::Rloo(rloo) => rloo,
-            Self::Grpo(grpo) => grpo,
-        }
-    }
-}
-
-/// The answers that each estimator gives about itself, and its formula.
-trait Estimator {
-    /// See [`Advantage::needs_critic`].
-    fn needs_critic(&self) -> bool;
-
-    /// See [`Advantage::needs_groups`].
-    fn needs_groups(&self) -> bool;
-
-    /// See [`Advantage::kl`].
-    fn kl(&self) -> KlPlacement;
-
-    /// Advantages and returns. `kl_coef` is β of the penalty in the rewards, and 0 where the penalty is in the loss.
-    fn estimate(&self, rollout: &Rollout, kl_coef: f64) -> Estimate;
-}
-
-/// What an estimator computes from a rollout.
-struct Estimate {
-    /// See [`Targets::advantages`].
-    advantages: Tensor<2>,
-    /// See [`Targets::returns`].
-    returns: Option<Tensor<2>>,
-}
-
-impl PpoConfig {
-    /// The estimator that `advantage.kind` names, with its settings.
-    pub fn advantage(&self) -> Advantage {
-        match self.advantage.kind {
-            AdvantageKind::Gae => Advantage::Gae(Gae {
-                gamma: self.update.gamma,
-                lambda: self.update.gae_lambda,
-                whiten_rewards: self.update.whiten_rewards,
-            }),
-            AdvantageKind::Rloo => Advantage::Rloo(Rloo),
-            AdvantageKind::Grpo => Advantage::Grpo(Grpo { scale_by_std: self.advantage.scale_by_std }),
-        }
-    }
 }
 
 /// Subtracts from each entry the mean of its group.

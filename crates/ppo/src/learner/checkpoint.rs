@@ -11,7 +11,7 @@ use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
 use super::Learner;
 use crate::Error;
-use crate::networks::Policy;
+use crate::networks::{Networks, Policy};
 
 /// Where a checkpoint keeps the averaged policy.
 const EMA_DIR: &str = "ema";
@@ -28,7 +28,8 @@ pub(crate) struct Progress {
     pub(crate) step: usize,
     /// Whether the evaluation that may be due after this step has been done.
     pub(crate) is_evaluated: bool,
-    /// Mean scores of the last rollouts, by which the best policy is chosen without evaluation prompts.
+    /// Means of the last rollouts by which the best policy is chosen without evaluation prompts: of the scores, or of the
+    /// independent judge's where there is one.
     recent_scores: VecDeque<f64>,
 }
 
@@ -84,13 +85,13 @@ impl Learner {
         text: &TextSide,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.save_models(dir, &self.policy.lm.valid(), text)?;
+        self.save_models(dir, &self.policy().lm.valid(), text)?;
         if let Some(average) = &self.average {
             average.save(&create_dir(dir.join(EMA_DIR))?, text.tokenizer.special().eos)?;
         }
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.save(&training.join(POLICY_OPTIMIZER))?;
-        if self.critic.is_some() {
+        if self.networks().critic.is_some() {
             self.critic_optimizer.save(&training.join(CRITIC_OPTIMIZER))?;
         }
         let state = State {
@@ -108,10 +109,10 @@ impl Learner {
         policy.save(dir, eos)?;
         text.save(dir)?;
         let value_head_model = |head: &Linear| {
-            ScalarModel::from_parts(self.policy.lm.transformer.clone(), head.clone(), Pooling::Last)
+            ScalarModel::from_parts(self.policy().lm.transformer.clone(), head.clone(), Pooling::Last)
         };
-        let head = self.policy.value_head.as_ref().map(value_head_model);
-        if let Some(critic) = self.critic.as_ref().or(head.as_ref()) {
+        let head = self.policy().value_head.as_ref().map(value_head_model);
+        if let Some(critic) = self.networks().critic.as_ref().or(head.as_ref()) {
             critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
         }
         Ok(())
@@ -137,15 +138,16 @@ impl Learner {
 
     /// Restores networks, moving average and optimizers.
     fn resume_networks(&mut self, dir: &Path) -> Result<(), Error> {
-        let device = self.policy.lm.device().inner();
-        let context = self.policy.lm.config().max_seq_len;
+        let device = self.policy().lm.device().inner();
+        let context = self.policy().lm.config().max_seq_len;
         let lm = CausalLm::load(dir, &device)?;
         let load_critic = || ScalarModel::load(&dir.join(CRITIC_DIR), &device);
         let critic = self.has_critic().then(load_critic).transpose()?;
         lm.config().check_context(context)?;
         if let Some(critic) = &critic {
             // A critic of its own may have another context than the policy.
-            let started = self.critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
+            let started =
+                self.networks().critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
             critic.config().check_context(started)?;
         }
         if self.average.is_some() {
@@ -154,15 +156,15 @@ impl Learner {
             self.average = Some(average);
         }
         let head = critic.as_ref().map(|critic| critic.score.clone());
-        let value_head = head.filter(|_| self.policy.value_head.is_some());
-        self.policy = Policy::new(lm, value_head, self.policy.n_tokens).train();
+        let value_head = head.filter(|_| self.policy().value_head.is_some());
+        let policy = Policy::new(lm, value_head, self.policy().n_tokens).train();
         let training = dir.join(TRAINING_DIR);
-        self.policy_optimizer.load_renamed(&training.join(POLICY_OPTIMIZER), &self.policy, former_path)?;
-        if let Some(critic) = critic.filter(|_| self.critic.is_some()) {
-            let critic = critic.train();
-            self.critic_optimizer.load_renamed(&training.join(CRITIC_OPTIMIZER), &critic, former_path)?;
-            self.critic = Some(critic);
+        self.policy_optimizer.load_renamed(&training.join(POLICY_OPTIMIZER), &policy, former_path)?;
+        let critic = critic.filter(|_| self.networks().critic.is_some()).map(Module::train);
+        if let Some(critic) = &critic {
+            self.critic_optimizer.load_renamed(&training.join(CRITIC_OPTIMIZER), critic, former_path)?;
         }
+        self.networks = Some(Networks { policy, critic });
         Ok(())
     }
 }

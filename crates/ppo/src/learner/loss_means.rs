@@ -2,7 +2,8 @@
 
 use std::ops::AddAssign;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use temper_tensor::{Sum, World};
 
 use crate::metrics::read_all;
 
@@ -97,6 +98,18 @@ impl AddAssign for LossMeans {
     fn add_assign(&mut self, other: Self) {
         let (sums, terms) = (self.into_array(), other.into_array());
         *self = Self::from_array(std::array::from_fn(|i| sums[i] + terms[i]));
+    }
+}
+
+impl Sum for LossMeans {
+    fn add(&mut self, other: Self) {
+        *self += other;
+    }
+
+    fn sum_over_ranks(&mut self, world: &World, _device: &Device) {
+        let mut sums = self.into_array();
+        world.sum_f64(&mut sums);
+        *self = Self::from_array(sums);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kl::kl_loss;
 use crate::loss::{PolicyClip, PolicyLoss, ValueLoss, policy_loss, value_loss};
 use crate::networks::{Entropy, Policy, critic_values};
 
-/// Shares of a minibatch that a part of it has: every token weighs the same, and so does every value.
+/// A microbatch's share of its minibatch: every token weighs the same, and so does every value.
 #[derive(Clone, Copy)]
 pub(super) struct Shares {
     pub(super) tokens: f64,
@@ -55,14 +55,15 @@ impl Losses {
         let policy = policy_loss(logprobs, old_logprobs, pick(&targets.advantages), mask.clone(), clip);
         let entropy = masked_mean(output.entropy.expect("it was asked for"), mask);
 
-        let values = match critic {
-            Some(critic) => Some(critic_values(critic, &batch)),
-            None => output.values,
-        };
-        let value = match (values, &rollout.values, &targets.returns) {
-            (Some(values), Some(old_values), Some(returns)) => {
-                let mask = pick(&rollout.value_mask);
-                Some(value_loss(values, pick(old_values), pick(returns), mask, settings.value_clip_range))
+        // Without returns a critic has nothing to learn, so it does not run.
+        let value = match (&rollout.values, &targets.returns) {
+            (Some(old_values), Some(returns)) => {
+                let values = match critic {
+                    Some(critic) => Some(critic_values(critic, &batch)),
+                    None => output.values,
+                };
+                let (mask, range) = (pick(&rollout.value_mask), settings.value_clip_range);
+                values.map(|values| value_loss(values, pick(old_values), pick(returns), mask, range))
             }
             _ => None,
         };

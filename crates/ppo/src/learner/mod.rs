@@ -7,14 +7,14 @@ mod update;
 
 use burn::module::Module;
 use temper_data::Prompts;
-use temper_model::{CausalLm, ScalarModel};
+use temper_model::CausalLm;
 use temper_tokenizer::Tokenizer;
 use temper_train::Optimizer;
 
 use crate::Error;
 use crate::config::PpoConfig;
 use crate::kl::KlController;
-use crate::networks::{Critic, Policy, zero_head};
+use crate::networks::{Critic, Networks, Policy, zero_head};
 use crate::rollout::RolloutModels;
 
 pub(crate) use checkpoint::Progress;
@@ -26,9 +26,9 @@ pub use update::{LearningRates, UpdateInput, UpdateStats};
 /// [`Learner::models`] lends the networks to a rollout, and [`Learner::update`] trains them on it. A step is a function
 /// of the learner and its input alone, so a loop of your own can use both.
 pub struct Learner {
-    policy: Policy,
-    /// The critic, where it is a network of its own.
-    critic: Option<ScalarModel>,
+    /// `None` only while an update changes them, and after one that failed: a second owner of the weights would force
+    /// the optimizer to copy them.
+    networks: Option<Networks>,
     policy_optimizer: Optimizer,
     critic_optimizer: Optimizer,
     /// The moving average of the policy's weights, without gradients, if `ema_decay` asks for one.
@@ -44,7 +44,7 @@ impl Learner {
     /// The critic is ignored where `advantage.kind` needs none.
     pub fn new(config: &PpoConfig, policy: CausalLm, critic: Critic, n_tokens: usize) -> Self {
         let (d_model, device) = (policy.config().d_model, policy.device().inner());
-        let critic = if config.advantage().needs_critic() { critic } else { Critic::None };
+        let critic = if config.estimator().needs_critic() { critic } else { Critic::None };
         let (value_head, critic) = match critic {
             Critic::Separate(critic) => (None, Some(critic.train())),
             Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
@@ -53,8 +53,7 @@ impl Learner {
         Self {
             average: (config.ema_decay > 0.0).then(|| policy.valid()),
             ema_decay: config.ema_decay,
-            policy: Policy::new(policy, value_head, n_tokens).train(),
-            critic,
+            networks: Some(Networks { policy: Policy::new(policy, value_head, n_tokens).train(), critic }),
             policy_optimizer: Optimizer::new(&config.training.optimizer),
             critic_optimizer: Optimizer::new(&config.training.optimizer),
             kl: KlController::new(&config.kl),
@@ -62,23 +61,39 @@ impl Learner {
     }
 
     /// The policy as it is trained, with its value head if it has one.
+    ///
+    /// # Panics
+    /// After an update that failed.
     pub fn policy(&self) -> &Policy {
-        &self.policy
+        &self.networks().policy
+    }
+
+    /// The networks that are trained.
+    fn networks(&self) -> &Networks {
+        self.networks.as_ref().expect("a learner is of no use after an update that failed")
     }
 
     /// The policy that is evaluated and kept, without gradients: the moving average if there is one.
     pub fn evaluated_policy(&self) -> CausalLm {
-        self.average.clone().unwrap_or_else(|| self.policy.lm.valid())
+        self.average.clone().unwrap_or_else(|| self.policy().lm.valid())
     }
 
     /// The models of a rollout against this reference.
+    ///
+    /// # Panics
+    /// After an update that failed.
     pub fn models<'a>(&'a self, ref_policy: &'a CausalLm, tokenizer: &'a Tokenizer) -> RolloutModels<'a> {
-        RolloutModels { policy: &self.policy, ref_policy, critic: self.critic.as_ref(), tokenizer }
+        RolloutModels {
+            policy: self.policy(),
+            ref_policy,
+            critic: self.networks().critic.as_ref(),
+            tokenizer,
+        }
     }
 
     /// Whether there is a critic, as a network of its own or as a head on the policy.
     fn has_critic(&self) -> bool {
-        self.critic.is_some() || self.policy.value_head.is_some()
+        self.networks().critic.is_some() || self.policy().value_head.is_some()
     }
 
     /// Refuses a policy, or a critic of its own, whose outputs are not finite on these prompts.
@@ -87,6 +102,6 @@ impl Learner {
     pub(crate) fn check_finite(&self, prompts: &Prompts) -> Result<(), Error> {
         let rows: Vec<&[u32]> = prompts.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         self.evaluated_policy().check_finite(&rows)?;
-        Ok(self.critic.as_ref().map_or(Ok(()), |critic| critic.check_finite(&rows))?)
+        Ok(self.networks().critic.as_ref().map_or(Ok(()), |critic| critic.check_finite(&rows))?)
     }
 }

@@ -1,10 +1,9 @@
 //! The updates from one rollout.
 
-use burn::module::Module;
 use burn::tensor::Device;
 use temper_data::Texts;
-use temper_model::ScalarModel;
-use temper_tensor::{Gradients, in_parallel, shards};
+use temper_tensor::{Gradients, Sum, World, accumulate_onto};
+use temper_tokenizer::Example;
 use temper_train::{Seed, moving_average, shuffled};
 
 use super::losses::{Losses, Shares};
@@ -12,7 +11,7 @@ use super::{Learner, LossMeans};
 use crate::Error;
 use crate::advantage::Targets;
 use crate::config::{PpoConfig, PtxConfig};
-use crate::networks::Policy;
+use crate::networks::Networks;
 use crate::ptx::{draw, ptx_step};
 use crate::rollout::Rollout;
 
@@ -67,7 +66,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::NonFiniteLoss`] before anything is updated with that loss; [`Error::Train`] for a gradient norm that is not
-    /// finite, which the policy may have been updated before. A learner is of no use after an error.
+    /// finite; if it is the critic's, the policy has already been updated. A learner is of no use after an error.
     pub fn update(&mut self, config: &PpoConfig, input: &UpdateInput<'_>) -> Result<UpdateStats, Error> {
         let settings = &config.update;
         let n_episodes = input.rollout.len();
@@ -79,13 +78,19 @@ impl Learner {
             let pass = input.step * settings.ppo_epochs + epoch;
             let order = shuffled(n_episodes, &mut input.seed.stream_at("minibatches", pass as u64));
             for (i, minibatch) in order.chunks(size).enumerate() {
+                let mut text_gradients = Gradients::default();
                 if let Some(texts) = input.texts {
                     let (start, n) = text_rows(&config.ptx, n_episodes, size, (pass, i));
-                    let ptx_loss = self.add_text_gradients(config, texts, (start, n), input)?;
+                    let rows = draw(texts, start, n, input.seed);
+                    let ptx_loss;
+                    (ptx_loss, text_gradients) = self.text_gradients(config, &rows, input.step)?;
                     *sums.ptx_loss.get_or_insert(0.0) += ptx_loss;
                 }
-                let losses = self.add_gradients(config, input, minibatch);
+                let (losses, policy_gradients, critic_gradients) =
+                    gradients(config, self.networks(), input, minibatch, text_gradients);
                 losses.check_finite(input.step)?;
+                self.policy_optimizer.add(policy_gradients);
+                self.critic_optimizer.add(critic_gradients);
                 let grad_norm = self.step_networks(input.learning_rates)?;
                 sums.add(losses, grad_norm);
                 if losses.means.approx_kl > limit {
@@ -96,130 +101,102 @@ impl Learner {
         Ok(sums.into_stats())
     }
 
-    /// Adds the gradients of the loss on pretraining text to those of the next update. Returns the loss.
-    fn add_text_gradients(
-        &mut self,
+    /// The loss on these rows of pretraining text, and its gradients.
+    fn text_gradients(
+        &self,
         config: &PpoConfig,
-        texts: &Texts,
-        (start, n): (usize, usize),
-        input: &UpdateInput<'_>,
-    ) -> Result<f64, Error> {
-        let rows = draw(texts, start, n, input.seed);
-        let (loss, gradients) = ptx_step(&self.policy, &rows, config.ptx.coef, config.update.microbatch_size);
+        rows: &[&Example],
+        step: usize,
+    ) -> Result<(f64, Gradients), Error> {
+        let (loss, gradients) = ptx_step(self.policy(), rows, config.ptx.coef, config.update.microbatch_size);
         if !loss.is_finite() {
-            return Err(Error::NonFiniteLoss { which: "ptx", step: input.step + 1, loss });
+            return Err(Error::NonFiniteLoss { which: "ptx", step: step + 1, loss });
         }
-        self.policy_optimizer.add(gradients);
-        Ok(loss)
-    }
-
-    /// Adds the gradients of one minibatch, computed in shards and microbatches, to those of the next update.
-    fn add_gradients(
-        &mut self,
-        config: &PpoConfig,
-        input: &UpdateInput<'_>,
-        minibatch: &[usize],
-    ) -> MinibatchLosses {
-        let microbatch_size = config.update.microbatch_size;
-        let size = if microbatch_size == 0 { minibatch.len() } else { microbatch_size };
-        let device = self.policy.lm.device();
-        let episodes = &input.rollout.episodes;
-        let (n_tokens, n_values) = episodes.counts(minibatch);
-        let parts = shards(minibatch, &device).into_iter().map(|(_, part)| (self.networks(&device), part));
-        let parts = in_parallel(parts.collect(), |(networks, part)| {
-            let step = |microbatch: &[usize]| {
-                let (tokens, values) = episodes.counts(microbatch);
-                let shares = Shares {
-                    tokens: tokens as f64 / n_tokens as f64,
-                    values: values as f64 / n_values as f64,
-                };
-                networks.gradients(config, input, microbatch, shares)
-            };
-            part.chunks(size).map(step).collect::<Vec<_>>()
-        });
-        let mut losses = MinibatchLosses::default();
-        for part in parts.into_iter().flatten() {
-            losses.means += part.means;
-            losses.ratio_error = losses.ratio_error.max(part.ratio_error);
-            self.policy_optimizer.add(part.policy_gradients);
-            self.critic_optimizer.add(part.critic_gradients);
-        }
-        losses
-    }
-
-    /// A copy of the networks for one thread.
-    fn networks(&self, device: &Device) -> Networks {
-        Networks {
-            policy: self.policy.clone().fork(device),
-            critic: self.critic.clone().map(|critic| critic.fork(device)),
-        }
+        Ok((loss, gradients))
     }
 
     /// Moves policy and critic along the gradients that were added, and the average along with the policy. Returns the
     /// gradient norm of the policy.
     fn step_networks(&mut self, learning_rates: LearningRates) -> Result<f64, Error> {
-        let (policy, grad_norm) = self.policy_optimizer.step(self.policy.clone(), learning_rates.policy)?;
-        self.policy = policy;
+        let Networks { policy, critic } = self.networks.take().expect("the gradients are theirs");
+        let (policy, grad_norm) = self.policy_optimizer.step(policy, learning_rates.policy)?;
         if let Some(average) = self.average.take() {
-            self.average = Some(moving_average(average, &self.policy.lm, self.ema_decay));
+            self.average = Some(moving_average(average, &policy.lm, self.ema_decay));
         }
-        if let Some(critic) = self.critic.take() {
-            self.critic = Some(self.critic_optimizer.step(critic, learning_rates.critic)?.0);
-        }
+        let step_critic = |critic| self.critic_optimizer.step(critic, learning_rates.critic);
+        let critic = critic.map(step_critic).transpose()?.map(|(critic, _)| critic);
+        self.networks = Some(Networks { policy, critic });
         Ok(grad_norm)
     }
 }
 
-/// The networks of one thread.
-struct Networks {
-    policy: Policy,
-    critic: Option<ScalarModel>,
+/// Losses, gradients of the policy and gradients of the critic.
+type LossesAndGradients = (MinibatchLosses, Gradients, Gradients);
+
+/// Losses and gradients of one minibatch, summed over microbatches and threads. The gradients of the policy are added to
+/// those of the loss on text, so that one update follows both.
+fn gradients(
+    config: &PpoConfig,
+    networks: &Networks,
+    input: &UpdateInput<'_>,
+    minibatch: &[usize],
+    text_gradients: Gradients,
+) -> LossesAndGradients {
+    let microbatch_size = config.update.microbatch_size;
+    let size = if microbatch_size == 0 { minibatch.len() } else { microbatch_size };
+    let episodes = &input.rollout.episodes;
+    let (n_tokens, n_values) = episodes.counts(minibatch);
+    let start = (MinibatchLosses::default(), text_gradients, Gradients::default());
+    accumulate_onto(&World::alone(), start, networks, minibatch, size, |networks, microbatch, sums| {
+        let (tokens, values) = episodes.counts(microbatch);
+        let shares =
+            Shares { tokens: tokens as f64 / n_tokens as f64, values: values as f64 / n_values as f64 };
+        forward_backward(config, networks, input, microbatch, shares, sums);
+    })
 }
 
-/// Losses and gradients of one microbatch, weighted with its shares of the minibatch.
-struct MicrobatchGradients {
-    means: LossMeans,
-    ratio_error: f64,
-    policy_gradients: Gradients,
-    critic_gradients: Gradients,
-}
-
-impl Networks {
-    /// Runs forward and backward over one microbatch.
-    fn gradients(
-        &self,
-        config: &PpoConfig,
-        input: &UpdateInput<'_>,
-        microbatch: &[usize],
-        shares: Shares,
-    ) -> MicrobatchGradients {
-        let critic = self.critic.as_ref();
-        let losses = Losses::forward(config, &self.policy, critic, input, microbatch);
-        let (means, ratio_error) = (losses.means(), losses.ratio_error.clone());
-        let kl_coef = input.targets.kl_loss_coef;
-        let (objective, value_objective) =
-            losses.objectives(&config.update, kl_coef, shares, critic.is_none());
-        let critic_gradients = match (critic, value_objective) {
-            (Some(critic), Some(objective)) => Gradients::of(critic, objective),
-            _ => Gradients::default(),
-        };
-        let policy_gradients = Gradients::of(&self.policy, objective);
-        // The numbers are read once, after both backward passes are queued.
-        let (means, ratio_error) = means.read(ratio_error);
-        MicrobatchGradients {
-            means: means.scale(shares.tokens, shares.values),
-            ratio_error,
-            policy_gradients,
-            critic_gradients,
-        }
+/// Adds losses and gradients of one microbatch, weighted with its shares of the minibatch.
+fn forward_backward(
+    config: &PpoConfig,
+    networks: &Networks,
+    input: &UpdateInput<'_>,
+    microbatch: &[usize],
+    shares: Shares,
+    (sums, policy_gradients, critic_gradients): &mut LossesAndGradients,
+) {
+    let Networks { policy, critic } = networks;
+    let losses = Losses::forward(config, policy, critic.as_ref(), input, microbatch);
+    let (means, ratio_error) = (losses.means(), losses.ratio_error.clone());
+    let kl_coef = input.targets.kl_loss_coef;
+    let (objective, value_objective) = losses.objectives(&config.update, kl_coef, shares, critic.is_none());
+    if let Some((critic, objective)) = critic.as_ref().zip(value_objective) {
+        critic_gradients.add(Gradients::of(critic, objective));
     }
+    policy_gradients.add(Gradients::of(policy, objective));
+    // The numbers are read once, after both backward passes are queued.
+    let (means, ratio_error) = means.read(ratio_error);
+    sums.add(MinibatchLosses { means: means.scale(shares.tokens, shares.values), ratio_error });
 }
 
-/// The losses of one minibatch.
-#[derive(Clone, Copy, Default)]
+/// The losses of one minibatch, or of a part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct MinibatchLosses {
+    /// Means over the minibatch; a part of it has its shares of them.
     means: LossMeans,
+    /// Greatest |ratio − 1|.
     ratio_error: f64,
+}
+
+impl Sum for MinibatchLosses {
+    fn add(&mut self, other: Self) {
+        self.means += other.means;
+        self.ratio_error = self.ratio_error.max(other.ratio_error);
+    }
+
+    fn sum_over_ranks(&mut self, world: &World, device: &Device) {
+        self.means.sum_over_ranks(world, device);
+        self.ratio_error = world.concat(vec![self.ratio_error]).into_iter().fold(0.0, f64::max);
+    }
 }
 
 impl MinibatchLosses {
@@ -287,6 +264,8 @@ fn text_rows(ptx: &PtxConfig, episodes: usize, size: usize, (pass, i): (usize, u
 
 #[cfg(test)]
 mod tests {
+    use temper_tensor::Link;
+
     use super::*;
 
     /// Each minibatch has the rows of its own episodes, and consecutive passes leave no gap.
@@ -304,5 +283,37 @@ mod tests {
         // 10 episodes in minibatches of 4: the last minibatch has 2.
         assert_eq!(places(2.0, 10, 4), [(0, 8), (8, 8), (16, 4), (20, 8), (28, 8), (36, 4)]);
         assert_eq!(places(0.125, 12, 8), [(0, 1), (1, 1), (2, 1), (3, 1)]);
+    }
+
+    /// Two ranks with the same part.
+    #[derive(Debug)]
+    struct Twice;
+
+    impl Link for Twice {
+        fn rank(&self) -> usize {
+            0
+        }
+
+        fn size(&self) -> usize {
+            2
+        }
+
+        fn gather(&self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+            vec![bytes.clone(), bytes]
+        }
+    }
+
+    /// Means are shares of the minibatch and add up; of the ratio errors the greatest is kept.
+    #[test]
+    fn losses_of_parts_add_up_over_microbatches_and_ranks() {
+        let part = |policy_loss, value_clip_frac, ratio_error| MinibatchLosses {
+            means: LossMeans { policy_loss, value_clip_frac, ..LossMeans::default() },
+            ratio_error,
+        };
+        let mut sum = part(1.0, 0.25, 0.5);
+        sum.add(part(2.0, 0.125, 0.25));
+        assert_eq!(sum, part(3.0, 0.375, 0.5));
+        sum.sum_over_ranks(&World::linked(Twice), &Device::flex());
+        assert_eq!(sum, part(6.0, 0.75, 0.5));
     }
 }

@@ -10,7 +10,9 @@ use temper_tokenizer::Tokenizer;
 
 use crate::config::PpoConfig;
 use crate::episodes::Episodes;
+use crate::kl::token_kl;
 use crate::networks::Policy;
+use crate::rewards::shape_rewards;
 use crate::scores::{Scored, Scorers, ask_token_rewards, score_answers};
 use crate::{EpisodeBatch, Error};
 
@@ -135,13 +137,33 @@ impl Rollout {
         self.episodes.batch(index, device)
     }
 
-    /// Σₜ dₜ with dₜ = log π_old(yₜ) − log π_ref(yₜ): an estimate of each answer's KL to the reference, in nats.
+    /// Σₜ dₜ of [`token_kl`]: an estimate of each answer's KL to the reference, in nats.
     ///
     /// # Shapes
     /// - output: `[batch]`
     pub fn kl(&self) -> Tensor<1> {
-        let d = (self.old_logprobs.clone() - self.ref_logprobs.clone()) * self.completion_mask.clone();
-        d.sum_dim(1).squeeze_dim(1)
+        let (old, reference) = (self.old_logprobs.clone(), self.ref_logprobs.clone());
+        token_kl(old, reference, self.completion_mask.clone()).sum_dim(1).squeeze_dim(1)
+    }
+
+    /// The reward of each token: that of [`shape_rewards`] with KL coefficient β = `kl_coef`, plus the token's own where
+    /// there are rewards of single tokens.
+    ///
+    /// # Shapes
+    /// - output: `[batch, completion_len]`
+    pub fn rewards(&self, kl_coef: f64) -> Tensor<2> {
+        let rewards = shape_rewards(
+            self.old_logprobs.clone(),
+            self.ref_logprobs.clone(),
+            self.scores.clone(),
+            self.completion_mask.clone(),
+            self.value_mask.clone(),
+            kl_coef,
+        );
+        match &self.token_rewards {
+            Some(token_rewards) => rewards + token_rewards.clone(),
+            None => rewards,
+        }
     }
 
     /// What each whole answer earned: its score plus the rewards of its tokens.

@@ -15,7 +15,7 @@ fn advantage_estimation_without_a_critic_is_refused() {
     let prompts = Prompts::from(prompts(2));
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();
-    assert_eq!(error.to_string(), "`advantage.kind` is gae, which needs a critic, and there is none");
+    assert_eq!(error.to_string(), "this `advantage.kind` needs a critic, and there is none");
 }
 
 #[test]

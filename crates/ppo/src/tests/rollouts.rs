@@ -98,7 +98,7 @@ fn an_end_in_the_last_column_is_an_end() {
     let rollout = collect(&config, &learner(&config, Critic::ValueHead), &language_model(1), &prompts(96));
     let (mask, scores) = (rollout.completion_mask.clone(), rollout.scores.clone());
     let zeros = Tensor::zeros([96, rollout.episodes.completion_len], &Device::flex());
-    let rewards = numbers(shape_rewards(zeros.clone(), zeros, scores, mask.clone(), mask, 0.0).rewards);
+    let rewards = numbers(shape_rewards(zeros.clone(), zeros, scores, mask.clone(), mask, 0.0));
     let mut seen = [0; 3];
     for (i, row) in rollout.episodes.rows.iter().enumerate() {
         let completion = &row[rollout.episodes.prompt_lens[i]..];

@@ -55,3 +55,37 @@ fn too_few_token_rewards_are_refused() {
     let error = collect_counted(&config(), 1).unwrap_err().to_string();
     assert!(error.contains("token rewards for an answer of") && error.contains("step 1"), "{error}");
 }
+
+/// Equal scores are no reason for a warning where the rewards of tokens differ.
+#[test]
+fn a_run_that_learns_from_token_rewards_alone_has_something_to_learn() {
+    let (tokenizer, template) = (Tokenizer::byte(), temper_tokenizer::Template::bare());
+    let mut config = config();
+    (config.training.epochs, config.training.batch_size) = (6, 8);
+    let warned = |learns_from_tokens: bool| {
+        let warnings = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink = warnings.clone();
+        let mut run = temper_train::Run::ephemeral().unwrap().with_observer(move |event| {
+            if let temper_train::Event::Warning { message } = event {
+                sink.lock().unwrap().push(message.to_owned());
+            }
+        });
+        let models = crate::Models {
+            policy: language_model(1),
+            ref_policy: language_model(1),
+            critic: Critic::ValueHead,
+        };
+        let mut of_tokens = |samples: &[Sample<'_>]| Ok(counted(samples, 0));
+        let scorers = Scorers {
+            score: &mut |samples: &[Sample<'_>]| Ok(vec![0.0; samples.len()]),
+            token_rewards: learns_from_tokens.then_some(&mut of_tokens as _),
+            gold: None,
+        };
+        let text = temper_tokenizer::TextSide::new(tokenizer.clone(), template.clone());
+        let prompts = temper_data::Prompts::from(prompts(8));
+        crate::train(&config, models, &text, &prompts, scorers, &mut run).unwrap();
+        warnings.lock().unwrap().iter().any(|warning: &String| warning.contains("score the same"))
+    };
+    assert!(warned(false));
+    assert!(!warned(true));
+}

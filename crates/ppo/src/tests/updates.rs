@@ -2,13 +2,15 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
+use temper_train::Seed;
 
 use super::{
-    VOCAB, assert_same_metrics, both_critics, collect, config, language_model, learner, numbers, padded,
-    prompts, scalar_model, targets, updated,
+    VOCAB, assert_same_metrics, both_critics, collect, config, language_model, learner, model_config,
+    numbers, padded, prompts, scalar_model, targets, updated,
 };
-use crate::Learner;
 use crate::networks::{Critic, Entropy};
+use crate::{Learner, LearningRates, Targets, UpdateInput};
 
 /// Oracle 1 (the first ratio is 1): before its first update the policy is the one that sampled. After whitening the
 /// advantages have mean 0, and so does the loss.
@@ -117,6 +119,38 @@ fn a_separate_critic_learns_the_returns() {
     let (second, _) = updated(&config, learner, &rollout);
     let [first, second] = [first, second].map(|metrics| metrics.value_loss.unwrap());
     assert!(second < 0.7 * first, "{first} {second}");
+}
+
+/// A critic whose context is too short for the episodes would panic if it ran.
+#[test]
+fn a_critic_without_returns_to_learn_does_not_run() {
+    let config = config();
+    let rollout = collect(
+        &config,
+        &learner(&config, Critic::Separate(Box::new(scalar_model(2)))),
+        &language_model(1),
+        &prompts(8),
+    );
+    let backbone = CausalLm::new(
+        &ModelConfig { max_seq_len: 2, ..model_config() },
+        &mut Seed(1).stream("init"),
+        &Device::flex(),
+    );
+    let critic = ScalarModel::new(backbone.transformer, Pooling::Last, &mut Seed(1).stream("head"));
+    let mut learner = learner(&config, Critic::Separate(Box::new(critic)));
+    let advantages = rollout.on_every_token(rollout.scores.clone());
+    let targets = Targets { advantages, returns: None, kl_loss_coef: None };
+    let learning_rates = LearningRates { policy: 1e-3, critic: 1e-3 };
+    let input = UpdateInput {
+        rollout: &rollout,
+        targets: &targets,
+        texts: None,
+        learning_rates,
+        step: 0,
+        seed: Seed(5),
+    };
+    let stats = learner.update(&config, &input).unwrap();
+    assert!(stats.means.value_loss == 0.0 && stats.grad_norm > 0.0, "{stats:?}");
 }
 
 /// The bonus has the right sign: without scores to gain, the distribution of the policy becomes flatter.

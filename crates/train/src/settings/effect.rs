@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Value;
 
 use super::printed::trailing_comments;
-use super::{NOT_PUBLISHED, Settings, flatten_until, get, to_table};
+use super::{NOT_PUBLISHED, Settings, get, leaves, to_table};
 use crate::error::Error;
 
 /// A condition of `only_with`.
@@ -70,8 +70,8 @@ pub fn notes_on_settings_without_effect<T: Settings>(
     idle: &[(&str, &str)],
     asked_for: &BTreeSet<String>,
 ) -> Result<Vec<String>, Error> {
-    let defaults = flatten_until(&to_table(&T::default())?, &|_| false);
-    let values = flatten_until(&to_table(settings)?, &|_| false);
+    let defaults = leaves(&to_table(&T::default())?);
+    let values = leaves(&to_table(settings)?);
     let is_asked_for = |key: &str| {
         let value = |table: &[(String, Value)]| {
             table.iter().find(|(other, _)| other == key).map(|(_, value)| value.to_string())

@@ -123,8 +123,13 @@ pub(crate) fn to_table<T: Serialize>(settings: &T) -> Result<Table, Error> {
     toml::from_str(&text).map_err(|error| unresolvable(error.message().to_owned()))
 }
 
-/// Dotted keys and their values, down to non-tables or keys that are `whole`.
-pub(crate) fn flatten_until(table: &Table, whole: &dyn Fn(&str) -> bool) -> Vec<(String, Value)> {
+/// The values of a table that are not tables themselves, each with its dotted key, in the order of the table.
+pub fn leaves(table: &Table) -> Vec<(String, Value)> {
+    leaves_until(table, &|_| false)
+}
+
+/// [`leaves`], but a table whose dotted key is `whole` counts as a value.
+pub(crate) fn leaves_until(table: &Table, whole: &dyn Fn(&str) -> bool) -> Vec<(String, Value)> {
     fn walk(table: &Table, prefix: &str, whole: &dyn Fn(&str) -> bool, leaves: &mut Vec<(String, Value)>) {
         for (name, value) in table {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

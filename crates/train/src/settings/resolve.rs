@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::renamed::rename;
-use super::{Catalogue, Settings, flatten_until, get, insert, to_table};
+use super::{Catalogue, Settings, get, insert, leaves_until, to_table};
 use crate::error::{Error, Origin, one_line};
 use crate::files::read_small;
 
@@ -152,7 +152,7 @@ fn parse_set(text: &str, catalogue: &Catalogue, defaults: &Table) -> Result<Vec<
         Value::Table(table) if !catalogue.is_known(catalogue.current_key(key)) => {
             let full = |name: &str| format!("{key}.{name}");
             let is_setting = |name: &str| catalogue.is_known(catalogue.current_key(&full(name)));
-            let leaves = flatten_until(table, &is_setting).into_iter();
+            let leaves = leaves_until(table, &is_setting).into_iter();
             leaves.map(|(name, value)| (full(&name), value)).collect()
         }
         _ => Vec::new(),
