@@ -196,7 +196,8 @@ fn check_memory(
     max_new_tokens: usize,
 ) -> Result<(), Error> {
     let n_columns = (longest + max_new_tokens) as u64;
-    let bytes_per_column = (2 * size_of::<f32>() * config.n_layers * config.d_model) as u64;
+    let bytes_per_column =
+        (2 * size_of::<f32>() * config.n_layers * config.n_kv_heads() * config.d_head()) as u64;
     let bytes = bytes_per_column.saturating_mul(n_columns).saturating_mul(n_prompts as u64);
     if bytes > MOST_CACHE_BYTES {
         return Err(Error::Memory { n_prompts, max_new_tokens, gib: bytes >> 30 });

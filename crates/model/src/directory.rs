@@ -272,6 +272,23 @@ mod tests {
         std::fs::write(path, json.to_string()).unwrap();
     }
 
+    /// A model is loaded without a field that nobody knows, so it is saved without it too.
+    #[test]
+    fn ignored_fields_are_not_written_again() {
+        let dir = scratch("ignored");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        CausalLm::new(&config, &mut rng(), &Device::flex()).save(&dir, 3).unwrap();
+        edit_config(&dir, |json| json["new_idea"] = json!(1));
+        let error = CausalLm::load(&dir, &Device::flex()).unwrap_err();
+        assert!(matches!(&error, Error::UnknownFields { fields, .. } if fields == &["new_idea"]), "{error}");
+        assert!(ModelConfig::load(&dir).is_err());
+        let options = LoadOptions { ignored_fields: vec!["new_idea".into()] };
+        assert_eq!(ModelConfig::load_with(&dir, &options).unwrap(), config);
+        CausalLm::load_with(&dir, &Device::flex(), &options).unwrap().save(&dir, 3).unwrap();
+        CausalLm::load(&dir, &Device::flex()).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
     /// A reward model whose class cannot be read must not be taken for a language model.
     #[test]
     fn classes_that_are_not_a_list_of_names_are_an_error() {

@@ -72,9 +72,9 @@ pub enum Error {
         /// The weight's name in the file.
         name: String,
         /// Shape in the file.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// Shape from the configuration.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
     },
     /// A weight is NaN or infinite; such a model is not saved.
     #[error("the weight `{name}` is {value}")]

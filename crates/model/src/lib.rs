@@ -65,6 +65,7 @@ pub use layers::mlp::Mlp;
 pub use layers::norm::Norm;
 pub use shared_prompt::{SharedPrompt, Span};
 pub use targets::{TargetLogits, nll};
+pub use weights::weight_files;
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -25,16 +25,23 @@ struct WeightFiles {
     file_of: HashMap<String, usize>,
 }
 
+/// The names of the files in `dir` that hold the weights of its model: `model.safetensors`, or without it those that
+/// `model.safetensors.index.json` names, in order.
+///
+/// # Errors
+/// An index that cannot be read.
+pub fn weight_files(dir: &Path) -> Result<Vec<String>, Error> {
+    let index = dir.join(INDEX);
+    if dir.join(ONE_FILE).exists() || !index.exists() {
+        return Ok(vec![ONE_FILE.to_owned()]);
+    }
+    Ok(files_of_index(&index)?.into_iter().collect())
+}
+
 impl WeightFiles {
-    /// `model.safetensors`, or without it the files that `model.safetensors.index.json` names.
     fn open(dir: &Path) -> Result<Self, Error> {
-        let (one, index) = (dir.join(ONE_FILE), dir.join(INDEX));
-        let (path, names) = if one.exists() || !index.exists() {
-            (one, BTreeSet::from([ONE_FILE.to_owned()]))
-        } else {
-            let names = files_of_index(&index)?;
-            (index, names)
-        };
+        let names = weight_files(dir)?;
+        let path = dir.join(if names == [ONE_FILE] { ONE_FILE } else { INDEX });
         let (mut files, mut file_of) = (Vec::new(), HashMap::new());
         for name in names {
             let path = dir.join(name);
@@ -66,8 +73,8 @@ impl WeightFiles {
             return Err(Error::WrongShape {
                 path: path.clone(),
                 name: name.to_owned(),
-                found: found.to_vec(),
-                expected: dims.to_vec(),
+                found: found.into(),
+                expected: dims.into(),
             });
         }
         let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
@@ -254,6 +261,7 @@ mod tests {
         };
         write_index(&Value::Object(map.clone()));
         assert_eq!(values(&dir), whole);
+        assert_eq!(weight_files(&dir).unwrap(), ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]);
 
         std::fs::rename(dir.join("model-2-of-2.safetensors"), dir.join("kept")).unwrap();
         let error = load_error(&dir).to_string();

@@ -17,9 +17,8 @@ pub const TRAINING: &str = "training data";
 /// What a model is measured on, in notes about rows of a file.
 pub const EVALUATION: &str = "evaluation data";
 
-/// What of a model directory takes part in a run.
-const MODEL_FILES: [&str; 5] =
-    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "template.json"];
+/// What of a model directory takes part in a run after its shape and its weights.
+const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
 
 /// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
 ///
@@ -232,12 +231,15 @@ impl Launch {
 /// The fingerprint of a model directory's files, or the name of a preset.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read, or an index of weights that names none.
 pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     if !model.is_dir() {
         return Ok(format!("preset {}", model.display()));
     }
-    Ok(fingerprint_files(model, &MODEL_FILES)?)
+    let weights = temper_model::weight_files(model)?;
+    let weights = weights.iter().map(String::as_str);
+    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    Ok(fingerprint_files(model, &files)?)
 }
 
 #[cfg(test)]
@@ -305,7 +307,7 @@ mod tests {
         let launch = || Launch::new(&Device::flex(), dir.path());
         let open =
             |launch: Launch| launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []);
-        let error = open(launch().files_read(&[settings.clone()])).err().unwrap().to_string();
+        let error = open(launch().files_read(std::slice::from_ref(&settings))).err().unwrap().to_string();
         assert!(error.contains("would overwrite") && error.contains("config.toml"), "{error}");
         assert_eq!(std::fs::read_to_string(&settings).unwrap(), "rate = 1");
     }
