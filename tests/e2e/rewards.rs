@@ -174,7 +174,7 @@ fn a_source_that_cannot_be_is_refused_before_anything_is_written() {
         temper.refuses_of(&all, &[says]);
     }
     let critic = "ppo --policy sft/final --prompts prompts.jsonl --reward-program cat --out out";
-    let said = temper.refuses(critic, &["no model for the critic to start from"]);
+    let said = temper.refuses(critic, &["no reward model is given"]);
     assert!(said.hint().contains("critic.kind=value_head"));
     temper.run("ppo --policy sft/final --prompts prompts.jsonl --out out").misused();
 }

@@ -38,9 +38,9 @@ fn logits_equal_those_of_transformers_with_pads_on_either_side() {
                 let starts_at = |seq: usize, len: usize| if side == "left" { seq - len } else { 0 };
                 let positions = real_positions(&golden, batch.dims()[1], starts_at);
                 let logits = model.forward(&batch, &mut Dropout::off());
-                let found = values(select_positions(logits, &positions));
+                let logits = values(select_positions(logits, &positions));
                 let expected = &golden.outputs["logits"].values;
-                backend.assert_close(&format!("{name}: logits, {side}"), &found, expected, LOGIT_TOLERANCE);
+                backend.assert_close(&format!("{name}: logits, {side}"), &logits, expected, LOGIT_TOLERANCE);
             }
         }
     }
@@ -96,8 +96,8 @@ fn weights_after_three_steps_equal_those_of_transformers() {
             }
             backend.assert_close("losses", &losses, &golden.outputs["losses"].values, WEIGHT_TOLERANCE);
             model.valid().save(saved.path(), 3).unwrap();
-            let found = read(&saved.path().join("model.safetensors"));
-            assert_weights(&backend, "after three steps", &found, &golden.after, WEIGHT_TOLERANCE);
+            let weights = read(&saved.path().join("model.safetensors"));
+            assert_weights(&backend, "after three steps", &weights, &golden.after, WEIGHT_TOLERANCE);
         }
     }
 }
@@ -119,8 +119,8 @@ fn greedy_answers_equal_those_of_transformers_and_of_a_full_forward_pass() {
             };
             let answers = generate(&model, &prompts, &options).unwrap();
             for (i, (prompt, answer)) in prompts.iter().zip(&answers).enumerate() {
-                let found: Vec<f64> = answer.tokens.iter().map(|&token| f64::from(token)).collect();
-                assert_eq!(found, golden.outputs[&format!("greedy.{i}")].values, "{}, {name}", backend.name);
+                let tokens: Vec<f64> = answer.tokens.iter().map(|&token| f64::from(token)).collect();
+                assert_eq!(tokens, golden.outputs[&format!("greedy.{i}")].values, "{}, {name}", backend.name);
                 let row = [&prompt[..], &answer.tokens].concat();
                 let batch = TokenBatch::right_padded(&[&row[..]], &backend.device);
                 let places: Vec<(usize, usize)> =
@@ -129,10 +129,10 @@ fn greedy_answers_equal_those_of_transformers_and_of_a_full_forward_pass() {
                 let targets: Vec<i32> = answer.tokens.iter().map(|&token| token as i32).collect();
                 let targets = Tensor::from_data(targets.as_slice(), &backend.device);
                 let expected = values(token_logprobs(log_probs(logits, 1.0), targets));
-                let found: Vec<f64> = answer.logprobs.iter().map(|&logprob| f64::from(logprob)).collect();
+                let logprobs: Vec<f64> = answer.logprobs.iter().map(|&logprob| f64::from(logprob)).collect();
                 backend.assert_close(
                     &format!("{name}: log-probabilities"),
-                    &found,
+                    &logprobs,
                     &expected,
                     LOGIT_TOLERANCE,
                 );
@@ -191,9 +191,9 @@ fn scores_equal_those_of_transformers() {
             let model = ScalarModel::load(&path(&name), &backend.device).unwrap();
             assert_eq!(model.pooling(), Pooling::Last);
             let batch = TokenBatch::right_padded(&golden.rows, &backend.device);
-            let found = values(model.scores(&batch, &golden.prompt_lens, &mut Dropout::off()));
+            let scores = values(model.scores(&batch, &golden.prompt_lens, &mut Dropout::off()));
             let expected = &golden.outputs["scores"].values;
-            backend.assert_close(&format!("{name}: scores"), &found, expected, SCORE_TOLERANCE);
+            backend.assert_close(&format!("{name}: scores"), &scores, expected, SCORE_TOLERANCE);
         }
     }
 }

@@ -56,9 +56,9 @@ fn assert_logits(
         let batch = pad(&golden.rows);
         let [_, seq] = batch.dims();
         let logits = model.forward(&batch, &mut Dropout::off());
-        let found = values(select_positions(logits, &real_positions(&golden, seq, &starts_at)));
+        let logits = values(select_positions(logits, &real_positions(&golden, seq, &starts_at)));
         let expected = &golden.outputs["logits"].values;
-        backend.assert_close(&format!("{name}: logits"), &found, expected, LOGIT_TOLERANCE);
+        backend.assert_close(&format!("{name}: logits"), &logits, expected, LOGIT_TOLERANCE);
     }
 }
 
@@ -115,8 +115,8 @@ fn weights_after_three_steps_equal_pytorchs() {
             backend.assert_close("losses", &losses, &golden.outputs["losses"].values, WEIGHT_TOLERANCE);
             backend.assert_close("norms", &norms, &golden.outputs["norms"].values, WEIGHT_TOLERANCE);
             model.valid().save(saved.path(), 3).unwrap();
-            let found = read(&saved.path().join("model.safetensors"));
-            assert_weights(&backend, "after three steps", &found, &golden.after, WEIGHT_TOLERANCE);
+            let weights = read(&saved.path().join("model.safetensors"));
+            assert_weights(&backend, "after three steps", &weights, &golden.after, WEIGHT_TOLERANCE);
         }
     }
 }

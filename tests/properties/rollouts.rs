@@ -312,10 +312,10 @@ impl Episodes {
         let mask = || self.mask(rows, width);
         let kl = temper_ppo::token_kl(quantity(0), quantity(1), mask()).sum_dim(1);
         let rewards = temper_ppo::shape_rewards(quantity(0), quantity(1), scores, mask(), mask(), 0.1);
-        let found = temper_ppo::estimate_advantages(rewards.clone(), quantity(4), mask(), 0.9, 0.8);
-        let white = temper_tensor::whiten(found.advantages.clone(), mask());
+        let estimate = temper_ppo::estimate_advantages(rewards.clone(), quantity(4), mask(), 0.9, 0.8);
+        let white = temper_tensor::whiten(estimate.advantages.clone(), mask());
         let scaled = temper_tensor::scale_to_unit_variance(quantity(2), mask());
-        let parts = [rewards, found.advantages, found.returns, white, scaled];
+        let parts = [rewards, estimate.advantages, estimate.returns, white, scaled];
         [parts.map(|x| self.real(&x, rows)).concat(), values(kl)].concat()
     }
 

@@ -68,12 +68,12 @@ impl WeightFiles {
         let missing = || Error::MissingWeight { path: self.path.clone(), name: name.to_owned() };
         let (stored, file) = stored.ok_or_else(missing)?;
         let (path, file) = &self.files[file];
-        let found = file.dims(stored).ok_or_else(missing)?;
-        if found != dims {
+        let stored_dims = file.dims(stored).ok_or_else(missing)?;
+        if stored_dims != dims {
             return Err(Error::WrongShape {
                 path: path.clone(),
                 name: name.to_owned(),
-                found: found.into(),
+                found: stored_dims.into(),
                 expected: dims.into(),
             });
         }

@@ -31,7 +31,7 @@ fn main() -> Result<(), Error> {
     config.rollout.max_new_tokens = 8;
     config.rollout.missing_eos = MissingEos::Keep;
     config.update.ppo_epochs = 2;
-    config.kl.coef = 0.0; // There is no point in staying close to a random reference.
+    config.kl.coef = 0.0; // The reference has random weights, so the policy need not stay near it.
 
     let mut run = Run::ephemeral()?.with_observer(|event| {
         if let Event::Step { step, metrics, .. } = event

@@ -38,7 +38,7 @@ pub enum Error {
         difference: &'static str,
     },
     /// The critic would start as the reward model, and the scores come from elsewhere.
-    #[error("without a reward model there is no model for the critic to start from")]
+    #[error("the critic starts as a copy of the reward model, and no reward model is given")]
     NoModelForCritic,
     /// A length setting leaves no room for the rest of prompt and answer.
     #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]

@@ -88,8 +88,8 @@ impl TensorReader {
         Some(format!("{:?}", self.tensors.get(name)?.dtype))
     }
 
-    /// A tensor's numbers as `f32`, row by row; `None` if there is no such tensor, or its type is another than F32, F16
-    /// and BF16.
+    /// A tensor's numbers as `f32`, row by row. `None` if the file has no tensor of this name, or if its type is not F32,
+    /// F16 or BF16.
     ///
     /// # Errors
     /// What the system said.
@@ -189,8 +189,8 @@ mod tests {
         ] {
             let path = scratch("damaged", &bytes);
             assert!(TensorFile::parse(&bytes).is_err());
-            let found = TensorReader::open(&path);
-            assert!(matches!(&found, Err(ReadError::Malformed(_))), "{found:?}");
+            let opened = TensorReader::open(&path);
+            assert!(matches!(&opened, Err(ReadError::Malformed(_))), "{opened:?}");
             std::fs::remove_file(path).unwrap();
         }
     }

@@ -116,7 +116,7 @@ impl<'a> Fields<'a> {
         &self.json[key]
     }
 
-    /// Whether there is no such field, not even with `null`.
+    /// Whether the file lacks this field. A field whose value is `null` is there.
     pub(crate) fn is_missing(&self, key: &str) -> bool {
         self.json.get(key).is_none()
     }

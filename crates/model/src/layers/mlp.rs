@@ -88,9 +88,9 @@ mod tests {
             (Activation::GeluTanh, [-0.1004284230, 0.3457140098, 2.9963626079]),
         ] {
             let x = Tensor::<1>::from_data([-1.5, 0.5, 3.0], &Device::flex());
-            let found = values_of(activation.apply(x));
-            let close = found.iter().zip(expected).all(|(a, b)| (a - b as f32).abs() < 1e-6);
-            assert!(close, "{activation:?}: {found:?}");
+            let outputs = values_of(activation.apply(x));
+            let close = outputs.iter().zip(expected).all(|(a, b)| (a - b as f32).abs() < 1e-6);
+            assert!(close, "{activation:?}: {outputs:?}");
         }
     }
 }

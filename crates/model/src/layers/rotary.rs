@@ -190,7 +190,7 @@ mod tests {
             high_freq_factor: 4.0,
             original_context: 8192,
         };
-        let found = frequencies(500_000.0, 16, Some(scaling));
+        let scaled = frequencies(500_000.0, 16, Some(scaling));
         let expected = [
             1.0,
             0.193_922_76,
@@ -201,9 +201,9 @@ mod tests {
             1.661_967_4e-6,
             3.222_933e-7,
         ];
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            assert!((found / expected - 1.0).abs() < 1e-6, "{found} {expected}");
+        assert_eq!(scaled.len(), expected.len());
+        for (frequency, expected) in scaled.iter().zip(expected) {
+            assert!((frequency / expected - 1.0).abs() < 1e-6, "{frequency} {expected}");
         }
     }
 }
