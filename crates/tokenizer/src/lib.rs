@@ -21,6 +21,7 @@
 //! ```
 
 mod byte;
+mod chat;
 mod dialog;
 mod error;
 mod example;
@@ -33,6 +34,7 @@ mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
+pub use chat::{Message, Prompt, PromptRef};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, Overflow, encode_text};
