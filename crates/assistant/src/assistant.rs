@@ -164,8 +164,9 @@ impl Assistant {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         check_memory(self.model.config(), rows.len(), longest, max_new_tokens)?;
         let options = GenerateOptions {
-            eos: self.text.eos(),
+            end_tokens: self.text.end_tokens(),
             n_tokens: self.text.tokenizer.vocab_size(),
+            missing_tokens: self.text.tokenizer.missing_ids(),
             max_new_tokens,
             ..options
         };

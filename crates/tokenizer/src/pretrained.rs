@@ -1,6 +1,12 @@
 //! Any `tokenizer.json`, by the `tokenizers` crate.
 
-use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt, fs, io,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +15,7 @@ use tokenizers::ModelWrapper;
 use crate::{
     Error, SpecialTokens,
     guard::guarded,
-    special::{id_in, read_json},
+    special::{end_tokens, id_in, read_json},
 };
 
 /// A tokenizer that somebody trained, as its `tokenizer.json` has it. Clones share one vocabulary.
@@ -24,7 +30,11 @@ pub struct PretrainedTokenizer {
 struct Shared {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// See [`Tokenizer::end_tokens`](crate::Tokenizer::end_tokens).
+    end_tokens: Vec<u32>,
     vocab_size: usize,
+    /// Ids below `vocab_size` without a token, once somebody has asked for them: a damaged file may name an id of billions.
+    missing_ids: OnceLock<Vec<u32>>,
     /// The file as it was read: saving it changes nothing for other tools.
     raw: String,
     /// The `tokenizer_config.json` next to it, or null; and its text, if there is one.
@@ -74,8 +84,19 @@ impl PretrainedTokenizer {
         }
         // The largest id, not the count: some vocabularies have gaps.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let end_tokens = end_tokens(path.parent().unwrap_or(Path::new("")), special.eos, &inner)?;
         Ok(Self {
-            shared: Arc::new(Shared { inner, special, vocab_size, raw, config, raw_config, side_files }),
+            shared: Arc::new(Shared {
+                inner,
+                special,
+                end_tokens,
+                vocab_size,
+                missing_ids: OnceLock::new(),
+                raw,
+                config,
+                raw_config,
+                side_files,
+            }),
         })
     }
 
@@ -96,8 +117,9 @@ impl PretrainedTokenizer {
 
     /// The text of `ids`; special and unknown ids are skipped, broken UTF-8 becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let Shared { inner, special, .. } = &*self.shared;
-        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !special.contains(id)).collect();
+        let Shared { inner, special, end_tokens, .. } = &*self.shared;
+        let is_text = |id: &u32| !special.contains(*id) && !end_tokens.contains(id);
+        let ids: Vec<u32> = ids.iter().copied().filter(is_text).collect();
         let decode = |ids: &[u32]| guarded(|| inner.decode(ids, true))?.ok();
         decode(&ids).unwrap_or_else(|| ids.iter().filter_map(|&id| decode(&[id])).collect())
     }
@@ -105,6 +127,20 @@ impl PretrainedTokenizer {
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
         self.shared.vocab_size
+    }
+
+    /// The ids that end a completion, the end token of [`SpecialTokens`] among them, in order.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.shared.end_tokens
+    }
+
+    /// Ids below the size of the vocabulary that stand for no token.
+    pub(crate) fn missing_ids(&self) -> &[u32] {
+        let Shared { inner, vocab_size, missing_ids, .. } = &*self.shared;
+        missing_ids.get_or_init(|| {
+            let ids: HashSet<u32> = inner.get_vocab(true).into_values().collect();
+            (0..*vocab_size as u32).filter(|id| !ids.contains(id)).collect()
+        })
     }
 
     /// The special tokens, by id.

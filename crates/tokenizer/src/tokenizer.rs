@@ -90,6 +90,23 @@ impl Tokenizer {
         }
     }
 
+    /// The ids that end a completion in generation, in order: the end token, and those that `config.json` and
+    /// `generation_config.json` name in addition to it.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => vec![ByteTokenizer::EOS],
+            Self::Pretrained(tokenizer) => tokenizer.end_tokens().to_vec(),
+        }
+    }
+
+    /// Ids below [`Tokenizer::vocab_size`] that stand for no token, in order: some vocabularies have gaps.
+    pub fn missing_ids(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => Vec::new(),
+            Self::Pretrained(tokenizer) => tokenizer.missing_ids().to_vec(),
+        }
+    }
+
     /// A hash of what each id stands for, the same however the file is laid out. Two stages whose
     /// fingerprints agree may exchange ids, if the special ids that they use agree too: those are not in it,
     /// see [`Tokenizer::special`].
