@@ -1,8 +1,11 @@
 //! Models as Hugging Face directories: `config.json` and `model.safetensors`.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
@@ -70,7 +73,7 @@ impl CausalLm {
         Ok(model)
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    /// Writes `config.json` and `model.safetensors` into an existing directory, as a checkpoint needs them.
     ///
     /// `eos` goes into `config.json`, so that other tools know where to stop. Adapters are folded into their weights.
     ///
@@ -80,8 +83,18 @@ impl CausalLm {
         let family = self.transformer.family;
         let mut json = family.write_config(self.config());
         json["architectures"] = Value::from(vec![family.causal_class()]);
+        self.transformer.carried.save(dir)?;
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), self.config(), family, dir)
+        save_weights(&self.clone().merged(), self.config(), family, &[], dir)
+    }
+
+    /// [`CausalLm::save`] for a model that is finished: with a `generation_config.json` that names every end token.
+    ///
+    /// # Errors
+    /// As [`CausalLm::save`].
+    pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
+        self.save(dir, ids.eos)?;
+        self.transformer.carried.save_generation_config(dir, ids)
     }
 }
 
@@ -108,7 +121,7 @@ impl ScalarModel {
         }
         let (pooling, optional): (_, &[&str]) = match &json["temper_pooling"] {
             // `…ForSequenceClassification` reads the last token through a head without a bias.
-            Value::Null => (Pooling::Last, &["score.bias"]),
+            Value::Null => (Pooling::Last, &[SCORE_BIAS]),
             Value::String(name) if name == "mean" => (Pooling::Mean, &[]),
             Value::String(name) if name == "last" => (Pooling::Last, &[]),
             other => {
@@ -120,21 +133,113 @@ impl ScalarModel {
         let mut model = load_weights(dir, &config, family, optional, blank)?;
         model.transformer.carried =
             Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
+        if json["temper_pooling"].is_null()
+            && let Some(bias) = ScoreBias::load(dir)?
+        {
+            model = model.rescaled(1.0, bias);
+        }
         Ok(model)
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    /// Writes `config.json` and `model.safetensors` into an existing directory, as a checkpoint needs them: the head with
+    /// its bias, for which transformers has no place.
     ///
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
+        self.transformer.carried.save(dir)?;
+        let mut json = self.config_json();
+        json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
+        write_config(json, &self.transformer, eos, dir)?;
+        save_weights(&self.clone().merged(), self.config(), self.transformer.family, &[], dir)
+    }
+
+    /// Writes a model that is finished, so that transformers opens it as `…ForSequenceClassification` with the same scores,
+    /// but for a constant; see [`ScalarModel::has_transformers_form`].
+    ///
+    /// The bias of the head goes into the final norm where it can ([`ScalarModel::with_bias_in_norm`]), and into
+    /// `temper.json` otherwise. A model that transformers cannot compute is written as by [`ScalarModel::save`].
+    ///
+    /// # Errors
+    /// As [`CausalLm::save`].
+    pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
+        self.transformer.carried.save_generation_config(dir, ids)?;
+        let (mut json, model) = (self.config_json(), self.clone().merged().with_bias_in_norm());
+        let left_out: &[&str] = if self.has_transformers_form() {
+            ScoreBias::save(dir, model.score_bias())?;
+            &[SCORE_BIAS]
+        } else {
+            json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
+            &[]
+        };
+        if let Some(pad) = ids.pad {
+            json["pad_token_id"] = Value::from(pad);
+        }
+        write_config(json, &self.transformer, ids.eos, dir)?;
+        save_weights(&model, self.config(), self.transformer.family, left_out, dir)
+    }
+
+    /// Whether transformers computes such scores: of a family that it has, read at the last token.
+    pub fn has_transformers_form(&self) -> bool {
+        self.transformer.family.is_in_transformers() && self.pooling() == Pooling::Last
+    }
+
+    fn config_json(&self) -> Value {
         let family = self.transformer.family;
         let mut json = family.write_config(self.config());
         json["architectures"] = Value::from(vec![family.scalar_class()]);
         json["num_labels"] = Value::from(1);
-        json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
-        write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), self.config(), family, dir)
+        json
+    }
+}
+
+/// The path of the bias of a scalar head.
+const SCORE_BIAS: &str = "score.bias";
+
+/// Token ids that a finished model names in its files, so that other tools generate and score as Temper does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenIds {
+    /// The end token.
+    pub eos: u32,
+    /// Every id that ends a completion in generation, the end token among them.
+    pub end_tokens: Vec<u32>,
+    /// The start token.
+    pub bos: Option<u32>,
+    /// Padding. A reward model needs one that is not an end token: transformers reads the score at the last token that
+    /// is not padding.
+    pub pad: Option<u32>,
+}
+
+/// The file `temper.json` of a reward model: the bias of its head where the files of transformers have no place for it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScoreBias {
+    /// What is added to the score that transformers computes.
+    score_bias: f32,
+}
+
+impl ScoreBias {
+    const FILE: &str = "temper.json";
+
+    fn load(dir: &Path) -> Result<Option<f64>, Error> {
+        let path = dir.join(Self::FILE);
+        let bytes = match fs::read(&path) {
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|source| Error::Io { path: path.clone(), source })?,
+        };
+        let bias: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Malformed { path: path.clone(), reason: error.to_string() })?;
+        if bias.score_bias.is_finite() {
+            return Ok(Some(f64::from(bias.score_bias)));
+        }
+        Err(Error::Malformed { path, reason: "`score_bias` must be a finite number".into() })
+    }
+
+    fn save(dir: &Path, score_bias: f32) -> Result<(), Error> {
+        if !score_bias.is_finite() {
+            return Err(Error::NonFiniteWeight { name: SCORE_BIAS.into(), value: score_bias });
+        }
+        write_json(&dir.join(Self::FILE), &Self { score_bias })
     }
 }
 
@@ -163,10 +268,12 @@ fn write_config(mut json: Value, model: &Decoder, eos: u32, dir: &Path) -> Resul
     json["eos_token_id"] = Value::from(eos);
     json["bos_token_id"] = Value::Null; // Or transformers assumes GPT-2's own, which a small vocabulary lacks.
     model.carried.add_to(&mut json, eos);
-    model.carried.save(dir)?;
-    let path = dir.join("config.json");
-    let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
-    std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
+    write_json(&dir.join("config.json"), &json)
+}
+
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).expect("plain values serialise");
+    fs::write(path, text + "\n").map_err(|source| Error::Io { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub use config::{
     Positions, RotaryScaling,
 };
 pub use decoder::Decoder;
-pub use directory::LoadOptions;
+pub use directory::{LoadOptions, TokenIds};
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};
