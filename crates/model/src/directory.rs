@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -164,7 +165,7 @@ impl ScalarModel {
     /// As [`CausalLm::save`].
     pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
         self.transformer.carried.save_generation_config(dir, ids)?;
-        let (mut json, model) = (self.config_json(), self.clone().merged().with_bias_in_norm());
+        let (mut json, model) = (self.config_json(), self.valid().merged().with_bias_in_norm());
         let left_out: &[&str] = if self.has_transformers_form() {
             ScoreBias::save(dir, model.score_bias())?;
             &[SCORE_BIAS]

@@ -19,6 +19,8 @@ pub const EVALUATION: &str = "evaluation data";
 
 /// What of a model directory takes part in a run after its shape and its weights.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
+/// More of it, which not every directory has.
+const OPTIONAL_FILES: [&str; 2] = ["generation_config.json", "temper.json"];
 
 /// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
 ///
@@ -238,7 +240,9 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     }
     let weights = temper_model::weight_files(model)?;
     let weights = weights.iter().map(String::as_str);
-    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    let optional = OPTIONAL_FILES.into_iter().filter(|name| model.join(name).exists());
+    let files: Vec<&str> =
+        ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).chain(optional).collect();
     Ok(fingerprint_files(model, &files)?)
 }
 

@@ -27,6 +27,7 @@ mod error;
 mod example;
 mod guard;
 mod hash;
+mod padding;
 mod pretrained;
 mod special;
 mod template;

@@ -45,7 +45,9 @@ struct Shared {
 }
 
 /// What other tools keep next to a `tokenizer.json` and Temper does not use, or only the special tokens of.
-const SIDE_FILES: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+const SIDE_FILES: [&str; 3] = [SPECIAL_TOKENS_MAP, "added_tokens.json", "chat_template.jinja"];
+
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 
 impl PretrainedTokenizer {
     /// Takes the text of the `tokenizer.json` at `path`; the files next to it name the special tokens.
@@ -146,6 +148,36 @@ impl PretrainedTokenizer {
     /// The special tokens, by id.
     pub fn special(&self) -> &SpecialTokens {
         &self.shared.special
+    }
+
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.shared.inner
+    }
+
+    /// Every chat template that came with the tokenizer, as one text; empty without any.
+    pub(crate) fn chat_template_text(&self) -> String {
+        let Shared { config, side_files, .. } = &*self.shared;
+        let files = side_files.iter().filter(|(name, _)| name.ends_with(".jinja"));
+        let files = files.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned());
+        config["chat_template"].as_str().map(str::to_owned).into_iter().chain(files).collect()
+    }
+
+    /// The files that name special tokens, changed so that the tokenizer pads with `pad`; without a padding token if that
+    /// id has no name.
+    pub(crate) fn files_with_padding(&self, pad: Option<u32>) -> Vec<(&'static str, Vec<u8>)> {
+        let name = pad.and_then(|pad| self.shared.inner.id_to_token(pad));
+        let padded = |mut json: Value| {
+            if let Some(fields) = json.as_object_mut() {
+                match &name {
+                    Some(name) => fields.insert("pad_token".into(), name.as_str().into()),
+                    None => fields.remove("pad_token"),
+                };
+            }
+            format!("{json:#}\n").into_bytes()
+        };
+        let map = self.shared.side_files.iter().find(|(name, _)| *name == SPECIAL_TOKENS_MAP);
+        let map = map.and_then(|(name, bytes)| Some((*name, padded(serde_json::from_slice(bytes).ok()?))));
+        map.into_iter().chain([("tokenizer_config.json", padded(self.config_json()))]).collect()
     }
 
     pub(crate) fn raw_json(&self) -> &str {

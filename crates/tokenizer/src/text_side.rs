@@ -67,6 +67,15 @@ impl TextSide {
         self.template.save(dir)
     }
 
+    /// [`TextSide::save`] for a reward model that pads with `pad`: see [`Tokenizer::score_padding`].
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save_for_scores(&self, dir: &Path, pad: Option<u32>) -> Result<(), Error> {
+        self.tokenizer.save_for_scores(dir, Some(&self.template), pad)?;
+        self.template.save(dir)
+    }
+
     /// Chooses the template for training, if the directory has none.
     ///
     /// `setting` is a name of [`Template::NAMES`], or `auto`: [`Template::notebook`] for the byte tokenizer and
