@@ -280,7 +280,9 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dropout, TokenBatch};
+    use crate::{Activation, Bias, Dropout, FeedForward, Init, Linear, NormKind, Positions, TokenBatch};
+    use burn::module::Param;
+    use burn::tensor::Tensor;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use safetensors::tensor::SafeTensors;
@@ -370,6 +372,125 @@ mod tests {
         let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
         assert_eq!(scores(&back), scores(&shifted), "the shift is saved");
         assert!(close(&scores(&model), &scores(&back), 2.5));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn ids() -> TokenIds {
+        TokenIds { eos: 3, end_tokens: vec![3, 7], bos: Some(1), pad: Some(0) }
+    }
+
+    /// β + b w / ‖w‖² by hand: w = (3, 4), b = 50, so b / ‖w‖² = 2.
+    #[test]
+    fn the_bias_of_a_head_moves_into_the_norm_before_it() {
+        let config = ModelConfig { d_model: 2, n_heads: 1, ..ModelConfig::preset("gpt2-tiny").unwrap() };
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        let head = Linear {
+            weight: Param::from_tensor(Tensor::from_data([[3.0], [4.0]], &Device::flex())),
+            bias: Some(Param::from_tensor(Tensor::from_data([50.0], &Device::flex()))),
+            adapter: None,
+        };
+        let model = ScalarModel::from_parts(lm.transformer.clone(), head.clone(), Pooling::Last);
+        let moved = model.clone().with_bias_in_norm();
+        let beta = |model: &ScalarModel| {
+            let norm = model.transformer.final_norm.as_ref().unwrap();
+            temper_tensor::values_of(norm.beta.as_ref().unwrap().val())
+        };
+        assert_eq!((beta(&moved), moved.score_bias()), (vec![6.0, 8.0], 0.0));
+        let scores = |model: &ScalarModel| {
+            temper_tensor::values_of(model.scores(&batch(), &[4, 2], &mut Dropout::off()))
+        };
+        for (moved, score) in scores(&moved).iter().zip(scores(&model)) {
+            assert!((moved - score).abs() < 2e-5, "{moved} {score}");
+        }
+        // The mean over a completion is nothing that transformers computes, so nothing is gained.
+        let mean = ScalarModel::from_parts(lm.transformer, head, Pooling::Mean);
+        assert_eq!(mean.clone().with_bias_in_norm().score_bias(), 50.0);
+    }
+
+    #[test]
+    fn an_exported_reward_model_scores_the_same_with_and_without_a_norm_for_its_bias() {
+        let llama = ModelConfig {
+            norm_kind: NormKind::Rms,
+            positions: Positions::Rotary { theta: 1e4, share: 1.0, scaling: None },
+            feed_forward: FeedForward::Gated,
+            activation: Activation::Silu,
+            bias: Bias::None,
+            init: Init::Plain,
+            ..ModelConfig::preset("gpt2-tiny").unwrap()
+        };
+        for (name, config, is_in_norm) in
+            [("export-gpt2", ModelConfig::preset("gpt2-tiny").unwrap(), true), ("export-llama", llama, false)]
+        {
+            let dir = scratch(name);
+            let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+            let model = ScalarModel::new(lm.transformer, Pooling::Last, &mut rng()).rescaled(3.0, -1.25);
+            model.export(&dir, &ids()).unwrap();
+            let json = read_config(&dir).unwrap();
+            assert_eq!((&json["temper_pooling"], &json["num_labels"]), (&Value::Null, &json!(1)));
+            assert_eq!(json["pad_token_id"], 0);
+            let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            assert!(file.tensor("score.bias").is_err() && file.tensor("score.weight").is_ok());
+            let stored = ScoreBias::load(&dir).unwrap();
+            assert_eq!(stored, Some(if is_in_norm { 0.0 } else { -1.25 }), "{name}");
+            let scores = |model: &ScalarModel| {
+                temper_tensor::values_of(model.scores(&batch(), &[4, 2], &mut Dropout::off()))
+            };
+            let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
+            assert_eq!(back.pooling(), Pooling::Last);
+            for (back, score) in scores(&back).iter().zip(scores(&model)) {
+                assert!((back - score).abs() < 2e-6, "{name}: {back} {score}");
+            }
+            // A second export changes nothing, and a checkpoint in the same place has its own bias.
+            back.export(&dir, &ids()).unwrap();
+            assert!(std::fs::read(dir.join("model.safetensors")).unwrap() == bytes);
+            back.save(&dir, 3).unwrap();
+            let again = ScalarModel::load(&dir, &Device::flex()).unwrap();
+            assert_eq!(scores(&again), scores(&back));
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_temper_json_that_cannot_be_read_is_an_error() {
+        let dir = scratch("bias");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        ScalarModel::new(lm.transformer, Pooling::Last, &mut rng()).export(&dir, &ids()).unwrap();
+        for (text, expected) in
+            [("{", "EOF"), (r#"{"score_bias": 1e39}"#, "finite"), (r#"{"bias": 1}"#, "unknown field")]
+        {
+            std::fs::write(dir.join("temper.json"), text).unwrap();
+            let error = ScalarModel::load(&dir, &Device::flex()).unwrap_err().to_string();
+            assert!(error.contains("temper.json") && error.contains(expected), "{error}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_finished_model_names_its_end_tokens_for_other_tools() {
+        let dir = scratch("generation-config");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        let generation = || -> Value {
+            serde_json::from_str(&std::fs::read_to_string(dir.join("generation_config.json")).unwrap())
+                .unwrap()
+        };
+        lm.save(&dir, 3).unwrap();
+        assert!(!dir.join("generation_config.json").exists(), "a checkpoint needs none");
+        lm.export(&dir, &ids()).unwrap();
+        assert_eq!(generation(), json!({"bos_token_id": 1, "eos_token_id": [3, 7], "pad_token_id": 0}));
+        // One that came with the model is kept, with the end tokens that it lacks.
+        for (eos, expected) in [(json!(3), json!([3, 7])), (json!([7, 9, 3]), json!([7, 9, 3]))] {
+            let carried = json!({"eos_token_id": eos, "top_k": 20, "pad_token_id": 5});
+            std::fs::write(dir.join("generation_config.json"), carried.to_string()).unwrap();
+            CausalLm::load(&dir, &Device::flex()).unwrap().export(&dir, &ids()).unwrap();
+            let mut all = json!({"eos_token_id": expected, "top_k": 20, "pad_token_id": 5});
+            if !eos.is_array() {
+                all["bos_token_id"] = json!(1);
+            }
+            assert_eq!(generation(), all);
+        }
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -57,6 +57,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("reward", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(RewardModel { model, text })

@@ -98,6 +98,10 @@ impl Dataset for Prompts {
         Self::new(records, tokenizer, template, max_len, overflow)
     }
 
+    fn n_rows(&self) -> usize {
+        self.prompts.len()
+    }
+
     fn notes(&self, rows: &Rows<Prompt>, max_len: usize) -> Vec<String> {
         let room = format!("the {max_len} tokens that leave room for an answer");
         self.report.notes(rows, &room, "them")

@@ -62,6 +62,10 @@ impl Dataset for Texts {
         Self::new(records, tokenizer, max_len)
     }
 
+    fn n_rows(&self) -> usize {
+        self.examples.len()
+    }
+
     fn notes(&self, rows: &Rows<PlainText>, max_len: usize) -> Vec<String> {
         self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }

@@ -75,9 +75,9 @@ impl Learner {
     /// # Errors
     /// Files that cannot be written.
     pub fn save(&self, dir: &Path, text: &TextSide) -> Result<(), Error> {
-        self.evaluated_policy().export(text, dir)?;
+        Export::export(&*self.evaluated_policy(), text, dir)?;
         if let Some(critic) = self.critic() {
-            critic.export(text, &create_dir(dir.join(CRITIC_DIR))?)?;
+            Export::export(&critic, text, &create_dir(dir.join(CRITIC_DIR))?)?;
         }
         Ok(())
     }
