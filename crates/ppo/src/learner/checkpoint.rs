@@ -75,7 +75,7 @@ impl Learner {
     /// # Errors
     /// Files that cannot be written.
     pub fn save(&self, dir: &Path, text: &TextSide) -> Result<(), Error> {
-        Export::export(&*self.evaluated_policy(), text, dir)?;
+        Export::export(&self.evaluated_policy(), text, dir)?;
         if let Some(critic) = self.critic() {
             Export::export(&critic, text, &create_dir(dir.join(CRITIC_DIR))?)?;
         }
