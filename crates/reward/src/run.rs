@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use temper_assistant::{Assistant, RewardModel, context_len};
 use temper_data::{Demonstration, Encoding, Rankings};
-use temper_model::ScalarModel;
+use temper_model::{Pooling, ScalarModel};
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
 
@@ -50,6 +50,11 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
 
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    if config.pooling == Pooling::Mean {
+        launch.note(
+            "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",
+        );
+    }
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [
