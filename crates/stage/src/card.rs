@@ -150,7 +150,7 @@ impl Card {
         }
         text + &format!(
             "tags:\n- temper\n- {}\n---\n",
-            if self.stage == "reward" { "reward-model" } else { &self.stage }
+            if self.stage == "reward" { "reward-model" } else { self.stage.as_str() }
         )
     }
 }
