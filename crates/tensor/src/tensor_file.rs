@@ -45,6 +45,19 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of a safetensors file with these tensors and one line of metadata, a key and its value.
+///
+/// # Panics
+/// If two tensors have the same name, or one has another number of values than its shape says.
+pub fn write_tensors(tensors: &[NamedTensor], (key, value): (&str, &str)) -> Vec<u8> {
+    for tensor in tensors {
+        assert_eq!(tensor.dims.iter().product::<usize>(), tensor.values.len(), "`{}`", tensor.name);
+    }
+    let metadata = HashMap::from([(key.to_owned(), value.to_owned())]);
+    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    safetensors::serialize(views, Some(metadata)).expect("f32 tensors serialise")
+}
+
 /// A tensor whose numbers are made when they are written.
 pub struct TensorSource<'a> {
     /// Its name in the file.
