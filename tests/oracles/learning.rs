@@ -43,7 +43,7 @@ fn sft_learns_eight_lines_by_heart() {
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: 3,
+        end_tokens: vec![3],
         ..GenerateOptions::default()
     };
     let said = generate(&model, &prompts, &options).unwrap();
@@ -122,7 +122,7 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: 3,
+        end_tokens: vec![3],
         ..GenerateOptions::default()
     };
     let prompts = [template.encode_prompt(&tokenizer, "When?").unwrap()];

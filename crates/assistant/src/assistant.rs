@@ -8,7 +8,9 @@ use temper_model::{CausalLm, Finish, GenerateOptions, ModelConfig, PRESETS, gene
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed};
+use crate::{
+    Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
+};
 
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
@@ -80,8 +82,7 @@ impl Assistant {
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
-        Ok(self.text.save(dir)?)
+        Export::export(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.
@@ -170,8 +171,9 @@ impl Assistant {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         check_memory(self.model.config(), rows.len(), longest, max_new_tokens)?;
         let options = GenerateOptions {
-            eos: self.text.eos(),
+            end_tokens: self.text.end_tokens(),
             n_tokens: self.text.tokenizer.vocab_size(),
+            missing_tokens: self.text.tokenizer.missing_ids(),
             max_new_tokens,
             ..options
         };

@@ -8,7 +8,7 @@ use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, Te
 
 use crate::once::warn_once;
 use crate::outline::{check_vocabulary, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, RowFault};
+use crate::{Answer, BATCH_SIZE, Error, Export, RowFault};
 
 /// A reward model with its text side.
 #[derive(Clone, Debug)]
@@ -42,8 +42,7 @@ impl RewardModel {
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
-        Ok(self.text.save(dir)?)
+        Export::export(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.

@@ -43,6 +43,7 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("dpo", config, &config.training, given)?;
     let model = train(config, policy, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

@@ -113,6 +113,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
         ("--gold", files.gold.clone()),
     ];
+    launch.starts_from(&files.policy);
     let mut run = launch.open("ppo", config, &config.training, given)?;
     let data = Data { prompts: &prompts, eval_prompts: eval_prompts.as_ref(), texts: texts.as_ref() };
     let model = train(config, models, &text, data, scorers, &mut run)?;

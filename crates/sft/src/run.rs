@@ -45,6 +45,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
     ];
+    launch.starts_from(Path::new(&files.model));
     let mut run = launch.open("sft", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

@@ -11,6 +11,7 @@ use temper_train::{
 };
 
 use crate::Error;
+use crate::card::{Base, Card, Data};
 
 /// What a stage learns from, in notes about rows of a file.
 pub const TRAINING: &str = "training data";
@@ -19,6 +20,8 @@ pub const EVALUATION: &str = "evaluation data";
 
 /// What of a model directory takes part in a run after its shape and its weights.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
+/// More of it, which not every directory has.
+const OPTIONAL_FILES: [&str; 2] = ["generation_config.json", "temper.json"];
 
 /// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
 ///
@@ -38,6 +41,8 @@ pub struct Launch {
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
     asked_for: BTreeSet<String>,
+    base: Base,
+    data: Vec<Data>,
 }
 
 impl Launch {
@@ -53,6 +58,8 @@ impl Launch {
             observer: None,
             files_read: Vec::new(),
             asked_for: BTreeSet::new(),
+            base: Base::default(),
+            data: Vec::new(),
         }
     }
 
@@ -118,6 +125,11 @@ impl Launch {
         }
     }
 
+    /// Says which model the run starts from, a directory or the name of a preset, for the card of the finished model.
+    pub fn starts_from(&mut self, model: &Path) {
+        self.base = Base::of(model);
+    }
+
     /// The records of some data files. `purpose` says in notes what they are for, for example [`TRAINING`].
     ///
     /// # Errors
@@ -126,6 +138,7 @@ impl Launch {
         self.files_read.extend_from_slice(paths);
         let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
+        self.data.push(Data::new(purpose, paths, rows.records.len()));
         Ok(rows)
     }
 
@@ -141,7 +154,9 @@ impl Launch {
     ) -> Result<D, Error> {
         self.files_read.extend_from_slice(paths);
         let bad_rows = self.bad_rows;
-        Ok(D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?)
+        let data = D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        self.data.push(Data::new(purpose, paths, data.n_rows()));
+        Ok(data)
     }
 
     /// The same, if there are any files.
@@ -193,6 +208,7 @@ impl Launch {
             self.note(&format!("{} holds no run yet, this one starts it", self.out.display()));
         }
         self.refuse_to_overwrite()?;
+        let card = Card::new(stage, std::mem::take(&mut self.base), std::mem::take(&mut self.data), config)?;
         let machine =
             [("backend", self.backend.clone()), ("threads", temper_tensor::n_threads().to_string())];
         let inputs = Inputs {
@@ -204,6 +220,7 @@ impl Launch {
             self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
         }
         let run = run.with_keep_last(training.keep_last).with_interrupt(self.stop.flag());
+        let run = run.with_finish(move |dir, metrics| card.write(dir, metrics));
         let Some(mut observer) = self.observer else { return Ok(run) };
         let checkpoint = run.resume_from().map(|(_, path)| path);
         observer(Event::Opened { stage, dir: run.dir(), checkpoint });
@@ -238,7 +255,9 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     }
     let weights = temper_model::weight_files(model)?;
     let weights = weights.iter().map(String::as_str);
-    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    let optional = OPTIONAL_FILES.into_iter().filter(|name| model.join(name).exists());
+    let files: Vec<&str> =
+        ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).chain(optional).collect();
     Ok(fingerprint_files(model, &files)?)
 }
 

@@ -74,13 +74,18 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let sft_losses = losses(&run)?;
     let sft_seconds = seconds();
 
-    let eos = text.eos();
+    let end_tokens = text.end_tokens();
     let asked: Vec<Vec<u32>> =
         data.demonstrations.iter().map(|row| text.encode_prompt(&row.prompt)).collect::<Result<_, _>>()?;
     generate(
         &sft,
         &asked,
-        &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, ..GenerateOptions::default() },
+        &GenerateOptions {
+            max_new_tokens: 32,
+            sampler: Sampler::Greedy,
+            end_tokens,
+            ..GenerateOptions::default()
+        },
     )?;
     let generate_seconds = seconds();
 
