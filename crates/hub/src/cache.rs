@@ -29,7 +29,9 @@ impl RepoCache {
         let path = self.root.join("refs").join(revision);
         match fs::read_to_string(&path) {
             Ok(commit) => Ok(Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))),
-            Err(_) if is_commit(revision) && self.snapshot(revision).is_dir() => Ok(Some(revision.to_owned())),
+            Err(_) if is_commit(revision) && self.snapshot(revision).is_dir() => {
+                Ok(Some(revision.to_owned()))
+            }
             Err(source) if is_absent(&source) => Ok(None),
             Err(source) => Err(Error::Io { path, source }),
         }
@@ -92,7 +94,9 @@ impl RepoCache {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 // A file system without locks must not keep anybody from a model.
-                Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => return Ok(file),
+                Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
+                    return Ok(file);
+                }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
                 Err(TryLockError::WouldBlock) => watch.pause(LOOK_EVERY)?,
             }
@@ -118,7 +122,10 @@ pub(crate) fn make_parent(path: &Path) -> Result<(), Error> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+    )
 }
 
 /// Whether a text can be a commit or a checksum, and so the name of a file here.

@@ -73,8 +73,10 @@ impl Client {
         }
         // Redirects are followed here, where it is known who may see the token.
         let config = Agent::config_builder().http_status_as_error(false).max_redirects(0);
-        let config = config.accept_encoding("identity").user_agent(concat!("temper/", env!("CARGO_PKG_VERSION")));
-        let config = config.timeout_connect(Some(wait)).timeout_recv_response(Some(wait)).timeout_per_read(Some(wait));
+        let config =
+            config.accept_encoding("identity").user_agent(concat!("temper/", env!("CARGO_PKG_VERSION")));
+        let config =
+            config.timeout_connect(Some(wait)).timeout_recv_response(Some(wait)).timeout_per_read(Some(wait));
         let config = if is_here(&uri) { config.proxy(None) } else { config };
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         Ok(Self { endpoint, token, agent: config.build().into(), wait })
@@ -220,7 +222,8 @@ impl Head {
     }
 
     fn is_absolute_redirect(&self) -> bool {
-        self.is_redirect() && self.text("location").is_some_and(|to| to.contains("://") || to.starts_with("//"))
+        self.is_redirect()
+            && self.text("location").is_some_and(|to| to.contains("://") || to.starts_with("//"))
     }
 
     /// The address that a redirect of `url` leads to.
@@ -231,7 +234,8 @@ impl Head {
         let bad = |problem: String| Error::Redirects { url: shown(url), problem };
         let to = self.text("location").ok_or_else(|| bad("to an address that it does not name".into()))?;
         let from: Uri = url.parse().map_err(|_| bad("to nowhere".into()))?;
-        let (scheme, host) = (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |a| a.as_str()));
+        let (scheme, host) =
+            (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |a| a.as_str()));
         let target = match to {
             _ if to.contains("://") => to.to_owned(),
             _ if to.starts_with("//") => format!("{scheme}:{to}"),
@@ -241,7 +245,8 @@ impl Head {
                 format!("{scheme}://{host}{dir}/{to}")
             }
         };
-        let is_web = target.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        let is_web =
+            target.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
         if !is_web || (scheme == "https" && !target.starts_with("https://")) {
             return Err(bad(format!("to {:?}, which is not followed", shown(&target))));
         }
@@ -345,7 +350,10 @@ mod tests {
             assert_eq!(target("https://hub:8/a/b?c", location).unwrap().as_deref(), Some(expected));
         }
         for location in ["http://hub:8/plain", "ftp://hub/x", "file:///etc/passwd"] {
-            assert!(matches!(target("https://hub:8/a", location), Err(Error::Redirects { .. })), "{location}");
+            assert!(
+                matches!(target("https://hub:8/a", location), Err(Error::Redirects { .. })),
+                "{location}"
+            );
         }
     }
 
@@ -360,8 +368,14 @@ mod tests {
     #[test]
     fn an_endpoint_is_a_plain_address() {
         for url in ["", "hub", "ftp://hub", "http://", "http://u:p@hub", "http://hub/?a"] {
-            assert!(matches!(Client::new(url, None, Duration::from_secs(1)), Err(Error::BadEndpoint { .. })), "{url}");
+            assert!(
+                matches!(Client::new(url, None, Duration::from_secs(1)), Err(Error::BadEndpoint { .. })),
+                "{url}"
+            );
         }
-        assert_eq!(Client::new("https://hub/x/", None, Duration::from_secs(1)).unwrap().endpoint(), "https://hub/x");
+        assert_eq!(
+            Client::new("https://hub/x/", None, Duration::from_secs(1)).unwrap().endpoint(),
+            "https://hub/x"
+        );
     }
 }

@@ -40,7 +40,8 @@ impl Environment {
             }
         };
         let is_set = |name: &str| {
-            text(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str()))
+            text(name)
+                .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str()))
         };
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
         let is_offline = is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE");
@@ -85,9 +86,17 @@ mod tests {
         assert_eq!((plain.endpoint.as_str(), plain.token, plain.is_offline), (ENDPOINT, None, false));
         let xdg = read(&[("HOME", root), ("XDG_CACHE_HOME", "/x")]).unwrap();
         assert_eq!(xdg.cache, Path::new("/x/huggingface/hub"));
-        let moved = read(&[("HOME", root), ("HF_HOME", "~/hf"), ("HF_ENDPOINT", "http://h"), ("HF_HUB_OFFLINE", "yes")]);
+        let moved = read(&[
+            ("HOME", root),
+            ("HF_HOME", "~/hf"),
+            ("HF_ENDPOINT", "http://h"),
+            ("HF_HUB_OFFLINE", "yes"),
+        ]);
         let moved = moved.unwrap();
-        assert_eq!((moved.cache, moved.endpoint.as_str(), moved.is_offline), (home.path().join("hf/hub"), "http://h", true));
+        assert_eq!(
+            (moved.cache, moved.endpoint.as_str(), moved.is_offline),
+            (home.path().join("hf/hub"), "http://h", true)
+        );
         assert_eq!(read(&[("HF_HOME", "/a"), ("HF_HUB_CACHE", "/b")]).unwrap().cache, Path::new("/b"));
         assert!(matches!(read(&[("HOME", "")]), Err(Error::NoHome)));
     }

@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn an_index_names_each_file_once() {
-        let files = files_of_index(br#"{"weight_map": {"b": "2.safetensors", "a": "1.safetensors", "c": "1.safetensors"}}"#);
+        let files = files_of_index(
+            br#"{"weight_map": {"b": "2.safetensors", "a": "1.safetensors", "c": "1.safetensors"}}"#,
+        );
         assert_eq!(files.unwrap(), ["1.safetensors".to_owned(), "2.safetensors".to_owned()].into());
         for (bytes, expected) in [
             (&b"<html>"[..], "expected value"),

@@ -71,24 +71,23 @@ pub struct Progress<'a> {
     pub total: Option<u64>,
 }
 
-/// Who follows a download, and may end it.
+/// Who follows a download, and may end it. By default nobody does.
 pub struct Watch<'a> {
     /// Is told of every piece of a file.
-    pub progress: &'a mut dyn FnMut(Progress<'_>),
+    pub progress: Box<dyn FnMut(Progress<'_>) + 'a>,
     /// Is told, in a sentence, what the user should know.
-    pub note: &'a mut dyn FnMut(&str),
+    pub note: Box<dyn FnMut(&str) + 'a>,
     /// Whether to end soon; it is asked several times in a second.
-    pub stop: &'a dyn Fn() -> bool,
+    pub stop: Box<dyn Fn() -> bool + 'a>,
+}
+
+impl Default for Watch<'_> {
+    fn default() -> Self {
+        Self { progress: Box::new(|_| {}), note: Box::new(|_| {}), stop: Box::new(|| false) }
+    }
 }
 
 impl Watch<'_> {
-    /// Nobody: the download ends when it is whole.
-    pub fn nobody() -> Watch<'static> {
-        // Closures that hold nothing need no memory, so nothing leaks.
-        let (progress, note) = (Box::leak(Box::new(|_: Progress<'_>| {})), Box::leak(Box::new(|_: &str| {})));
-        Watch { progress, note, stop: &|| false }
-    }
-
     pub(crate) fn check(&mut self) -> Result<(), Error> {
         if (self.stop)() { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -133,7 +132,8 @@ impl Hub {
     /// # Errors
     /// [`Error::BadEndpoint`], [`Error::BadToken`], [`Error::NoHome`], and a token file that cannot be read.
     pub fn from_env() -> Result<Self, Error> {
-        let Environment { endpoint, cache, token, is_offline } = Environment::read(|name| std::env::var_os(name))?;
+        let Environment { endpoint, cache, token, is_offline } =
+            Environment::read(|name| std::env::var_os(name))?;
         let hub = Self::new(&endpoint, cache, token, Patience::default())?;
         Ok(hub.offline(is_offline))
     }
@@ -204,7 +204,8 @@ impl Hub {
 
     /// A model that is in the cache with all that is needed.
     fn cached(&self, cache: &RepoCache, spec: &RepoSpec, parts: Parts) -> Result<Snapshot, Error> {
-        let missing = |missing| Error::NotInCache { cache: self.cache.clone(), spec: spec.to_string(), missing };
+        let missing =
+            |missing| Error::NotInCache { cache: self.cache.clone(), spec: spec.to_string(), missing };
         let commit = cache.commit_of(spec.revision())?.ok_or_else(|| missing(None))?;
         let dir = cache.snapshot(&commit);
         let mut needed = BTreeSet::from([CONFIG.to_owned()]);
@@ -222,7 +223,12 @@ impl Hub {
 
     /// The commit of a revision, and the names of the files in its root.
     fn list(&self, spec: &RepoSpec, watch: &mut Watch<'_>) -> Result<(String, BTreeSet<String>), Error> {
-        let url = format!("{}/api/models/{}/revision/{}", self.client.endpoint(), spec.repo(), segment(spec.revision()));
+        let url = format!(
+            "{}/api/models/{}/revision/{}",
+            self.client.endpoint(),
+            spec.repo(),
+            segment(spec.revision())
+        );
         let reply = self.client.get(&url, 0, watch)?;
         self.check_status(&reply.head, &url, spec.repo(), Some(spec.revision()))?;
         reply.refuse_page()?;
@@ -316,7 +322,8 @@ impl Download<'_> {
 
     fn try_fetch(&self, name: &str, watch: &mut Watch<'_>) -> Result<(), Error> {
         let client = &self.hub.client;
-        let url = format!("{}/{}/resolve/{}/{}", client.endpoint(), self.repo, segment(self.commit), segment(name));
+        let url =
+            format!("{}/{}/resolve/{}/{}", client.endpoint(), self.repo, segment(self.commit), segment(name));
         let mut place = match client.locate(&url, watch)? {
             Ok(place) => place,
             Err(reply) => {
@@ -383,7 +390,8 @@ impl Download<'_> {
             match reply.bytes(watch)? {
                 Ok(Some(bytes)) => {
                     let written = file.write_all(&bytes);
-                    written.map_err(|source| Error::Io { path: self.cache.incomplete(&place.etag), source })?;
+                    written
+                        .map_err(|source| Error::Io { path: self.cache.incomplete(&place.etag), source })?;
                     done += bytes.len() as u64;
                 }
                 Ok(None) if place.size.is_some_and(|size| done < size) => {

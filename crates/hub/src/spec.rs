@@ -95,8 +95,29 @@ mod tests {
         assert_eq!(spec.to_string(), "HuggingFaceTB/SmolLM2-135M-Instruct@refs/pr/3");
         assert_eq!(RepoSpec::parse("a/b").unwrap().to_string(), "a/b");
         for other in [
-            "", "tiny", "/", "a/", "/a", "a/b/c", "./a", "../a", "a/..", "a/b@", "a/b@../c", "a/b@/c", "a/b@c/./d",
-            "a/b@c\\d", "a/b@c@d", "a--b/c", "a/b..c", "~/a", "a/b c", "a/b.git", "C:/a", "a/b\n", "-a/b",
+            "",
+            "tiny",
+            "/",
+            "a/",
+            "/a",
+            "a/b/c",
+            "./a",
+            "../a",
+            "a/..",
+            "a/b@",
+            "a/b@../c",
+            "a/b@/c",
+            "a/b@c/./d",
+            "a/b@c\\d",
+            "a/b@c@d",
+            "a--b/c",
+            "a/b..c",
+            "~/a",
+            "a/b c",
+            "a/b.git",
+            "C:/a",
+            "a/b\n",
+            "-a/b",
         ] {
             assert_eq!(RepoSpec::parse(other), None, "{other:?}");
         }

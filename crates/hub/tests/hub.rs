@@ -23,7 +23,11 @@ fn small_files() -> Vec<(&'static str, &'static [u8])> {
 
 fn whole_model() -> Loopback {
     let mut files = small_files();
-    files.extend([("model.safetensors", &WEIGHTS[..]), ("pytorch_model.bin", b"the same"), ("README.md", b"Hi")]);
+    files.extend([
+        ("model.safetensors", &WEIGHTS[..]),
+        ("pytorch_model.bin", b"the same"),
+        ("README.md", b"Hi"),
+    ]);
     Loopback::new(&files)
 }
 
@@ -48,7 +52,7 @@ impl Client {
     }
 
     fn get_parts(&self, spec: &str, parts: Parts) -> Result<Snapshot, Error> {
-        self.hub.snapshot(&RepoSpec::parse(spec).unwrap(), parts, &mut Watch::nobody())
+        self.hub.snapshot(&RepoSpec::parse(spec).unwrap(), parts, &mut Watch::default())
     }
 
     fn fails(&self, spec: &str) -> String {
@@ -64,7 +68,8 @@ impl Client {
     }
 
     fn incomplete(&self) -> Vec<PathBuf> {
-        let blobs = fs::read_dir(self.root().join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let blobs =
+            fs::read_dir(self.root().join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
         blobs.filter(|path| path.extension().is_some_and(|end| end == "incomplete")).collect()
     }
 }
@@ -111,10 +116,14 @@ fn tokens_go_to_the_hub_and_to_no_other_host() {
     server.state().token = Some("hf_secret".into());
     Client::with(&server, Some("hf_secret"), QUICK).get("org/name").unwrap();
     let requests = server.state().requests.clone();
-    let (stored, own): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.path.contains("/store/"));
+    let (stored, own): (Vec<_>, Vec<_>) =
+        requests.iter().partition(|request| request.path.contains("/store/"));
     assert_eq!(stored.len(), 1);
     assert!(stored.iter().all(|request| request.token.is_none()), "{stored:?}");
-    assert!(own.len() > 3 && own.iter().all(|request| request.token.as_deref() == Some("hf_secret")), "{own:?}");
+    assert!(
+        own.len() > 3 && own.iter().all(|request| request.token.as_deref() == Some("hf_secret")),
+        "{own:?}"
+    );
 }
 
 #[test]
@@ -174,7 +183,9 @@ fn the_files_of_an_index_are_downloaded_and_no_others() {
 
 #[test]
 fn names_that_lead_out_of_the_directory_are_refused() {
-    for name in ["../evil.json", "/etc/passwd", "a/../../tokenizer.json", "c:\\tokenizer.json", "a//b", "x\ny"] {
+    for name in
+        ["../evil.json", "/etc/passwd", "a/../../tokenizer.json", "c:\\tokenizer.json", "a//b", "x\ny"]
+    {
         let server = whole_model();
         server.state().files.insert(name.to_owned(), b"x".to_vec());
         let client = Client::of(&server);
@@ -195,7 +206,8 @@ fn a_download_that_breaks_off_goes_on_where_it_ended() {
     let client = Client::of(&server);
     let snapshot = client.get("org/name").unwrap();
     assert_eq!(fs::read(snapshot.dir.join("model.safetensors")).unwrap(), WEIGHTS);
-    let ranges: Vec<_> = server.state().requests.iter().filter(|r| r.path.contains("/store/")).cloned().collect();
+    let ranges: Vec<_> =
+        server.state().requests.iter().filter(|r| r.path.contains("/store/")).cloned().collect();
     let ranges: Vec<_> = ranges.iter().map(|request| request.range.as_deref()).collect();
     assert_eq!(ranges, [None, Some("bytes=300-"), Some("bytes=500-")]);
 }
@@ -207,15 +219,20 @@ fn a_later_call_continues_an_earlier_download() {
     server.fail("/store/", Fault::Cut(0), 9);
     let client = Client::of(&server);
     let line = client.fails("org/name");
-    assert!(line.starts_with("the download of model.safetensors from `org/name` ended after 300 bytes of 1000"), "{line}");
+    assert!(
+        line.starts_with("the download of model.safetensors from `org/name` ended after 300 bytes of 1000"),
+        "{line}"
+    );
     assert_eq!(client.incomplete().len(), 1);
     assert!(!client.root().join("refs").exists(), "no reference to a model that is not whole");
     server.state().faults.clear();
     server.state().requests.clear();
     let mut told = Vec::new();
-    let mut progress = |progress: Progress<'_>| told.push((progress.file.to_owned(), progress.done, progress.total));
-    let mut watch = Watch { progress: &mut progress, ..Watch::nobody() };
+    let progress =
+        |progress: Progress<'_>| told.push((progress.file.to_owned(), progress.done, progress.total));
+    let mut watch = Watch { progress: Box::new(progress), ..Watch::default() };
     client.hub.snapshot(&RepoSpec::parse("org/name").unwrap(), Parts::Whole, &mut watch).unwrap();
+    drop(watch);
     let (file, total) = ("model.safetensors".to_owned(), Some(1000));
     assert_eq!(told.first(), Some(&(file.clone(), 300, total)));
     assert_eq!(told.last(), Some(&(file, 1000, total)));
@@ -238,7 +255,10 @@ fn bytes_that_are_not_those_of_the_hub_are_removed() {
     server.fail("/store/", Fault::Garbled, 1);
     let client = Client::of(&server);
     let line = client.fails("org/name");
-    assert!(line.starts_with("the download of model.safetensors from `org/name` is damaged: its SHA-256"), "{line}");
+    assert!(
+        line.starts_with("the download of model.safetensors from `org/name` is damaged: its SHA-256"),
+        "{line}"
+    );
     assert!(client.incomplete().is_empty());
     client.get("org/name").unwrap();
 }
@@ -283,11 +303,15 @@ fn without_the_hub_the_cache_will_do() {
     let snapshot = client.get("org/name").unwrap();
     server.fail("/api/", Fault::Status(503), 99);
     let mut notes = Vec::new();
-    let mut note = |line: &str| notes.push(line.to_owned());
-    let mut watch = Watch { note: &mut note, ..Watch::nobody() };
+    let note = |line: &str| notes.push(line.to_owned());
+    let mut watch = Watch { note: Box::new(note), ..Watch::default() };
     let again = client.hub.snapshot(&RepoSpec::parse("org/name").unwrap(), Parts::Whole, &mut watch);
+    drop(watch);
     assert_eq!(again.unwrap(), snapshot);
-    assert!(matches!(&notes[..], [note] if note.ends_with("using `org/name` as it was when it was last downloaded")), "{notes:?}");
+    assert!(
+        matches!(&notes[..], [note] if note.ends_with("using `org/name` as it was when it was last downloaded")),
+        "{notes:?}"
+    );
     assert!(client.fails("org/name@v1").contains("status 503"));
     server.asked();
     let client = client.offline();
@@ -295,7 +319,10 @@ fn without_the_hub_the_cache_will_do() {
     assert_eq!(client.get(&format!("org/name@{COMMIT}")).unwrap(), snapshot);
     assert_eq!(server.asked(), [""; 0]);
     let line = client.fails("org/name@v1");
-    assert!(line.contains("does not have any revision of `org/name@v1`") && line.contains("HF_HUB_OFFLINE"), "{line}");
+    assert!(
+        line.contains("does not have any revision of `org/name@v1`") && line.contains("HF_HUB_OFFLINE"),
+        "{line}"
+    );
     assert!(client.fails("org/other").contains("any revision of `org/other`"));
     fs::remove_file(snapshot.dir.join("model.safetensors")).unwrap();
     assert!(client.fails("org/name").contains("does not have model.safetensors of `org/name`"));
@@ -309,7 +336,7 @@ fn nobody_there_is_said_at_once() {
     let slow = Patience { pause: Duration::from_secs(60), ..QUICK };
     let hub = Hub::new(&format!("http://127.0.0.1:{port}"), cache.path(), None, slow).unwrap();
     let spec = RepoSpec::parse("org/name").unwrap();
-    let line = hub.snapshot(&spec, Parts::Whole, &mut Watch::nobody()).unwrap_err().to_string();
+    let line = hub.snapshot(&spec, Parts::Whole, &mut Watch::default()).unwrap_err().to_string();
     assert!(line.contains("cannot be reached: ") && line.contains("refused"), "{line}");
 }
 
@@ -330,8 +357,9 @@ fn an_interrupt_ends_the_wait_and_keeps_what_came() {
     let client = Client::of(&server);
     let began = Instant::now();
     let stop = || server.state().requests.iter().any(|request| request.range.is_some());
-    let mut watch = Watch { stop: &stop, ..Watch::nobody() };
-    let error = client.hub.snapshot(&RepoSpec::parse("org/name").unwrap(), Parts::Whole, &mut watch).unwrap_err();
+    let mut watch = Watch { stop: Box::new(stop), ..Watch::default() };
+    let error =
+        client.hub.snapshot(&RepoSpec::parse("org/name").unwrap(), Parts::Whole, &mut watch).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert_eq!(fs::metadata(&client.incomplete()[0]).unwrap().len(), 300);
@@ -349,7 +377,7 @@ fn a_blob_that_another_process_downloads_is_waited_for() {
     lock.lock().unwrap();
     let began = Instant::now();
     let stop = || began.elapsed() > Duration::from_millis(300);
-    let mut watch = Watch { stop: &stop, ..Watch::nobody() };
+    let mut watch = Watch { stop: Box::new(stop), ..Watch::default() };
     let spec = RepoSpec::parse("org/name").unwrap();
     assert!(matches!(client.hub.snapshot(&spec, Parts::Whole, &mut watch), Err(Error::Interrupted)));
     assert_eq!(fs::metadata(client.root().join("blobs")).map(|_| client.incomplete().len()).unwrap(), 0);

@@ -132,7 +132,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
     });
     let mut response = match fault {
         Some(Fault::Status(status)) => Response::of(status),
-        Some(Fault::Page) => Response::of(200).with("Content-Type", "text/html; charset=utf-8").body(b"<html>Log in"),
+        Some(Fault::Page) => {
+            Response::of(200).with("Content-Type", "text/html; charset=utf-8").body(b"<html>Log in")
+        }
         Some(Fault::Loop) => Response::of(302).with("Location", &path),
         Some(Fault::Silence) => {
             drop(state);
@@ -146,7 +148,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         response.body.iter_mut().for_each(|byte| *byte ^= 1);
     }
     let range = request.range.filter(|_| response.status == 200 && fault != Some(Fault::NoRange));
-    if let Some(start) = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()) {
+    if let Some(start) =
+        range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok())
+    {
         let total = response.body.len();
         response.body.drain(..start);
         let of = format!("bytes {start}-{}/{total}", total - 1);
@@ -217,9 +221,12 @@ impl State {
             let response = Response::of(302).with("Location", &target).with("X-Repo-Commit", COMMIT);
             let response = response.with("X-Linked-Size", &bytes.len().to_string());
             // What is stored elsewhere has an ETag of the redirect as well.
-            return response.with("ETag", "\"of-the-redirect\"").with("X-Linked-ETag", &format!("\"{sha256}\""));
+            return response
+                .with("ETag", "\"of-the-redirect\"")
+                .with("X-Linked-ETag", &format!("\"{sha256}\""));
         }
-        let response = Response::of(200).with("X-Repo-Commit", COMMIT).with("ETag", &format!("\"{}\"", &sha256[..40]));
+        let response =
+            Response::of(200).with("X-Repo-Commit", COMMIT).with("ETag", &format!("\"{}\"", &sha256[..40]));
         response.with("Content-Type", "text/plain").body(bytes)
     }
 }
