@@ -237,7 +237,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(command: &str, output: std::io::Result<Output>) -> Self {
+    pub fn of(command: &str, output: std::io::Result<Output>) -> Self {
         let output = output.unwrap_or_else(|e| panic!("{command}: {e}"));
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let said = Self {

@@ -382,12 +382,18 @@ fn hint_of_errno(_: i32) -> Option<String> {
     None
 }
 
+/// Names the files of a model whose weights are in several.
+const INDEX: &str = "model.safetensors.index.json";
+
 fn missing_file(path: &Path) -> String {
     match path.parent() {
         Some(dir) if dir.join("final").is_dir() => {
             format!("this is a run directory, its model is in {}", dir.join("final").display())
         }
         Some(dir) if !dir.exists() => "check the path for a typing mistake".into(),
+        Some(dir) if path.extension().is_some_and(|end| end == "safetensors") && dir.join(INDEX).exists() => {
+            format!("{INDEX} names this file: copy or download it again")
+        }
         _ => "a model directory holds config.json, model.safetensors and tokenizer.json".into(),
     }
 }
