@@ -42,9 +42,9 @@ impl Client {
     }
 
     fn with(server: &Loopback, token: Option<&str>, patience: Patience) -> Self {
-        let cache = tempfile::tempdir().unwrap();
+        let cache = tempfile::tempdir().expect("a temporary directory");
         let token = token.map(str::to_owned);
-        Self { hub: Hub::new(&server.url, cache.path(), token, patience).unwrap(), cache }
+        Self { hub: Hub::new(&server.url, cache.path(), token, patience).expect("an address"), cache }
     }
 
     fn get(&self, spec: &str) -> Result<Snapshot, Error> {
@@ -52,11 +52,11 @@ impl Client {
     }
 
     fn get_parts(&self, spec: &str, parts: Parts) -> Result<Snapshot, Error> {
-        self.hub.snapshot(&RepoSpec::parse(spec).unwrap(), parts, &mut Watch::default())
+        self.hub.snapshot(&RepoSpec::parse(spec).expect("a name"), parts, &mut Watch::default())
     }
 
     fn fails(&self, spec: &str) -> String {
-        self.get(spec).unwrap_err().to_string()
+        self.get(spec).expect_err("an error").to_string()
     }
 
     fn offline(self) -> Self {
@@ -75,8 +75,8 @@ impl Client {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let entries = fs::read_dir(dir).expect("a directory").flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }

@@ -1,5 +1,7 @@
 //! A server on loopback that speaks the paths of the hub, and another one, on another port, that stores large files.
 
+#![allow(dead_code)] // Each test program uses a part of it.
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -75,7 +77,7 @@ impl Loopback {
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("no thread has panicked")
     }
 
     /// Lets something go wrong `times` times, where the path holds a text.
@@ -92,8 +94,8 @@ impl Loopback {
 }
 
 fn serve(state: &Arc<Mutex<State>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
     let (state, own) = (Arc::clone(state), url.clone());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -123,7 +125,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
             _ => {}
         }
     }
-    let mut state = state.lock().unwrap();
+    let mut state = state.lock().expect("no thread has panicked");
     state.requests.push(request.clone());
     let fault = state.faults.iter_mut().find(|(part, _, times)| *times > 0 && path.contains(part));
     let fault = fault.map(|(_, fault, times)| {
