@@ -105,8 +105,9 @@ impl Models<'_> {
             stop: Box::new(|| session.interrupted()),
         };
         let snapshot = hub.snapshot(spec, parts, &mut watch);
-        let snapshot =
-            snapshot.with_context(|| format!("`{spec}` is not a directory, so the hub is asked"))?;
+        // Somebody may have meant a directory.
+        let snapshot = snapshot
+            .with_context(|| format!("`{spec}`, which is not a directory but can be a model of the hub"))?;
         drop(watch);
         tracing::debug!("{spec} is commit {} in {}", snapshot.commit, snapshot.dir.display());
         Ok(snapshot.dir)
