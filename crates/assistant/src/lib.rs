@@ -43,6 +43,7 @@ pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};
 pub use scorer::{Scorer, ScorerSpec};
+pub use temper_model::LoadOptions;
 
 /// Rows that are answered or scored together.
 pub const BATCH_SIZE: usize = 64;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use temper_model::ScalarModel;
+use temper_model::{LoadOptions, ScalarModel};
 use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, TextSide};
 
 use crate::once::warn_once;
@@ -27,7 +27,15 @@ impl RewardModel {
     /// # Errors
     /// Files that are missing or damaged, a language model's directory, and a tokenizer that does not fit the network.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let model = name_config_file(dir, ScalarModel::load(dir, device))?;
+        Self::load_with(dir, device, &LoadOptions::default())
+    }
+
+    /// [`RewardModel::load`] with options.
+    ///
+    /// # Errors
+    /// As [`RewardModel::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        let model = name_config_file(dir, ScalarModel::load_with(dir, device, options))?;
         let mut text = TextSide::load(dir)?;
         if !text.has_template {
             text.template = Template::plain_eos();

@@ -33,7 +33,8 @@ pub struct RewardFiles {
 /// loss that is not finite, or a trained model that computes numbers that are not.
 pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Result<RewardModel, Error> {
     config.validate()?;
-    let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
+    let (template, options) = (&config.encoding.template, launch.model_options());
+    let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
     let Assistant { model: sft, text } = start;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
     let encoding = config.encoding.encoding(&text, max_len);

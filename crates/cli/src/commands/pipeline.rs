@@ -20,7 +20,8 @@ use temper_tokenizer::Overflow;
 use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
 use crate::args::{
-    ComparisonArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs, Stage,
+    ComparisonArgs, LoadArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
+    Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -44,7 +45,12 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     save_json(&dir.join(CLAIM_FILE), &claim)?;
     save_json(&dir.join("machine.json"), &machine::describe(backend))?;
 
-    let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: out.exists(), skip_bad_rows: false };
+    let run_args = |out: &Path| RunArgs {
+        out: out.to_owned(),
+        resume: out.exists(),
+        skip_bad_rows: false,
+        load: LoadArgs::default(),
+    };
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
         let args = SftArgs {
