@@ -153,7 +153,7 @@ impl PretrainedTokenizer {
 const PROBE: &str = "Wie spät? 12:30, \n ok";
 
 /// `None` where there is no such file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),

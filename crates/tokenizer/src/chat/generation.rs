@@ -1,0 +1,96 @@
+//! The tag `{% generation %}` of transformers, which says what of a text the assistant wrote.
+
+use std::ops::Range;
+
+/// The function that stands in for the tag.
+pub(super) const FUNCTION: &str = "__generation";
+
+/// Rewrites `{% generation %}` as a call block, which is what transformers compiles it to, so that scopes and white
+/// space stay the same. Returns whether there is such a tag.
+///
+/// The tag is also rewritten in comments and in texts of the template, where nobody writes it.
+pub(super) fn rewrite(source: &str) -> (String, bool) {
+    let mut text = String::with_capacity(source.len());
+    let mut has_tag = false;
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        text.push_str(before);
+        match generation_tag(tag) {
+            Some((open, is_end, close, len)) => {
+                has_tag = true;
+                text.push_str(&match is_end {
+                    true => format!("{{%{open} endcall {close}%}}"),
+                    false => format!("{{%{open} call {FUNCTION}() {close}%}}"),
+                });
+                // The line numbers of errors count the lines inside of the tag.
+                rest = &tag[len..];
+            }
+            None => {
+                text.push_str("{%");
+                rest = &tag[2..];
+            }
+        }
+    }
+    text.push_str(rest);
+    (text, has_tag)
+}
+
+/// The sign after `{%`, whether it ends the block, the sign before `%}`, and the length; `None` for other tags.
+fn generation_tag(tag: &str) -> Option<(&str, bool, &str, usize)> {
+    let signed = |text: &str| usize::from(text.starts_with(['-', '+']));
+    let inner = &tag[2..];
+    let (open, inner) = inner.split_at(signed(inner));
+    let inner = inner.trim_start();
+    let (is_end, inner) = match inner.strip_prefix("end") {
+        Some(inner) => (true, inner),
+        None => (false, inner),
+    };
+    let inner = inner.strip_prefix("generation")?.trim_start();
+    let (close, inner) = inner.split_at(signed(inner));
+    let rest = inner.strip_prefix("%}")?;
+    Some((open, is_end, close, tag.len() - rest.len()))
+}
+
+/// Takes the marks out of a text; returns it with the ranges between them. `None` if the marks are not in pairs.
+pub(super) fn take_marks(marked: &str, [open, close]: [char; 2]) -> Option<(String, Vec<Range<usize>>)> {
+    let mut text = String::with_capacity(marked.len());
+    let mut ranges = Vec::new();
+    let mut start = None;
+    for char in marked.chars() {
+        match char {
+            _ if char == open && start.is_none() => start = Some(text.len()),
+            _ if char == close => ranges.push(start.take()?..text.len()),
+            _ if char == open => return None,
+            _ => text.push(char),
+        }
+    }
+    start.is_none().then_some((text, ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_the_tag_becomes_a_call_block() {
+        let source = "a{% generation %}b{%-generation-%}{%+ generation +%}{{ x }}{%- endgeneration %}{%endgeneration%}\
+                      {% if generation %}{% generations %}";
+        let (text, has_tag) = rewrite(source);
+        assert!(has_tag);
+        assert_eq!(
+            text,
+            "a{% call __generation() %}b{%- call __generation() -%}{%+ call __generation() +%}{{ x }}{%- endcall %}\
+             {% endcall %}{% if generation %}{% generations %}"
+        );
+        assert_eq!(rewrite("{% if x %}{% endif %}{%"), ("{% if x %}{% endif %}{%".to_owned(), false));
+    }
+
+    #[test]
+    fn marks_become_ranges_of_the_text_without_them() {
+        assert_eq!(take_marks("a<bß>c<>", ['<', '>']), Some(("abßc".to_owned(), vec![1..4, 5..5])));
+        for unpaired in ["<a", "a>", "<a<b>>", "<a>b>"] {
+            assert_eq!(take_marks(unpaired, ['<', '>']), None);
+        }
+    }
+}
