@@ -34,7 +34,9 @@ mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
-pub use chat::{ChatTemplate, Date, Message, Prompt, PromptRef};
+pub use chat::{
+    ChatTemplate, Date, EncodedConversation, LearnedTurns, Message, Prompt, PromptRef, RenderedConversation,
+};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, Overflow, encode_text};

@@ -1,6 +1,11 @@
 //! Any `tokenizer.json`, by the `tokenizers` crate.
 
-use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
+use std::{
+    fmt, fs, io,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,8 +13,9 @@ use tokenizers::ModelWrapper;
 
 use crate::{
     Error, SpecialTokens,
+    chat::encoder::ChatEncoder,
     guard::guarded,
-    special::{id_in, read_json},
+    special::{self, id_in, read_json},
 };
 
 /// A tokenizer that somebody trained, as its `tokenizer.json` has it. Clones share one vocabulary.
@@ -24,6 +30,7 @@ pub struct PretrainedTokenizer {
 struct Shared {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    end_tokens: Vec<u32>,
     vocab_size: usize,
     /// The file as it was read: saving it changes nothing for other tools.
     raw: String,
@@ -32,6 +39,8 @@ struct Shared {
     raw_config: Option<String>,
     /// The names and contents of [`SIDE_FILES`] that are there, as they are.
     side_files: Vec<(&'static str, Vec<u8>)>,
+    /// Made when a conversation needs it: it holds the vocabulary again.
+    chat_encoder: OnceLock<ChatEncoder>,
 }
 
 /// What other tools keep next to a `tokenizer.json` and Temper does not use, or only the special tokens of.
@@ -65,6 +74,7 @@ impl PretrainedTokenizer {
         let probe = || inner.encode_fast(PROBE, false).map(|encoding| inner.decode(encoding.get_ids(), true));
         guarded(probe).ok_or_else(panicked)?.ok();
         let special = SpecialTokens::resolve(path, &inner)?;
+        let end_tokens = special::end_tokens(path, &inner, special.eos)?;
         let config_path = path.with_file_name("tokenizer_config.json");
         let config = read_json(&config_path)?.unwrap_or_default();
         let raw_config = read(&config_path)?.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -75,7 +85,17 @@ impl PretrainedTokenizer {
         // The largest id, not the count: some vocabularies have gaps.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         Ok(Self {
-            shared: Arc::new(Shared { inner, special, vocab_size, raw, config, raw_config, side_files }),
+            shared: Arc::new(Shared {
+                inner,
+                special,
+                end_tokens,
+                vocab_size,
+                raw,
+                config,
+                raw_config,
+                side_files,
+                chat_encoder: OnceLock::new(),
+            }),
         })
     }
 
@@ -110,6 +130,16 @@ impl PretrainedTokenizer {
     /// The special tokens, by id.
     pub fn special(&self) -> &SpecialTokens {
         &self.shared.special
+    }
+
+    /// Every id that ends an answer, in order: those of `generation_config.json` and `config.json`, the end token of
+    /// `tokenizer_config.json`, and [`SpecialTokens::eos`].
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.shared.end_tokens
+    }
+
+    pub(crate) fn chat_encoder(&self) -> &ChatEncoder {
+        self.shared.chat_encoder.get_or_init(|| ChatEncoder::new(&self.shared.inner))
     }
 
     pub(crate) fn raw_json(&self) -> &str {

@@ -1,6 +1,6 @@
 //! The tag `{% generation %}` of transformers, which says what of a text the assistant wrote.
 
-use std::ops::Range;
+use super::conversation::Text;
 
 /// The function that stands in for the tag.
 pub(super) const FUNCTION: &str = "__generation";
@@ -52,20 +52,32 @@ fn generation_tag(tag: &str) -> Option<(&str, bool, &str, usize)> {
     Some((open, is_end, close, tag.len() - rest.len()))
 }
 
-/// Takes the marks out of a text; returns it with the ranges between them. `None` if the marks are not in pairs.
-pub(super) fn take_marks(marked: &str, [open, close]: [char; 2]) -> Option<(String, Vec<Range<usize>>)> {
+/// Characters that occur nowhere else in a rendered text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    /// Before what the assistant says.
+    pub(super) open: char,
+    /// After what the assistant says.
+    pub(super) close: char,
+    /// Inside of a special token that a message spells.
+    pub(super) broken: char,
+}
+
+/// Takes the marks out of a text. `None` if the marks of the assistant are not in pairs.
+pub(super) fn take_marks(marked: &str, marks: Marks) -> Option<Text> {
     let mut text = String::with_capacity(marked.len());
-    let mut ranges = Vec::new();
+    let (mut generated, mut breaks) = (Vec::new(), Vec::new());
     let mut start = None;
     for char in marked.chars() {
         match char {
-            _ if char == open && start.is_none() => start = Some(text.len()),
-            _ if char == close => ranges.push(start.take()?..text.len()),
-            _ if char == open => return None,
+            _ if char == marks.broken => breaks.push(text.len()),
+            _ if char == marks.open && start.is_none() => start = Some(text.len()),
+            _ if char == marks.open => return None,
+            _ if char == marks.close => generated.push(start.take()?..text.len()),
             _ => text.push(char),
         }
     }
-    start.is_none().then_some((text, ranges))
+    start.is_none().then_some(Text { text, generated, breaks })
 }
 
 #[cfg(test)]
@@ -88,9 +100,11 @@ mod tests {
 
     #[test]
     fn marks_become_ranges_of_the_text_without_them() {
-        assert_eq!(take_marks("a<bß>c<>", ['<', '>']), Some(("abßc".to_owned(), vec![1..4, 5..5])));
+        let marks = Marks { open: '<', close: '>', broken: '/' };
+        let Text { text, generated, breaks } = take_marks("a<b/ß>c<>/", marks).unwrap();
+        assert_eq!((text.as_str(), generated, breaks), ("abßc", vec![1..4, 5..5], vec![2, 5]));
         for unpaired in ["<a", "a>", "<a<b>>", "<a>b>"] {
-            assert_eq!(take_marks(unpaired, ['<', '>']), None);
+            assert!(take_marks(unpaired, marks).is_none());
         }
     }
 }

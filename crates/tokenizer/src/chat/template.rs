@@ -1,6 +1,6 @@
 //! A chat template, and the texts that it writes.
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     Date, Message,
     environment::{self, Refusal},
-    generation,
+    generation::{self, Marks},
 };
 use crate::{Error, hash::stable_hash, pretrained::read, special::read_json};
 
@@ -154,35 +154,14 @@ impl ChatTemplate {
         self.render_json(&messages.iter().map(fields).collect::<Vec<_>>(), add_generation_prompt, None)
     }
 
-    /// The text of a conversation, and the ranges of bytes that `{% generation %}` says the assistant wrote.
-    pub(super) fn render_generation(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<(String, Vec<Range<usize>>), Error> {
-        let messages: Vec<Json> = messages.iter().map(fields).collect();
-        let marks = self.unused_chars(&messages)?;
-        let marked = self.render_json(&messages, add_generation_prompt, Some(marks))?;
-        // A template may work with the text of the block, and then the marks could change what it does.
-        let plain = self.render_json(&messages, add_generation_prompt, None)?;
-        generation::take_marks(&marked, marks).filter(|(text, _)| *text == plain).ok_or_else(|| {
-            Error::DoubtfulTurn {
-                turn: None,
-                reason: "the template changes the text of its `generation` blocks afterwards".into(),
-            }
-        })
-    }
-
     /// Characters that occur neither in the template nor in the messages.
-    pub(super) fn unused_chars<const N: usize>(&self, messages: &[Json]) -> Result<[char; N], Error> {
+    pub(super) fn unused_marks(&self, messages: &[Json]) -> Result<Marks, Error> {
         let text = Json::from(messages).to_string();
         let is_unused = |char: &char| !text.contains(*char) && !self.source().contains(*char);
-        let mut unused = ('\u{100000}'..='\u{10fffd}').filter(is_unused);
-        let mut chars = ['\0'; N];
-        for char in &mut chars {
-            *char = unused.next().ok_or(Error::NoUnusedCharacter)?;
-        }
-        Ok(chars)
+        // The last ones have their place in the encoder.
+        let mut unused = ('\u{100000}'..='\u{10ff00}').filter(is_unused);
+        let mut next = || unused.next().ok_or(Error::NoUnusedCharacter);
+        Ok(Marks { open: next()?, close: next()?, broken: next()? })
     }
 
     /// The text of messages that [`fields`] has prepared.
