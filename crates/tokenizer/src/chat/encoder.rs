@@ -103,12 +103,14 @@ impl ChatEncoder {
         let (mut place, mut anchored_place) = (0, 0);
         let mut tokens = Vec::new();
         for Token { id, range } in encode(&self.plain, &anchored)? {
+            let is_spelled = |content: &String| *content == anchored[range.clone()];
             if id == anchor
                 && let Some(token) = anchors.next()
             {
                 (place, anchored_place) = (token.range.end, range.end);
                 tokens.push(token);
-            } else if !self.is_special(id) {
+            // A word model may know a special token as a word, and takes any unknown text for another one.
+            } else if !self.is_special(id) || !self.contents.iter().any(is_spelled) {
                 let at = |bytes: usize| bytes - anchored_place + place;
                 tokens.push(Token { id, range: at(range.start)..at(range.end) });
             }
