@@ -40,7 +40,7 @@ CALL = {
     "id": "call00001",
     "function": {
         "name": "weather",
-        "arguments": {"town": "Köln <&> 'x'", "days": 3, "items": [1.5, None, True], "where": {"lat": 50.9, "lon": 7e-07}},
+        "arguments": {"town": "Köln <&> 'x'", "days": 3, "items": [1.5, None, True], "where": {"lat": 50.9, "lon": 6.9}},
     },
 }
 

@@ -56,7 +56,7 @@ def main():
     ]
     lines = "".join(json.dumps(request) + "\n" for request in requests)
     run = subprocess.run([args.render], input=lines, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True)
-    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    answers = [json.loads(line) for line in run.stdout.split("\n") if line]
     different = {}
     counts = {"text": 0, "refused": 0, "fails": 0}
     for (template, source, name, prompt), got in zip(cases, answers, strict=True):

@@ -46,7 +46,8 @@ fn golden() -> Golden {
 
 impl Golden {
     fn template(&self, name: &str) -> ChatTemplate {
-        let source = fs::read_to_string(goldens().join("chat_templates").join(name).with_extension("jinja")).unwrap();
+        let source =
+            fs::read_to_string(goldens().join("chat_templates").join(name).with_extension("jinja")).unwrap();
         let tokens = self.special_tokens.iter().map(|(name, token)| (name.as_str(), token.as_str()));
         ChatTemplate::new(&source, tokens).unwrap().with_date(self.date.parse().unwrap())
     }
@@ -104,7 +105,9 @@ fn tokenizer(name: &str) -> PretrainedTokenizer {
 }
 
 /// Calls `check` for each conversation that transformers encoded.
-fn for_each_encoded(mut check: impl FnMut(&PretrainedTokenizer, &ChatTemplate, &Conversation, &Encoded, &str)) {
+fn for_each_encoded(
+    mut check: impl FnMut(&PretrainedTokenizer, &ChatTemplate, &Conversation, &Encoded, &str),
+) {
     let golden = golden();
     for (tokenizer_name, templates) in ids() {
         let tokenizer = tokenizer(&tokenizer_name);

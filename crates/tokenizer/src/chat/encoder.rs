@@ -1,6 +1,6 @@
 //! The ids of a rendered conversation.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::HashMap, ops::Range};
 
 use tokenizers::AddedToken;
 
@@ -13,11 +13,7 @@ pub(crate) struct ChatEncoder {
     /// Takes special tokens for text, and knows one token more: the anchor.
     plain: tokenizers::Tokenizer,
     anchor: Option<u32>,
-    special_ids: HashSet<u32>,
-    /// The texts of the special tokens.
-    contents: Vec<String>,
-    /// Whether a text may also spell one in other letters, because it is normalised first.
-    is_normalized: bool,
+    special_tokens: HashMap<u32, AddedToken>,
 }
 
 /// A token and the bytes of the text that it stands for.
@@ -40,28 +36,35 @@ impl ChatEncoder {
         plain.set_encode_special_tokens(true);
         let added = guarded(|| plain.add_tokens([AddedToken::from(ANCHOR, false).normalized(false)]));
         let anchor = added.and_then(Result::ok).and_then(|_| plain.token_to_id(ANCHOR));
-        let tokens = special.get_added_tokens_decoder();
-        let is_normalized = tokens.values().any(|token| token.special && token.normalized);
-        let special_tokens = || tokens.iter().filter(|(_, token)| token.special);
-        let special_ids = special_tokens().map(|(&id, _)| id).collect();
-        let contents = special_tokens().map(|(_, token)| token.content.clone()).collect();
-        Self { special, plain, anchor, special_ids, contents, is_normalized }
+        let added = special.get_added_tokens_decoder();
+        let special_tokens = added.into_iter().filter(|(_, token)| token.special).collect();
+        Self { special, plain, anchor, special_tokens }
     }
 
     /// Whether a token has a meaning of its own.
     pub(crate) fn is_special(&self, id: u32) -> bool {
-        self.special_ids.contains(&id)
+        self.special_tokens.contains_key(&id)
+    }
+
+    /// Whether the text of a token spells a special token: the unknown token stands for other texts.
+    fn is_spelled(&self, text: &str, token: &Token) -> bool {
+        let is_spelled_by = |special: &AddedToken| {
+            // A text that is normalised first may spell it in other letters.
+            special.normalized || text[token.range.clone()].trim() == special.content.trim()
+        };
+        !token.range.is_empty() && self.special_tokens.get(&token.id).is_some_and(is_spelled_by)
     }
 
     /// The places at which a mark breaks every special token that a text spells.
     pub(crate) fn spelled(&self, text: &str) -> Result<Vec<usize>, Error> {
-        if !self.is_normalized && !self.contents.iter().any(|content| text.contains(content.as_str())) {
+        let may_be_in = |special: &AddedToken| special.normalized || text.contains(&special.content);
+        if !self.special_tokens.values().any(may_be_in) {
             return Ok(Vec::new());
         }
         let tokens = encode(&self.special, text)?;
         Ok(tokens
             .into_iter()
-            .filter(|token| self.is_special(token.id) && !token.range.is_empty())
+            .filter(|token| self.is_spelled(text, token))
             .map(|Token { range, .. }| {
                 // Some tokens take the white space in front of them.
                 let spelling = text[range.clone()].trim_start();
@@ -90,7 +93,7 @@ impl ChatEncoder {
         let mut anchors = Vec::new();
         let mut end = 0;
         for token in tokens {
-            if self.is_special(token.id) && !token.range.is_empty() && !is_broken(&token.range) {
+            if self.is_spelled(text, &token) && !is_broken(&token.range) {
                 anchored.push_str(&text[end..token.range.start]);
                 anchored.push_str(ANCHOR);
                 end = token.range.end;
@@ -102,17 +105,16 @@ impl ChatEncoder {
         // Where the text goes on after the last anchor, in both texts.
         let (mut place, mut anchored_place) = (0, 0);
         let mut tokens = Vec::new();
-        for Token { id, range } in encode(&self.plain, &anchored)? {
-            let is_spelled = |content: &String| *content == anchored[range.clone()];
-            if id == anchor
-                && let Some(token) = anchors.next()
+        for token in encode(&self.plain, &anchored)? {
+            if token.id == anchor
+                && let Some(special) = anchors.next()
             {
-                (place, anchored_place) = (token.range.end, range.end);
-                tokens.push(token);
-            // A word model may know a special token as a word, and takes any unknown text for another one.
-            } else if !self.is_special(id) || !self.contents.iter().any(is_spelled) {
+                (place, anchored_place) = (special.range.end, token.range.end);
+                tokens.push(special);
+            // A word model may know a special token as a word.
+            } else if !self.is_spelled(&anchored, &token) {
                 let at = |bytes: usize| bytes - anchored_place + place;
-                tokens.push(Token { id, range: at(range.start)..at(range.end) });
+                tokens.push(Token { id: token.id, range: at(token.range.start)..at(token.range.end) });
             }
         }
         Ok(tokens)

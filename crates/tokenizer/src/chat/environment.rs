@@ -3,14 +3,18 @@
 //! The source is `_compile_jinja_template` in `utils/chat_template_utils.py` of transformers 5.24.
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value,
+    Environment, Error, ErrorKind, State, Value, escape_formatter,
     syntax::SyntaxConfig,
-    value::{Kwargs, ValueKind, from_args},
+    value::{ValueKind, from_args},
 };
 use minijinja_contrib::pycompat;
 use serde_json::Value as Json;
 
-use super::{date::Date, json::tojson};
+use super::{
+    date::Date,
+    generation,
+    json::{float, tojson},
+};
 
 /// The name of the only template, which messages of `minijinja` contain together with a line.
 pub(super) const NAME: &str = "line";
@@ -22,6 +26,15 @@ pub(super) fn compile(source: String) -> Result<Environment<'static>, Error> {
     env.set_unknown_method_callback(method);
     env.add_filter("tojson", tojson);
     env.add_filter("trim", trim);
+    env.add_filter(generation::FILTER, |text: Value| text);
+    env.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
+    env.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
+    env.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Number if !value.is_integer() => Ok(out.write_str(&float(f64::try_from(value.clone())?))?),
+        _ => escape_formatter(out, state, value),
+    });
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception")
             .with_source(Refusal(message.to_string())))
@@ -45,16 +58,9 @@ pub(super) fn strftime_now(date: Date) -> Value {
     })
 }
 
-/// The function that a `{% generation %}` block calls: it puts marks around what the block writes.
-pub(super) fn generation(marks: Option<[char; 2]>) -> Value {
-    Value::from_function(move |state: &mut State, kwargs: Kwargs| {
-        let caller: Value = kwargs.get("caller")?;
-        let text = caller.call(state, &[])?;
-        Ok::<_, Error>(match marks {
-            Some([open, close]) => Value::from(format!("{open}{text}{close}")),
-            None => text,
-        })
-    })
+/// Makes the filter that stands in for `{% generation %}` put marks around what the block writes.
+pub(super) fn mark_generation(env: &mut Environment<'_>, [open, close]: [char; 2]) {
+    env.add_filter(generation::FILTER, move |text: &str| format!("{open}{text}{close}"));
 }
 
 /// JSON as a value that a template can use.
@@ -94,6 +100,10 @@ fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Res
         "strip" => stripped(true, true),
         "lstrip" => stripped(true, false),
         "rstrip" => stripped(false, true),
+        "split" if args.first().is_none_or(Value::is_none) && args.len() < 2 => {
+            Ok(text.split(is_space).filter(|word| !word.is_empty()).map(Value::from).collect())
+        }
+        "splitlines" if args.is_empty() => Ok(lines(text).into_iter().map(Value::from).collect()),
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
             Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
@@ -125,4 +135,23 @@ fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a 
 /// Whether Python's `isspace` is true: it also takes the four separators of ASCII.
 fn is_space(char: char) -> bool {
     char.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&char)
+}
+
+/// Python's `splitlines`, which knows more line ends than Rust.
+fn lines(text: &str) -> Vec<&str> {
+    let is_end =
+        |char: char| matches!(char, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(end) = rest.find(is_end) {
+        let (line, after) = rest.split_at(end);
+        lines.push(line);
+        let end_len =
+            if after.starts_with("\r\n") { 2 } else { after.chars().next().map_or(0, char::len_utf8) };
+        rest = &after[end_len..];
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
 }

@@ -2,11 +2,12 @@
 
 use super::conversation::Text;
 
-/// The function that stands in for the tag.
-pub(super) const FUNCTION: &str = "__generation";
+/// The filter that stands in for the tag.
+pub(super) const FILTER: &str = "__generation";
 
-/// Rewrites `{% generation %}` as a call block, which is what transformers compiles it to, so that scopes and white
-/// space stay the same. Returns whether there is such a tag.
+/// Rewrites `{% generation %}` as a filter in a scope of its own. Returns whether there is such a tag.
+///
+/// Transformers compiles it to a call block, but in one of `minijinja`, `set` does not see the namespaces outside.
 ///
 /// The tag is also rewritten in comments and in texts of the template, where nobody writes it.
 pub(super) fn rewrite(source: &str) -> (String, bool) {
@@ -20,8 +21,8 @@ pub(super) fn rewrite(source: &str) -> (String, bool) {
             Some((open, is_end, close, len)) => {
                 has_tag = true;
                 text.push_str(&match is_end {
-                    true => format!("{{%{open} endcall {close}%}}"),
-                    false => format!("{{%{open} call {FUNCTION}() {close}%}}"),
+                    true => format!("{{%{open} endfilter %}}{{% endwith {close}%}}"),
+                    false => format!("{{%{open} with %}}{{% filter {FILTER} {close}%}}"),
                 });
                 // The line numbers of errors count the lines inside of the tag.
                 rest = &tag[len..];
@@ -85,15 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_the_tag_becomes_a_call_block() {
+    fn every_spelling_of_the_tag_becomes_a_filter_in_a_scope() {
         let source = "a{% generation %}b{%-generation-%}{%+ generation +%}{{ x }}{%- endgeneration %}{%endgeneration%}\
                       {% if generation %}{% generations %}";
         let (text, has_tag) = rewrite(source);
         assert!(has_tag);
         assert_eq!(
             text,
-            "a{% call __generation() %}b{%- call __generation() -%}{%+ call __generation() +%}{{ x }}{%- endcall %}\
-             {% endcall %}{% if generation %}{% generations %}"
+            "a{% with %}{% filter __generation %}b{%- with %}{% filter __generation -%}\
+             {%+ with %}{% filter __generation +%}{{ x }}{%- endfilter %}{% endwith %}\
+             {% endfilter %}{% endwith %}{% if generation %}{% generations %}"
         );
         assert_eq!(rewrite("{% if x %}{% endif %}{%"), ("{% if x %}{% endif %}{%".to_owned(), false));
     }

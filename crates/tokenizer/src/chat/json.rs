@@ -164,7 +164,7 @@ fn key_text(key: &Value) -> Result<String, Error> {
 }
 
 /// The shortest digits that give the number, with an exponent where Python's `repr` has one.
-fn float(number: f64) -> String {
+pub(super) fn float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".into();
     }

@@ -182,10 +182,12 @@ impl ChatTemplate {
             ("tools", Value::from(())),
             ("documents", Value::from(())),
             ("strftime_now", environment::strftime_now(self.date)),
-            (generation::FUNCTION, environment::generation(generation_marks)),
         ]));
         let mut env = env.clone();
         env.set_fuel(Some((FUEL + FUEL_PER_BYTE * n_bytes) as u64));
+        if let Some(marks) = generation_marks {
+            environment::mark_generation(&mut env, marks);
+        }
         let template = env.get_template(environment::NAME);
         let text =
             template.and_then(|template| template.render(context)).map_err(|error| self.failure(&error))?;
