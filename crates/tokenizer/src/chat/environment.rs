@@ -27,8 +27,12 @@ pub(super) fn compile(source: String) -> Result<Environment<'static>, Error> {
     env.add_filter("tojson", tojson);
     env.add_filter("trim", trim);
     env.add_filter(generation::FILTER, |text: Value| text);
-    env.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    // Jinja's undefined value has a length and items, namely none.
+    let is_sequence =
+        |kind| matches!(kind, ValueKind::Undefined | ValueKind::Seq | ValueKind::Map | ValueKind::String);
+    env.add_test("sequence", move |value: &Value| is_sequence(value.kind()));
+    env.add_test("iterable", move |value: &Value| {
+        is_sequence(value.kind()) || value.kind() == ValueKind::Iterable
     });
     env.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
     env.set_formatter(|out, state, value| match value.kind() {
