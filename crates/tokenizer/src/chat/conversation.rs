@@ -175,8 +175,7 @@ impl ChatTemplate {
             mask[learned.clone()].fill(true);
             (end, is_ended) = (learned.end, has_end);
         }
-        // A turn of an empty text still has its end token.
-        if end == 0 {
+        if !mask.contains(&true) {
             let reason = "nothing of the conversation is left to learn".into();
             return Err(Error::DoubtfulTurn { turn: None, reason });
         }
