@@ -1,5 +1,7 @@
 //! What a conversation teaches: its turns, their end tokens, and what is refused.
 
+#![allow(clippy::unwrap_used)] // Everything here is a test.
+
 use std::{fs, path::PathBuf};
 
 use temper_tokenizer::{ChatTemplate, Error, LearnedTurns, Message, PretrainedTokenizer, Tokenizer};
