@@ -76,6 +76,17 @@ pub enum Overflow {
     TruncatePrompt,
 }
 
+/// Which answers of a conversation are learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedTurns {
+    /// Every turn of the assistant.
+    #[default]
+    All,
+    /// The last one.
+    Last,
+}
+
 /// Plain text as rows of at most `max_len` ids, all of it to be learned: the start token if the tokenizer has one, the
 /// text, the end token. What does not fit continues in the next row, without a start of its own.
 ///

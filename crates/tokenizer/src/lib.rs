@@ -37,12 +37,10 @@ mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
-pub use chat::{
-    ChatTemplate, Date, EncodedConversation, LearnedTurns, Message, Prompt, PromptRef, RenderedConversation,
-};
+pub use chat::{ChatTemplate, Date, EncodedConversation, Message, Prompt, PromptRef, RenderedConversation};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
-pub use example::{Example, Overflow, encode_text};
+pub use example::{Example, LearnedTurns, Overflow, encode_text};
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};

@@ -291,8 +291,8 @@ fn end_tokens_are_all_that_the_files_name_and_the_tokenizer_has() {
     write("tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);
     assert_eq!(pretrained(dir.path()).end_tokens(), [5]);
     write("config.json", r#"{"eos_token_id": 1}"#);
-    write("generation_config.json", r#"{"eos_token_id": [7, 1, 99999]}"#);
-    assert_eq!(pretrained(dir.path()).end_tokens(), [1, 5, 7]);
+    write("generation_config.json", r#"{"eos_token_id": [7, 6, 99999]}"#);
+    assert_eq!(pretrained(dir.path()).end_tokens(), [1, 5, 6, 7]);
     assert_eq!(own("chatml").turn_end(&tokenizer()).unwrap(), Some(5));
     assert_eq!(own("strict").turn_end(&tokenizer()).unwrap(), Some(1));
 }

@@ -119,6 +119,7 @@ mod tests {
         let inputs = |data: &str, threads: &str| Inputs {
             given: map(&[("--data", data)]),
             machine: map(&[("threads", threads)]),
+            date: None,
         };
         let stored = inputs("5 rows", "2");
         let dir = Path::new("runs/sft");

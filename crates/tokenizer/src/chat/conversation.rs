@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{
@@ -11,18 +10,7 @@ use super::{
     generation::{self, Marks},
     template::fields,
 };
-use crate::{Error, Example, PretrainedTokenizer, PromptRef, template::ModelChat};
-
-/// Which turns of the assistant are learned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LearnedTurns {
-    /// Every turn.
-    #[default]
-    All,
-    /// The last turn.
-    Last,
-}
+use crate::{Error, Example, LearnedTurns, PretrainedTokenizer, PromptRef, template::ModelChat};
 
 /// A conversation as it is learned. It ends with the end token of the assistant's last turn.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod json;
 mod message;
 mod template;
 
-pub use conversation::{EncodedConversation, LearnedTurns, RenderedConversation};
+pub use conversation::{EncodedConversation, RenderedConversation};
 pub use date::Date;
 pub use message::{Message, Prompt, PromptRef};
 pub use template::ChatTemplate;
