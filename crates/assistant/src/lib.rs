@@ -19,7 +19,7 @@
 //! let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
 //! let answers = assistant.answer(&["Who are you?"], &sampling, 0)?;
 //! assert!(answers[0].tokens.len() <= 8);
-//! assert_eq!(answers[0].prompt, "Who are you?");
+//! assert_eq!(answers[0].prompt.to_string(), "Who are you?");
 //! # Ok::<(), temper_assistant::Error>(())
 //! ```
 
@@ -43,6 +43,7 @@ pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};
 pub use scorer::{Scorer, ScorerSpec};
+pub use temper_model::LoadOptions;
 
 /// Rows that are answered or scored together.
 pub const BATCH_SIZE: usize = 64;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use temper_assistant::{Sampling, ScorerSpec};
+use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
 use temper_eval::JudgeSpec;
 
-use crate::args::{EvalArgs, RewardSources, SamplingArgs};
+use crate::args::{EvalArgs, LoadArgs, RewardSources, SamplingArgs};
 use crate::failure::hinted;
 
 impl SamplingArgs {
@@ -24,6 +24,13 @@ impl SamplingArgs {
             }
             checked => Ok(checked.map(|()| sampling)?),
         }
+    }
+}
+
+impl LoadArgs {
+    /// How the library reads model directories.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions { ignored_fields: self.allow_config.clone() }
     }
 }
 

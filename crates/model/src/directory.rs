@@ -13,15 +13,15 @@ use crate::Error;
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::families;
+use crate::families::{self, Family};
 use crate::heads::{CausalLm, Pooling, ScalarModel};
 use crate::weights::{load_weights, save_weights};
 
 /// How a model directory is read.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// Fields of `config.json` that are ignored where they would be unknown ([`Error::UnknownFields`]). They are not
-    /// written again with the model.
+    /// Fields of `config.json` that are ignored, with a warning, where they would be unknown
+    /// ([`Error::UnknownFields`]). They are not written again with the model.
     pub ignored_fields: Vec<String>,
 }
 
@@ -68,6 +68,7 @@ impl CausalLm {
         if is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
+        warn_of_ignored(dir, family, &json, options);
         let mut model = load_weights(dir, &config, family, &[], || Self::blank(&config, family, device))?;
         model.transformer.carried =
             Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
@@ -130,6 +131,7 @@ impl ScalarModel {
                 return Err(Error::Malformed { path, reason });
             }
         };
+        warn_of_ignored(dir, family, &json, options);
         let blank = || Self::blank(&config, family, pooling, device);
         let mut model = load_weights(dir, &config, family, optional, blank)?;
         model.transformer.carried =
@@ -241,6 +243,16 @@ impl ScoreBias {
             return Err(Error::NonFiniteWeight { name: SCORE_BIAS.into(), value: score_bias });
         }
         write_json(&dir.join(Self::FILE), &Self { score_bias })
+    }
+}
+
+/// Says which fields of a model that is loaded are ignored.
+fn warn_of_ignored(dir: &Path, family: &dyn Family, json: &Value, options: &LoadOptions) {
+    let fields = families::ignored_fields(family, json, &options.ignored_fields);
+    if !fields.is_empty() {
+        let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+        let path = dir.join("config.json");
+        tracing::warn!("{}: ignoring {}, as asked for", path.display(), fields.join(", "));
     }
 }
 

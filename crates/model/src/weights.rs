@@ -1,7 +1,7 @@
 //! The weights of a model directory: one safetensors file, or several with an index.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,8 @@ pub fn weight_files(dir: &Path) -> Result<Vec<String>, Error> {
     if dir.join(ONE_FILE).exists() || !index.exists() {
         return Ok(vec![ONE_FILE.to_owned()]);
     }
-    Ok(files_of_index(&index)?.into_iter().collect())
+    let files: BTreeSet<String> = read_index(&index)?.into_values().collect();
+    Ok(files.into_iter().collect())
 }
 
 impl WeightFiles {
@@ -55,6 +56,15 @@ impl WeightFiles {
                 }
             }
             files.push((path, file));
+        }
+        if path.ends_with(INDEX) {
+            for (tensor, file) in read_index(&path)? {
+                let is_there = file_of.get(&tensor).is_some_and(|&i| files[i].0.ends_with(&file));
+                if !is_there {
+                    let reason = format!("it has `{tensor}` in {file}, which does not have it");
+                    return Err(Error::Malformed { path, reason });
+                }
+            }
         }
         Ok(Self { path, files, file_of })
     }
@@ -102,19 +112,19 @@ fn open(path: &Path) -> Result<TensorReader, Error> {
     })
 }
 
-/// The files that an index names: all of them in its own directory.
-fn files_of_index(path: &Path) -> Result<BTreeSet<String>, Error> {
+/// The file that an index names for each tensor: all of them in its own directory.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let malformed = |reason: String| Error::Malformed { path: path.into(), reason };
     let json: Value = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
     let map = json["weight_map"].as_object().ok_or_else(|| malformed("it has no `weight_map`".into()))?;
-    let name = |value: &Value| {
+    let entry = |(tensor, value): (&String, &Value)| {
         let name =
             value.as_str().filter(|name| Path::new(name).file_name().is_some_and(|file| file == *name));
-        name.map(str::to_owned)
-            .ok_or_else(|| malformed(format!("{value} is not the name of a file next to it")))
+        let bad = || malformed(format!("{value} is not the name of a file next to it"));
+        Ok((tensor.clone(), name.ok_or_else(bad)?.to_owned()))
     };
-    map.values().map(name).collect()
+    map.iter().map(entry).collect()
 }
 
 /// Fills every parameter of a blank module from the weights in `dir`; those of `optional` are 0 where it has none.
@@ -292,6 +302,17 @@ mod tests {
             let error = load_error(&dir).to_string();
             assert!(error.contains("is not the name of a file next to it"), "{error}");
         }
+        std::fs::rename(dir.join("kept"), dir.join("model-2-of-2.safetensors")).unwrap();
+        let mut swapped = map.clone();
+        let (tensor, file) = map.iter().next().unwrap();
+        let other = if file == "model-1-of-2.safetensors" { 2 } else { 1 };
+        swapped[tensor] = json!(format!("model-{other}-of-2.safetensors"));
+        write_index(&Value::Object(swapped));
+        let error = load_error(&dir).to_string();
+        assert!(
+            error.contains(&format!("it has `{tensor}` in model-{other}-of-2.safetensors, which")),
+            "{error}"
+        );
         // A file that the index does not name is not read.
         map.retain(|_, file| file == "model-1-of-2.safetensors");
         write_index(&Value::Object(map));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use temper_assistant::LoadOptions;
 use temper_data::{BadRows, Dataset, Encoding, Record, Rows, read_rows};
 use temper_scorer::Stop;
 use temper_train::{
@@ -37,6 +38,7 @@ pub struct Launch {
     out: PathBuf,
     is_resumed: bool,
     bad_rows: BadRows,
+    load_options: LoadOptions,
     stop: Stop,
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
@@ -54,6 +56,7 @@ impl Launch {
             out: out.into(),
             is_resumed: false,
             bad_rows: BadRows::Refuse,
+            load_options: LoadOptions::default(),
             stop: Stop::default(),
             observer: None,
             files_read: Vec::new(),
@@ -73,6 +76,12 @@ impl Launch {
     #[must_use]
     pub fn skip_bad_rows(self, skips: bool) -> Self {
         Self { bad_rows: if skips { BadRows::Skip } else { BadRows::Refuse }, ..self }
+    }
+
+    /// How the model directories that the run starts from are read.
+    #[must_use]
+    pub fn load_options(self, load_options: LoadOptions) -> Self {
+        Self { load_options, ..self }
     }
 
     /// The name of the device's backend, which a resumed run compares. Without it the device is asked, which cannot tell
@@ -111,6 +120,11 @@ impl Launch {
     /// Where the stage computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How to read the model directories that the run starts from.
+    pub fn model_options(&self) -> &LoadOptions {
+        &self.load_options
     }
 
     /// The wish to stop, for scorers.
@@ -266,7 +280,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use temper_data::Prompts;
-    use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
     use temper_train::settings;
 
     use super::*;
@@ -304,7 +318,7 @@ mod tests {
         let launch = Launch::new(&Device::flex(), &out);
         let mut launch = launch.observer(observer).skip_bad_rows(true).resume(true);
         let text = TextSide::new(Tokenizer::byte(), Template::notebook());
-        let encoding = Encoding { text: &text, max_len: 64, overflow: Overflow::Drop };
+        let encoding = Encoding::new(&text, 64);
         let prompts: Prompts = launch.dataset(&[file], TRAINING, &encoding).unwrap();
         assert!(launch.dataset_if_given::<Prompts>(&[], EVALUATION, &encoding).unwrap().is_none());
         let given = [("--prompts", Some(prompts.fingerprint())), ("--eval-data", None)];

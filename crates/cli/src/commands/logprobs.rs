@@ -13,7 +13,7 @@ use crate::session::Session;
 
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
-    let assistant = Assistant::load(&args.model, &device)?;
+    let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;
     let rows = session.rows::<Demonstration>(&args.data, args.skip_bad_rows)?.into_placed();
     // All rows are encoded before the first one is printed, because a program may be reading the output.
     let encode = |row: &Demonstration| {
@@ -21,7 +21,8 @@ pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
         encoded.map_err(|fault| (fault.to_string(), hint_of_row(&fault)))
     };
     let encoded = session.encode_rows(rows.collect(), args.skip_bad_rows, encode)?;
-    for (place, _, (prompt, completion)) in &encoded {
+    for (place, _, example) in &encoded {
+        let (prompt, completion) = (example.prompt(), example.completion());
         let logprobs = assistant.logprobs(prompt, completion);
         if let Some(logprob) = logprobs.iter().find(|logprob| !logprob.is_finite()) {
             let what = format!("gives a token of {place} the log-probability {logprob}");

@@ -233,6 +233,13 @@ pub(crate) fn read_config(
     Ok((*family, config))
 }
 
+/// Those of the unknown fields of a usable `config.json` that are `ignored`, in order.
+pub(crate) fn ignored_fields(family: &dyn Family, json: &Value, ignored: &[String]) -> Vec<String> {
+    let fields = Fields::new(json);
+    let is_usable = family.read_config(&fields).is_ok();
+    fields.unknown().into_iter().filter(|field| is_usable && ignored.contains(field)).collect()
+}
+
 /// Every `model_type` that is read, for messages.
 fn known_model_types() -> String {
     let names = |family: &&dyn Family| [Some(family.model_type()), family.other_model_type()];
