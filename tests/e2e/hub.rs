@@ -94,7 +94,10 @@ fn a_hub_that_does_not_give_the_model_is_one_line_and_a_hint() {
     };
     refused(
         "org/other",
-        &["`org/other`, which is not a directory but can be a model of the hub: ", "has no model `org/other`"],
+        &[
+            "`org/other`, which is not a directory but can be a model of the hub: ",
+            "has no model `org/other`",
+        ],
     );
     refused("org/name@v9", &["the model `org/name` has no revision `v9`"]);
     server.state().token = Some("hf_secret".into());

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use proptest::prelude::*;
-use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, PromptRow, read_rows};
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
@@ -33,7 +33,7 @@ fn read_all_rows(path: &Path) {
         for policy in [BadRows::Refuse, BadRows::Skip] {
             let _ = read_rows::<Demonstration>(&[path], policy);
             let _ = read_rows::<Comparison>(&[path], policy);
-            let _ = read_rows::<Prompt>(&[path], policy);
+            let _ = read_rows::<PromptRow>(&[path], policy);
         }
     });
 }

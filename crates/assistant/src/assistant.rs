@@ -5,10 +5,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use rand::Rng;
 use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, PRESETS, generate};
-use temper_tokenizer::{TextSide, Tokenizer};
+use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
-use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed};
+use crate::outline::{check_vocabulary, encode_prompt, name_config_file};
+use crate::{
+    Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
+};
 
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
@@ -36,9 +38,7 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
-        let assistant = Self::read(dir, device, options)?;
-        warn_of_chat_template(&assistant.text)?;
-        Ok(assistant)
+        Self::read(dir, device, options)
     }
 
     /// Loads a model directory for a stage, which chooses a template where the directory has none: see
@@ -54,7 +54,6 @@ impl Assistant {
     ) -> Result<Self, Error> {
         let mut assistant = Self::read(dir, device, options)?;
         assistant.text.settle(template)?;
-        warn_of_chat_template(&assistant.text)?;
         Ok(assistant)
     }
 
@@ -99,8 +98,7 @@ impl Assistant {
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
-        Ok(self.text.save(dir)?)
+        Export::export(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.
@@ -111,22 +109,28 @@ impl Assistant {
     /// The ids of a prompt, if the model can answer it.
     ///
     /// # Errors
-    /// A prompt without any token, and one that fills the context.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-        encode_prompt(&self.text, self.context(), prompt)
+    /// A prompt without any token, one that fills the context, and one that the template refuses.
+    pub fn encode<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.context(), prompt.into())
     }
 
     /// The ids of a prompt and its completion, if the model can read them.
     ///
     /// # Errors
-    /// A row beyond the context, and a prompt without any token, after which no token could be predicted.
-    pub fn encode_row(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, Vec<u32>), RowFault> {
-        let (prompt, completion) = (self.text.encode_prompt(prompt), self.text.encode_completion(completion));
-        let (n_tokens, context) = (prompt.len() + completion.len(), self.context());
-        if n_tokens > context {
-            return Err(RowFault::TooLong { n_tokens, context });
+    /// A row beyond the context, a prompt without any token, after which no token could be predicted, and one that the
+    /// template refuses.
+    pub fn encode_row<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        completion: &str,
+    ) -> Result<Example, RowFault> {
+        let example = self.text.encode_answer(prompt, completion, true)?;
+        let (n_tokens, context) = (example.tokens.len(), self.context());
+        match example.prompt_len {
+            _ if n_tokens > context => Err(RowFault::TooLong { n_tokens, context }),
+            0 => Err(RowFault::EmptyPrompt),
+            _ => Ok(example),
         }
-        if prompt.is_empty() { Err(RowFault::EmptyPrompt) } else { Ok((prompt, completion)) }
     }
 
     /// Log-probability of each token of a completion given everything before it, in nats.
@@ -144,19 +148,19 @@ impl Assistant {
     /// # Errors
     /// [`Error::Prompt`] for the first prompt that cannot be answered, before any is answered; and those of
     /// [`Assistant::answer_batch`].
-    pub fn answer(
+    pub fn answer<'p>(
         &self,
-        prompts: &[impl AsRef<str>],
+        prompts: impl IntoIterator<Item = impl Into<PromptRef<'p>>>,
         sampling: &Sampling,
         seed: u64,
     ) -> Result<Vec<Answer>, Error> {
-        let mut rows = Vec::with_capacity(prompts.len());
-        for (index, prompt) in prompts.iter().map(AsRef::as_ref).enumerate() {
+        let mut rows: Vec<(Prompt, Vec<u32>)> = Vec::new();
+        for (index, prompt) in prompts.into_iter().map(Into::into).enumerate() {
             let tokens = self.encode(prompt).map_err(|source| {
                 let dir = self.text.dir.clone();
                 Error::Prompt { index, dir, source }
             })?;
-            rows.push((prompt.to_owned(), tokens));
+            rows.push((prompt.into(), tokens));
         }
         let mut answers = Vec::with_capacity(rows.len());
         for (batch, rows) in rows.chunks(BATCH_SIZE).enumerate() {
@@ -172,7 +176,7 @@ impl Assistant {
     /// Numbers of `sampling` out of range, [`Error::Memory`], [`Error::NonFiniteLogits`].
     pub fn answer_batch(
         &self,
-        prompts: &[(String, Vec<u32>)],
+        prompts: &[(Prompt, Vec<u32>)],
         sampling: &Sampling,
         seed: u64,
     ) -> Result<Vec<Answer>, Error> {
@@ -183,8 +187,9 @@ impl Assistant {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         check_memory(self.model.config(), rows.len(), longest, max_new_tokens)?;
         let options = GenerateOptions {
-            eos: self.text.eos(),
+            end_tokens: self.text.end_tokens(),
             n_tokens: self.text.tokenizer.vocab_size(),
+            missing_tokens: self.text.tokenizer.missing_ids(),
             max_new_tokens,
             ..options
         };
@@ -194,7 +199,7 @@ impl Assistant {
         })?;
         let answers = prompts.iter().zip(rows).zip(completions).map(|(((prompt, _), row), completion)| {
             let ended = completion.finish == Finish::Stop;
-            Answer::of_ids(&self.text, prompt, row, completion.tokens, completion.logprobs, ended)
+            Answer::of_ids(&self.text, prompt.clone(), row, completion.tokens, completion.logprobs, ended)
         });
         Ok(answers.collect())
     }

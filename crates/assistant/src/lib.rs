@@ -19,13 +19,14 @@
 //! let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
 //! let answers = assistant.answer(&["Who are you?"], &sampling, 0)?;
 //! assert!(answers[0].tokens.len() <= 8);
-//! assert_eq!(answers[0].prompt, "Who are you?");
+//! assert_eq!(answers[0].prompt.to_string(), "Who are you?");
 //! # Ok::<(), temper_assistant::Error>(())
 //! ```
 
 mod answer;
 mod assistant;
 mod error;
+mod export;
 mod logprobs;
 mod once;
 mod outline;
@@ -36,6 +37,7 @@ mod scorer;
 pub use answer::{Answer, eos_rate};
 pub use assistant::Assistant;
 pub use error::{Error, PromptFault, RowFault};
+pub use export::Export;
 pub use logprobs::answer_logprobs;
 pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use temper_model::{LoadOptions, ModelConfig};
-use temper_tokenizer::TextSide;
+use temper_tokenizer::{Prompt, PromptRef, TextSide};
 
-use crate::once::warn_once;
 use crate::{Error, PromptFault};
 
 /// The shape and the text side of a model, whatever its head. It is cheap to load, so that texts can be checked before
@@ -39,21 +38,31 @@ impl Outline {
     /// The ids of a prompt, if the model can answer it.
     ///
     /// # Errors
-    /// A prompt without any token, and one that fills the context.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-        encode_prompt(&self.text, self.config.max_seq_len, prompt)
+    /// A prompt without any token, one that fills the context, and one that the template refuses.
+    pub fn encode<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.config.max_seq_len, prompt.into())
     }
 
     /// The most tokens that one of the prompts and an answer of at most `max_new_tokens` to it can have together.
-    pub fn longest_row(&self, prompts: &[impl AsRef<str>], max_new_tokens: usize) -> usize {
-        let lens = prompts.iter().map(|prompt| self.text.encode_prompt(prompt.as_ref()).len());
-        lens.max().unwrap_or(0).saturating_add(max_new_tokens).min(self.config.max_seq_len)
+    ///
+    /// # Errors
+    /// A prompt that the template refuses.
+    pub fn longest_row(&self, prompts: &[Prompt], max_new_tokens: usize) -> Result<usize, Error> {
+        let mut longest = 0;
+        for prompt in prompts {
+            longest = longest.max(self.text.encode_prompt(prompt)?.len());
+        }
+        Ok(longest.saturating_add(max_new_tokens).min(self.config.max_seq_len))
     }
 }
 
 /// The ids of a prompt that a model with this context can answer.
-pub(crate) fn encode_prompt(text: &TextSide, context: usize, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-    let tokens = text.encode_prompt(prompt);
+pub(crate) fn encode_prompt(
+    text: &TextSide,
+    context: usize,
+    prompt: PromptRef<'_>,
+) -> Result<Vec<u32>, PromptFault> {
+    let tokens = text.encode_prompt(prompt)?;
     match tokens.len() {
         0 => Err(PromptFault::Empty),
         n_tokens if n_tokens >= context => Err(PromptFault::TooLong { n_tokens, context }),
@@ -89,20 +98,6 @@ pub(crate) fn check_vocabulary(text: &TextSide, config: &ModelConfig) -> Result<
     let (n_tokens, n_rows) = (text.tokenizer.vocab_size(), config.vocab_size);
     if n_tokens > n_rows {
         return Err(Error::Vocabulary { dir: text.dir.clone(), n_tokens, n_rows });
-    }
-    Ok(())
-}
-
-/// Warns, once for each directory, that its chat template is not applied, and says what is used instead.
-pub(crate) fn warn_of_chat_template(text: &TextSide) -> Result<(), Error> {
-    if text.ignores_chat_template()? {
-        let (dir, template) = (text.dir.display(), text.template.name());
-        warn_once(&format!("chat template of {dir}"), || {
-            format!(
-                "{dir} has a chat template, which is not applied: a prompt and its completion are put together by \
-                 the template `{template}`, or by a template.json in that directory"
-            )
-        });
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! From data files to token rows.
 //!
 //! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped) as [`Record`]s: a
-//!   [`Demonstration`], a [`Comparison`], a [`Prompt`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
+//!   [`Demonstration`], a [`Comparison`], a [`PromptRow`], a [`Conversation`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
 //!   its [`Place`], and every mistake is named with it.
 //! - A [`Dataset`] encodes records: [`Demonstrations`], [`Rankings`] with their [`ScorePairs`], [`Prompts`], [`Texts`].
 //!   A [`RowReport`] says which rows did not fit.
@@ -10,14 +10,14 @@
 //! Every ranking counts the same, however many completions it has, and tied completions make no pair.
 //!
 //! ```
-//! use temper_data::{BadRows, Comparison, Pair, Rankings, Rows};
-//! use temper_tokenizer::{Overflow, Template, Tokenizer};
+//! use temper_data::{BadRows, Comparison, Encoding, Pair, Rankings, Rows};
+//! use temper_tokenizer::{Template, TextSide, Tokenizer};
 //!
 //! # fn main() -> Result<(), temper_data::Error> {
 //! let file = r#"{"question": "Say hi", "chosen": "Hi!", "rejected": "No."}"#;
 //! let rows = Rows::<Comparison>::from_reader("a.jsonl".as_ref(), file.as_bytes(), BadRows::Refuse)?;
-//! let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-//! let data = Rankings::new(&rows.records, &tokenizer, &template, 128, Overflow::Drop)?;
+//! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
+//! let data = Rankings::new(&rows.records, &Encoding::new(&text, 128))?;
 //! assert_eq!(data.rankings[0].completions.len(), 2);
 //! assert_eq!(data.rankings[0].pairs, [Pair { chosen: 0, rejected: 1, gap: 1.0 }]);
 //! # Ok(())
@@ -37,7 +37,7 @@ pub use containers::Format;
 pub use datasets::*;
 pub use error::Error;
 pub use records::*;
-pub use report::RowReport;
+pub use report::{Refusal, RowReport};
 pub use rows::{BadRows, FileRows, Place, Rows, read_rows};
 
 /// The snippets of the README are compiled and run as documentation tests.

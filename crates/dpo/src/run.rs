@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use temper_assistant::{Assistant, context_len};
-use temper_data::{Encoding, Rankings};
+use temper_data::Rankings;
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 
 use crate::{DpoConfig, train};
@@ -31,9 +31,10 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     config.validate()?;
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
-    let Assistant { model: policy, text } = start;
+    let Assistant { model: policy, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
     let idle = text.has_template && config.encoding.template != "auto";
@@ -44,6 +45,7 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("dpo", config, &config.training, given)?;
     let model = train(config, policy, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

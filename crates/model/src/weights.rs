@@ -1,12 +1,14 @@
 //! The weights of a model directory: one safetensors file, or several with an index.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
-use temper_tensor::{ReadError, TensorReader, map, values_of, visit, write_tensors};
+use temper_tensor::{ReadError, TensorReader, TensorSource, map, save_tensors, values_of, visit};
 
 use crate::Error;
 use crate::config::ModelConfig;
@@ -190,29 +192,48 @@ fn unread<'a>(names: &[&'a str], read: &HashSet<String>, family: &dyn Family) ->
     left
 }
 
-/// Writes the weights of `module` into `dir/model.safetensors`.
+/// Writes the weights of `module` into `dir/model.safetensors`, one tensor at a time. Parameters of the paths `left_out`
+/// are not written.
 pub(crate) fn save_weights<M: Module>(
     module: &M,
     config: &ModelConfig,
-    family: &dyn Family,
+    family: &'static dyn Family,
+    left_out: &[&str],
     dir: &Path,
 ) -> Result<(), Error> {
-    let (mut tensors, mut not_finite) = (Vec::new(), None);
+    let not_finite = RefCell::new(None);
+    let mut tensors = Vec::new();
     visit(module, |parameter| {
-        let stored = family.stored(parameter.path, parameter.dims, config);
-        for tensor in families::write_parameter(stored, parameter.dims, values_of(parameter.value)) {
-            if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
-                not_finite.get_or_insert((tensor.name.clone(), *value));
-            }
-            tensors.push(tensor);
+        if left_out.contains(&parameter.path) {
+            return;
+        }
+        let (path, our_dims) = (parameter.path.to_owned(), parameter.dims.to_vec());
+        let stored = family.stored(&path, &our_dims, config).tensors(&our_dims);
+        for (piece, (name, dims)) in stored.into_iter().enumerate() {
+            let (path, our_dims, value) = (path.clone(), our_dims.clone(), parameter.value.clone());
+            let (of, not_finite) = (name.clone(), &not_finite);
+            let values = Box::new(move || {
+                let stored = family.stored(&path, &our_dims, config);
+                let mut pieces = families::write_parameter(stored, &our_dims, values_of(value.clone()));
+                let values = pieces.swap_remove(piece).values;
+                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                    not_finite.borrow_mut().get_or_insert((of.clone(), *value));
+                }
+                values
+            });
+            tensors.push(TensorSource { name, dims, values });
         }
     });
-    if let Some((name, value)) = not_finite {
-        return Err(Error::NonFiniteWeight { name, value });
-    }
     let path = dir.join(ONE_FILE);
-    let bytes = write_tensors(&tensors, ("format", "pt"));
-    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
+    let io = |source| Error::Io { path: path.clone(), source };
+    save_tensors(&path, tensors, ("format", "pt")).map_err(io)?;
+    match not_finite.into_inner() {
+        None => Ok(()),
+        Some((name, value)) => {
+            fs::remove_file(&path).map_err(io)?;
+            Err(Error::NonFiniteWeight { name, value })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let options = launch.model_options().clone();
     let start = Assistant::load_to_train(&files.policy, "auto", &device, &options)?;
     let Assistant { model: policy, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let reward_model = files.reward.as_deref();
     let reward_model = reward_model
@@ -60,13 +61,14 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let room = reward_model.as_ref().map_or(usize::MAX, |scores| scores.model.context() - n_ends);
     let max_prompt_len = config.prompt_limit(max_len.min(room))?;
     let overflow = config.overflow;
-    let of_prompts = Encoding { text: &text, max_len: max_prompt_len, overflow };
+    let of_prompts = Encoding { overflow, ..Encoding::new(&text, max_prompt_len) };
     let prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
     let eval_prompts: Option<Prompts> = launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
-    let of_texts = Encoding { text: &text, max_len, overflow };
+    let of_texts = Encoding { overflow, ..Encoding::new(&text, max_len) };
     let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
     let stop = launch.stop_signal().clone();
-    let mut judge = files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &options, &device, &stop));
+    let mut judge =
+        files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &options, &device, &stop));
     let mut judge = judge.take().transpose()?;
 
     // Before anything is sampled: whether everyone who scores has room for the longest answer.
@@ -115,6 +117,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
         ("--gold", files.gold.clone()),
     ];
+    launch.starts_from(&files.policy);
     let mut run = launch.open("ppo", config, &config.training, given)?;
     let data = Data { prompts: &prompts, eval_prompts: eval_prompts.as_ref(), texts: texts.as_ref() };
     let model = train(config, models, &text, data, scorers, &mut run)?;
@@ -137,7 +140,7 @@ fn load_reward_model(
     launch: &mut Launch,
 ) -> Result<ScoringModel, Error> {
     let device: Device = launch.device().clone();
-    let model = RewardModel::load_with(dir, &device, launch.model_options())?;
+    let mut model = RewardModel::load_with(dir, &device, launch.model_options())?;
     if text.adopt(&model.text) {
         launch.note(&format!(
             "{} has no template.json, so prompts are put together as {} learned them: `{}`",
@@ -145,6 +148,10 @@ fn load_reward_model(
             dir.display(),
             text.template.name()
         ));
+    }
+    launch.freeze_date(text)?;
+    if let Some(date) = text.date() {
+        model.text.freeze_date(date);
     }
     let Some(difference) = text.difference(&model.text) else {
         context_len(max_len, model.model.config())?;
@@ -165,7 +172,7 @@ fn load_reward_model(
 /// The samples as the scorer and the judge read them.
 fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
     let answer = |sample: &Sample<'_>| Answer {
-        prompt: sample.prompt.to_owned(),
+        prompt: sample.prompt.into(),
         prompt_tokens: sample.prompt_tokens.to_vec(),
         tokens: sample.completion_tokens.to_vec(),
         logprobs: Vec::new(),

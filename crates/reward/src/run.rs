@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use temper_assistant::{Assistant, RewardModel, context_len};
-use temper_data::{Demonstration, Encoding, Rankings};
-use temper_model::ScalarModel;
+use temper_data::{Demonstration, Rankings};
+use temper_model::{Pooling, ScalarModel};
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
 
@@ -35,22 +35,26 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     config.validate()?;
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
-    let Assistant { model: sft, text } = start;
+    let Assistant { model: sft, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
-        let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data =
-            data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.encoding.overflow)?;
+        data = data.with_demonstrations(&rows.records, &encoding)?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
 
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    if config.pooling == Pooling::Mean {
+        launch.note(
+            "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",
+        );
+    }
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [
@@ -58,6 +62,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("reward", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(RewardModel { model, text })

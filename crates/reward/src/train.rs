@@ -161,7 +161,8 @@ pub fn train(
     Ok(final_model)
 }
 
-/// The model as it is saved for use: off the tape, and normalised if there are demonstrations to normalise on.
+/// The model as it is saved for use: off the tape, normalised if there are demonstrations to normalise on, and with its
+/// bias where transformers has a place for it.
 fn finished_model(
     model: &ScalarModel,
     data: &Rankings,
@@ -169,11 +170,11 @@ fn finished_model(
 ) -> (ScalarModel, Option<ScoreStats>) {
     let model = model.valid();
     if data.demonstrations.is_empty() || config.normalize == Normalize::None {
-        return (model, None);
+        return (model.with_bias_in_norm(), None);
     }
     let size = COMPLETIONS * comparisons_at_once(config);
     let (model, stats) = normalized(model, &data.demonstrations, config.normalize, size);
-    (model, Some(stats))
+    (model.with_bias_in_norm(), Some(stats))
 }
 
 /// Every comparison has this many completions or more.
@@ -300,8 +301,9 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
     use temper_data::Comparison;
+    use temper_data::Encoding;
     use temper_model::{Decoder, ModelConfig, Pooling};
-    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_tokenizer::{Template, Tokenizer};
     use temper_train::Seed;
 
     #[test]
@@ -323,7 +325,8 @@ mod tests {
         };
         let rows = [row(&["yes", "no", "well"], &[2.0, 1.0, 0.0]), row(&["a", "bcd"], &[1.0, 0.0])];
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-        let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        let data = Rankings::new(&rows, &Encoding::new(&text, 64)).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let backbone = Decoder::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use temper_assistant::{Assistant, context_len};
-use temper_data::{Demonstrations, Encoding};
+use temper_data::Demonstrations;
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
 
@@ -33,9 +33,10 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let mut init = Seed(config.training.seed).stream("init");
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::start(&files.model, template, &mut init, launch.device(), options)?;
-    let Assistant { model, text } = start;
+    let Assistant { model, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Demonstrations> =
         launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
@@ -46,6 +47,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
     ];
+    launch.starts_from(Path::new(&files.model));
     let mut run = launch.open("sft", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

@@ -7,11 +7,13 @@ use burn::tensor::Device;
 use temper_assistant::LoadOptions;
 use temper_data::{BadRows, Dataset, Encoding, Record, Rows, read_rows};
 use temper_scorer::Stop;
+use temper_tokenizer::{Date, TextSide};
 use temper_train::{
     Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
 };
 
 use crate::Error;
+use crate::card::{Base, Card, Data};
 
 /// What a stage learns from, in notes about rows of a file.
 pub const TRAINING: &str = "training data";
@@ -20,6 +22,8 @@ pub const EVALUATION: &str = "evaluation data";
 
 /// What of a model directory takes part in a run after its shape and its weights.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
+/// More of it, which not every directory has.
+const OPTIONAL_FILES: [&str; 2] = ["generation_config.json", "temper.json"];
 
 /// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
 ///
@@ -40,6 +44,9 @@ pub struct Launch {
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
     asked_for: BTreeSet<String>,
+    base: Base,
+    data: Vec<Data>,
+    date: Option<Date>,
 }
 
 impl Launch {
@@ -56,6 +63,9 @@ impl Launch {
             observer: None,
             files_read: Vec::new(),
             asked_for: BTreeSet::new(),
+            base: Base::default(),
+            data: Vec::new(),
+            date: None,
         }
     }
 
@@ -132,6 +142,11 @@ impl Launch {
         }
     }
 
+    /// Says which model the run starts from, a directory or the name of a preset, for the card of the finished model.
+    pub fn starts_from(&mut self, model: &Path) {
+        self.base = Base::of(model);
+    }
+
     /// The records of some data files. `purpose` says in notes what they are for, for example [`TRAINING`].
     ///
     /// # Errors
@@ -140,6 +155,7 @@ impl Launch {
         self.files_read.extend_from_slice(paths);
         let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
+        self.data.push(Data::new(purpose, paths, rows.records.len()));
         Ok(rows)
     }
 
@@ -155,7 +171,9 @@ impl Launch {
     ) -> Result<D, Error> {
         self.files_read.extend_from_slice(paths);
         let bad_rows = self.bad_rows;
-        Ok(D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?)
+        let data = D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        self.data.push(Data::new(purpose, paths, data.n_rows()));
+        Ok(data)
     }
 
     /// The same, if there are any files.
@@ -169,6 +187,19 @@ impl Launch {
         encoding: &Encoding<'_>,
     ) -> Result<Option<D>, Error> {
         (!paths.is_empty()).then(|| self.dataset(paths, purpose, encoding)).transpose()
+    }
+
+    /// Fixes the date that a model's chat template takes for today, so that the run and whatever resumes it see the same
+    /// text. A resumed run takes over the date of its start, any other takes today. A template with a stored date keeps it.
+    ///
+    /// # Errors
+    /// An `inputs.json` of the run that cannot be read.
+    pub fn freeze_date(&mut self, text: &mut TextSide) -> Result<(), Error> {
+        let stored = if self.is_resumed { Inputs::of_run(&self.out)? } else { None };
+        let stored = stored.and_then(|inputs| inputs.date?.parse().ok());
+        text.freeze_date(stored.unwrap_or_else(Date::today));
+        self.date = text.date();
+        Ok(())
     }
 
     /// Passes on several notes.
@@ -207,17 +238,20 @@ impl Launch {
             self.note(&format!("{} holds no run yet, this one starts it", self.out.display()));
         }
         self.refuse_to_overwrite()?;
+        let card = Card::new(stage, std::mem::take(&mut self.base), std::mem::take(&mut self.data), config)?;
         let machine =
             [("backend", self.backend.clone()), ("threads", temper_tensor::n_threads().to_string())];
         let inputs = Inputs {
             given: given.into_iter().filter_map(|(flag, found)| Some((flag.to_owned(), found?))).collect(),
             machine: machine.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            date: self.date.map(|date| date.to_string()),
         };
         let run = Run::open_with(&self.out, stage, config, &inputs, self.is_resumed)?;
         if run.finished().is_some() {
             self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
         }
         let run = run.with_keep_last(training.keep_last).with_interrupt(self.stop.flag());
+        let run = run.with_finish(move |dir, metrics| card.write(dir, metrics));
         let Some(mut observer) = self.observer else { return Ok(run) };
         let checkpoint = run.resume_from().map(|(_, path)| path);
         observer(Event::Opened { stage, dir: run.dir(), checkpoint });
@@ -252,7 +286,9 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     }
     let weights = temper_model::weight_files(model)?;
     let weights = weights.iter().map(String::as_str);
-    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    let optional = OPTIONAL_FILES.into_iter().filter(|name| model.join(name).exists());
+    let files: Vec<&str> =
+        ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).chain(optional).collect();
     Ok(fingerprint_files(model, &files)?)
 }
 
@@ -261,7 +297,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use temper_data::Prompts;
-    use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+    use temper_tokenizer::{Template, Tokenizer};
     use temper_train::settings;
 
     use super::*;
@@ -299,7 +335,7 @@ mod tests {
         let launch = Launch::new(&Device::flex(), &out);
         let mut launch = launch.observer(observer).skip_bad_rows(true).resume(true);
         let text = TextSide::new(Tokenizer::byte(), Template::notebook());
-        let encoding = Encoding { text: &text, max_len: 64, overflow: Overflow::Drop };
+        let encoding = Encoding::new(&text, 64);
         let prompts: Prompts = launch.dataset(&[file], TRAINING, &encoding).unwrap();
         assert!(launch.dataset_if_given::<Prompts>(&[], EVALUATION, &encoding).unwrap().is_none());
         let given = [("--prompts", Some(prompts.fingerprint())), ("--eval-data", None)];

@@ -13,8 +13,8 @@
 //! let tokenizer = Tokenizer::byte();
 //! let template = Template::notebook(); // [BOS]Instruct:{prompt}[SEP]{completion}[EOS]
 //! template.check(&tokenizer)?;
-//! let example = template.encode_example(&tokenizer, "2+2?", "4", 64, Overflow::Drop).expect("it fits");
-//! assert_eq!(example.tokens[..example.prompt_len], template.encode_prompt(&tokenizer, "2+2?"));
+//! let example = template.encode_example(&tokenizer, "2+2?", "4", 64, Overflow::Drop)?.expect("it fits");
+//! assert_eq!(example.tokens[..example.prompt_len], template.encode_prompt(&tokenizer, "2+2?")?);
 //! assert_eq!(example.completion(), [b'4' as u32 + 4, 3]);
 //! assert_eq!(tokenizer.decode(&example.tokens), "Instruct:2+2?4");
 //! # Ok::<(), temper_tokenizer::Error>(())
@@ -23,10 +23,13 @@
 mod byte;
 mod chat;
 mod dialog;
+mod encode;
 mod error;
 mod example;
 mod guard;
 mod hash;
+mod padding;
+mod pieces;
 mod pretrained;
 mod special;
 mod template;
@@ -34,7 +37,9 @@ mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
-pub use chat::{Message, Prompt, PromptRef};
+pub use chat::{
+    ChatTemplate, Date, EncodedConversation, LearnedTurns, Message, Prompt, PromptRef, RenderedConversation,
+};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, Overflow, encode_text};

@@ -56,6 +56,36 @@ impl SpecialTokens {
     }
 }
 
+/// Every id that ends an answer: the union of what the files say, and `eos`.
+///
+/// What this tokenizer does not have does not count.
+pub(crate) fn end_tokens(
+    tokenizer_path: &Path,
+    tokenizer: &tokenizers::Tokenizer,
+    eos: u32,
+) -> Result<Vec<u32>, Error> {
+    let dir = tokenizer_path.parent().unwrap_or(Path::new(""));
+    let mut ids = vec![eos];
+    for name in ["config.json", "generation_config.json", "tokenizer_config.json"] {
+        let json = read_json(&dir.join(name))?.unwrap_or_default();
+        let listed = match &json["eos_token_id"] {
+            Value::Array(ids) => ids.as_slice(),
+            id => std::slice::from_ref(id),
+        };
+        let known = |id: &Value| {
+            let id = u32::try_from(id.as_u64()?).ok()?;
+            tokenizer.id_to_token(id).map(|_| id)
+        };
+        ids.extend(listed.iter().filter_map(known));
+        let token = &json["eos_token"];
+        let token = token.get("content").unwrap_or(token).as_str();
+        ids.extend(token.and_then(|token| tokenizer.token_to_id(token)));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
 const SOURCES: [&str; 4] =
     ["config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"];
 

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Example, Overflow, Piece, Template, Tokenizer};
+use crate::{
+    ChatTemplate, Date, Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template,
+    Tokenizer,
+};
 
 /// A tokenizer with its template: everything that turns text into the ids of one model, and back.
 ///
@@ -12,9 +15,10 @@ use crate::{Error, Example, Overflow, Piece, Template, Tokenizer};
 /// use temper_tokenizer::{Template, TextSide, Tokenizer};
 ///
 /// let text = TextSide::new(Tokenizer::byte(), Template::bare()); // [BOS]{prompt}[SEP] and {completion}[EOS]
-/// let (prompt, completion) = (text.encode_prompt("2+2?"), text.encode_completion("4"));
-/// assert_eq!([prompt.first(), prompt.last()], [Some(&1), Some(&2)]);
-/// assert_eq!(text.tokenizer.decode(&completion), "4");
+/// let example = text.encode_answer("2+2?", "4", true)?;
+/// assert_eq!([example.prompt().first(), example.prompt().last()], [Some(&1), Some(&2)]);
+/// assert_eq!(text.tokenizer.decode(example.completion()), "4");
+/// # Ok::<(), temper_tokenizer::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct TextSide {
@@ -22,7 +26,7 @@ pub struct TextSide {
     pub tokenizer: Tokenizer,
     /// Puts a prompt and its completion together.
     pub template: Template,
-    /// Whether the model directory has its own `template.json`. Such a template is never replaced.
+    /// Whether the model directory has a template of its own: a `template.json` or a chat template. It is never replaced.
     pub has_template: bool,
     /// The directory it was read from, for messages. A preset has its name here.
     pub dir: PathBuf,
@@ -41,19 +45,18 @@ impl TextSide {
         Self { tokenizer, template: Template::plain(), has_template: false, dir: name.into() }
     }
 
-    /// Reads `tokenizer.json` and `template.json` of a model directory.
+    /// Reads `tokenizer.json` and the template of a model directory: its `template.json`, or else its chat template.
     ///
-    /// Without a `template.json`, the template is [`Template::plain`], which adds nothing to a text. A stage replaces
-    /// it with [`TextSide::settle`].
+    /// Without either, the template is [`Template::plain`], which adds nothing to a text. A stage replaces it with
+    /// [`TextSide::settle`].
     ///
     /// # Errors
     /// Files that are missing or damaged, and a template that needs a special token that the tokenizer lacks.
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let tokenizer = Tokenizer::from_dir(dir)?;
-        let stored = Template::load(dir)?;
-        let has_template = stored.is_some();
-        let template = stored.unwrap_or_else(Template::plain);
-        template.check(&tokenizer)?;
+        let own = Template::of_dir(dir, &tokenizer)?;
+        let has_template = own.is_some();
+        let template = own.unwrap_or_else(Template::plain);
         Ok(Self { tokenizer, template, has_template, dir: dir.to_owned() })
     }
 
@@ -64,6 +67,15 @@ impl TextSide {
     /// [`Error::Write`].
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         self.tokenizer.save_for(dir, Some(&self.template))?;
+        self.template.save(dir)
+    }
+
+    /// [`TextSide::save`] for a reward model that pads with `pad`: see [`Tokenizer::score_padding`].
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save_for_scores(&self, dir: &Path, pad: Option<u32>) -> Result<(), Error> {
+        self.tokenizer.save_for_scores(dir, Some(&self.template), pad)?;
         self.template.save(dir)
     }
 
@@ -88,10 +100,27 @@ impl TextSide {
         Ok(())
     }
 
+    /// The date that a chat template takes for today.
+    pub fn date(&self) -> Option<Date> {
+        self.template.chat_template().map(ChatTemplate::date)
+    }
+
+    /// Sets the date that a chat template takes for today, unless the directory has stored one.
+    pub fn freeze_date(&mut self, date: Date) {
+        if let Some(chat) = self.template.chat_mut().filter(|chat| !chat.is_dated) {
+            chat.template = chat.template.clone().with_date(date);
+        }
+    }
+
     /// Takes the template of another model with the same tokenizer, if this directory has none, so that both put text
-    /// together alike. Returns whether that changed the template.
+    /// together alike; or the date of the same chat template, if this directory has not stored one. Returns whether
+    /// that changed the template.
     pub fn adopt(&mut self, other: &Self) -> bool {
-        let may_adopt = !self.has_template
+        let has_same_chat = match (self.template.chat(), other.template.chat_template()) {
+            (Some(own), Some(theirs)) => !own.is_dated && own.template.source() == theirs.source(),
+            _ => false,
+        };
+        let may_adopt = (!self.has_template || has_same_chat)
             && self.tokenizer.fingerprint() == other.tokenizer.fingerprint()
             && other.template.check(&self.tokenizer).is_ok();
         let changes = may_adopt && self.template.hash() != other.template.hash();
@@ -120,13 +149,17 @@ impl TextSide {
             let completion = text.template.completion();
             completion.strip_suffix(&[Piece::Eos]).unwrap_or(completion).to_vec()
         };
-        if self.template.prompt() != other.template.prompt() || without_end(self) != without_end(other) {
+        let chat = |text: &Self| text.template.chat_template().map(ChatTemplate::hash);
+        if self.template.prompt() != other.template.prompt()
+            || without_end(self) != without_end(other)
+            || chat(self) != chat(other)
+        {
             return Some("template");
         }
-        let (own, others) = (self.tokenizer.special(), other.tokenizer.special());
-        if own.eos != others.eos {
+        if self.eos() != other.eos() {
             return Some("end token");
         }
+        let (own, others) = (self.tokenizer.special(), other.tokenizer.special());
         let pieces = || self.template.prompt().iter().chain(self.template.completion());
         let differs = |piece, own, other| pieces().any(|used| *used == piece) && own != other;
         match () {
@@ -136,64 +169,112 @@ impl TextSide {
         }
     }
 
-    /// Whether the directory has a chat template, which Temper does not apply, and nothing that replaces it.
-    ///
-    /// # Errors
-    /// A `tokenizer_config.json` that is not JSON.
-    pub fn ignores_chat_template(&self) -> Result<bool, Error> {
-        Ok(!self.has_template && Tokenizer::has_chat_template(&self.dir)?)
+    /// The id that ends a completion in training: the end of a turn in a chat template, or else the end token of the
+    /// tokenizer.
+    pub fn eos(&self) -> u32 {
+        let turn_end = self.template.chat().and_then(|chat| chat.turn_end);
+        turn_end.unwrap_or(self.tokenizer.special().eos)
     }
 
-    /// The id that ends a completion.
-    pub fn eos(&self) -> u32 {
-        self.tokenizer.special().eos
+    /// The ids that end a completion in generation, in order: [`Tokenizer::end_tokens`] and [`TextSide::eos`].
+    pub fn end_tokens(&self) -> Vec<u32> {
+        let mut ids = self.tokenizer.end_tokens();
+        ids.push(self.eos());
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// [`Template::encode_prompt`] with this tokenizer.
-    pub fn encode_prompt(&self, prompt: &str) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_prompt<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, Error> {
         self.template.encode_prompt(&self.tokenizer, prompt)
     }
 
     /// [`Template::encode_prompt_truncated`] with this tokenizer.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`].
-    pub fn encode_prompt_truncated(&self, prompt: &str, max_len: usize) -> Result<Vec<u32>, Error> {
+    /// [`Error::PromptTooLong`], and those of [`Template::encode_prompt`].
+    pub fn encode_prompt_truncated<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        max_len: usize,
+    ) -> Result<Vec<u32>, Error> {
         self.template.encode_prompt_truncated(&self.tokenizer, prompt, max_len)
     }
 
-    /// [`Template::encode_completion`] with this tokenizer.
-    pub fn encode_completion(&self, completion: &str) -> Vec<u32> {
-        self.template.encode_completion(&self.tokenizer, completion)
+    /// [`Template::encode_answer`] with this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_answer<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        answer: &str,
+        ended: bool,
+    ) -> Result<Example, Error> {
+        self.template.encode_answer(&self.tokenizer, prompt, answer, ended)
     }
 
-    /// [`Template::encode_answer`] with this tokenizer.
-    pub fn encode_answer(&self, answer: &str, ended: bool) -> Vec<u32> {
-        self.template.encode_answer(&self.tokenizer, answer, ended)
+    /// [`Template::encode_answer_to_fit`] with this tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], and those of [`Template::encode_prompt`].
+    pub fn encode_answer_to_fit<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        answer: &str,
+        ended: bool,
+        max_len: usize,
+    ) -> Result<Example, Error> {
+        self.template.encode_answer_to_fit(&self.tokenizer, prompt, answer, ended, max_len)
     }
 
     /// [`Template::encode_example`] with this tokenizer.
-    pub fn encode_example(
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_example<'p>(
         &self,
-        prompt: &str,
+        prompt: impl Into<PromptRef<'p>>,
         completion: &str,
         max_len: usize,
         overflow: Overflow,
-    ) -> Option<Example> {
+    ) -> Result<Option<Example>, Error> {
         self.template.encode_example(&self.tokenizer, prompt, completion, max_len, overflow)
+    }
+
+    /// [`Template::encode_conversation`] with this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_conversation`].
+    pub fn encode_conversation(
+        &self,
+        messages: &[Message],
+        learned: LearnedTurns,
+        max_len: usize,
+        overflow: Overflow,
+    ) -> Result<Option<Example>, Error> {
+        self.template.encode_conversation(&self.tokenizer, messages, learned, max_len, overflow)
     }
 
     /// Sampled ids as the example that a model of the same texts would learn.
     ///
-    /// An answer that ended, by the end token or by a stop token, gets the end token if this template ends a completion
-    /// with it, and loses it otherwise. An answer that did not end stays as it is.
+    /// An answer that ended loses its end token, whichever of [`TextSide::end_tokens`] it is, and gets the one that this
+    /// template ends a completion with, if it does. An answer that did not end stays as it is.
     pub fn example_of_ids(&self, prompt: &[u32], answer: &[u32], ended: bool) -> Example {
         let eos = self.eos();
-        let answer = if ended { answer.strip_suffix(&[eos]).unwrap_or(answer) } else { answer };
-        let template_ends = self.template.completion().contains(&Piece::Eos);
+        let answer = match answer {
+            [text @ .., last] if ended && self.end_tokens().contains(last) => text,
+            _ => answer,
+        };
+        let template_ends =
+            self.template.chat().is_some() || self.template.completion().contains(&Piece::Eos);
         let end = (ended && template_ends).then_some(eos);
         let tokens = prompt.iter().chain(answer).copied().chain(end).collect();
-        Example { tokens, prompt_len: prompt.len(), n_cut: 0 }
+        Example::new(tokens, prompt.len())
     }
 }
 
@@ -272,5 +353,19 @@ mod tests {
         // The stop token 4 ended these.
         assert_eq!(tokens(&with_end, &[5, 4], true), [1, 2, 5, 4, 3]);
         assert_eq!(tokens(&without_end, &[5, 4], true), [1, 2, 5, 4]);
+    }
+
+    #[test]
+    fn an_answer_that_ended_with_another_end_token_gets_the_one_of_the_template() {
+        let (dir, mut text) = words(3);
+        let json = serde_json::json!({"eos_token_id": [4, 3]});
+        std::fs::write(dir.path().join("generation_config.json"), json.to_string()).unwrap();
+        text = TextSide { template: Template::plain_eos(), ..TextSide::load(&text.dir).unwrap() };
+        assert_eq!((text.eos(), text.end_tokens()), (3, vec![3, 4]));
+        let tokens = |answer: &[u32], ended| text.example_of_ids(&[0], answer, ended).tokens;
+        assert_eq!(tokens(&[1, 4], true), [0, 1, 3]);
+        assert_eq!(tokens(&[1, 4], false), [0, 1, 4]);
+        text.template = Template::plain();
+        assert_eq!(text.example_of_ids(&[0], &[1, 4], true).tokens, [0, 1]);
     }
 }

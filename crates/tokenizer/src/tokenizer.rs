@@ -4,9 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{
-    ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, Template, hash::stable_hash, special::read_json,
-};
+use crate::{ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, Template, hash::stable_hash};
 
 /// Text to ids and back, either by bytes or by somebody's vocabulary.
 #[derive(Clone, Debug)]
@@ -90,6 +88,23 @@ impl Tokenizer {
         }
     }
 
+    /// The ids that end a completion in generation, in order: the end token, and those that `config.json` and
+    /// `generation_config.json` name in addition to it.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => vec![ByteTokenizer::EOS],
+            Self::Pretrained(tokenizer) => tokenizer.end_tokens().to_vec(),
+        }
+    }
+
+    /// Ids below [`Tokenizer::vocab_size`] that stand for no token, in order: some vocabularies have gaps.
+    pub fn missing_ids(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => Vec::new(),
+            Self::Pretrained(tokenizer) => tokenizer.missing_ids().to_vec(),
+        }
+    }
+
     /// A hash of what each id stands for, the same however the file is laid out. Two stages whose
     /// fingerprints agree may exchange ids, if the special ids that they use agree too: those are not in it,
     /// see [`Tokenizer::special`].
@@ -99,16 +114,6 @@ impl Tokenizer {
             Self::Pretrained(tokenizer) => serde_json::from_str(tokenizer.raw_json()).unwrap_or_default(),
         };
         stable_hash(canonical(json).to_string().as_bytes())
-    }
-
-    /// Whether the tokenizer of a model directory has a chat template, which Temper does not apply.
-    ///
-    /// # Errors
-    ///
-    /// If `tokenizer_config.json` is there and is not JSON.
-    pub fn has_chat_template(dir: &Path) -> Result<bool, Error> {
-        let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
-        Ok(!config["chat_template"].is_null() || dir.join("chat_template.jinja").exists())
     }
 
     /// Writes `tokenizer.json`, the `tokenizer_config.json` that transformers wants, and the files that were next to a
@@ -136,13 +141,34 @@ impl Tokenizer {
         if let Self::Pretrained(pretrained) = self {
             files.extend(pretrained.side_files().iter().map(|(name, bytes)| (*name, bytes.as_slice())));
         }
-        fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
-        for (name, bytes) in files {
-            let path = dir.join(name);
-            fs::write(&path, bytes).map_err(|source| Error::write(&path, source))?;
-        }
-        Ok(())
+        write_all(dir, &files)
     }
+
+    /// As [`Tokenizer::save_for`], for a reward model that pads with `pad`: see [`Tokenizer::score_padding`].
+    pub(crate) fn save_for_scores(
+        &self,
+        dir: &Path,
+        template: Option<&Template>,
+        pad: Option<u32>,
+    ) -> Result<(), Error> {
+        self.save_for(dir, template)?;
+        match self {
+            Self::Pretrained(tokenizer) if pad != tokenizer.special().pad => {
+                let files = tokenizer.files_with_padding(pad);
+                write_all(dir, &files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect::<Vec<_>>())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_all(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
+    for (name, bytes) in files {
+        let path = dir.join(name);
+        fs::write(&path, bytes).map_err(|source| Error::write(&path, source))?;
+    }
+    Ok(())
 }
 
 const MAX_BYTE_JSON_LEN: usize = 256 * 1024;

@@ -16,7 +16,7 @@ const MATERIAL: [&str; 2] = ["input", "context"];
 /// What else can be part of a prompt: instructions for the whole dialogue, and its earlier turns.
 const UNREAD: [&str; 3] = ["system", "system_prompt", "history"];
 /// Lists of turns.
-const CHAT: [&str; 2] = ["messages", "conversations"];
+const CHAT: [&str; 1] = ["conversations"];
 
 /// What is wrong with the columns of a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,7 +168,7 @@ mod tests {
     use super::super::Record;
     use super::super::testing::{check, check_error};
     use super::*;
-    use crate::{Comparison, Demonstration, Prompt, SftRow};
+    use crate::{Comparison, Demonstration, PromptRow, SftRow};
     use serde_json::json;
 
     #[test]
@@ -187,10 +187,10 @@ mod tests {
     fn what_a_prompt_may_need_is_not_ignored() {
         for column in ["system", "system_prompt", "history", "context", "input"] {
             for nothing in [Value::Null, json!(""), json!([])] {
-                check::<Prompt>(json!({"prompt": "p", column: nothing}), json!({"prompt": "p"}));
+                check::<PromptRow>(json!({"prompt": "p", column: nothing}), json!({"prompt": "p"}));
             }
             let message = format!("column `{column}`");
-            check_error::<Prompt>(json!({"prompt": "p", column: "x"}), &message);
+            check_error::<PromptRow>(json!({"prompt": "p", column: "x"}), &message);
             check_error::<Comparison>(
                 json!({"prompt": "p", "chosen": "a", "rejected": "b", column: ["x"]}),
                 &message,
@@ -216,7 +216,7 @@ mod tests {
             );
         }
         // Joiners inside a text are part of it.
-        check::<Prompt>(
+        check::<PromptRow>(
             json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
             json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
         );
@@ -230,8 +230,8 @@ mod tests {
             json!({"prompt": "Who?\n\nAda wrote it.", "completion": "Ada."}),
         );
         check::<Demonstration>(row(json!("")), json!({"prompt": "Who?", "completion": "Ada."}));
-        check::<Prompt>(json!({"question": "Who?", "context": "Ada."}), json!({"prompt": "Who?\n\nAda."}));
-        check::<Prompt>(
+        check::<PromptRow>(json!({"question": "Who?", "context": "Ada."}), json!({"prompt": "Who?\n\nAda."}));
+        check::<PromptRow>(
             json!({"instruction": "i", "input": "x", "context": "c"}),
             json!({"prompt": "i\n\nx\n\nc"}),
         );
@@ -245,6 +245,6 @@ mod tests {
             check::<Demonstration>(row(nothing), json!({"prompt": "i", "completion": "o"}));
         }
         check_error::<Demonstration>(row(json!(3)), "column `input` must be a string, found a number");
-        check::<Prompt>(row(json!("x")), json!({"prompt": "i\n\nx"}));
+        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx"}));
     }
 }

@@ -28,9 +28,10 @@ mod transcripts;
 
 mod answer;
 mod comparison;
+mod conversation;
 mod demonstration;
 mod plain_text;
-mod prompt;
+mod prompt_row;
 mod sft_row;
 
 use serde_json::{Map, Value};
@@ -65,8 +66,9 @@ macro_rules! records {
 }
 
 records! {
-    prompt::Prompt,
+    prompt_row::PromptRow,
     demonstration::Demonstration,
+    conversation::Conversation,
     comparison::Comparison,
     plain_text::PlainText,
     sft_row::SftRow,

@@ -51,6 +51,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// The class that `config.json` names for a model with a scalar head.
     fn scalar_class(&self) -> &'static str;
 
+    /// Whether transformers has these models too, so that it can open what is written.
+    fn is_in_transformers(&self) -> bool {
+        true
+    }
+
     /// Whether its `config.json` can describe a decoder of this shape.
     fn describes(&self, config: &ModelConfig) -> bool;
 
@@ -146,6 +151,14 @@ impl Stored {
     /// One tensor of this name.
     pub(crate) fn whole(name: String, dims: &[usize], is_transposed: bool) -> Self {
         Self { pieces: vec![(name, dims.last().copied().unwrap_or(1))], is_transposed, order: None }
+    }
+
+    /// Names and shapes of the tensors that store a parameter of this shape, in the order of [`write_parameter`].
+    pub(crate) fn tensors(&self, dims: &[usize]) -> Vec<(String, Vec<usize>)> {
+        let is_transposed = self.is_transposed && dims.len() == 2;
+        let tensor =
+            |(name, width): &(String, usize)| (name.clone(), piece_dims(dims, *width, is_transposed));
+        self.pieces.iter().map(tensor).collect()
     }
 
     fn our_column(&self, stored: usize) -> usize {
@@ -353,6 +366,7 @@ mod tests {
             tensors,
             [tensor("w.a", [1, 2], &[1.0, 4.0]), tensor("w.b", [2, 2], &[2.0, 5.0, 3.0, 6.0])]
         );
+        assert_eq!(pieces().tensors(&[2, 3]), [("w.a".into(), vec![1, 2]), ("w.b".into(), vec![2, 2])]);
         let mut read = |name: &str, dims: &[usize]| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap();
             assert_eq!(tensor.dims, dims);
