@@ -1,6 +1,6 @@
 //! From data files to token rows.
 //!
-//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped) as [`Record`]s: a
+//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped, Parquet) as [`Record`]s: a
 //!   [`Demonstration`], a [`Comparison`], a [`Prompt`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
 //!   its [`Place`], and every mistake is named with it.
 //! - A [`Dataset`] encodes records: [`Demonstrations`], [`Rankings`] with their [`ScorePairs`], [`Prompts`], [`Texts`].
@@ -28,17 +28,20 @@ mod config;
 mod containers;
 mod datasets;
 mod error;
+mod families;
+mod options;
 pub mod records;
 mod report;
 mod rows;
 
 pub use config::EncodingConfig;
-pub use containers::Format;
+pub use containers::{Format, data_files};
 pub use datasets::*;
 pub use error::Error;
+pub use options::{ColumnNames, ReadOptions};
 pub use records::*;
 pub use report::RowReport;
-pub use rows::{BadRows, FileRows, Place, Rows, read_rows};
+pub use rows::{BadRows, FileRows, Place, Rows, UnusedRows, read_rows};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use temper_data::{BadRows, Dataset, Encoding, Record, Rows, read_rows};
+use temper_data::{BadRows, Dataset, Encoding, Record, Rows, data_files, read_rows};
 use temper_scorer::Stop;
 use temper_train::{
     Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
@@ -123,7 +123,7 @@ impl Launch {
     /// # Errors
     /// Those of [`read_rows`].
     pub fn rows<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
-        self.files_read.extend_from_slice(paths);
+        self.files_read.extend(data_files(paths)?);
         let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
         Ok(rows)
@@ -139,7 +139,7 @@ impl Launch {
         purpose: &'static str,
         encoding: &Encoding<'_>,
     ) -> Result<D, Error> {
-        self.files_read.extend_from_slice(paths);
+        self.files_read.extend(data_files(paths)?);
         let bad_rows = self.bad_rows;
         Ok(D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?)
     }

@@ -38,6 +38,7 @@ pub use chat::{Message, Prompt, PromptRef};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, Overflow, encode_text};
+pub use guard::guarded;
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};

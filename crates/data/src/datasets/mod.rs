@@ -13,7 +13,7 @@ use std::path::Path;
 
 use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 
-use crate::{BadRows, Error, Record, Rows, read_rows};
+use crate::{Error, ReadOptions, Record, Rows, read_rows};
 
 pub use accuracy::{accuracy, correctness};
 pub use demonstrations::Demonstrations;
@@ -60,11 +60,11 @@ pub trait Dataset: Sized {
     fn read(
         paths: &[impl AsRef<Path>],
         purpose: &'static str,
-        bad_rows: BadRows,
+        options: impl Into<ReadOptions>,
         encoding: &Encoding<'_>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
-        let rows = read_rows::<Self::Record>(paths, bad_rows)?.with_purpose(purpose);
+        let rows = read_rows::<Self::Record>(paths, options)?.with_purpose(purpose);
         rows.notes_of_skipped().iter().for_each(|sentence| note(sentence));
         let Encoding { text, max_len, overflow } = *encoding;
         let data = Self::encode(&rows.records, &text.tokenizer, &text.template, max_len, overflow)?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::columns::{COMPLETION, prompt, text};
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 
 /// A prompt and a completion to imitate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,7 @@ pub struct Demonstration {
 }
 
 impl Record for Demonstration {
+    const PURPOSE: Purpose = Purpose::Answers;
     const READ_FROM: &'static str = "a completion from `completion`, `response`, `output` or `answer`";
 
     fn from_row(row: &Row) -> Result<Self, Fault> {

@@ -36,13 +36,31 @@ mod sft_row;
 use serde_json::{Map, Value};
 
 pub use columns::Fault;
-pub(crate) use columns::advice;
+pub(crate) use columns::{advice, has_content, is_blank, material, present, text};
 
 /// The columns of a row, in the order of the file.
 pub type Row = Map<String, Value>;
 
+/// What the rows of a file are read for. It decides what a row is where it has more than one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whatever a policy can learn to imitate.
+    Demonstrations,
+    /// A prompt with one answer, whoever gave it.
+    Answers,
+    /// Answers to the same prompt, ranked.
+    Comparisons,
+    /// What is asked, without an answer.
+    Prompts,
+    /// Plain text.
+    Texts,
+}
+
 /// What a row of a data file can be.
 pub trait Record: Sized {
+    /// What its rows are read for.
+    const PURPOSE: Purpose;
+
     /// Which columns only this kind of record is read from, as part of a sentence such as "a completion from `completion`
     /// or `response`"; empty where other kinds say it all. A file without a usable row is answered with these.
     const READ_FROM: &'static str = "";
@@ -83,6 +101,8 @@ pub struct WithColumns<R> {
 }
 
 impl<R: Record> Record for WithColumns<R> {
+    const PURPOSE: Purpose = R::PURPOSE;
+
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { record: R::from_row(row)?, columns: row.clone() })
     }

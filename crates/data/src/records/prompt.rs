@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::columns::prompt;
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 
 /// A prompt alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +13,7 @@ pub struct Prompt {
 }
 
 impl Record for Prompt {
+    const PURPOSE: Purpose = Purpose::Prompts;
     const READ_FROM: &'static str = "a prompt from `prompt`, `instruction` or `question`";
 
     fn from_row(row: &Row) -> Result<Self, Fault> {
