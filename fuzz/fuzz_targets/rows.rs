@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, PromptRow, read_rows};
 use tempfile::TempDir;
 
 static DIR: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("there is room for a file"));

@@ -33,12 +33,16 @@ fuzz_target!(|data: &[u8]| {
 
     let max_len = prompt.len() % 64;
     for overflow in [Overflow::Drop, Overflow::TruncatePrompt] {
-        if let Some(example) = template.encode_example(&tokenizer, &prompt, &completion, max_len, overflow) {
+        let prompt = prompt.as_ref();
+        let example = template.encode_example(&tokenizer, prompt, &completion, max_len, overflow);
+        if let Some(example) = example.expect("pieces take every text") {
             assert!(example.tokens.len() <= max_len);
-            assert_eq!(example.completion(), template.encode_completion(&tokenizer, &completion));
+            let whole = template.encode_answer(&tokenizer, prompt, &completion, true).expect("pieces take every text");
+            assert_eq!(example.completion(), whole.completion());
         }
     }
-    assert_eq!(template.dialog(&tokenizer, &prompt, &completion, max_len).labels.len(), max_len);
+    let dialog = template.dialog(&tokenizer, &prompt, &completion, max_len).expect("pieces take every text");
+    assert_eq!(dialog.labels.len(), max_len);
 });
 
 fn read_tokenizer(json: &[u8]) -> Option<Tokenizer> {

@@ -1,12 +1,12 @@
 //! Each stage learns what can be learned: SFT by heart, the reward model and DPO a separable difference.
 
 use burn::tensor::Device;
-use temper_data::{Comparison, Demonstration, Demonstrations, Rankings};
+use temper_data::{Comparison, Demonstration, Demonstrations, Encoding, Rankings};
 use temper_dpo::DpoConfig;
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, TrainingConfig};
 
 use crate::setup::byte_model;
@@ -28,7 +28,8 @@ fn sft_learns_eight_lines_by_heart() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
     let rows = LINES
         .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
-    let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let data = Demonstrations::new(&rows, &Encoding::new(&text, 128)).unwrap();
     let training =
         TrainingConfig { epochs: 120, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
@@ -68,7 +69,10 @@ const HELD_OUT_DAYS: [&str; 8] =
 #[test]
 fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let rows = |days| Rankings::new(&separable(days), &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let rows = |days| {
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        Rankings::new(&separable(days), &Encoding::new(&text, 64)).unwrap()
+    };
     let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
 
     let backbone = CausalLm::new(
@@ -92,7 +96,10 @@ fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
 #[test]
 fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let rows = |days| Rankings::new(&separable(days), &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let rows = |days| {
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        Rankings::new(&separable(days), &Encoding::new(&text, 64)).unwrap()
+    };
     let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
     let text = TextSide::new(tokenizer.clone(), template.clone());
     let run = || Run::ephemeral().unwrap();
@@ -102,7 +109,8 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let curt = DAYS.iter().flat_map(|day| [(); 3].map(|()| say(format!("{day}."))));
     let demonstrations: Vec<Demonstration> =
         curt.chain(DAYS.iter().map(|day| say(format!("{day}, thanks.")))).collect();
-    let sft_data = Demonstrations::new(&demonstrations, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let sft_data = Demonstrations::new(&demonstrations, &Encoding::new(&text, 64)).unwrap();
     let training =
         TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };

@@ -159,7 +159,7 @@ fn ppo_resumes_to_the_same_bytes_with_either_critic() {
 fn ppo_ptx_with_an_average_resumes_to_the_same_bytes() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
     let data = prompts([&[1, 4], &[1, 5, 2], &[1, 6], &[1, 7, 7, 2], &[1, 8]]);
-    let text = |tokens: &[u32]| Example { tokens: tokens.into(), prompt_len: 1, n_cut: 0 };
+    let text = |tokens: &[u32]| Example::new(tokens.into(), 1);
     let texts = Texts::from(vec![text(&[1, 4, 5, 3]), text(&[1, 6, 3]), text(&[1, 7, 8, 9, 3])]);
     let mut config = toy_config(4, 6);
     (config.training.max_steps, config.training.learning_rate, config.training.checkpoint_every) =

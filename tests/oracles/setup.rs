@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
-use temper_data::{Comparison, Demonstration, Demonstrations, EncodedPrompt, Prompts, Rankings};
+use temper_data::{Comparison, Demonstration, Demonstrations, EncodedPrompt, Encoding, Prompts, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_ppo::{MissingEos, PpoConfig};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed};
 
 /// Numbers between −`height` and `height` that float32 holds exactly.
@@ -66,10 +66,11 @@ pub fn constant_model(logits: [f64; 16]) -> CausalLm {
 pub fn demonstrations() -> Demonstrations {
     let completions = ["a", "bc", "a longer answer, by far", "", "four", "of some length", "e"];
     let rows = completions.map(|completion| Demonstration {
-        prompt: format!("say {}", completion.len()),
+        prompt: format!("say {}", completion.len()).into(),
         completion: completion.into(),
     });
-    Demonstrations::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
+    let text = TextSide::new(Tokenizer::byte(), Template::notebook());
+    Demonstrations::new(&rows, &Encoding::new(&text, 128)).unwrap()
 }
 
 /// Comparisons of very different lengths.
@@ -82,7 +83,8 @@ pub fn comparisons() -> Rankings {
         ("c", "d"),
     ];
     let rows = pairs.map(|(chosen, rejected)| Comparison::pair("really?", chosen, rejected));
-    Rankings::new(&rows, &Tokenizer::byte(), &Template::notebook(), 128, Overflow::Drop).unwrap()
+    let text = TextSide::new(Tokenizer::byte(), Template::notebook());
+    Rankings::new(&rows, &Encoding::new(&text, 128)).unwrap()
 }
 
 /// Prompts as ids: what a toy model reads.

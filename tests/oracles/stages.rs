@@ -1,6 +1,6 @@
 //! What a stage does with its model: where dropout is on, and which weights learn.
 
-use temper_data::{Comparison, Demonstration, Rankings};
+use temper_data::{Comparison, Demonstration, Encoding, Rankings};
 use temper_dpo::DpoConfig;
 use temper_model::{ModelConfig, Pooling, Positions};
 use temper_reward::RewardConfig;
@@ -119,7 +119,10 @@ fn d9_what_does_not_fit_is_counted() {
     for (overflow, kept, dropped, truncated) in
         [(Overflow::Drop, 1, 2, 0), (Overflow::TruncatePrompt, 2, 1, 1)]
     {
-        let data = temper_data::Demonstrations::new(&rows, &tokenizer, &template, 16, overflow).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        let data =
+            temper_data::Demonstrations::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 16) })
+                .unwrap();
         let report = &data.report;
         assert_eq!((data.len(), report.n_dropped(), report.truncated.len()), (kept, dropped, truncated));
         for example in &data.examples {
@@ -129,7 +132,8 @@ fn d9_what_does_not_fit_is_counted() {
     }
     let pair = |chosen: &str, rejected: &str| Comparison::pair("hi", chosen, rejected);
     let rows = [pair("yes", "no"), pair("yes", "an answer that is too long")];
-    let data = temper_data::Rankings::new(&rows, &tokenizer, &template, 16, Overflow::Drop).unwrap();
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let data = temper_data::Rankings::new(&rows, &Encoding::new(&text, 16)).unwrap();
     assert_eq!((data.len(), data.report.n_dropped()), (1, 1));
 }
 
@@ -155,8 +159,7 @@ fn ppo_scores_the_ids_that_the_reward_model_learned() {
         assert!(policy.same_as(&reward), "{setting}");
 
         let comparison = Comparison::pair("What?", "A cab.", "No.");
-        let data =
-            Rankings::new(&[comparison], &reward.tokenizer, &reward.template, 64, Overflow::Drop).unwrap();
+        let data = Rankings::new(&[comparison], &Encoding::new(&reward, 64)).unwrap();
         let learned = &data.rankings[0].completions[0];
 
         let mut answer = policy.tokenizer.encode("A cab.");

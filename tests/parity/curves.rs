@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Encoding, Rankings, read_rows};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
@@ -39,7 +39,8 @@ fn train(seed: u64) -> Curves {
 
     let rows =
         read_rows::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse).unwrap().records;
-    let rows = Demonstrations::new(&rows, &tokenizer, &template, context, Overflow::Drop).unwrap();
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let rows = Demonstrations::new(&rows, &Encoding::new(&text, context)).unwrap();
     let training = TrainingConfig {
         epochs: 30,
         batch_size: 2,
@@ -57,7 +58,12 @@ fn train(seed: u64) -> Curves {
     assert_eq!(batches.len(), 3 * 30, "batches of 2, 2 and 1");
 
     let rows = read_rows::<Comparison>(&[data.join("comparisons.jsonl")], BadRows::Refuse).unwrap().records;
-    let rows = Rankings::new(&rows, &tokenizer, &template, context, Overflow::TruncatePrompt).unwrap();
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let rows = Rankings::new(
+        &rows,
+        &Encoding { overflow: Overflow::TruncatePrompt, ..Encoding::new(&text, context) },
+    )
+    .unwrap();
     let training = TrainingConfig {
         epochs: 50,
         batch_size: 4,

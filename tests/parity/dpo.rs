@@ -46,11 +46,7 @@ fn the_loss_and_its_gradients_equal_pytorchs() {
 fn ranking(golden: &Value) -> Ranking {
     let ids = |value: &Value| numbers(value).into_iter().map(|id| id as u32).collect::<Vec<u32>>();
     let prompt = ids(&golden["prompt"]);
-    let example = |completion: &Value| Example {
-        tokens: [prompt.clone(), ids(completion)].concat(),
-        prompt_len: prompt.len(),
-        n_cut: 0,
-    };
+    let example = |completion: &Value| Example::new([prompt.clone(), ids(completion)].concat(), prompt.len());
     let ranks = numbers(&golden["ranks"]);
     let all = (0..ranks.len()).flat_map(|a| (0..ranks.len()).map(move |b| (a, b)));
     let pairs = all.filter(|&(a, b)| ranks[a] < ranks[b]);

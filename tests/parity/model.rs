@@ -23,8 +23,7 @@ pub const WEIGHT_TOLERANCE: f64 = 1e-5;
 
 /// Mean of −log p over the tokens of the completions.
 pub fn completion_loss(model: &CausalLm, golden: &Golden, backend: &Backend) -> Tensor<1> {
-    let example =
-        |(tokens, &prompt_len): (&Vec<u32>, _)| Example { tokens: tokens.clone(), prompt_len, n_cut: 0 };
+    let example = |(tokens, &prompt_len): (&Vec<u32>, _)| Example::new(tokens.clone(), prompt_len);
     let examples: Vec<Example> = golden.rows.iter().zip(&golden.prompt_lens).map(example).collect();
     let examples: Vec<&Example> = examples.iter().collect();
     let found = completion_logits(model, &examples, &backend.device, &mut Dropout::off());

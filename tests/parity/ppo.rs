@@ -60,10 +60,8 @@ fn assert_minibatches(config: &PpoConfig, expected: &Value) {
 
 /// The texts of a case with pretraining, and a check that chance draws them as the golden was told.
 fn texts(config: &PpoConfig, texts: &Value, minibatches: &Value) -> Option<Texts> {
-    let text = |text: &Value| Example {
-        tokens: numbers(&text[0]).iter().map(|&id| id as u32).collect(),
-        prompt_len: number(&text[1]) as usize,
-        n_cut: 0,
+    let text = |text: &Value| {
+        Example::new(numbers(&text[0]).iter().map(|&id| id as u32).collect(), number(&text[1]) as usize)
     };
     let examples: Vec<Example> = texts.as_array()?.iter().map(text).collect();
     let expected: Vec<u32> = minibatches.as_array()?.iter().flat_map(rows).flatten().collect();

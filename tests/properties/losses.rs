@@ -235,11 +235,7 @@ proptest! {
         let prompt = &first.tokens[..first.prompt_len];
         let completions: Vec<&[u32]> = examples.iter().map(|e| &e.tokens[e.prompt_len..]).collect();
         let apart: Vec<Example> = (completions.iter())
-            .map(|completion| Example {
-                tokens: [prompt, *completion].concat(),
-                prompt_len: prompt.len(),
-                n_cut: 0,
-            })
+            .map(|completion| Example::new([prompt, *completion].concat(), prompt.len()))
             .collect();
         let expected = temper_reward::score(&model, &apart.iter().collect::<Vec<_>>(), 3);
         let row = SharedPrompt { prompt, completions };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use proptest::prelude::*;
-use temper_data::{BadRows, Comparison, Demonstration, Prompt, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, PromptRow, read_rows};
 use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use temper_data::{Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings};
-use temper_tokenizer::{Overflow, Piece, Template, Tokenizer, encode_dialog};
+use temper_data::{Comparison, Demonstration, Demonstrations, Encoding, PromptRow, Prompts, Rankings};
+use temper_tokenizer::{Overflow, Piece, Template, TextSide, Tokenizer, encode_dialog};
 
 use crate::tiny::cases;
 
@@ -95,9 +95,10 @@ proptest! {
         let tokenizer = Tokenizer::byte();
         let eos = tokenizer.special().eos;
         let overflow = if cut { Overflow::TruncatePrompt } else { Overflow::Drop };
-        let whole = template.encode_completion(&tokenizer, &completion);
+        let all = template.encode_answer(&tokenizer, &prompt, &completion, true).unwrap();
+        let whole = all.completion().to_vec();
         let ends = template.completion().last() == Some(&Piece::Eos);
-        let example = template.encode_example(&tokenizer, &prompt, &completion, max_len, overflow);
+        let example = template.encode_example(&tokenizer, &prompt, &completion, max_len, overflow).unwrap();
         if let Some(example) = &example {
             prop_assert!(example.tokens.len() <= max_len);
             prop_assert_eq!(example.completion(), whole.as_slice(), "a completion is never cut");
@@ -107,9 +108,9 @@ proptest! {
             prop_assert!(cut || example.n_cut == 0);
         }
         // What fits as a whole is kept as a whole.
-        let all = [template.encode_prompt(&tokenizer, &prompt), whole].concat();
-        if all.len() <= max_len {
-            prop_assert_eq!(example.map(|example| example.tokens), Some(all));
+        prop_assert_eq!(all.prompt(), template.encode_prompt(&tokenizer, &prompt).unwrap());
+        if all.tokens.len() <= max_len {
+            prop_assert_eq!(example, Some(all));
         } else {
             prop_assert!(cut || example.is_none());
         }
@@ -118,12 +119,12 @@ proptest! {
     #[test]
     fn a_prompt_that_is_cut_keeps_its_end(template in templates(), prompt in texts(), max_len in 0usize..80) {
         let tokenizer = Tokenizer::byte();
-        let whole = template.encode_prompt(&tokenizer, &prompt);
+        let whole = template.encode_prompt(&tokenizer, &prompt).unwrap();
         if let Ok(tokens) = template.encode_prompt_truncated(&tokenizer, &prompt, max_len) {
             prop_assert!(tokens.len() <= max_len && tokens.len() <= whole.len());
             let at = template.prompt().iter().position(|piece| *piece == Piece::Prompt).expect("it has one");
             let end = Template::new("end", template.prompt()[at..].to_vec(), vec![Piece::Completion]);
-            let after_prompt = end.expect("its prompt is in it").encode_prompt(&tokenizer, "");
+            let after_prompt = end.expect("its prompt is in it").encode_prompt(&tokenizer, "").unwrap();
             prop_assert!(tokens.ends_with(&after_prompt));
             prop_assert_eq!(tokens.len(), whole.len().min(max_len));
         }
@@ -152,12 +153,14 @@ fn texts_without_tokens_are_dropped_and_counted() {
     for overflow in [Overflow::Drop, Overflow::TruncatePrompt] {
         for (template, kept) in [(Template::plain(), 1), (Template::plain_eos(), 2)] {
             let row = |prompt: &String, completion: &str| Demonstration {
-                prompt: prompt.clone(),
+                prompt: prompt.as_str().into(),
                 completion: completion.into(),
             };
             // With an end token, the end of an unknown answer to a known prompt is something to learn.
             let rows = [row(&known, "yes"), row(&known, "zzz"), row(&unknown, "zzz")];
-            let found = Demonstrations::new(&rows, &tokenizer, &template, 8, overflow).unwrap();
+            let text = TextSide::new(tokenizer.clone(), template.clone());
+            let found =
+                Demonstrations::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
             assert_eq!(
                 (found.len(), found.report.without_tokens.len()),
                 (kept, 3 - kept),
@@ -165,21 +168,21 @@ fn texts_without_tokens_are_dropped_and_counted() {
                 template.name()
             );
 
-            let prompts = [&known, &unknown].map(|prompt| Prompt { prompt: prompt.clone() });
-            let found = Prompts::new(&prompts, &tokenizer, &template, 8, overflow).unwrap();
+            let prompts = [&known, &unknown].map(|prompt| PromptRow { prompt: prompt.as_str().into() });
+            let text = TextSide::new(tokenizer.clone(), template.clone());
+            let found = Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
             assert_eq!((found.prompts.len(), found.report.n_dropped()), (1, 1), "{}", template.name());
         }
+        let text = TextSide::new(tokenizer.clone(), Template::plain());
         let error = Demonstrations::new(
-            &[Demonstration { prompt: known.clone(), completion: "zzz".into() }],
-            &tokenizer,
-            &Template::plain(),
-            8,
-            overflow,
+            &[Demonstration { prompt: known.as_str().into(), completion: "zzz".into() }],
+            &Encoding { overflow, ..Encoding::new(&text, 8) },
         );
         assert_eq!(error.unwrap_err().to_string(), "none of the 1 examples has a token to learn from");
-        let row = |prompt: &String| Comparison::pair(prompt, "yes", "zzz");
+        let row = |prompt: &String| Comparison::pair(prompt.as_str(), "yes", "zzz");
         let rows = [row(&known), row(&unknown)];
-        let found = Rankings::new(&rows, &tokenizer, &Template::plain(), 8, overflow).unwrap();
+        let text = TextSide::new(tokenizer.clone(), Template::plain());
+        let found = Rankings::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
         assert_eq!(
             (found.len(), found.report.without_tokens.len()),
             (1, 1),

@@ -131,7 +131,7 @@ pub fn rows(n: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<Vec
 }
 
 pub fn example(prompt: &[u32], completion: &[u32]) -> Example {
-    Example { tokens: [prompt, completion].concat(), prompt_len: prompt.len(), n_cut: 0 }
+    Example::new([prompt, completion].concat(), prompt.len())
 }
 
 /// Examples with something to learn.

@@ -27,7 +27,7 @@ fn main() -> Result<(), Error> {
     let reward_model = RewardModel { model, text: assistant.text.clone() };
 
     let sampling = Sampling { max_new_tokens: 16, temperature: 0.7, ..Sampling::default() };
-    let answers = assistant.answer(&[&prompt, &prompt, &prompt], &sampling, 0)?;
+    let answers = assistant.answer([&prompt, &prompt, &prompt], &sampling, 0)?;
     let scores = reward_model.score(&assistant.text, &answers)?;
     for (answer, score) in answers.iter().zip(scores) {
         let logprob: f32 = answer.logprobs.iter().sum();

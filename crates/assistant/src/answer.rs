@@ -1,12 +1,12 @@
 //! One sampled answer.
 
-use temper_tokenizer::TextSide;
+use temper_tokenizer::{Prompt, TextSide};
 
 /// An answer to a prompt, as ids and as text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The prompt, as it was asked.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// The prompt's ids with the template around them, as the policy read them.
     pub prompt_tokens: Vec<u32>,
     /// The answer's ids, including the end token if it ended.
@@ -25,7 +25,7 @@ impl Answer {
     /// Decodes sampled ids. `text` is the text side of the policy that sampled them.
     pub fn of_ids(
         text: &TextSide,
-        prompt: &str,
+        prompt: impl Into<Prompt>,
         prompt_tokens: Vec<u32>,
         tokens: Vec<u32>,
         logprobs: Vec<f32>,
@@ -33,12 +33,16 @@ impl Answer {
     ) -> Self {
         let decoded = text.tokenizer.decode(&tokens);
         let completion = text.template.completion_of(&decoded).to_owned();
-        Self { prompt: prompt.to_owned(), prompt_tokens, tokens, logprobs, ended, text: decoded, completion }
+        Self { prompt: prompt.into(), prompt_tokens, tokens, logprobs, ended, text: decoded, completion }
     }
 
     /// The answer as plain text, without what the template puts around it.
     pub fn as_text(&self) -> temper_scorer::Answer<'_> {
-        temper_scorer::Answer { prompt: &self.prompt, completion: &self.completion, ended: self.ended }
+        temper_scorer::Answer {
+            prompt: (&self.prompt).into(),
+            completion: &self.completion,
+            ended: self.ended,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use rand::Rng;
 use temper_model::{CausalLm, Finish, GenerateOptions, ModelConfig, PRESETS, generate};
-use temper_tokenizer::{TextSide, Tokenizer};
+use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
 use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed};
@@ -92,22 +92,28 @@ impl Assistant {
     /// The ids of a prompt, if the model can answer it.
     ///
     /// # Errors
-    /// A prompt without any token, and one that fills the context.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-        encode_prompt(&self.text, self.context(), prompt)
+    /// A prompt without any token, one that fills the context, and one that the template refuses.
+    pub fn encode<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.context(), prompt.into())
     }
 
     /// The ids of a prompt and its completion, if the model can read them.
     ///
     /// # Errors
-    /// A row beyond the context, and a prompt without any token, after which no token could be predicted.
-    pub fn encode_row(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, Vec<u32>), RowFault> {
-        let (prompt, completion) = (self.text.encode_prompt(prompt), self.text.encode_completion(completion));
-        let (n_tokens, context) = (prompt.len() + completion.len(), self.context());
-        if n_tokens > context {
-            return Err(RowFault::TooLong { n_tokens, context });
+    /// A row beyond the context, a prompt without any token, after which no token could be predicted, and one that the
+    /// template refuses.
+    pub fn encode_row<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        completion: &str,
+    ) -> Result<Example, RowFault> {
+        let example = self.text.encode_answer(prompt, completion, true)?;
+        let (n_tokens, context) = (example.tokens.len(), self.context());
+        match example.prompt_len {
+            _ if n_tokens > context => Err(RowFault::TooLong { n_tokens, context }),
+            0 => Err(RowFault::EmptyPrompt),
+            _ => Ok(example),
         }
-        if prompt.is_empty() { Err(RowFault::EmptyPrompt) } else { Ok((prompt, completion)) }
     }
 
     /// Log-probability of each token of a completion given everything before it, in nats.
@@ -125,19 +131,19 @@ impl Assistant {
     /// # Errors
     /// [`Error::Prompt`] for the first prompt that cannot be answered, before any is answered; and those of
     /// [`Assistant::answer_batch`].
-    pub fn answer(
+    pub fn answer<'p>(
         &self,
-        prompts: &[impl AsRef<str>],
+        prompts: impl IntoIterator<Item = impl Into<PromptRef<'p>>>,
         sampling: &Sampling,
         seed: u64,
     ) -> Result<Vec<Answer>, Error> {
-        let mut rows = Vec::with_capacity(prompts.len());
-        for (index, prompt) in prompts.iter().map(AsRef::as_ref).enumerate() {
+        let mut rows: Vec<(Prompt, Vec<u32>)> = Vec::new();
+        for (index, prompt) in prompts.into_iter().map(Into::into).enumerate() {
             let tokens = self.encode(prompt).map_err(|source| {
                 let dir = self.text.dir.clone();
                 Error::Prompt { index, dir, source }
             })?;
-            rows.push((prompt.to_owned(), tokens));
+            rows.push((prompt.into(), tokens));
         }
         let mut answers = Vec::with_capacity(rows.len());
         for (batch, rows) in rows.chunks(BATCH_SIZE).enumerate() {
@@ -153,7 +159,7 @@ impl Assistant {
     /// Numbers of `sampling` out of range, [`Error::Memory`], [`Error::NonFiniteLogits`].
     pub fn answer_batch(
         &self,
-        prompts: &[(String, Vec<u32>)],
+        prompts: &[(Prompt, Vec<u32>)],
         sampling: &Sampling,
         seed: u64,
     ) -> Result<Vec<Answer>, Error> {
@@ -175,7 +181,7 @@ impl Assistant {
         })?;
         let answers = prompts.iter().zip(rows).zip(completions).map(|(((prompt, _), row), completion)| {
             let ended = completion.finish == Finish::Stop;
-            Answer::of_ids(&self.text, prompt, row, completion.tokens, completion.logprobs, ended)
+            Answer::of_ids(&self.text, prompt.clone(), row, completion.tokens, completion.logprobs, ended)
         });
         Ok(answers.collect())
     }

@@ -119,6 +119,14 @@ pub enum Error {
         /// The model's context, in tokens.
         context: usize,
     },
+    /// The template cannot put a prompt and its answer together.
+    #[error("{}: {source}", dir.display())]
+    Template {
+        /// The directory of the model.
+        dir: PathBuf,
+        /// What the template says.
+        source: temper_tokenizer::Error,
+    },
     /// Nothing of a prompt and its answer has a token.
     #[error("the tokenizer of {} has no token for a prompt and its answer", dir.display())]
     NoTokens {
@@ -134,8 +142,11 @@ pub enum Error {
 }
 
 /// Why a model cannot answer a prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PromptFault {
+    /// The template cannot put it together.
+    #[error(transparent)]
+    Template(#[from] temper_tokenizer::Error),
     /// The prompt has no token, and the template adds none.
     #[error("the prompt is empty")]
     Empty,
@@ -150,8 +161,11 @@ pub enum PromptFault {
 }
 
 /// Why a model cannot read a prompt with its completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RowFault {
+    /// The template cannot put it together.
+    #[error(transparent)]
+    Template(#[from] temper_tokenizer::Error),
     /// The row is longer than the context.
     #[error("{n_tokens} tokens, longer than the model's context of {context} tokens")]
     TooLong {

@@ -19,7 +19,7 @@
 //! let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
 //! let answers = assistant.answer(&["Who are you?"], &sampling, 0)?;
 //! assert!(answers[0].tokens.len() <= 8);
-//! assert_eq!(answers[0].prompt, "Who are you?");
+//! assert_eq!(answers[0].prompt.to_string(), "Who are you?");
 //! # Ok::<(), temper_assistant::Error>(())
 //! ```
 

@@ -1,6 +1,6 @@
 //! Log-probabilities of completions that are given as ids.
 
-use temper_model::{CausalLm, Dropout, TargetLogits};
+use temper_model::{CausalLm, Dropout, TargetLogits, TargetRow};
 use temper_tensor::{first_columns, log_probs, token_logprobs, values_of};
 
 /// Log-probability of each completion token given everything before it, in nats, from one forward pass without dropout.
@@ -23,8 +23,8 @@ pub fn answer_logprobs(
     assert!(rows.iter().all(|(prompt, _)| !prompt.is_empty()), "nothing predicts the first token of a row");
     let whole: Vec<Vec<u32>> =
         rows.iter().map(|(prompt, completion)| [*prompt, *completion].concat()).collect();
-    let with_targets: Vec<(&[u32], usize)> =
-        whole.iter().zip(rows).map(|(row, (prompt, _))| (row.as_slice(), prompt.len())).collect();
+    let with_targets: Vec<TargetRow<'_>> =
+        whole.iter().zip(rows).map(|(row, (prompt, _))| (row.as_slice(), prompt.len()).into()).collect();
     let output = TargetLogits::new(model, &with_targets, &model.device(), &mut Dropout::off());
     let logprobs = log_probs(first_columns(output.logits, n_tokens), temperature);
     let all = values_of(token_logprobs(logprobs, output.targets));

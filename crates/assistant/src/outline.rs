@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use temper_model::ModelConfig;
-use temper_tokenizer::TextSide;
+use temper_tokenizer::{Prompt, PromptRef, TextSide};
 
 use crate::once::warn_once;
 use crate::{Error, PromptFault};
@@ -30,21 +30,31 @@ impl Outline {
     /// The ids of a prompt, if the model can answer it.
     ///
     /// # Errors
-    /// A prompt without any token, and one that fills the context.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-        encode_prompt(&self.text, self.config.max_seq_len, prompt)
+    /// A prompt without any token, one that fills the context, and one that the template refuses.
+    pub fn encode<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, PromptFault> {
+        encode_prompt(&self.text, self.config.max_seq_len, prompt.into())
     }
 
     /// The most tokens that one of the prompts and an answer of at most `max_new_tokens` to it can have together.
-    pub fn longest_row(&self, prompts: &[impl AsRef<str>], max_new_tokens: usize) -> usize {
-        let lens = prompts.iter().map(|prompt| self.text.encode_prompt(prompt.as_ref()).len());
-        lens.max().unwrap_or(0).saturating_add(max_new_tokens).min(self.config.max_seq_len)
+    ///
+    /// # Errors
+    /// A prompt that the template refuses.
+    pub fn longest_row(&self, prompts: &[Prompt], max_new_tokens: usize) -> Result<usize, Error> {
+        let mut longest = 0;
+        for prompt in prompts {
+            longest = longest.max(self.text.encode_prompt(prompt)?.len());
+        }
+        Ok(longest.saturating_add(max_new_tokens).min(self.config.max_seq_len))
     }
 }
 
 /// The ids of a prompt that a model with this context can answer.
-pub(crate) fn encode_prompt(text: &TextSide, context: usize, prompt: &str) -> Result<Vec<u32>, PromptFault> {
-    let tokens = text.encode_prompt(prompt);
+pub(crate) fn encode_prompt(
+    text: &TextSide,
+    context: usize,
+    prompt: PromptRef<'_>,
+) -> Result<Vec<u32>, PromptFault> {
+    let tokens = text.encode_prompt(prompt)?;
     match tokens.len() {
         0 => Err(PromptFault::Empty),
         n_tokens if n_tokens >= context => Err(PromptFault::TooLong { n_tokens, context }),

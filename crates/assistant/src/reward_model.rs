@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use temper_model::ScalarModel;
-use temper_tokenizer::{Error as TokenizerError, Example, Template, TextSide};
+use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, TextSide};
 
 use crate::once::warn_once;
 use crate::outline::{check_vocabulary, name_config_file, warn_of_chat_template};
@@ -54,16 +54,19 @@ impl RewardModel {
     /// A prompt with its completion as the ids that the model would have learned, for [`ScalarModel::score_rows`].
     ///
     /// # Errors
-    /// A row beyond the context, and one without any token.
-    pub fn encode_row(&self, prompt: &str, completion: &str, ended: bool) -> Result<Example, RowFault> {
-        let mut tokens = self.text.encode_prompt(prompt);
-        let prompt_len = tokens.len();
-        tokens.extend(self.text.encode_answer(completion, ended));
-        let (n_tokens, context) = (tokens.len(), self.context());
+    /// A row beyond the context, one without any token, and one that the template refuses.
+    pub fn encode_row<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        completion: &str,
+        ended: bool,
+    ) -> Result<Example, RowFault> {
+        let example = self.text.encode_answer(prompt, completion, ended)?;
+        let (n_tokens, context) = (example.tokens.len(), self.context());
         match n_tokens {
             0 => Err(RowFault::NoTokens),
             _ if n_tokens > context => Err(RowFault::TooLong { n_tokens, context }),
-            _ => Ok(Example { tokens, prompt_len, n_cut: 0 }),
+            _ => Ok(example),
         }
     }
 
@@ -170,27 +173,17 @@ fn encode_to_fit(
     answer: &temper_scorer::Answer<'_>,
     context: usize,
 ) -> Result<(Example, bool), Error> {
-    let mut completion = text.encode_answer(answer.completion, answer.ended);
-    let mut prompt = text.encode_prompt(answer.prompt);
-    let is_cut = prompt.len() + completion.len() > context;
-    if is_cut {
-        let truncated = |room| text.encode_prompt_truncated(answer.prompt, room);
-        prompt = match truncated(context.saturating_sub(completion.len())) {
-            Ok(prompt) => prompt,
-            Err(TokenizerError::PromptTooLong { needed, .. }) if needed < context => {
-                completion = text.encode_answer(answer.completion, false);
-                completion.truncate(context - needed);
-                truncated(needed)?
-            }
-            Err(_) => return Err(Error::TemplateTooLong { dir: text.dir.clone(), context }),
-        };
+    let dir = || text.dir.clone();
+    let example = text.encode_answer_to_fit(answer.prompt, answer.completion, answer.ended, context);
+    match example {
+        Ok(example) if example.tokens.is_empty() => Err(Error::NoTokens { dir: dir() }),
+        Ok(example) => {
+            let is_cut = example.n_cut > 0;
+            Ok((example, is_cut))
+        }
+        Err(TokenizerError::PromptTooLong { .. }) => Err(Error::TemplateTooLong { dir: dir(), context }),
+        Err(source) => Err(Error::Template { dir: dir(), source }),
     }
-    let prompt_len = prompt.len();
-    let tokens = [prompt, completion].concat();
-    if tokens.is_empty() {
-        return Err(Error::NoTokens { dir: text.dir.clone() });
-    }
-    Ok((Example { tokens, prompt_len, n_cut: 0 }, is_cut))
 }
 
 #[cfg(test)]
@@ -219,9 +212,12 @@ mod tests {
     #[test]
     fn a_text_that_is_too_long_loses_the_left_of_its_prompt_and_then_the_right_of_its_answer() {
         let text = text(Template::bare());
-        let answer = temper_scorer::Answer { prompt: "abc", completion: "yes", ended: true };
+        let answer = temper_scorer::Answer { prompt: "abc".into(), completion: "yes", ended: true };
         let encode = |context| encode_to_fit(&text, &answer, context).unwrap();
-        let example = |tokens: Vec<u32>, prompt_len| Example { tokens, prompt_len, n_cut: 0 };
+        let example = |tokens: Vec<u32>, prompt_len| Example {
+            n_cut: 9 - tokens.len(),
+            ..Example::new(tokens, prompt_len)
+        };
         let whole = [vec![1], bytes("abc"), vec![2], bytes("yes"), vec![3]].concat();
         assert_eq!(encode(9), (example(whole, 5), false));
         let left = [vec![1], bytes("c"), vec![2], bytes("yes"), vec![3]].concat();
@@ -241,7 +237,7 @@ mod tests {
         let answer = Answer::of_ids(&reward.text, "B", vec![1, 70, 2], broken.clone(), vec![], false);
         assert!(answer.completion.len() > 16);
         let scores = reward.score(&reward.text, std::slice::from_ref(&answer)).unwrap();
-        let example = Example { tokens: [vec![1, 70, 2], broken].concat(), prompt_len: 3, n_cut: 0 };
+        let example = Example::new([vec![1, 70, 2], broken].concat(), 3);
         assert_eq!(scores, [f64::from(reward.model.score_rows(&[example.row()], 1)[0])]);
         // As text it is cut, and gets a score all the same.
         let policy = text(Template::notebook());

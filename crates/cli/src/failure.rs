@@ -178,6 +178,7 @@ pub fn not_finite(dir: &Path, what: &str) -> anyhow::Error {
 /// What to do about a prompt that a model cannot answer.
 pub fn hint_of_prompt(fault: &PromptFault) -> &'static str {
     match fault {
+        PromptFault::Template(_) => "the chat template of the model refuses it",
         PromptFault::Empty => "this model's template adds nothing to a prompt: give it a text",
         PromptFault::TooLong { .. } => "shorten the prompt, or use a model with a longer context",
     }
@@ -189,6 +190,7 @@ pub fn hint_of_row(fault: &RowFault) -> &'static str {
         RowFault::TooLong { .. } => {
             "shorten the row, leave such rows out with `--skip-bad-rows`, or use a model with a longer context"
         }
+        RowFault::Template(_) => "the chat template of the model refuses it",
         RowFault::EmptyPrompt => "the first token cannot be predicted",
         RowFault::NoTokens => READ_AT_THE_LAST_TOKEN,
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::Outline;
-use temper_data::{Place, Prompt};
+use temper_data::{Place, PromptRow};
+use temper_tokenizer::Prompt;
 
 use crate::failure::hint_of_prompt;
 use crate::session::Session;
@@ -12,7 +13,7 @@ use crate::session::Session;
 /// Prompts and where they are written.
 pub struct PlacedPrompts {
     /// The prompts, in the order of the files.
-    pub prompts: Vec<String>,
+    pub prompts: Vec<Prompt>,
     places: Vec<Place>,
     skip_bad_rows: bool,
 }
@@ -20,7 +21,7 @@ pub struct PlacedPrompts {
 impl PlacedPrompts {
     /// Reads data files.
     pub fn read(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Self> {
-        let rows = session.rows::<Prompt>(paths, skip_bad_rows)?;
+        let rows = session.rows::<PromptRow>(paths, skip_bad_rows)?;
         let prompts = rows.records.into_iter().map(|row| row.prompt).collect();
         Ok(Self { prompts, places: rows.places, skip_bad_rows })
     }
@@ -30,7 +31,7 @@ impl PlacedPrompts {
     pub fn check(&mut self, session: &Session, model: &Outline) -> Result<()> {
         let dir = model.text.dir.display();
         let rows = self.places.drain(..).zip(self.prompts.drain(..)).collect();
-        let encode = |prompt: &String| {
+        let encode = |prompt: &Prompt| {
             let fault = |fault| (format!("{fault} ({dir})"), hint_of_prompt(&fault));
             model.encode(prompt).map(drop).map_err(fault)
         };

@@ -3,8 +3,8 @@
 //! `cargo run --release -p temper-data --example pairs`
 #![allow(clippy::print_stdout)]
 
-use temper_data::{Comparison, Error, Rankings};
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_data::{Comparison, Encoding, Error, Rankings};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 
 fn main() -> Result<(), Error> {
     let rows = [
@@ -15,7 +15,8 @@ fn main() -> Result<(), Error> {
         },
         Comparison::pair("Plural of goose?", "Geese.", "Gooses."),
     ];
-    let data = Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop)?;
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
+    let data = Rankings::new(&rows, &Encoding::new(&text, 64))?;
     for ranking in &data.rankings {
         let comparison = &rows[ranking.row];
         println!("{}", comparison.prompt);

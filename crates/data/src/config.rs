@@ -1,7 +1,9 @@
 //! The settings that decide how the rows of a data file become tokens.
 
-use temper_tokenizer::Overflow;
+use temper_tokenizer::{LearnedTurns, Overflow, TextSide};
 use temper_train::settings;
+
+use crate::Encoding;
 
 settings! {
     /// How the rows of a data file become tokens.
@@ -14,6 +16,15 @@ settings! {
         ///
         /// `auto` is the notebook's for our byte tokenizer; for any other it is prompt, completion and end token.
         pub template: String = "auto".into(),
+        /// Which answers of a conversation are learned: all | last.
+        pub learned_turns: LearnedTurns = LearnedTurns::All,
+    }
+}
+
+impl EncodingConfig {
+    /// These settings for rows of at most `max_len` tokens.
+    pub fn encoding<'a>(&self, text: &'a TextSide, max_len: usize) -> Encoding<'a> {
+        Encoding { overflow: self.overflow, learned: self.learned_turns, ..Encoding::new(text, max_len) }
     }
 }
 

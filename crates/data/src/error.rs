@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::Place;
 use crate::containers::Format;
 
 /// Every failure of this crate. Messages are one line; [`Error::hint`] may add what to do about it.
@@ -169,6 +170,16 @@ pub enum Error {
         /// Rows that were given.
         rows: usize,
     },
+    /// The template cannot put a row together.
+    #[error("{place}: {message}")]
+    Refused {
+        /// Which row: its place, or its number from 1 if it does not come from a file.
+        place: String,
+        /// Its index among the rows that were given.
+        row: usize,
+        /// What the template said.
+        message: String,
+    },
     /// The template does not fit the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] temper_tokenizer::Error),
@@ -198,9 +209,10 @@ impl Error {
             Error::InvalidUtf8 { .. } => {
                 "save the file as UTF-8, or leave such rows out with `--skip-bad-rows`"
             }
-            Error::BrokenJson { .. } | Error::NotAnObject { .. } | Error::BadRow { .. } => {
-                "fix the row, or leave such rows out with `--skip-bad-rows`"
-            }
+            Error::BrokenJson { .. }
+            | Error::NotAnObject { .. }
+            | Error::BadRow { .. }
+            | Error::Refused { .. } => "fix the row, or leave such rows out with `--skip-bad-rows`",
             Error::NoRows { .. } => "the file must hold JSON lines or a JSON array, one object per row",
             Error::NothingFits { .. } => {
                 "use a model with a longer context, raise `max_seq_len`, or `--set overflow=truncate_prompt`"
@@ -216,6 +228,16 @@ impl Error {
             Error::Io { .. } | Error::Tokenizer(_) => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// The same error with the place of the row that it is about.
+    pub(crate) fn at(self, places: &[Place]) -> Self {
+        match self {
+            Self::Refused { row, message, .. } if row < places.len() => {
+                Self::Refused { place: places[row].to_string(), row, message }
+            }
+            other => other,
+        }
     }
 
     /// An [`Error::Io`] maker for `map_err`.

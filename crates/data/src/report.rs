@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::Error;
 use crate::rows::{FileRows, Rows};
 
 /// Which rows of a dataset were left out or shortened when they were encoded.
@@ -16,12 +17,53 @@ pub struct RowReport {
     pub without_tokens: Vec<usize>,
     /// Kept, but their prompt lost its left part to fit.
     pub truncated: Vec<usize>,
+    /// Left out: the template cannot put them together.
+    pub refused: Vec<usize>,
+    /// What the template said about the first of these.
+    pub first_refusal: Option<Refusal>,
+}
+
+/// A row that a template cannot put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    row: usize,
+    message: String,
+}
+
+impl Refusal {
+    /// The error that stops a run, if such rows are not to be skipped.
+    pub(crate) fn error(&self) -> Error {
+        let Self { row, message } = self.clone();
+        Error::Refused { place: format!("row {}", row + 1), row, message }
+    }
 }
 
 impl RowReport {
     /// How many rows were left out, for whatever reason.
     pub fn n_dropped(&self) -> usize {
-        self.too_long.len() + self.without_tokens.len()
+        self.too_long.len() + self.without_tokens.len() + self.refused.len()
+    }
+
+    /// The value, or nothing for a row that the template refuses, which is noted.
+    pub(crate) fn accepted<T>(
+        &mut self,
+        row: usize,
+        encoded: Result<T, temper_tokenizer::Error>,
+    ) -> Option<T> {
+        let message = match encoded {
+            Ok(encoded) => return Some(encoded),
+            Err(error) => error.to_string(),
+        };
+        if self.refused.last() != Some(&row) {
+            self.refused.push(row);
+        }
+        self.first_refusal.get_or_insert(Refusal { row, message });
+        None
+    }
+
+    /// Fails if the template refuses a row; asked where nothing is left.
+    pub(crate) fn refuses_all(&self) -> Result<(), Error> {
+        self.first_refusal.as_ref().map_or(Ok(()), |refusal| Err(refusal.error()))
     }
 
     /// A note for each file that lost rows or parts of prompts; `room` says how much would fit, for example
@@ -31,6 +73,10 @@ impl RowReport {
             rows.notes(&self.too_long, |rows| format!("left out {rows}: they do not fit into {room}")),
             rows.notes(&self.without_tokens, |rows| {
                 format!("left out {rows}: the tokenizer has no token for {learned}")
+            }),
+            rows.notes(&self.refused, |rows| {
+                let message = self.first_refusal.as_ref().map_or("", |refusal| &refusal.message);
+                format!("left out {rows}: the template refuses them, {message}")
             }),
             rows.notes(&self.truncated, |rows| {
                 format!("cut the prompt on the left in {rows}, to fit into {room}")
@@ -113,7 +159,12 @@ mod tests {
 
     #[test]
     fn a_row_that_was_only_shortened_is_not_dropped() {
-        let report = RowReport { too_long: vec![1, 4], without_tokens: vec![5], truncated: vec![0, 2] };
+        let report = RowReport {
+            too_long: vec![1, 4],
+            without_tokens: vec![5],
+            truncated: vec![0, 2],
+            ..RowReport::default()
+        };
         assert_eq!(report.n_dropped(), 3);
     }
 

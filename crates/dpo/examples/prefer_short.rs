@@ -4,10 +4,10 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_data::{Comparison, Rankings};
+use temper_data::{Comparison, Encoding, Rankings};
 use temper_dpo::{DpoConfig, Error, completion_logprobs, train};
 use temper_model::{CausalLm, ModelConfig};
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Error> {
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows = answers
         .map(|answer| Comparison::pair("When?", &format!("{answer}."), &format!("{answer}, I should say.")));
-    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &Encoding::new(&text, 64))?;
 
     // DPO starts from an SFT model, which is its reference too; a fresh one is enough here.
     let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
@@ -31,7 +31,7 @@ fn main() -> Result<(), Error> {
     let policy = train(&config, sft.clone(), &text, &data, None, &mut run)?;
 
     let unseen = [Comparison::pair("When?", "Tomorrow.", "Tomorrow, I should say.")];
-    let unseen = Rankings::new(&unseen, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let unseen = Rankings::new(&unseen, &Encoding::new(&text, 64))?;
     for (name, model) in [("before", &sft), ("after", &policy)] {
         let logprobs = completion_logprobs(model, &[&unseen.rankings[0]]).into_data();
         println!("{name}: log-probabilities of an unseen short and long answer {logprobs}");

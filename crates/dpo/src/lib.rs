@@ -10,16 +10,16 @@
 //!
 //! ```
 //! use burn::tensor::Device;
-//! use temper_data::{Comparison, Rankings};
+//! use temper_data::{Comparison, Encoding, Rankings};
 //! use temper_dpo::{DpoConfig, train};
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+//! use temper_tokenizer::{Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_dpo::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &Encoding::new(&text, 128))?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let policy = train(&DpoConfig::default(), sft, &text, &data, None, &mut Run::ephemeral()?)?;
 //! # Ok(())

@@ -121,11 +121,7 @@ mod tests {
     }
 
     fn ranking(prompt: &[u32], completions: &[&[u32]]) -> Ranking {
-        let example = |completion: &&[u32]| Example {
-            tokens: [prompt, completion].concat(),
-            prompt_len: prompt.len(),
-            n_cut: 0,
-        };
+        let example = |completion: &&[u32]| Example::new([prompt, completion].concat(), prompt.len());
         let pairs = vec![Pair { chosen: 0, rejected: 1, gap: 1.0 }];
         Ranking { completions: completions.iter().map(example).collect(), pairs, row: 0 }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use temper_assistant::{Assistant, context_len};
-use temper_data::{Encoding, Rankings};
+use temper_data::Rankings;
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 
 use crate::{DpoConfig, train};
@@ -32,7 +32,7 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
     let Assistant { model: policy, text } = start;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
     let idle = text.has_template && config.encoding.template != "auto";

@@ -1,6 +1,7 @@
 //! Best-of-n: what a reward model gets out of a policy without training it.
 
 use temper_assistant::{Answer, Assistant, RewardModel, Sampling};
+use temper_tokenizer::Prompt;
 
 use crate::Error;
 
@@ -22,7 +23,7 @@ pub struct BestOf<'a> {
 /// Prompts that cannot be answered, and models whose output is not finite.
 pub fn best_answers(
     policy: &Assistant,
-    prompts: &[String],
+    prompts: &[Prompt],
     sampling: &Sampling,
     seed: u64,
     best_of: BestOf<'_>,

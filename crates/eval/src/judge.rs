@@ -100,6 +100,7 @@ impl Judge {
 }
 
 fn courtesy_score(task: &Task, answer: &Answer) -> Result<f64, Error> {
-    let verdict = task.judge(&answer.prompt, &answer.completion, answer.ended);
-    Ok(verdict.ok_or_else(|| Error::NotCourtesy { prompt: answer.prompt.clone() })?.score)
+    let prompt = answer.prompt.to_string();
+    let verdict = task.judge(&prompt, &answer.completion, answer.ended);
+    Ok(verdict.ok_or(Error::NotCourtesy { prompt })?.score)
 }

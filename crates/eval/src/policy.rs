@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use temper_assistant::{Answer, Assistant, Sampling, eos_rate};
-use temper_tokenizer::TextSide;
+use temper_tokenizer::{Prompt, TextSide};
 
 use crate::{BestOf, Error, Judge, best_answers, kl_bound};
 
@@ -25,7 +25,7 @@ pub struct JudgedAnswers {
 /// Prompts that cannot be answered, models whose output is not finite, a judge that fails.
 pub fn judged_answers(
     policy: &Assistant,
-    prompts: &[String],
+    prompts: &[Prompt],
     sampling: &Sampling,
     seed: u64,
     best_of: Option<BestOf<'_>>,

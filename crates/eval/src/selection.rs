@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use temper_assistant::Error::{NonFiniteLogits, NonFiniteScore};
 use temper_assistant::{Assistant, Outline, RewardModel, Sampling, eos_rate};
+use temper_tokenizer::Prompt;
 use temper_train::{STEP_KEY, read_metrics, save_json, step_dirs, verify, write_atomic};
 
 use crate::Error;
@@ -80,7 +81,7 @@ impl RunModels {
     pub fn select(
         &self,
         reward_model: &RewardModel,
-        prompts: &[String],
+        prompts: &[Prompt],
         sampling: &Sampling,
         seed: u64,
         device: &Device,
@@ -89,7 +90,7 @@ impl RunModels {
         // Before the first model answers, so that no time is lost.
         for model in &self.whole {
             let outline = Outline::load(&model.dir)?;
-            let needed = outline.longest_row(prompts, sampling.max_new_tokens);
+            let needed = outline.longest_row(prompts, sampling.max_new_tokens)?;
             reward_model.check_room(&outline.text, needed)?;
         }
         let mut candidates = Vec::with_capacity(self.whole.len());

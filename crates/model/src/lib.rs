@@ -64,7 +64,7 @@ pub use layers::linear::{Adapter, Linear};
 pub use layers::mlp::Mlp;
 pub use layers::norm::Norm;
 pub use shared_prompt::{SharedPrompt, Span};
-pub use targets::{TargetLogits, nll};
+pub use targets::{TargetLogits, TargetRow, nll};
 pub use weights::weight_files;
 
 /// The snippets of the README are compiled and run as documentation tests.

@@ -1,11 +1,39 @@
 //! Logits and targets of the tokens that a language model is taught.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::batch::TokenBatch;
 use crate::heads::{CausalLm, select_positions};
 use crate::layers::dropout::Dropout;
 use temper_tensor::{log_probs, token_logprobs};
+
+/// A row of tokens, and which of them are targets.
+#[derive(Clone, Copy, Debug)]
+pub struct TargetRow<'a> {
+    /// Token ids without padding.
+    pub tokens: &'a [u32],
+    /// The column of the first target. The first token of a row is never one: nothing comes before it.
+    pub first: usize,
+    /// Columns after that which are no targets either.
+    pub except: &'a [Range<usize>],
+}
+
+impl TargetRow<'_> {
+    /// The columns of the targets, ascending.
+    fn targets(&self) -> impl Iterator<Item = usize> {
+        let is_target = |column: &usize| !self.except.iter().any(|range| range.contains(column));
+        (self.first.max(1)..self.tokens.len()).filter(is_target)
+    }
+}
+
+/// Every token from a given column on is a target.
+impl<'a> From<(&'a [u32], usize)> for TargetRow<'a> {
+    fn from((tokens, first): (&'a [u32], usize)) -> Self {
+        Self { tokens, first, except: &[] }
+    }
+}
 
 /// Logits and targets of some rows, from a given token of each to its end.
 ///
@@ -24,20 +52,16 @@ pub struct TargetLogits {
 }
 
 impl TargetLogits {
-    /// Runs `model` over rows, each with the column of its first target. The first token of a row is never one:
-    /// nothing comes before it.
-    ///
-    /// # Shapes
-    /// - `rows`: token ids without padding, each with a column of 0 or above
-    pub fn new(model: &CausalLm, rows: &[(&[u32], usize)], device: &Device, dropout: &mut Dropout) -> Self {
-        let tokens: Vec<&[u32]> = rows.iter().map(|(tokens, _)| *tokens).collect();
+    /// Runs `model` over rows.
+    pub fn new(model: &CausalLm, rows: &[TargetRow<'_>], device: &Device, dropout: &mut Dropout) -> Self {
+        let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens).collect();
         let hidden = model.transformer.forward(&TokenBatch::right_padded(&tokens, device), dropout);
         let mut positions = Vec::new();
         let mut targets = Vec::new();
-        for (row, (tokens, first)) in rows.iter().enumerate() {
-            for (column, token) in tokens.iter().enumerate().skip((*first).max(1)) {
-                positions.push((row, column - 1));
-                targets.push(*token as i32);
+        for (idx, row) in rows.iter().enumerate() {
+            for column in row.targets() {
+                positions.push((idx, column - 1));
+                targets.push(row.tokens[column] as i32);
             }
         }
         let n = targets.len();
@@ -102,8 +126,12 @@ mod tests {
         let model = CausalLm::new(&config, &mut rand_chacha::ChaCha8Rng::seed_from_u64(0), &device);
         let rows: [(&[u32], usize); 3] =
             [(&[1, 70, 2, 80, 81, 3], 3), (&[1, 2, 90, 3], 2), (&[60, 61, 3], 0)];
+        let rows = rows.map(TargetRow::from);
         let logits = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
         assert_eq!(logits.n_targets(), 7);
         assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
+        let between = TargetRow { tokens: &[1, 70, 80, 3, 71, 72, 81, 3], first: 2, except: &[4..6] };
+        let logits = TargetLogits::new(&model, &[between], &device, &mut Dropout::off());
+        assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 3, 81, 3]);
     }
 }

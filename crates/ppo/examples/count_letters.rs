@@ -5,17 +5,17 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_data::{Prompt, Prompts};
+use temper_data::{Encoding, PromptRow, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, Error, MissingEos, Models, PpoConfig, Sample, train};
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let prompts =
-        ["Write", "Say something", "Letters, please"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+        ["Write", "Say something", "Letters, please"].map(|prompt| PromptRow { prompt: prompt.into() });
+    let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
 
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
     let models = Models { ref_policy: policy.clone(), policy, critic: Critic::ValueHead };

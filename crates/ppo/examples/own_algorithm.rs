@@ -5,19 +5,20 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_data::{EncodedPrompt, Prompt, Prompts};
+use temper_data::{EncodedPrompt, Encoding, PromptRow, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{
     Critic, Error, Learner, LearningRates, MissingEos, PpoConfig, Sample, Targets, UpdateInput,
     collect_rollout,
 };
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::Seed;
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template, seed) = (Tokenizer::byte(), Template::bare(), Seed(0));
-    let prompts = ["Write", "Say something"].map(|prompt| Prompt { prompt: prompt.into() });
-    let prompts = Prompts::new(&prompts, &tokenizer, &template, 64, Overflow::Drop)?;
+    let prompts = ["Write", "Say something"].map(|prompt| PromptRow { prompt: prompt.into() });
+    let text = TextSide::new(tokenizer.clone(), template.clone());
+    let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
     let batch: Vec<&EncodedPrompt> = prompts.prompts.iter().cycle().take(48).collect();
 
     let mut config = PpoConfig::default();

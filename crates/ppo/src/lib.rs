@@ -22,15 +22,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_data::{Prompt, Prompts};
+//! use temper_data::{Encoding, PromptRow, Prompts};
 //! use temper_ppo::{Critic, Models, PpoConfig, Sample, train};
-//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+//! use temper_tokenizer::{Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
-//! let prompts = [Prompt { prompt: "Say aaa".into() }];
-//! let prompts = Prompts::new(&prompts, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+//! let prompts = [PromptRow { prompt: "Say aaa".into() }];
+//! let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
 //! let mut count_a =

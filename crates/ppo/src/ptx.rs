@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use temper_data::Texts;
-use temper_model::{CausalLm, Dropout, TargetLogits};
+use temper_model::{CausalLm, Dropout, TargetLogits, TargetRow};
 use temper_tensor::{Gradients, World, accumulate};
 use temper_tokenizer::Example;
 use temper_train::{Seed, shuffled};
@@ -62,7 +62,7 @@ pub(crate) fn ptx_step(
 }
 
 fn text_loss(policy: &CausalLm, rows: &[&Example]) -> burn::tensor::Tensor<1> {
-    let rows: Vec<(&[u32], usize)> = rows.iter().map(|row| (row.tokens.as_slice(), row.prompt_len)).collect();
+    let rows: Vec<TargetRow<'_>> = rows.iter().map(|row| row.row().into()).collect();
     TargetLogits::new(policy, &rows, &policy.device().inner(), &mut Dropout::off()).nll()
 }
 
@@ -73,11 +73,7 @@ mod tests {
     use temper_train::{AdamWConfig, Optimizer};
 
     fn texts(n: usize) -> Texts {
-        let example = |i: usize| Example {
-            tokens: [&[1][..], &[4, 5, 6, 7, 4, 6][..1 + i % 6], &[3]].concat(),
-            prompt_len: 1,
-            n_cut: 0,
-        };
+        let example = |i: usize| Example::new([&[1][..], &[4, 5, 6, 7, 4, 6][..1 + i % 6], &[3]].concat(), 1);
         (0..n).map(example).collect::<Vec<_>>().into()
     }
 

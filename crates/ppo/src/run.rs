@@ -58,10 +58,10 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let room = reward_model.as_ref().map_or(usize::MAX, |scores| scores.model.context() - n_ends);
     let max_prompt_len = config.prompt_limit(max_len.min(room))?;
     let overflow = config.overflow;
-    let of_prompts = Encoding { text: &text, max_len: max_prompt_len, overflow };
+    let of_prompts = Encoding { overflow, ..Encoding::new(&text, max_prompt_len) };
     let prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
     let eval_prompts: Option<Prompts> = launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
-    let of_texts = Encoding { text: &text, max_len, overflow };
+    let of_texts = Encoding { overflow, ..Encoding::new(&text, max_len) };
     let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
     let stop = launch.stop_signal().clone();
     let mut judge = files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &device, &stop));
@@ -163,7 +163,7 @@ fn load_reward_model(
 /// The samples as the scorer and the judge read them.
 fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
     let answer = |sample: &Sample<'_>| Answer {
-        prompt: sample.prompt.to_owned(),
+        prompt: sample.prompt.into(),
         prompt_tokens: sample.prompt_tokens.to_vec(),
         tokens: sample.completion_tokens.to_vec(),
         logprobs: Vec::new(),

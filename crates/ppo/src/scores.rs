@@ -1,5 +1,7 @@
 //! Scores of answers: who gives them, how they are checked, and which rules they go through.
 
+use temper_tokenizer::PromptRef;
+
 use crate::Error;
 use crate::config::{MissingEos, RolloutConfig};
 
@@ -7,7 +9,7 @@ use crate::config::{MissingEos, RolloutConfig};
 #[derive(Clone, Debug)]
 pub struct Sample<'a> {
     /// The prompt as it was given.
-    pub prompt: &'a str,
+    pub prompt: PromptRef<'a>,
     /// The prompt as the template encodes it.
     pub prompt_tokens: &'a [u32],
     /// The answer as text, without the end token.

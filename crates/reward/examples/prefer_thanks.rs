@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_data::{Comparison, Rankings};
+use temper_data::{Comparison, Encoding, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::{Error, RewardConfig, evaluate, score, train};
 use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
@@ -16,7 +16,7 @@ fn main() -> Result<(), Error> {
     let answers = ["Yes", "No", "Maybe", "Later", "Never", "Today", "In May", "At noon"];
     let rows =
         answers.map(|answer| Comparison::pair("When?", &format!("{answer}, thanks."), &format!("{answer}.")));
-    let data = Rankings::new(&rows, &text.tokenizer, &text.template, 64, Overflow::Drop)?;
+    let data = Rankings::new(&rows, &Encoding::new(&text, 64))?;
 
     // InstructGPT starts from the SFT model's backbone; a fresh one is enough here.
     let mut init = Seed(0).stream("init");
@@ -29,10 +29,9 @@ fn main() -> Result<(), Error> {
     println!("accuracy on the comparisons {:.2}", evaluate(&model, &data, 8).eval_accuracy);
 
     let unseen = ["Tomorrow, thanks.", "Tomorrow.", "Not now, thanks.", "Not now."];
-    let encode = |completion: &str| {
-        text.encode_example("When?", completion, 64, Overflow::Drop).expect("short texts fit into 64 tokens")
-    };
-    let examples: Vec<Example> = unseen.into_iter().map(encode).collect();
+    let encode = |completion: &str| text.encode_answer("When?", completion, true);
+    let examples: Vec<Example> =
+        unseen.into_iter().map(encode).collect::<Result<_, temper_tokenizer::Error>>()?;
     let scores = score(&model, &examples.iter().collect::<Vec<_>>(), 4);
     for (completion, score) in unseen.iter().zip(scores) {
         println!("{score:6.2}  {completion}");

@@ -201,7 +201,8 @@ fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use temper_data::Comparison;
-    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_data::Encoding;
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
 
     use super::*;
 
@@ -211,7 +212,8 @@ mod tests {
             Comparison::pair("p", &"c".repeat(*chosen), &"r".repeat(*rejected))
         };
         let rows: Vec<Comparison> = lens.iter().map(row).collect();
-        Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap()
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        Rankings::new(&rows, &Encoding::new(&text, 64)).unwrap()
     }
 
     fn details_of(lens: &[[usize; 2]], scores: &[[f32; 2]]) -> RewardDetails {
@@ -310,7 +312,8 @@ mod tests {
             completions: vec!["a".into(), "bbb".into(), "cc".into()],
             scores: vec![2.0, 1.0, 0.0],
         }];
-        let data = Rankings::new(&rows, &Tokenizer::byte(), &Template::bare(), 64, Overflow::Drop).unwrap();
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let data = Rankings::new(&rows, &Encoding::new(&text, 64)).unwrap();
         let evaluation = RewardEvaluation {
             eval_loss: 0.0,
             eval_accuracy: 0.0,

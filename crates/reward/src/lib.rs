@@ -10,15 +10,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
-//! use temper_data::{Comparison, Rankings};
+//! use temper_data::{Comparison, Encoding, Rankings};
 //! use temper_reward::{RewardConfig, train};
-//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+//! use temper_tokenizer::{Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed};
 //!
 //! # fn main() -> Result<(), temper_reward::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let row = Comparison::pair("Say hi", "Hi!", "No.");
-//! let data = Rankings::new(&[row], &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Rankings::new(&[row], &Encoding::new(&text, 128))?;
 //! let mut init = Seed(0).stream("init");
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut init, &Device::flex());
 //! let model = ScalarModel::new(sft.transformer, Pooling::Last, &mut init);

@@ -121,8 +121,7 @@ mod tests {
         let backbone = Decoder::new(&config, &mut Seed(1).stream("init"), &Device::flex());
         for pooling in [Pooling::Last, Pooling::Mean] {
             let model = ScalarModel::new(backbone.clone(), pooling, &mut Seed(2).stream("head"));
-            let example =
-                |i: u32| Example { tokens: vec![1, 50 + i, 2, 60 + 2 * i, 3], prompt_len: 3, n_cut: 0 };
+            let example = |i: u32| Example::new(vec![1, 50 + i, 2, 60 + 2 * i, 3], 3);
             let examples: Vec<Example> = (0..9).map(example).collect();
             let scores = |model: &ScalarModel| score(model, &examples.iter().collect::<Vec<_>>(), 4);
             let before = scores(&model);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use temper_assistant::{Assistant, RewardModel, context_len};
-use temper_data::{Demonstration, Encoding, Rankings};
+use temper_data::{Demonstration, Rankings};
 use temper_model::ScalarModel;
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
@@ -36,14 +36,12 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
     let Assistant { model: sft, text } = start;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
-        let (tokenizer, template) = (&text.tokenizer, &text.template);
-        data =
-            data.with_demonstrations(&rows.records, tokenizer, template, max_len, config.encoding.overflow)?;
+        data = data.with_demonstrations(&rows.records, &encoding)?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
     let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;

@@ -300,8 +300,9 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
     use temper_data::Comparison;
+    use temper_data::Encoding;
     use temper_model::{Decoder, ModelConfig, Pooling};
-    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_tokenizer::{Template, Tokenizer};
     use temper_train::Seed;
 
     #[test]
@@ -323,7 +324,8 @@ mod tests {
         };
         let rows = [row(&["yes", "no", "well"], &[2.0, 1.0, 0.0]), row(&["a", "bcd"], &[1.0, 0.0])];
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
-        let data = Rankings::new(&rows, &tokenizer, &template, 64, Overflow::Drop).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        let data = Rankings::new(&rows, &Encoding::new(&text, 64)).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let backbone = Decoder::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let model = ScalarModel::new(backbone, Pooling::Last, &mut Seed(1).stream("head"));

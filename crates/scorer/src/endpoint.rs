@@ -270,12 +270,13 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Instant;
+    use temper_tokenizer::PromptRef;
 
     const QUICK: Retries = Retries { n: 2, pause: Duration::from_millis(1) };
     const LIMIT: Duration = Duration::from_secs(20);
     const ANSWERS: [Answer<'static>; 2] = [
-        Answer { prompt: "p", completion: "a", ended: true },
-        Answer { prompt: "p", completion: "b", ended: false },
+        Answer { prompt: PromptRef::Text("p"), completion: "a", ended: true },
+        Answer { prompt: PromptRef::Text("p"), completion: "b", ended: false },
     ];
 
     /// Gives one of `responses` to each request, then closes; the thread returns the bodies that came.

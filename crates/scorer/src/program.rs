@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use temper_tokenizer::PromptRef;
 
 use crate::error::{Error, SHOWN, Status};
 use crate::stop::{Deadline, Group, Over, Stop};
@@ -26,8 +27,8 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// An answer to be scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer<'a> {
-    /// What was asked.
-    pub prompt: &'a str,
+    /// What was asked: in JSON a string, or a list of messages.
+    pub prompt: PromptRef<'a>,
     /// What was answered, without the end token.
     pub completion: &'a str,
     /// Whether it ended by itself.
@@ -305,7 +306,7 @@ mod tests {
     }
 
     fn answers(n: usize) -> Vec<Answer<'static>> {
-        vec![Answer { prompt: "p", completion: "say \"hi\"\n", ended: true }; n]
+        vec![Answer { prompt: "p".into(), completion: "say \"hi\"\n", ended: true }; n]
     }
 
     /// The one line that a user sees, of the `n_calls`th call.
@@ -343,7 +344,7 @@ mod tests {
     #[test]
     fn more_than_a_pipe_holds_goes_through() {
         let long = "x".repeat(100_000);
-        let answers = vec![Answer { prompt: &long, completion: "c", ended: false }; 50];
+        let answers = vec![Answer { prompt: (&long).into(), completion: "c", ended: false }; 50];
         let mut program = start("while read -r line; do echo 1; done", LIMIT);
         assert_eq!(program.score(&answers).unwrap().len(), 50);
     }

@@ -4,10 +4,10 @@
 #![allow(clippy::print_stdout)]
 
 use burn::tensor::Device;
-use temper_data::{Demonstration, Demonstrations};
+use temper_data::{Demonstration, Demonstrations, Encoding};
 use temper_model::{CausalLm, GenerateOptions, ModelConfig, Sampler, generate};
 use temper_sft::{Error, SftConfig, evaluate, train};
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Error> {
     let rows = [("Say hello", "Hello, nice to meet you!"), ("Capital of Spain?", "It is Madrid.")];
     let rows = rows
         .map(|(prompt, completion)| Demonstration { prompt: prompt.into(), completion: completion.into() });
-    let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+    let data = Demonstrations::new(&rows, &Encoding::new(&text, 128))?;
 
     let model = ModelConfig::preset("tiny")?;
     let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
@@ -32,7 +32,8 @@ fn main() -> Result<(), Error> {
     let model = train(&config, model, &text, &data, None, &mut run)?;
     println!("token accuracy {:.2}", evaluate(&model, &data, 2).eval_mean_token_accuracy);
 
-    let prompts: Vec<Vec<u32>> = rows.iter().map(|row| text.encode_prompt(&row.prompt)).collect();
+    let prompts: Vec<Vec<u32>> =
+        rows.iter().map(|row| text.encode_prompt(&row.prompt)).collect::<Result<_, _>>()?;
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,

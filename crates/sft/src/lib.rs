@@ -9,15 +9,15 @@
 //! ```
 //! use burn::tensor::Device;
 //! use temper_model::{CausalLm, ModelConfig};
-//! use temper_data::{Demonstration, Demonstrations};
+//! use temper_data::{Demonstration, Demonstrations, Encoding};
 //! use temper_sft::{SftConfig, train};
-//! use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+//! use temper_tokenizer::{Template, TextSide, Tokenizer};
 //! use temper_train::{Run, Seed, TrainingConfig};
 //!
 //! # fn main() -> Result<(), temper_sft::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
 //! let rows = [Demonstration { prompt: "Say hi".into(), completion: "Hi!".into() }];
-//! let data = Demonstrations::new(&rows, &text.tokenizer, &text.template, 128, Overflow::Drop)?;
+//! let data = Demonstrations::new(&rows, &Encoding::new(&text, 128))?;
 //! let model = ModelConfig::preset("tiny")?;
 //! let model = CausalLm::new(&model, &mut Seed(0).stream("init"), &Device::flex());
 //! let training = TrainingConfig { epochs: 2, ..SftConfig::default().training };

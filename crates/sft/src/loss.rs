@@ -1,7 +1,7 @@
 //! The loss of SFT.
 
 use burn::tensor::{Device, Int, Tensor};
-use temper_model::{CausalLm, Dropout, TargetLogits};
+use temper_model::{CausalLm, Dropout, TargetLogits, TargetRow};
 use temper_tokenizer::Example;
 
 /// Mean negative log-likelihood of the target tokens, in nats (InstructGPT section 3.5, supervised fine-tuning).
@@ -21,6 +21,13 @@ pub fn completion_logits(
     device: &Device,
     dropout: &mut Dropout,
 ) -> TargetLogits {
-    let rows: Vec<(&[u32], usize)> = examples.iter().map(|example| example.row()).collect();
+    let rows: Vec<TargetRow<'_>> = examples
+        .iter()
+        .map(|example| TargetRow {
+            tokens: &example.tokens,
+            first: example.prompt_len,
+            except: &example.between,
+        })
+        .collect();
     TargetLogits::new(model, &rows, device, dropout)
 }

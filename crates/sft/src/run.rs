@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use temper_assistant::{Assistant, context_len};
-use temper_data::{Demonstrations, Encoding};
+use temper_data::Demonstrations;
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
 
@@ -34,7 +34,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let start = Assistant::start(&files.model, &config.encoding.template, &mut init, launch.device())?;
     let Assistant { model, text } = start;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
-    let encoding = Encoding { text: &text, max_len, overflow: config.encoding.overflow };
+    let encoding = config.encoding.encoding(&text, max_len);
     let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;
     let eval_data: Option<Demonstrations> =
         launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;

@@ -217,8 +217,9 @@ mod tests {
     use burn::tensor::Device;
     use temper_data::Demonstration;
     use temper_data::Demonstrations;
+    use temper_data::Encoding;
     use temper_model::ModelConfig;
-    use temper_tokenizer::{Overflow, Template, Tokenizer};
+    use temper_tokenizer::{Template, Tokenizer};
     use temper_train::{BatchingConfig, Event, TrainingConfig};
 
     /// The loss over a pass is a mean in f32, so the last bits of the whole tell how many rows went through at once.
@@ -226,12 +227,13 @@ mod tests {
     fn an_evaluation_takes_as_many_rows_at_once_as_an_update() {
         let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
         let row = |i: usize| Demonstration {
-            prompt: format!("say {i}"),
+            prompt: format!("say {i}").into(),
             completion: "a word or two ".repeat(i % 7 + 1),
         };
         // Every thread has 20 rows.
         let rows: Vec<Demonstration> = (0..20 * temper_tensor::n_threads()).map(row).collect();
-        let data = Demonstrations::new(&rows, &tokenizer, &template, 128, Overflow::Drop).unwrap();
+        let text = TextSide::new(tokenizer.clone(), template.clone());
+        let data = Demonstrations::new(&rows, &Encoding::new(&text, 128)).unwrap();
         let preset = ModelConfig::preset("tiny").unwrap();
         let model = || CausalLm::new(&preset, &mut Seed(0).stream("init"), &Device::flex());
         let text = TextSide::new(tokenizer.clone(), template.clone());

@@ -247,7 +247,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use temper_data::Prompts;
-    use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
     use temper_train::settings;
 
     use super::*;
@@ -285,7 +285,7 @@ mod tests {
         let launch = Launch::new(&Device::flex(), &out);
         let mut launch = launch.observer(observer).skip_bad_rows(true).resume(true);
         let text = TextSide::new(Tokenizer::byte(), Template::notebook());
-        let encoding = Encoding { text: &text, max_len: 64, overflow: Overflow::Drop };
+        let encoding = Encoding::new(&text, 64);
         let prompts: Prompts = launch.dataset(&[file], TRAINING, &encoding).unwrap();
         assert!(launch.dataset_if_given::<Prompts>(&[], EVALUATION, &encoding).unwrap().is_none());
         let given = [("--prompts", Some(prompts.fingerprint())), ("--eval-data", None)];

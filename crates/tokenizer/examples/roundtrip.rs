@@ -19,7 +19,7 @@ fn main() -> Result<(), Error> {
     println!("{} ids, special {:?}", tokenizer.vocab_size(), tokenizer.special());
     println!("fingerprint {}, template {} {}", tokenizer.fingerprint(), template.name(), template.hash());
 
-    let example = template.encode_example(&tokenizer, "什么是 AI?", "AI is 🧪 </s>.", 128, Overflow::Drop);
+    let example = template.encode_example(&tokenizer, "什么是 AI?", "AI is 🧪 </s>.", 128, Overflow::Drop)?;
     let Some(example) = example else {
         println!("too long, dropped");
         return Ok(());

@@ -268,11 +268,8 @@ mod tests {
         let rendered = "[BOS]Instruct:What is 你?[SEP]It is.[EOS]";
         let tokenizer = crate::Tokenizer::byte();
         let template = Template::notebook();
-        let expected = [
-            template.encode_prompt(&tokenizer, "What is 你?"),
-            template.encode_completion(&tokenizer, "It is."),
-        ];
-        assert_eq!(theirs.encode(rendered, false).unwrap().get_ids(), expected.concat());
+        let expected = template.encode_answer(&tokenizer, "What is 你?", "It is.", true).unwrap();
+        assert_eq!(theirs.encode(rendered, false).unwrap().get_ids(), expected.tokens);
         let config = ByteTokenizer.config_json(Some(&template));
         assert_eq!(config["split_special_tokens"], false);
         let without = ByteTokenizer.config_json(None);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Example, Template, Tokenizer};
+use crate::{Error, Example, Template, Tokenizer};
 
 /// The label of a position from which nothing is learned, as PyTorch's `ignore_index`.
 pub const IGNORE_LABEL: i64 = -100;
@@ -26,7 +26,8 @@ pub struct Dialog {
 
 /// The notebook's `SimpleTokenizer(max_len).encode_dialog(prompt, completion)`, to the number.
 pub fn encode_dialog(prompt: &str, completion: &str, max_len: usize) -> Dialog {
-    Template::notebook().dialog(&Tokenizer::byte(), prompt, completion, max_len)
+    let dialog = Template::notebook().dialog(&Tokenizer::byte(), prompt, completion, max_len);
+    dialog.expect("a template of pieces takes every text")
 }
 
 impl Example {
@@ -39,8 +40,9 @@ impl Example {
     pub fn dialog(&self, pad: u32, len: usize) -> Dialog {
         let n_tokens = self.tokens.len();
         assert!(n_tokens <= len, "an example of {n_tokens} tokens in arrays of {len}");
+        let mask = self.completion_mask();
         let label = |idx: usize| match self.tokens.get(idx + 1) {
-            Some(&next) if idx + 1 >= self.prompt_len => i64::from(next),
+            Some(&next) if mask[idx + 1] => i64::from(next),
             _ => IGNORE_LABEL,
         };
         let mut input_ids = self.tokens.clone();
@@ -57,11 +59,19 @@ impl Template {
     /// The notebook's three arrays for any template and tokenizer, by its rules: see [`Dialog`].
     ///
     /// Each array has `max_len` entries. A tokenizer without a padding token pads with its end token.
-    pub fn dialog(&self, tokenizer: &Tokenizer, prompt: &str, completion: &str, max_len: usize) -> Dialog {
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn dialog(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        completion: &str,
+        max_len: usize,
+    ) -> Result<Dialog, Error> {
         let special = tokenizer.special();
-        let mut ids = self.encode_prompt(tokenizer, prompt);
-        let mut masked = ids.len();
-        ids.extend(self.encode_completion(tokenizer, completion));
+        let Example { tokens: mut ids, prompt_len: mut masked, .. } =
+            self.encode_answer(tokenizer, prompt, completion, true)?;
         if ids.len() > max_len {
             ids.truncate(max_len.saturating_sub(1));
             // With its `[SEP]` lost, the notebook masks one label and trains on the prompt.
@@ -79,7 +89,7 @@ impl Template {
             .map(|(&id, idx)| if idx < masked || idx >= len { IGNORE_LABEL } else { i64::from(id) })
             .collect();
         let attention_mask = (0..max_len).map(|idx| u8::from(idx < len)).collect();
-        Dialog { input_ids: ids, attention_mask, labels }
+        Ok(Dialog { input_ids: ids, attention_mask, labels })
     }
 }
 
@@ -127,9 +137,7 @@ mod tests {
     #[test]
     fn the_labels_of_training_are_the_completion_and_its_end() {
         let byte = |byte: u8| u32::from(byte) + 4;
-        let example = Template::bare()
-            .encode_example(&Tokenizer::byte(), "a", "yo", 16, crate::Overflow::Drop)
-            .unwrap();
+        let example = Template::bare().encode_answer(&Tokenizer::byte(), "a", "yo", true).unwrap();
         let dialog = example.dialog(0, 8);
         let [a, y, o] = [b'a', b'y', b'o'].map(byte);
         assert_eq!(dialog.input_ids, [1, a, 2, y, o, 3, 0, 0]);

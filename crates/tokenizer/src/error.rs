@@ -78,6 +78,18 @@ pub enum Error {
         /// The piece, as `template.json` writes it.
         token: &'static str,
     },
+    /// A template of pieces knows only system, user and assistant.
+    #[error("a message has the role `{role}`, which only a chat template can render")]
+    Role {
+        /// The role.
+        role: String,
+    },
+    /// A prompt has nothing to answer.
+    #[error("a prompt must end with a message of the user")]
+    NothingAsked,
+    /// A conversation has nothing to learn.
+    #[error("the conversation has no message of the assistant to learn")]
+    NoAnswer,
     /// Even with its text cut to one token, the prompt is too long.
     #[error("a prompt needs at least {needed} tokens in template `{template}`, but only {max_len} fit")]
     PromptTooLong {

@@ -13,8 +13,8 @@
 //! let tokenizer = Tokenizer::byte();
 //! let template = Template::notebook(); // [BOS]Instruct:{prompt}[SEP]{completion}[EOS]
 //! template.check(&tokenizer)?;
-//! let example = template.encode_example(&tokenizer, "2+2?", "4", 64, Overflow::Drop).expect("it fits");
-//! assert_eq!(example.tokens[..example.prompt_len], template.encode_prompt(&tokenizer, "2+2?"));
+//! let example = template.encode_example(&tokenizer, "2+2?", "4", 64, Overflow::Drop)?.expect("it fits");
+//! assert_eq!(example.tokens[..example.prompt_len], template.encode_prompt(&tokenizer, "2+2?")?);
 //! assert_eq!(example.completion(), [b'4' as u32 + 4, 3]);
 //! assert_eq!(tokenizer.decode(&example.tokens), "Instruct:2+2?4");
 //! # Ok::<(), temper_tokenizer::Error>(())
@@ -23,10 +23,12 @@
 mod byte;
 mod chat;
 mod dialog;
+mod encode;
 mod error;
 mod example;
 mod guard;
 mod hash;
+mod pieces;
 mod pretrained;
 mod special;
 mod template;
@@ -37,7 +39,7 @@ pub use byte::ByteTokenizer;
 pub use chat::{Message, Prompt, PromptRef};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
-pub use example::{Example, Overflow, encode_text};
+pub use example::{Example, LearnedTurns, Overflow, encode_text};
 pub use guard::guarded;
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Example, Overflow, Piece, Template, Tokenizer};
+use crate::{Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template, Tokenizer};
 
 /// A tokenizer with its template: everything that turns text into the ids of one model, and back.
 ///
@@ -12,9 +12,10 @@ use crate::{Error, Example, Overflow, Piece, Template, Tokenizer};
 /// use temper_tokenizer::{Template, TextSide, Tokenizer};
 ///
 /// let text = TextSide::new(Tokenizer::byte(), Template::bare()); // [BOS]{prompt}[SEP] and {completion}[EOS]
-/// let (prompt, completion) = (text.encode_prompt("2+2?"), text.encode_completion("4"));
-/// assert_eq!([prompt.first(), prompt.last()], [Some(&1), Some(&2)]);
-/// assert_eq!(text.tokenizer.decode(&completion), "4");
+/// let example = text.encode_answer("2+2?", "4", true)?;
+/// assert_eq!([example.prompt().first(), example.prompt().last()], [Some(&1), Some(&2)]);
+/// assert_eq!(text.tokenizer.decode(example.completion()), "4");
+/// # Ok::<(), temper_tokenizer::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct TextSide {
@@ -150,37 +151,78 @@ impl TextSide {
     }
 
     /// [`Template::encode_prompt`] with this tokenizer.
-    pub fn encode_prompt(&self, prompt: &str) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_prompt<'p>(&self, prompt: impl Into<PromptRef<'p>>) -> Result<Vec<u32>, Error> {
         self.template.encode_prompt(&self.tokenizer, prompt)
     }
 
     /// [`Template::encode_prompt_truncated`] with this tokenizer.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`].
-    pub fn encode_prompt_truncated(&self, prompt: &str, max_len: usize) -> Result<Vec<u32>, Error> {
+    /// [`Error::PromptTooLong`], and those of [`Template::encode_prompt`].
+    pub fn encode_prompt_truncated<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        max_len: usize,
+    ) -> Result<Vec<u32>, Error> {
         self.template.encode_prompt_truncated(&self.tokenizer, prompt, max_len)
     }
 
-    /// [`Template::encode_completion`] with this tokenizer.
-    pub fn encode_completion(&self, completion: &str) -> Vec<u32> {
-        self.template.encode_completion(&self.tokenizer, completion)
+    /// [`Template::encode_answer`] with this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_answer<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        answer: &str,
+        ended: bool,
+    ) -> Result<Example, Error> {
+        self.template.encode_answer(&self.tokenizer, prompt, answer, ended)
     }
 
-    /// [`Template::encode_answer`] with this tokenizer.
-    pub fn encode_answer(&self, answer: &str, ended: bool) -> Vec<u32> {
-        self.template.encode_answer(&self.tokenizer, answer, ended)
+    /// [`Template::encode_answer_to_fit`] with this tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`], and those of [`Template::encode_prompt`].
+    pub fn encode_answer_to_fit<'p>(
+        &self,
+        prompt: impl Into<PromptRef<'p>>,
+        answer: &str,
+        ended: bool,
+        max_len: usize,
+    ) -> Result<Example, Error> {
+        self.template.encode_answer_to_fit(&self.tokenizer, prompt, answer, ended, max_len)
     }
 
     /// [`Template::encode_example`] with this tokenizer.
-    pub fn encode_example(
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_prompt`].
+    pub fn encode_example<'p>(
         &self,
-        prompt: &str,
+        prompt: impl Into<PromptRef<'p>>,
         completion: &str,
         max_len: usize,
         overflow: Overflow,
-    ) -> Option<Example> {
+    ) -> Result<Option<Example>, Error> {
         self.template.encode_example(&self.tokenizer, prompt, completion, max_len, overflow)
+    }
+
+    /// [`Template::encode_conversation`] with this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Template::encode_conversation`].
+    pub fn encode_conversation(
+        &self,
+        messages: &[Message],
+        learned: LearnedTurns,
+        max_len: usize,
+        overflow: Overflow,
+    ) -> Result<Option<Example>, Error> {
+        self.template.encode_conversation(&self.tokenizer, messages, learned, max_len, overflow)
     }
 
     /// Sampled ids as the example that a model of the same texts would learn.
@@ -193,7 +235,7 @@ impl TextSide {
         let template_ends = self.template.completion().contains(&Piece::Eos);
         let end = (ended && template_ends).then_some(eos);
         let tokens = prompt.iter().chain(answer).copied().chain(end).collect();
-        Example { tokens, prompt_len: prompt.len(), n_cut: 0 }
+        Example::new(tokens, prompt.len())
     }
 }
 

@@ -10,7 +10,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use temper_courtesy::{Sizes, Task};
-use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Prompt, Prompts, Rankings, read_rows};
+use temper_data::{
+    BadRows, Comparison, Demonstration, Demonstrations, PromptRow, Prompts, Rankings, read_rows,
+};
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate,
 };
@@ -65,8 +67,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let training =
         TrainingConfig { epochs: 30, batch_size: 2, seed: seed.0, ..SftConfig::default().training };
     let config = SftConfig { training, ..SftConfig::default() };
-    let rows =
-        Demonstrations::new(&data.demonstrations, &text.tokenizer, &text.template, context, Overflow::Drop)?;
+    let rows = Demonstrations::new(&data.demonstrations, &Encoding::new(&text, context))?;
     let model = CausalLm::new(&model, &mut seed.stream("init"), device);
     let mut run = Run::ephemeral()?;
     let sft = temper_sft::train(&config, model, &text, &rows, None, &mut run)?;
@@ -75,7 +76,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
 
     let eos = text.eos();
     let asked: Vec<Vec<u32>> =
-        data.demonstrations.iter().map(|row| text.encode_prompt(&row.prompt)).collect();
+        data.demonstrations.iter().map(|row| text.encode_prompt(&row.prompt)).collect::<Result<_, _>>()?;
     generate(
         &sft,
         &asked,
@@ -86,8 +87,10 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let training =
         TrainingConfig { epochs: 50, batch_size: 4, seed: seed.0, ..RewardConfig::default().training };
     let config = RewardConfig { training, ..RewardConfig::default() };
-    let rows =
-        Rankings::new(&data.comparisons, &text.tokenizer, &text.template, context, Overflow::TruncatePrompt)?;
+    let rows = Rankings::new(
+        &data.comparisons,
+        &Encoding { overflow: Overflow::TruncatePrompt, ..Encoding::new(&text, context) },
+    )?;
     let model = ScalarModel::new(sft.transformer.clone(), Pooling::Mean, &mut seed.stream("reward_head"));
     let mut run = Run::ephemeral()?;
     let reward_model = temper_reward::train(&config, model, &text, &rows, None, &mut run)?;
@@ -95,7 +98,7 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let reward_seconds = seconds();
 
     let config = notebook_ppo(seed);
-    let prompts = Prompts::new(&data.prompts, &text.tokenizer, &text.template, context - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&data.prompts, &Encoding::new(&text, context - 1))?;
     let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };
     let mut ppo_tokens = 0;
     let mut score_samples = |samples: &[Sample<'_>]| {
@@ -192,9 +195,8 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
         ("sft_step_notebook_without_dropout", still, 2, 128),
         ("sft_step_small", small, 32, 48),
     ] {
-        let examples: Vec<Example> = (0..batch)
-            .map(|row| Example { tokens: tokens(row, seq), prompt_len: seq * 3 / 8, n_cut: 0 })
-            .collect();
+        let examples: Vec<Example> =
+            (0..batch).map(|row| Example::new(tokens(row, seq), seq * 3 / 8)).collect();
         let examples: Vec<&Example> = examples.iter().collect();
         let mut model = CausalLm::new(&config, &mut Seed(0).stream("init"), device).train();
         let mut optimizer = Optimizer::new(&AdamWConfig::default());
@@ -221,7 +223,8 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let critic =
         ScalarModel::new(policy.transformer.clone(), Pooling::Last, &mut Seed(0).stream("reward_head"));
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
-    let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
+    let prompts: Vec<PromptRow> =
+        asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
     let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
     let models =
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };

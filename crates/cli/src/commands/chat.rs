@@ -30,7 +30,7 @@ pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
             Some(line) => line,
         };
         let prompt = line.text().and_then(|line| match assistant.encode(&line) {
-            Ok(tokens) => Ok((line, tokens)),
+            Ok(tokens) => Ok((line.into(), tokens)),
             Err(fault) => Err(fault.to_string()),
         });
         let prompt = match prompt {

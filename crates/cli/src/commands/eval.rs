@@ -35,7 +35,7 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
     match Assistant::load(&args.model, device) {
         Ok(Assistant { model, text }) => {
             let context = context_len(settings.max_seq_len, model.config())?;
-            let encoding = Encoding { text: &text, max_len: context, overflow };
+            let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
             let data: Demonstrations = session.evaluation_data(&args.data, &encoding, skip)?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
@@ -44,7 +44,7 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
         Err(AssistantError::Model(ModelError::WrongHead { .. })) => {
             let RewardModel { model, text } = RewardModel::load(&args.model, device)?;
             let context = context_len(settings.max_seq_len, model.config())?;
-            let encoding = Encoding { text: &text, max_len: context, overflow };
+            let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
             let data: Rankings = session.evaluation_data(&args.data, &encoding, skip)?;
             let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
@@ -121,7 +121,7 @@ fn check(
         prompts.check(session, outline)?;
     }
     for (i, outline) in outlines.iter().enumerate() {
-        let needed = outline.longest_row(&prompts.prompts, args.sampling.max_new_tokens);
+        let needed = outline.longest_row(&prompts.prompts, args.sampling.max_new_tokens)?;
         judge.check_room(&outline.text, needed)?;
         if let Some(picks) = picks.filter(|_| i == 0) {
             picks.check_room(&outline.text, needed)?;

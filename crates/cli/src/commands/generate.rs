@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use temper_assistant::{Assistant, BATCH_SIZE, PromptFault, Sampling, batch_seed};
 
+use temper_tokenizer::Prompt;
+
 use crate::args::GenerateArgs;
 use crate::commands::{Outcome, print_json, print_line};
 use crate::device;
@@ -20,7 +22,7 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
     let assistant = Assistant::load(&args.model, &device)?;
     if let Some(prompt) = &args.prompt {
         let tokens = assistant.encode(prompt)?;
-        print_answers(&assistant, &[(prompt.clone(), tokens)], &sampling, seed, args.json)?;
+        print_answers(&assistant, &[(prompt.as_str().into(), tokens)], &sampling, seed, args.json)?;
         return Ok(Outcome::Done);
     }
     let mut input = std::io::stdin().lock();
@@ -40,7 +42,7 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
 }
 
 /// A prompt as text and as ids.
-type EncodedPrompt = (String, Vec<u32>);
+type EncodedPrompt = (Prompt, Vec<u32>);
 
 /// The prompts of the next lines; `None` at the end of the input. A line that the model cannot answer is reported and
 /// counted.
@@ -56,7 +58,7 @@ fn next_prompts(
         let Some(line) = next_line(input).context("standard input")? else { break };
         *n_lines += 1;
         let prompt = line.text().and_then(|text| match encode(&text) {
-            Ok(tokens) => Ok((text, tokens)),
+            Ok(tokens) => Ok((text.into(), tokens)),
             Err(fault) => Err(fault.to_string()),
         });
         match prompt {
@@ -106,7 +108,7 @@ mod tests {
         for batch in 1..=3 {
             let prompts = next_prompts(&mut input, &encode, &mut n_lines, &mut n_bad).unwrap().unwrap();
             assert_eq!((prompts.len(), n_lines, n_bad), (BATCH_SIZE, batch * BATCH_SIZE, 0));
-            assert_eq!(prompts[0], ("hi".to_owned(), vec![2]));
+            assert_eq!(prompts[0], ("hi".into(), vec![2]));
         }
     }
 

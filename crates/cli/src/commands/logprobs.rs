@@ -21,7 +21,8 @@ pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
         encoded.map_err(|fault| (fault.to_string(), hint_of_row(&fault)))
     };
     let encoded = session.encode_rows(rows.collect(), args.skip_bad_rows, encode)?;
-    for (place, _, (prompt, completion)) in &encoded {
+    for (place, _, example) in &encoded {
+        let (prompt, completion) = (example.prompt(), example.completion());
         let logprobs = assistant.logprobs(prompt, completion);
         if let Some(logprob) = logprobs.iter().find(|logprob| !logprob.is_finite()) {
             let what = format!("gives a token of {place} the log-probability {logprob}");

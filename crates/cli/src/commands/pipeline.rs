@@ -272,7 +272,7 @@ fn judge(
         .iter()
         .map(|row| {
             serde_json::to_string(&Sample {
-                prompt: row.prompt.clone(),
+                prompt: row.prompt.to_string(),
                 sft: Some(row.sft.answer.completion.clone()),
                 ppo: Some(row.ppo.answer.completion.clone()),
                 score_sft: Some(row.sft.score),
@@ -307,7 +307,8 @@ impl GoldRule {
     fn judge(&self, answer: &Answer) -> (f64, bool) {
         match self {
             Self::Courtesy(task) => {
-                let verdict: Option<Verdict> = task.judge(&answer.prompt, &answer.completion, answer.ended);
+                let verdict: Option<Verdict> =
+                    task.judge(&answer.prompt.to_string(), &answer.completion, answer.ended);
                 let verdict = verdict.expect("the recipe's own prompts are known to its judge");
                 (verdict.score, verdict.right)
             }
@@ -390,7 +391,7 @@ fn text_loss(session: &Session, files: &Files, stage: &Path, device: &Device) ->
         return Ok(None);
     }
     let Assistant { model, text } = Assistant::load(&stage.join("final"), device)?;
-    let encoding = Encoding { text: &text, max_len: model.config().max_seq_len, overflow: Overflow::Drop };
+    let encoding = Encoding::new(&text, model.config().max_seq_len);
     let data: Demonstrations = session.evaluation_data(&paths, &encoding, false)?;
     Ok(Some(temper_sft::evaluate(&model, &data, BATCH_SIZE).eval_loss))
 }
@@ -400,7 +401,7 @@ fn reward_accuracy(session: &Session, files: &Files, device: &Device) -> Result<
     let RewardModel { model, text } = RewardModel::load(&files.reward.join("final"), device)?;
     let paths = [files.judged_comparisons()];
     let max_len = model.config().max_seq_len;
-    let encoding = Encoding { text: &text, max_len, overflow: Overflow::TruncatePrompt };
+    let encoding = Encoding { overflow: Overflow::TruncatePrompt, ..Encoding::new(&text, max_len) };
     let data: Rankings = session.evaluation_data(&paths, &encoding, false)?;
     let rows = read_rows::<WithColumns<Comparison>>(&paths, BadRows::Refuse)?.records;
     let is_same_manner = |row: &WithColumns<Comparison>| {

@@ -36,13 +36,14 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
 /// completes, and nothing is learned from it.
 fn trained(dir: &Path, args: &TokenizeArgs) -> Result<(Dialog, Tokenizer)> {
     let mut text = TextSide::load(dir)?;
-    let mut completion = Vec::new();
-    if !args.completion.is_empty() {
+    let example = if args.completion.is_empty() {
+        let prompt = text.encode_prompt(&args.prompt)?;
+        let prompt_len = prompt.len();
+        Example::new(prompt, prompt_len)
+    } else {
         text.settle("auto")?;
-        completion = text.encode_completion(&args.completion);
-    }
-    let prompt = text.encode_prompt(&args.prompt);
-    let example = Example { prompt_len: prompt.len(), tokens: [prompt, completion].concat(), n_cut: 0 };
+        text.encode_answer(&args.prompt, &args.completion, true)?
+    };
     if example.tokens.len() > args.max_len {
         return Err(hinted(
             format!("{} tokens are more than `--max-len {}`", example.tokens.len(), args.max_len),

@@ -1,9 +1,9 @@
 //! Demonstrations as token rows: what SFT trains on.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer, encode_text};
+use temper_tokenizer::{Example, encode_text};
 
-use super::Dataset;
 use super::fingerprint::fingerprint_rows;
+use super::{Dataset, Encoding};
 use crate::{Demonstration, Error, RowReport, Rows, SftRow};
 
 /// Encoded demonstrations, and plain text among them.
@@ -15,73 +15,47 @@ pub struct Demonstrations {
     pub report: RowReport,
 }
 
-/// What is learned of a row.
-enum Learned<'a> {
-    Completion(&'a Demonstration),
-    Text(&'a str),
-}
-
 impl Demonstrations {
-    /// Encodes demonstrations as `template` puts them together.
+    /// Encodes demonstrations as the template puts them together.
     ///
     /// A demonstration that is too long is dropped, or loses the left of its prompt, and is counted; its answer is
     /// never cut, so it never teaches a false end (D9).
     ///
     /// # Errors
     /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the tokenizer may lack a special token of the template.
-    pub fn new(
-        demonstrations: &[Demonstration],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_seq_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        let learned = demonstrations.iter().map(Learned::Completion);
-        Self::of_learned(learned, tokenizer, template, max_seq_len, overflow)
+    pub fn new(demonstrations: &[Demonstration], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        let rows: Vec<SftRow> = demonstrations.iter().cloned().map(SftRow::Demonstration).collect();
+        Self::of_rows(&rows, encoding)
     }
 
-    /// Encodes rows for SFT: demonstrations, and plain text mixed in among them, as InstructGPT does for the policies
-    /// that PPO starts from (appendix C.4: 10 % pretraining data). A plain text that is too long continues in further
-    /// rows.
+    /// Encodes rows for SFT: demonstrations and conversations, and plain text mixed in among them, as InstructGPT does for
+    /// the policies that PPO starts from (appendix C.4: 10 % pretraining data). A plain text that is too long continues in
+    /// further rows.
     ///
     /// # Errors
     /// Those of [`Demonstrations::new`].
-    pub fn of_rows(
-        rows: &[SftRow],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_seq_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        let learned = rows.iter().map(|row| match row {
-            SftRow::Demonstration(demonstration) | SftRow::Chosen(demonstration) => {
-                Learned::Completion(demonstration)
-            }
-            SftRow::PlainText(plain) => Learned::Text(&plain.text),
-        });
-        Self::of_learned(learned, tokenizer, template, max_seq_len, overflow)
-    }
-
-    fn of_learned<'a>(
-        rows: impl ExactSizeIterator<Item = Learned<'a>>,
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_seq_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        template.check(tokenizer)?;
+    pub fn of_rows(rows: &[SftRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        let Encoding { text, max_len, overflow, learned } = *encoding;
+        text.template.check(&text.tokenizer)?;
         let n_rows = rows.len();
         let mut examples = Vec::with_capacity(n_rows);
         let mut report = RowReport::default();
-        for (idx, row) in rows.enumerate() {
-            let mut encoded: Vec<Example> = match row {
-                Learned::Completion(Demonstration { prompt, completion }) => template
-                    .encode_example(tokenizer, prompt, completion, max_seq_len, overflow)
-                    .into_iter()
-                    .collect(),
-                Learned::Text(text) => encode_text(tokenizer, text, max_seq_len),
+        for (idx, row) in rows.iter().enumerate() {
+            let encoded = match row {
+                SftRow::Demonstration(row) | SftRow::Chosen(row) => {
+                    text.encode_example(&row.prompt, &row.completion, max_len, overflow)
+                }
+                SftRow::Conversation(row) => {
+                    text.encode_conversation(&row.messages, learned, max_len, overflow)
+                }
+                SftRow::PlainText(_) => Ok(None),
             };
-            let is_too_long = encoded.is_empty() && matches!(row, Learned::Completion(_));
+            let Some(encoded) = report.accepted(idx, encoded) else { continue };
+            let is_too_long = encoded.is_none() && !matches!(row, SftRow::PlainText(_));
+            let mut encoded: Vec<Example> = match row {
+                SftRow::PlainText(plain) => encode_text(&text.tokenizer, &plain.text, max_len),
+                _ => encoded.into_iter().collect(),
+            };
             // A tokenizer may have no id for a text, and the mean over no token is not a number.
             encoded.retain(|example| example.n_targets() > 0);
             if is_too_long {
@@ -93,11 +67,14 @@ impl Demonstrations {
             }
             examples.extend(encoded);
         }
+        if examples.is_empty() {
+            report.refuses_all()?;
+        }
         if examples.is_empty() && report.too_long.is_empty() {
             return Err(Error::NothingToLearn { what: "examples", rows: n_rows });
         }
         if examples.is_empty() {
-            return Err(Error::NothingFits { what: "examples", rows: n_rows, max_seq_len });
+            return Err(Error::NothingFits { what: "examples", rows: n_rows, max_seq_len: max_len });
         }
         Ok(Self { examples, report })
     }
@@ -109,7 +86,14 @@ impl Demonstrations {
 
     /// What a resumed run compares: that these are the same examples.
     pub fn fingerprint(&self) -> String {
-        fingerprint_rows(self.len(), self.examples.iter().flat_map(|e| [e.prompt(), e.completion()]))
+        let between = |e: &Example| -> Vec<u32> {
+            e.between.iter().flat_map(|range| [range.start as u32, range.end as u32]).collect()
+        };
+        let between: Vec<Vec<u32>> = self.examples.iter().map(between).collect();
+        let mut parts: Vec<&[u32]> =
+            self.examples.iter().flat_map(|e| [e.prompt(), e.completion()]).collect();
+        parts.extend(between.iter().filter(|ranges| !ranges.is_empty()).map(Vec::as_slice));
+        fingerprint_rows(self.len(), parts)
     }
 
     /// Number of examples.
@@ -131,14 +115,12 @@ impl Demonstrations {
 impl Dataset for Demonstrations {
     type Record = SftRow;
 
-    fn encode(
-        records: &[SftRow],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        Self::of_rows(records, tokenizer, template, max_len, overflow)
+    fn encode(records: &[SftRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        Self::of_rows(records, encoding)
+    }
+
+    fn report(&self) -> &RowReport {
+        &self.report
     }
 
     fn notes(&self, rows: &Rows<SftRow>, max_len: usize) -> Vec<String> {
@@ -161,6 +143,7 @@ mod tests {
     use super::*;
     use crate::{BadRows, Rows};
     use std::path::Path;
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
 
     #[test]
     fn the_notes_say_which_rows_were_taken_in_another_way_or_left_out() {
@@ -172,8 +155,8 @@ mod tests {
         ];
         let lines = lines.join("\n");
         let rows = Rows::from_reader(Path::new("a.jsonl"), lines.as_bytes(), BadRows::Skip).unwrap();
-        let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-        let data = Demonstrations::encode(&rows.records, &tokenizer, &template, 32, Overflow::Drop).unwrap();
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let data = Demonstrations::encode(&rows.records, &Encoding::new(&text, 32)).unwrap();
         assert_eq!(
             data.notes(&rows, 32),
             [

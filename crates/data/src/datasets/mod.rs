@@ -11,9 +11,9 @@ mod texts;
 
 use std::path::Path;
 
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{LearnedTurns, Overflow, TextSide};
 
-use crate::{Error, ReadOptions, Record, Rows, read_rows};
+use crate::{BadRows, Error, ReadOptions, Record, RowReport, Rows, read_rows};
 
 pub use accuracy::{accuracy, correctness};
 pub use demonstrations::Demonstrations;
@@ -32,6 +32,15 @@ pub struct Encoding<'a> {
     pub max_len: usize,
     /// What happens to a longer row.
     pub overflow: Overflow,
+    /// Which answers of a conversation are learned.
+    pub learned: LearnedTurns,
+}
+
+impl<'a> Encoding<'a> {
+    /// Rows of at most `max_len` tokens; longer ones are left out, and every answer of a conversation is learned.
+    pub fn new(text: &'a TextSide, max_len: usize) -> Self {
+        Self { text, max_len, overflow: Overflow::default(), learned: LearnedTurns::default() }
+    }
 }
 
 /// Token rows of one kind, made from records of one kind.
@@ -39,18 +48,12 @@ pub trait Dataset: Sized {
     /// What it is made from.
     type Record: Record;
 
-    /// Encodes records as rows of at most `max_len` tokens, put together by `template`; longer ones are left out or lose
-    /// the left of their prompt, as `overflow` says.
+    /// Encodes records as rows of at most `max_len` tokens, put together by the template; longer ones are left out or
+    /// lose the left of their prompt, as `overflow` says.
     ///
     /// # Errors
-    /// No row is left, or the template needs a special token that the tokenizer does not have.
-    fn encode(
-        records: &[Self::Record],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error>;
+    /// No row is left, a row that the template refuses, or a special token that the tokenizer does not have.
+    fn encode(records: &[Self::Record], encoding: &Encoding<'_>) -> Result<Self, Error>;
 
     /// Reads data files and encodes their rows. `note` gets a sentence for each file and each reason why some of its rows
     /// were left out, cut or changed; `purpose` says there what the rows are for.
@@ -64,13 +67,22 @@ pub trait Dataset: Sized {
         encoding: &Encoding<'_>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
+        let options = options.into();
+        let bad_rows = options.bad_rows;
         let rows = read_rows::<Self::Record>(paths, options)?.with_purpose(purpose);
         rows.notes_of_skipped().iter().for_each(|sentence| note(sentence));
-        let Encoding { text, max_len, overflow } = *encoding;
-        let data = Self::encode(&rows.records, &text.tokenizer, &text.template, max_len, overflow)?;
-        data.notes(&rows, max_len).iter().for_each(|sentence| note(sentence));
+        let data = Self::encode(&rows.records, encoding).map_err(|error| error.at(&rows.places))?;
+        if bad_rows == BadRows::Refuse
+            && let Some(refusal) = &data.report().first_refusal
+        {
+            return Err(refusal.error().at(&rows.places));
+        }
+        data.notes(&rows, encoding.max_len).iter().for_each(|sentence| note(sentence));
         Ok(data)
     }
+
+    /// Which records were left out or cut.
+    fn report(&self) -> &RowReport;
 
     /// A sentence for each file and each reason why some of its rows were left out, cut or taken in another way than
     /// as they are. `rows` are those that were encoded, with the same `max_len`.

@@ -1,16 +1,16 @@
 //! Prompts as token rows: what PPO samples completions for.
 
-use temper_tokenizer::{Overflow, Template, Tokenizer};
+use temper_tokenizer::{Overflow, Prompt};
 
-use super::Dataset;
 use super::fingerprint::fingerprint_rows;
-use crate::{Error, Prompt, RowReport, Rows};
+use super::{Dataset, Encoding};
+use crate::{Error, PromptRow, RowReport, Rows};
 
 /// A prompt, as text and as ids.
 #[derive(Clone, Debug)]
 pub struct EncodedPrompt {
     /// As it was given.
-    pub text: String,
+    pub prompt: Prompt,
     /// As the template puts it; ends where the answer starts (D7).
     pub tokens: Vec<u32>,
 }
@@ -31,50 +31,46 @@ impl From<Vec<EncodedPrompt>> for Prompts {
 }
 
 impl Prompts {
-    /// Encodes prompts of at most `max_prompt_len` tokens; longer ones are dropped or lose their left. The limit should
-    /// leave room for a whole answer in the context of the models.
+    /// Encodes prompts of at most `max_len` tokens; longer ones are dropped or lose their left. The limit should leave room
+    /// for a whole answer in the context of the models.
     ///
     /// # Errors
     /// [`Error::NoPromptFits`]; [`Error::NothingToLearn`] if the tokenizer has no token for any prompt; the tokenizer may lack a special token of the template.
-    pub fn new(
-        prompts: &[Prompt],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_prompt_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        template.check(tokenizer)?;
+    pub fn new(prompts: &[PromptRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        let Encoding { text, max_len, overflow, .. } = *encoding;
+        text.template.check(&text.tokenizer)?;
         let mut report = RowReport::default();
-        let mut encode = |(i, prompt): (usize, &Prompt)| {
-            let text = prompt.prompt.clone();
-            let tokens = template.encode_prompt(tokenizer, &text);
+        let mut encode = |(i, row): (usize, &PromptRow)| {
+            let prompt = row.prompt.clone();
+            let tokens = report.accepted(i, text.encode_prompt(&prompt))?;
             if tokens.is_empty() {
                 // A tokenizer may have no id for a text; cutting would not give it one.
                 report.without_tokens.push(i);
                 return None;
             }
-            if tokens.len() <= max_prompt_len {
-                return Some(EncodedPrompt { text, tokens });
+            if tokens.len() <= max_len {
+                return Some(EncodedPrompt { prompt, tokens });
             }
             let cut = match overflow {
                 Overflow::Drop => None,
-                Overflow::TruncatePrompt => {
-                    template.encode_prompt_truncated(tokenizer, &text, max_prompt_len).ok()
-                }
+                Overflow::TruncatePrompt => text.encode_prompt_truncated(&prompt, max_len).ok(),
             };
             if cut.is_some() {
                 report.truncated.push(i)
             } else {
                 report.too_long.push(i)
             }
-            Some(EncodedPrompt { text, tokens: cut? })
+            Some(EncodedPrompt { prompt, tokens: cut? })
         };
         let encoded: Vec<EncodedPrompt> = prompts.iter().enumerate().filter_map(&mut encode).collect();
+        if encoded.is_empty() {
+            report.refuses_all()?;
+        }
         if encoded.is_empty() && report.too_long.is_empty() {
             return Err(Error::NothingToLearn { what: "prompts", rows: prompts.len() });
         }
         if encoded.is_empty() {
-            return Err(Error::NoPromptFits { rows: prompts.len(), max_prompt_len });
+            return Err(Error::NoPromptFits { rows: prompts.len(), max_prompt_len: max_len });
         }
         Ok(Self { prompts: encoded, report })
     }
@@ -86,19 +82,17 @@ impl Prompts {
 }
 
 impl Dataset for Prompts {
-    type Record = Prompt;
+    type Record = PromptRow;
 
-    fn encode(
-        records: &[Prompt],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        Self::new(records, tokenizer, template, max_len, overflow)
+    fn encode(records: &[PromptRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        Self::new(records, encoding)
     }
 
-    fn notes(&self, rows: &Rows<Prompt>, max_len: usize) -> Vec<String> {
+    fn report(&self) -> &RowReport {
+        &self.report
+    }
+
+    fn notes(&self, rows: &Rows<PromptRow>, max_len: usize) -> Vec<String> {
         let room = format!("the {max_len} tokens that leave room for an answer");
         self.report.notes(rows, &room, "them")
     }
@@ -111,10 +105,13 @@ impl Dataset for Prompts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
 
     fn dataset(prompts: &[&str], max_prompt_len: usize, overflow: Overflow) -> Result<Prompts, Error> {
-        let prompts: Vec<Prompt> = prompts.iter().map(|&prompt| Prompt { prompt: prompt.into() }).collect();
-        Prompts::new(&prompts, &Tokenizer::byte(), &Template::bare(), max_prompt_len, overflow)
+        let prompts: Vec<PromptRow> =
+            prompts.iter().map(|&prompt| PromptRow { prompt: prompt.into() }).collect();
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, max_prompt_len) })
     }
 
     /// D7: the notebook's prompts end with `[EOS]`, after which there is nothing left to say.

@@ -1,10 +1,10 @@
 //! Comparisons as token rows, each completion once: what the reward model and DPO train on.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer};
+use temper_tokenizer::Example;
 
-use super::Dataset;
 use super::fingerprint::fingerprint_rows;
 use super::ranking::{Pair, Ranking, pairs};
+use super::{Dataset, Encoding};
 use crate::{Comparison, Demonstration, Error, RowReport, Rows};
 
 /// Encoded comparisons.
@@ -30,14 +30,9 @@ impl Rankings {
     ///
     /// # Errors
     /// [`Error::NothingFits`] or [`Error::NothingToLearn`]; the tokenizer may lack a special token of the template.
-    pub fn new(
-        comparisons: &[Comparison],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_seq_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        template.check(tokenizer)?;
+    pub fn new(comparisons: &[Comparison], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        let Encoding { text, max_len, overflow, .. } = *encoding;
+        text.template.check(&text.tokenizer)?;
         let mut data = Self::of(Vec::new());
         data.report = RowReport::default();
         for (row, comparison) in comparisons.iter().enumerate() {
@@ -45,7 +40,9 @@ impl Rankings {
             let (mut n_too_long, mut n_without_tokens) = (0, 0);
             for (completion, &score) in comparison.completions.iter().zip(&comparison.scores) {
                 let prompt = &comparison.prompt;
-                match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
+                let encoded = text.encode_example(prompt, completion, max_len, overflow);
+                let Some(encoded) = data.report.accepted(row, encoded) else { break };
+                match encoded {
                     None => n_too_long += 1,
                     // A tokenizer may have no id for a text.
                     Some(example) if example.tokens.is_empty() => n_without_tokens += 1,
@@ -54,6 +51,9 @@ impl Rankings {
                         scores.push(score);
                     }
                 }
+            }
+            if data.report.refused.last() == Some(&row) {
+                continue;
             }
             let pairs = pairs(&scores);
             if pairs.is_empty() && n_too_long > 0 {
@@ -69,11 +69,18 @@ impl Rankings {
                 data.rankings.push(Ranking { completions, pairs, row });
             }
         }
+        if data.rankings.is_empty() {
+            data.report.refuses_all()?;
+        }
         if data.rankings.is_empty() && data.report.too_long.is_empty() {
             return Err(Error::NothingToLearn { what: "comparisons", rows: comparisons.len() });
         }
         if data.rankings.is_empty() {
-            return Err(Error::NothingFits { what: "comparisons", rows: comparisons.len(), max_seq_len });
+            return Err(Error::NothingFits {
+                what: "comparisons",
+                rows: comparisons.len(),
+                max_seq_len: max_len,
+            });
         }
         Ok(data)
     }
@@ -97,15 +104,15 @@ impl Rankings {
     pub fn with_demonstrations(
         self,
         demonstrations: &[Demonstration],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_seq_len: usize,
-        overflow: Overflow,
+        encoding: &Encoding<'_>,
     ) -> Result<Self, Error> {
+        let Encoding { text, max_len, overflow, .. } = *encoding;
         let mut report = RowReport::default();
         let mut encoded = Vec::with_capacity(demonstrations.len());
         for (row, Demonstration { prompt, completion }) in demonstrations.iter().enumerate() {
-            match template.encode_example(tokenizer, prompt, completion, max_seq_len, overflow) {
+            let example = text.encode_example(prompt, completion, max_len, overflow);
+            let Some(example) = report.accepted(row, example) else { continue };
+            match example {
                 None => report.too_long.push(row),
                 Some(example) if example.tokens.is_empty() => report.without_tokens.push(row),
                 Some(example) => {
@@ -117,11 +124,14 @@ impl Rankings {
             }
         }
         let rows = demonstrations.len();
+        if encoded.is_empty() {
+            report.refuses_all()?;
+        }
         if encoded.is_empty() && report.too_long.is_empty() {
             return Err(Error::NothingToLearn { what: "demonstrations", rows });
         }
         if encoded.is_empty() {
-            return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len });
+            return Err(Error::NothingFits { what: "demonstrations", rows, max_seq_len: max_len });
         }
         Ok(Self { demonstrations: encoded, demonstrations_report: report, ..self })
     }
@@ -165,14 +175,12 @@ impl Rankings {
 impl Dataset for Rankings {
     type Record = Comparison;
 
-    fn encode(
-        records: &[Comparison],
-        tokenizer: &Tokenizer,
-        template: &Template,
-        max_len: usize,
-        overflow: Overflow,
-    ) -> Result<Self, Error> {
-        Self::new(records, tokenizer, template, max_len, overflow)
+    fn encode(records: &[Comparison], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        Self::new(records, encoding)
+    }
+
+    fn report(&self) -> &RowReport {
+        &self.report
     }
 
     fn notes(&self, rows: &Rows<Comparison>, max_len: usize) -> Vec<String> {
@@ -197,6 +205,7 @@ impl Dataset for Rankings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
 
     fn comparison(completions: &[&str], scores: &[f64]) -> Comparison {
         let completions = completions.iter().map(|&completion| completion.into()).collect();
@@ -204,7 +213,8 @@ mod tests {
     }
 
     fn dataset(comparisons: &[Comparison], max_seq_len: usize) -> Result<Rankings, Error> {
-        Rankings::new(comparisons, &Tokenizer::byte(), &Template::bare(), max_seq_len, Overflow::Drop)
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        Rankings::new(comparisons, &Encoding::new(&text, max_seq_len))
     }
 
     #[test]
@@ -220,17 +230,18 @@ mod tests {
     fn comparisons_whose_prompts_were_cut_are_counted() {
         let rows = [
             Comparison::pair("p", "a", "b"),
-            Comparison::pair(&"p".repeat(40), "a", "b"),
+            Comparison::pair("p".repeat(40), "a", "b"),
             Comparison::pair("p", &"c".repeat(40), "b"),
         ];
-        let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-        let data = Rankings::new(&rows, &tokenizer, &template, 32, Overflow::TruncatePrompt).unwrap();
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let drop = Encoding::new(&text, 32);
+        let data = Rankings::new(&rows, &Encoding { overflow: Overflow::TruncatePrompt, ..drop }).unwrap();
         let expected = RowReport { too_long: vec![2], truncated: vec![1], ..RowReport::default() };
         assert_eq!((data.report.clone(), data.len()), (expected, 2));
 
         let demonstration = |prompt: &str| Demonstration { prompt: prompt.into(), completion: "c".into() };
         let rows = [demonstration("p"), demonstration(&"p".repeat(40))];
-        let data = data.with_demonstrations(&rows, &tokenizer, &template, 32, Overflow::Drop).unwrap();
+        let data = data.with_demonstrations(&rows, &drop).unwrap();
         let expected = RowReport { too_long: vec![1], ..RowReport::default() };
         assert_eq!(data.demonstrations_report, expected);
     }

@@ -1,9 +1,9 @@
 //! Plain text as token rows: what PPO-ptx mixes into its updates.
 
-use temper_tokenizer::{Example, Overflow, Template, Tokenizer, encode_text};
+use temper_tokenizer::{Example, Tokenizer, encode_text};
 
-use super::Dataset;
 use super::fingerprint::fingerprint_rows;
+use super::{Dataset, Encoding};
 use crate::{Error, PlainText, RowReport, Rows};
 
 /// Encoded plain text, all of it to be learned.
@@ -52,14 +52,12 @@ impl Dataset for Texts {
     type Record = PlainText;
 
     /// As [`Texts::new`]: plain text has no template, and it is never too long.
-    fn encode(
-        records: &[PlainText],
-        tokenizer: &Tokenizer,
-        _: &Template,
-        max_len: usize,
-        _: Overflow,
-    ) -> Result<Self, Error> {
-        Self::new(records, tokenizer, max_len)
+    fn encode(records: &[PlainText], encoding: &Encoding<'_>) -> Result<Self, Error> {
+        Self::new(records, &encoding.text.tokenizer, encoding.max_len)
+    }
+
+    fn report(&self) -> &RowReport {
+        &self.report
     }
 
     fn notes(&self, rows: &Rows<PlainText>, max_len: usize) -> Vec<String> {

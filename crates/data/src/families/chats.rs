@@ -141,7 +141,7 @@ mod tests {
         check_error(
             &[json!({"messages": [{"content": "a"}]})],
             Prompts,
-            "message 0 of column `messages` has no `role`",
+            "message 1 of column `messages` has no `role`",
         );
         let tools =
             json!({"messages": turns(&[("user", "a"), ("assistant", "b")]), "tools": [{"name": "f"}]});
@@ -157,7 +157,7 @@ mod tests {
             turns(&[("system", "s"), ("user", "a"), ("assistant", "b"), ("tool", "c"), ("assistant", "d")]);
         check("ShareGPT", &[row], Demonstrations, &[json!({"id": "x", "messages": expected})]);
         let unknown = json!({"conversations": [{"from": "narrator", "value": "a"}]});
-        check_error(&[unknown], Demonstrations, "message 0 of column `conversations` is from `narrator`");
+        check_error(&[unknown], Demonstrations, "message 1 of column `conversations` is from `narrator`");
         let pair = json!({"conversations": [{"from": "human", "value": "a"}],
             "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}});
         check("ShareGPT", &[pair], Comparisons, &[json!({"prompt": "a", "chosen": "b", "rejected": "c"})]);

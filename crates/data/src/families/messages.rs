@@ -25,7 +25,7 @@ const SPEAKERS: [(&str, &str); 14] = [
 ];
 
 /// The messages in a column that is present: a list of them, or a single one.
-pub(super) fn messages(row: &Row, column: &str) -> Result<Vec<Message>, Fault> {
+pub(crate) fn messages(row: &Row, column: &str) -> Result<Vec<Message>, Fault> {
     let values = match &row[column] {
         Value::Array(values) => values.as_slice(),
         Value::Object(_) => std::slice::from_ref(&row[column]),
@@ -36,7 +36,8 @@ pub(super) fn messages(row: &Row, column: &str) -> Result<Vec<Message>, Fault> {
     }
     let numbered = values.iter().enumerate();
     let read = |(idx, value): (usize, &Value)| {
-        message(value).map_err(|fault| Fault::new(format_args!("message {idx} of column `{column}` {fault}")))
+        message(value)
+            .map_err(|fault| Fault::new(format_args!("message {} of column `{column}` {fault}", idx + 1)))
     };
     numbered.map(read).collect()
 }
@@ -60,6 +61,9 @@ fn message(value: &Value) -> Result<Message, String> {
     }
     if !fields.contains_key("role") {
         return Err("has no `role`".into());
+    }
+    if fields.len() == 1 {
+        return Err("has no `content`".into());
     }
     // A message that calls a tool may have nothing to say.
     fields.entry("content").or_insert(Value::Null);

@@ -16,6 +16,8 @@ mod testing;
 
 use serde_json::Value;
 
+pub(crate) use messages::messages;
+
 use crate::records::{Fault, Purpose, Row, present};
 
 /// A format that data are published in.

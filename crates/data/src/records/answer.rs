@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use temper_tokenizer::Prompt;
 
 use super::{Demonstration, Fault, Purpose, Record, Row};
 
@@ -10,7 +11,7 @@ use super::{Demonstration, Fault, Purpose, Record, Row};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// What was asked.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// The answer as text, without what a template puts around a completion.
     pub completion: String,
     /// Whether the answer ended by itself, and not because it reached a limit of tokens. In a data file: the column

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use serde_json::Value;
+use temper_tokenizer::Prompt;
 
 use super::{Purpose, Row};
 use crate::containers::kind_of;
-use crate::families::nearest;
+use crate::families::{messages, nearest};
 
 /// Columns that a prompt is read from.
 pub(super) const PROMPT: [&str; 3] = ["prompt", "instruction", "question"];
@@ -109,12 +110,11 @@ pub(crate) fn advice(fault: &Fault, columns: &[String], purpose: Purpose) -> Str
 }
 
 /// The prompt, if the row has a column for it.
-pub(super) fn optional_prompt(row: &Row) -> Result<Option<String>, Fault> {
+pub(super) fn optional_prompt(row: &Row) -> Result<Option<Prompt>, Fault> {
     if let Some(column) = UNREAD.into_iter().find(|column| row.get(*column).is_some_and(has_content)) {
         return Err(Fault::unread(column, ""));
     }
     let Some(column) = present(row, &PROMPT) else { return Ok(None) };
-    let mut prompt = text(row, &PROMPT)?.to_owned();
     let has_material = |column: &&&str| row.get(**column).is_some_and(has_content);
     if column == "prompt"
         && let Some(material) = MATERIAL.iter().find(has_material)
@@ -122,8 +122,11 @@ pub(super) fn optional_prompt(row: &Row) -> Result<Option<String>, Fault> {
         // A whole prompt may contain it already, or need it before the question: the row does not say.
         return Err(Fault::unread(material, "next to `prompt` "));
     }
-    prompt += &material(row)?;
-    Ok(Some(prompt))
+    if row[column].is_array() {
+        return Ok(Some(messages(row, column)?.into()));
+    }
+    let prompt = text(row, &PROMPT)?.to_owned() + &material(row)?;
+    Ok(Some(prompt.into()))
 }
 
 /// What a question is about, from the columns next to it, each part after a blank line.
@@ -140,7 +143,7 @@ pub(crate) fn material(row: &Row) -> Result<String, Fault> {
 }
 
 /// The prompt of a row that must have one.
-pub(super) fn prompt(row: &Row) -> Result<String, Fault> {
+pub(super) fn prompt(row: &Row) -> Result<Prompt, Fault> {
     optional_prompt(row)?.ok_or_else(|| Fault::missing(&PROMPT, ""))
 }
 
@@ -197,7 +200,7 @@ mod tests {
     use super::super::Record;
     use super::super::testing::{check, check_error};
     use super::*;
-    use crate::{Comparison, Demonstration, Prompt, SftRow};
+    use crate::{Comparison, Demonstration, PromptRow, SftRow};
     use serde_json::json;
 
     #[test]
@@ -214,10 +217,10 @@ mod tests {
     fn what_a_prompt_may_need_is_not_ignored() {
         for column in ["system", "system_prompt", "history", "context", "input"] {
             for nothing in [Value::Null, json!(""), json!([])] {
-                check::<Prompt>(json!({"prompt": "p", column: nothing}), json!({"prompt": "p"}));
+                check::<PromptRow>(json!({"prompt": "p", column: nothing}), json!({"prompt": "p"}));
             }
             let message = format!("column `{column}`");
-            check_error::<Prompt>(json!({"prompt": "p", column: "x"}), &message);
+            check_error::<PromptRow>(json!({"prompt": "p", column: "x"}), &message);
             check_error::<Comparison>(
                 json!({"prompt": "p", "chosen": "a", "rejected": "b", column: ["x"]}),
                 &message,
@@ -243,7 +246,7 @@ mod tests {
             );
         }
         // Joiners inside a text are part of it.
-        check::<Prompt>(
+        check::<PromptRow>(
             json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
             json!({"prompt": "\u{1f468}\u{200d}\u{1f469}"}),
         );
@@ -257,8 +260,8 @@ mod tests {
             json!({"prompt": "Who?\n\nAda wrote it.", "completion": "Ada."}),
         );
         check::<Demonstration>(row(json!("")), json!({"prompt": "Who?", "completion": "Ada."}));
-        check::<Prompt>(json!({"question": "Who?", "context": "Ada."}), json!({"prompt": "Who?\n\nAda."}));
-        check::<Prompt>(
+        check::<PromptRow>(json!({"question": "Who?", "context": "Ada."}), json!({"prompt": "Who?\n\nAda."}));
+        check::<PromptRow>(
             json!({"instruction": "i", "input": "x", "context": "c"}),
             json!({"prompt": "i\n\nx\n\nc"}),
         );
@@ -272,6 +275,6 @@ mod tests {
             check::<Demonstration>(row(nothing), json!({"prompt": "i", "completion": "o"}));
         }
         check_error::<Demonstration>(row(json!(3)), "column `input` must be a string, found a number");
-        check::<Prompt>(row(json!("x")), json!({"prompt": "i\n\nx"}));
+        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx"}));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use temper_tokenizer::Prompt;
 
 use super::columns::{array, is_blank, optional_prompt, present, prompt, text};
 use super::transcripts::split_transcripts;
@@ -20,7 +21,7 @@ const LARGEST: f64 = 1e30;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// What was asked.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// Two or more ways to answer, all different.
     pub completions: Vec<String>,
     /// How good each is: the higher the better, equal ones are tied. Not all are.
@@ -33,7 +34,7 @@ pub struct Comparison {
 impl Comparison {
     /// A better and a worse completion.
     #[must_use]
-    pub fn pair(prompt: &str, chosen: &str, rejected: &str) -> Self {
+    pub fn pair(prompt: impl Into<Prompt>, chosen: &str, rejected: &str) -> Self {
         Self {
             prompt: prompt.into(),
             completions: vec![chosen.into(), rejected.into()],
@@ -55,7 +56,7 @@ impl Comparison {
         let chosen = text(row, &["chosen"])?;
         let rejected = text(row, &["rejected"])?;
         let mut pair = match prompt {
-            Some(prompt) => Self::pair(&prompt, chosen, rejected),
+            Some(prompt) => Self::pair(prompt, chosen, rejected),
             None => split_transcripts(chosen, rejected)?,
         };
         if pair.completions[0] == pair.completions[1] {
@@ -87,9 +88,6 @@ impl Comparison {
 
 impl Record for Comparison {
     const PURPOSE: Purpose = Purpose::Comparisons;
-    const READ_FROM: &'static str = "a pair from `chosen` and `rejected`, a ranking from `completions` or `responses` \
-                                     with `scores` or `ranking`";
-
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let Some(column) = present(row, &COMPLETIONS) else { return Self::from_pair(row) };
         let prompt = prompt(row)?;

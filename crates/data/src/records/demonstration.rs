@@ -1,6 +1,7 @@
 //! A prompt with a completion to imitate.
 
 use serde::Serialize;
+use temper_tokenizer::Prompt;
 
 use super::columns::{COMPLETION, prompt, text};
 use super::{Fault, Purpose, Record, Row};
@@ -9,15 +10,13 @@ use super::{Fault, Purpose, Record, Row};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Demonstration {
     /// What was asked.
-    pub prompt: String,
+    pub prompt: Prompt,
     /// How to answer.
     pub completion: String,
 }
 
 impl Record for Demonstration {
     const PURPOSE: Purpose = Purpose::Answers;
-    const READ_FROM: &'static str = "a completion from `completion`, `response`, `output` or `answer`";
-
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let prompt = prompt(row)?;
         let completion = text(row, &COMPLETION)?;
@@ -30,7 +29,7 @@ mod tests {
     use super::super::columns::PROMPT;
     use super::super::testing::{check, check_error};
     use super::*;
-    use crate::{Comparison, Prompt};
+    use crate::{Comparison, PromptRow};
     use serde_json::json;
 
     #[test]
@@ -50,7 +49,7 @@ mod tests {
         check_error::<Demonstration>(json!({"prompt": "p"}), "missing column `completion`, `response`");
         check_error::<Demonstration>(json!({"prompt": "p", "output": " \n"}), "column `output` is empty");
         check_error::<Demonstration>(json!({"prompt": " ", "output": "o"}), "column `prompt` is empty");
-        check_error::<Prompt>(json!({"prompt": []}), "column `prompt` must be a string, found an array");
+        check_error::<PromptRow>(json!({"prompt": []}), "column `prompt` has no message");
         check_error::<Comparison>(json!({"prompt": "p", "chosen": "a"}), "missing column `rejected`");
         check_error::<Comparison>(
             json!({"prompt": "p", "chosen": "", "rejected": "b"}),

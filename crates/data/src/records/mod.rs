@@ -1,9 +1,11 @@
-//! Kinds of records: what a row of a data file can be, under any of the column names that are in use.
+//! Kinds of records: what a row of a data file can be, under any of the column names that are in use. Rows of the formats
+//! that data are published in get these names first (`families`).
 //!
 //! | part of a record | columns; the first one counts that the row has and that is not null |
 //! | --- | --- |
-//! | `prompt` | `prompt`, `instruction` or `question`; after the last two, a blank line and each non-empty one of `input` and `context` |
+//! | `prompt` | `prompt` (a text or a list of messages), `instruction` or `question`; after the last two, a blank line and each non-empty one of `input` and `context` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
+//! | a conversation | `messages`, where the row has neither a prompt nor a completion |
 //! | plain text | `text`, where the row has neither a prompt nor a completion |
 //! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
 //! | a pair of them | `chosen`, `rejected`, and `margin` if given; without a prompt column, whole hh-rlhf transcripts |
@@ -28,9 +30,10 @@ mod transcripts;
 
 mod answer;
 mod comparison;
+mod conversation;
 mod demonstration;
 mod plain_text;
-mod prompt;
+mod prompt_row;
 mod sft_row;
 
 use serde_json::{Map, Value};
@@ -61,10 +64,6 @@ pub trait Record: Sized {
     /// What its rows are read for.
     const PURPOSE: Purpose;
 
-    /// Which columns only this kind of record is read from, as part of a sentence such as "a completion from `completion`
-    /// or `response`"; empty where other kinds say it all. A file without a usable row is answered with these.
-    const READ_FROM: &'static str = "";
-
     /// The record in a row.
     ///
     /// # Errors
@@ -72,24 +71,13 @@ pub trait Record: Sized {
     fn from_row(row: &Row) -> Result<Self, Fault>;
 }
 
-/// Exports the kinds of records, and lists them for the advice about files that hold none.
-macro_rules! records {
-    ($($file:ident::$Record:ident),+ $(,)?) => {
-        $(pub use $file::$Record;)+
-
-        /// [`Record::READ_FROM`] of every kind.
-        const READ_FROM: &[&str] = &[$(<$Record as Record>::READ_FROM),+];
-    };
-}
-
-records! {
-    prompt::Prompt,
-    demonstration::Demonstration,
-    comparison::Comparison,
-    plain_text::PlainText,
-    sft_row::SftRow,
-    answer::Answer,
-}
+pub use answer::Answer;
+pub use comparison::Comparison;
+pub use conversation::Conversation;
+pub use demonstration::Demonstration;
+pub use plain_text::PlainText;
+pub use prompt_row::PromptRow;
+pub use sft_row::SftRow;
 
 /// A record with all columns of its row, those that the record ignores included.
 #[derive(Clone, Debug, PartialEq)]

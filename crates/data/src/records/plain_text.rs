@@ -17,8 +17,6 @@ pub struct PlainText {
 
 impl Record for PlainText {
     const PURPOSE: Purpose = Purpose::Texts;
-    const READ_FROM: &'static str = "plain text from `text`";
-
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { text: text(row, &TEXT)?.to_owned() })
     }

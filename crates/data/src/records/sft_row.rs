@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::columns::{COMPLETION, PROMPT, present};
+use super::conversation::MESSAGES;
 use super::plain_text::TEXT;
-use super::{Comparison, Demonstration, Fault, PlainText, Purpose, Record, Row};
+use super::{Comparison, Conversation, Demonstration, Fault, PlainText, Purpose, Record, Row};
 
 /// A row for SFT: a demonstration, the chosen side of a pair, or plain text that is mixed in among demonstrations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +16,8 @@ pub enum SftRow {
     Demonstration(Demonstration),
     /// The better side of a pair, whose completion is learned like any other.
     Chosen(Demonstration),
+    /// The answers of the assistant are learned.
+    Conversation(Conversation),
     /// All of it is learned.
     PlainText(PlainText),
 }
@@ -29,6 +32,9 @@ impl Record for SftRow {
         if !has(&COMPLETION) && Comparison::is_pair(row) {
             let Comparison { prompt, mut completions, .. } = Comparison::from_pair(row)?;
             return Ok(Self::Chosen(Demonstration { prompt, completion: completions.swap_remove(0) }));
+        }
+        if !has(&PROMPT) && !has(&COMPLETION) && has(&MESSAGES) {
+            return Conversation::from_row(row).map(Self::Conversation);
         }
         if !has(&PROMPT) && !has(&COMPLETION) && has(&TEXT) {
             return PlainText::from_row(row).map(Self::PlainText);

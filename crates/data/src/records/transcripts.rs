@@ -57,7 +57,7 @@ mod tests {
         fn splitting_loses_nothing(prompt in "[aé\n]{0,9}", a in "[ab é]{1,9}", b in "[ab è]{1,9}") {
             let [chosen, rejected] = [a, b].map(|turn| format!("{prompt}{ASSISTANT}{turn}"));
             if let Ok(split) = split_transcripts(&chosen, &rejected) {
-                prop_assert_eq!(&split.prompt, &format!("{prompt}{ASSISTANT}"));
+                prop_assert_eq!(split.prompt.to_string(), format!("{prompt}{ASSISTANT}"));
                 prop_assert_eq!(format!("{}{}", split.prompt, split.completions[0]), chosen);
                 prop_assert_eq!(format!("{}{}", split.prompt, split.completions[1]), rejected);
             }

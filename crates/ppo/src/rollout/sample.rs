@@ -42,7 +42,7 @@ impl<'a> Answers<'a> {
             .iter()
             .zip(&self.completions)
             .map(|(prompt, completion)| Sample {
-                prompt: &prompt.text,
+                prompt: (&prompt.prompt).into(),
                 prompt_tokens: &prompt.tokens,
                 completion: tokenizer.decode(&completion.tokens),
                 completion_tokens: &completion.tokens,

@@ -81,7 +81,8 @@ pub enum Prompt {
 }
 
 /// A borrowed [`Prompt`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum PromptRef<'a> {
     /// A text.
     Text(&'a str),
@@ -150,6 +151,12 @@ impl<'a> From<&'a Prompt> for PromptRef<'a> {
 
 impl<'a> From<&'a str> for PromptRef<'a> {
     fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&&'a str> for PromptRef<'a> {
+    fn from(text: &&'a str) -> Self {
         Self::Text(text)
     }
 }

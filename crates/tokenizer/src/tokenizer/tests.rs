@@ -317,8 +317,8 @@ fn a_template_is_refused_by_a_tokenizer_without_its_tokens() {
     for name in Template::NAMES {
         Template::by_name(name).unwrap().check(&Tokenizer::byte()).unwrap();
     }
-    let completion = Template::plain_eos().encode_completion(&tokenizer, "the cat");
-    assert_eq!(completion.last(), Some(&tokenizer.special().eos));
+    let example = Template::plain_eos().encode_answer(&tokenizer, "", "the cat", true).unwrap();
+    assert_eq!(example.tokens.last(), Some(&tokenizer.special().eos));
 }
 
 #[test]

@@ -104,7 +104,9 @@ fn pairs(ranking: &Comparison) -> Vec<Comparison> {
     let n = ranking.completions.len();
     let all = (0..n).flat_map(|a| (0..n).map(move |b| (a, b)));
     all.filter(|&(a, b)| ranking.scores[a] > ranking.scores[b])
-        .map(|(a, b)| Comparison::pair(&ranking.prompt, &ranking.completions[a], &ranking.completions[b]))
+        .map(|(a, b)| {
+            Comparison::pair(ranking.prompt.clone(), &ranking.completions[a], &ranking.completions[b])
+        })
         .collect()
 }
 

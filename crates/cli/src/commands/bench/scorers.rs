@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use serde_json::json;
 use temper_courtesy::{Sizes, Task};
-use temper_data::{Prompt, Prompts};
+use temper_data::{PromptRow, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_scorer::{Answer, Program, Stop};
@@ -37,7 +37,8 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
-    let prompts: Vec<Prompt> = asked.into_iter().map(|prompt| Prompt { prompt }).collect();
+    let prompts: Vec<PromptRow> =
+        asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
     let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 

@@ -1,21 +1,20 @@
 //! A prompt alone: what PPO samples completions for.
 
 use serde::Serialize;
+use temper_tokenizer::Prompt;
 
 use super::columns::prompt;
 use super::{Fault, Purpose, Record, Row};
 
 /// A prompt alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Prompt {
+pub struct PromptRow {
     /// What is asked.
-    pub prompt: String,
+    pub prompt: Prompt,
 }
 
-impl Record for Prompt {
+impl Record for PromptRow {
     const PURPOSE: Purpose = Purpose::Prompts;
-    const READ_FROM: &'static str = "a prompt from `prompt`, `instruction` or `question`";
-
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { prompt: prompt(row)? })
     }
