@@ -33,11 +33,15 @@ impl ColumnNames {
     /// Columns that are known and are not in the table of families.
     const OTHERS: [&str; 4] = ["scores", "ranking", "margin", "ended"];
 
-    /// A row with the known names. A column that has one of these names already, and is not renamed itself, is replaced.
+    /// A row with the known names. A column that has one of these names already, and is not renamed itself, is replaced. A
+    /// row that has none of the columns stays as it is: it may be of another file.
     ///
     /// # Errors
-    /// The row lacks one of the columns.
+    /// The row has some of the columns and lacks another.
     pub(crate) fn rename(&self, mut row: Row) -> Result<Row, (Fault, Row)> {
+        if self.names.iter().all(|(_, name)| !row.contains_key(name)) {
+            return Ok(row);
+        }
         if let Some((_, name)) = self.names.iter().find(|(_, name)| !row.contains_key(name)) {
             return Err((Fault::missing(&[name], ", which `--columns` names"), row));
         }
@@ -98,8 +102,9 @@ mod tests {
         let swapped =
             renamed("chosen=rejected,rejected=chosen", json!({"chosen": 1, "rejected": 2})).unwrap();
         assert_eq!(swapped, row(json!({"chosen": 2, "rejected": 1})));
-        let (fault, _) = renamed("prompt=q", json!({"p": 1})).unwrap_err();
+        let (fault, _) = renamed("prompt=q,completion=a", json!({"a": 1})).unwrap_err();
         assert_eq!(fault.to_string(), "missing column `q`, which `--columns` names");
+        assert_eq!(renamed("prompt=q", json!({"prompt": 1})).unwrap(), row(json!({"prompt": 1})));
     }
 
     #[test]

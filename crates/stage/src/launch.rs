@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use temper_data::{BadRows, Dataset, Encoding, Record, Rows, data_files, read_rows};
+use temper_data::{BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows};
 use temper_scorer::Stop;
 use temper_train::{
     Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
@@ -33,7 +33,7 @@ pub struct Launch {
     backend: String,
     out: PathBuf,
     is_resumed: bool,
-    bad_rows: BadRows,
+    read: ReadOptions,
     stop: Stop,
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
@@ -48,7 +48,7 @@ impl Launch {
             backend: temper_tensor::backend_name(device),
             out: out.into(),
             is_resumed: false,
-            bad_rows: BadRows::Refuse,
+            read: ReadOptions::default(),
             stop: Stop::default(),
             observer: None,
             files_read: Vec::new(),
@@ -65,7 +65,14 @@ impl Launch {
     /// Whether rows that cannot be read are left out, with a note, instead of refused.
     #[must_use]
     pub fn skip_bad_rows(self, skips: bool) -> Self {
-        Self { bad_rows: if skips { BadRows::Skip } else { BadRows::Refuse }, ..self }
+        let bad_rows = if skips { BadRows::Skip } else { BadRows::Refuse };
+        Self { read: ReadOptions { bad_rows, ..self.read }, ..self }
+    }
+
+    /// Which columns of the data files stand for columns that Temper knows.
+    #[must_use]
+    pub fn columns(self, columns: ColumnNames) -> Self {
+        Self { read: ReadOptions { columns, ..self.read }, ..self }
     }
 
     /// The name of the device's backend, which a resumed run compares. Without it the device is asked, which cannot tell
@@ -124,7 +131,7 @@ impl Launch {
     /// Those of [`read_rows`].
     pub fn rows<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
         self.files_read.extend(data_files(paths)?);
-        let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
+        let rows = read_rows::<R>(paths, self.read.clone())?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
         Ok(rows)
     }
@@ -140,8 +147,8 @@ impl Launch {
         encoding: &Encoding<'_>,
     ) -> Result<D, Error> {
         self.files_read.extend(data_files(paths)?);
-        let bad_rows = self.bad_rows;
-        Ok(D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?)
+        let read = self.read.clone();
+        Ok(D::read(paths, purpose, read, encoding, &mut |sentence| self.note(sentence))?)
     }
 
     /// The same, if there are any files.

@@ -199,3 +199,39 @@ fn alike(a: &str, b: &str) -> f64 {
     let likeness = strsim::jaro_winkler(a, &b.to_lowercase());
     if likeness >= ALIKE { likeness } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../../docs/data.md");
+
+    #[test]
+    fn the_document_has_a_row_of_each_family_in_the_order_of_the_table() {
+        let rows = DOCUMENT.lines().filter(|line| line.starts_with('{'));
+        let rows: Vec<Row> = rows.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let families = rows.iter().map(|row| Group::new(1, row.clone()).name().unwrap());
+        assert_eq!(families.collect::<Vec<_>>(), FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>());
+        // The table of the document, too.
+        let table = DOCUMENT.lines().filter(|line| line.starts_with("| ")).skip(2);
+        let names = table.filter_map(|line| line.split(" | ").next()).map(|name| name.trim_start_matches("| "));
+        assert_eq!(names.collect::<Vec<_>>(), FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_null_is_an_absent_column() {
+        let row = |json: Value| Group::new(1, json.as_object().unwrap().clone()).name();
+        let nulls = serde_json::json!({"prompt": "p", "completion": "c", "messages": null, "chosen": null, "label": null});
+        assert_eq!(row(nulls), Some("TRL prompt-completion"));
+    }
+
+    #[test]
+    fn the_nearest_families_share_the_most_columns() {
+        let names = |columns: &[&str]| {
+            let columns: Vec<String> = columns.iter().map(|&column| column.into()).collect();
+            nearest(&columns).map(|family| family.name)
+        };
+        assert_eq!(names(&["Prompt", "completions"])[0], "TRL prompt-only");
+        assert_eq!(names(&["instructions", "inputs", "outputs"])[0], "Alpaca");
+    }
+}

@@ -98,7 +98,7 @@ impl Record for Comparison {
             None => return Err(Fault::missing(&["scores", "ranking"], "")),
         };
         if scores.iter().all(|score| *score == scores[0]) {
-            return Err(Fault::unused("all completions are tied: there is nothing to learn from"));
+            return Err(Fault::unused("all completions are tied"));
         }
         Ok(Self { prompt, completions, scores })
     }
