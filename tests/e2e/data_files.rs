@@ -89,11 +89,7 @@ fn a_file_of_another_format_is_named_for_what_it_is() {
     temper.write("book.txt", "All is well.\nSo it goes.\n");
     temper.write("wide.jsonl", b"\xff\xfe{\0\"\0");
     for (name, says, hint) in [
-        (
-            "rows.parquet",
-            "cannot read the Parquet file rows.parquet: ",
-            "copy the file again",
-        ),
+        ("rows.parquet", "cannot read the Parquet file rows.parquet: ", "copy the file again"),
         ("rows.xlsx", "rows.xlsx is an Excel workbook", "read_excel"),
         ("rows.csv", "rows.csv is a CSV file", "read_csv"),
         ("book.txt", "book.txt is plain text", "{\"text\": "),
@@ -252,7 +248,8 @@ fn a_directory_is_all_of_its_shards() {
     assert_eq!(said.rows()[0]["rows"], 2);
     temper.run(&format!("{SFT} shards")).ok();
     temper.write("shards/data/test-00000-of-00001.jsonl", demonstration(2, 2));
-    let said = temper.refuses("data inspect --data shards", &["shards has files of several splits: test, train"]);
+    let said =
+        temper.refuses("data inspect --data shards", &["shards has files of several splits: test, train"]);
     assert!(said.hint().contains("files of one"), "{said:?}");
     temper.write("empty/README.md", "");
     temper.refuses(&format!("{SFT} empty"), &["empty has no data files", ".parquet"]);

@@ -131,7 +131,10 @@ impl Session {
             show(event);
         };
         let launch = Launch::new(&device, &args.out).backend(backend).resume(args.resume);
-        let launch = launch.skip_bad_rows(args.skip_bad_rows).columns(args.columns.clone().unwrap_or_default()).files_read(settings.config.as_slice());
+        let launch = launch
+            .skip_bad_rows(args.skip_bad_rows)
+            .columns(args.columns.clone().unwrap_or_default())
+            .files_read(settings.config.as_slice());
         Ok(launch.settings_asked_for(asked_for).observer(observer).stop(self.stop.clone()))
     }
 

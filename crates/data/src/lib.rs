@@ -30,6 +30,7 @@ mod containers;
 mod datasets;
 mod error;
 mod families;
+mod file_reader;
 mod inspect;
 mod options;
 pub mod records;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use temper_data::{BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows};
+use temper_data::{
+    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows,
+};
 use temper_scorer::Stop;
 use temper_train::{
     Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,

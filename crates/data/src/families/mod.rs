@@ -211,10 +211,14 @@ mod tests {
         let rows = DOCUMENT.lines().filter(|line| line.starts_with('{'));
         let rows: Vec<Row> = rows.map(|line| serde_json::from_str(line).unwrap()).collect();
         let families = rows.iter().map(|row| Group::new(1, row.clone()).name().unwrap());
-        assert_eq!(families.collect::<Vec<_>>(), FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>());
+        assert_eq!(
+            families.collect::<Vec<_>>(),
+            FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>()
+        );
         // The table of the document, too.
         let table = DOCUMENT.lines().filter(|line| line.starts_with("| ")).skip(2);
-        let names = table.filter_map(|line| line.split(" | ").next()).map(|name| name.trim_start_matches("| "));
+        let names =
+            table.filter_map(|line| line.split(" | ").next()).map(|name| name.trim_start_matches("| "));
         assert_eq!(names.collect::<Vec<_>>(), FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>());
     }
 
