@@ -7,8 +7,10 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -30,6 +32,7 @@ COMMON = {
     "eos_token_id": 3,
     "attn_implementation": "eager",
 }
+GPT2_IDS = {key: COMMON[key] for key in ("bos_token_id", "eos_token_id", "attn_implementation")}
 LLAMA_3 = {
     "rope_type": "llama3",
     "rope_theta": 50.0,
@@ -58,6 +61,15 @@ def configs():
         ),
         "qwen2": (Qwen2Config(**COMMON, **groups), 16),
         "qwen3": (Qwen3Config(**COMMON, **groups, head_dim=6, tie_word_embeddings=True), 18),
+    }
+
+
+def scalar_configs():
+    """Families of which only the scalar head has golden numbers here: models.py has a language model of GPT-2, and Mistral
+    computes what Llama does."""
+    return {
+        "gpt2": (GPT2Config(vocab_size=61, n_positions=48, n_embd=16, n_layer=2, n_head=4, n_inner=24, **GPT2_IDS), 20),
+        "mistral": (MistralConfig(**COMMON, num_key_value_heads=2, sliding_window=None), 22),
     }
 
 
@@ -163,3 +175,8 @@ def write_families(out):
         save_file(golden, directory / "golden.safetensors")
         config.num_labels = 1
         scalar_golden(config, seed + 100, scalar)
+    for name, (config, seed) in scalar_configs().items():
+        scalar = out / f"{name}-scalar"
+        scalar.mkdir(exist_ok=True)
+        config.num_labels = 1
+        scalar_golden(config, seed, scalar)

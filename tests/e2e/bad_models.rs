@@ -148,6 +148,57 @@ fn damaged_weights_are_refused() {
     temper.refuses("generate --prompt a --model cut", &["cut/model.safetensors", "inf"]);
 }
 
+/// `sharded`: the model of `sft/final` with its weights in two files.
+fn write_shards(temper: &Temper) {
+    temper.copy("sft/final", "sharded");
+    let bytes = temper.bytes("sft/final/model.safetensors");
+    let file = SafeTensors::deserialize(&bytes).expect("our own file");
+    let mut map = serde_json::Map::new();
+    let mut parts: [Vec<(String, TensorView)>; 2] = Default::default();
+    for (name, tensor) in file.tensors() {
+        let part = usize::from(name.contains(".h.1."));
+        map.insert(name.clone(), json!(format!("model-{}-of-2.safetensors", part + 1)));
+        parts[part].push((name, tensor));
+    }
+    for (i, part) in parts.into_iter().enumerate() {
+        let bytes = safetensors::serialize(part, None).expect("tensors");
+        temper.write(&format!("sharded/model-{}-of-2.safetensors", i + 1), bytes);
+    }
+    temper.write("sharded/model.safetensors.index.json", json!({"weight_map": map}).to_string());
+    fs::remove_file(temper.path("sharded/model.safetensors")).expect("a file");
+}
+
+#[test]
+fn weights_in_several_files_are_read_or_named() {
+    let temper = Temper::with_sft();
+    let generate = "generate --prompt a --greedy --model";
+    write_shards(&temper);
+    let whole = temper.run(&format!("{generate} sft/final")).ok();
+    assert_eq!(temper.run(&format!("{generate} sharded")).ok().stdout, whole.stdout);
+    let refuses = |says: &[&str], hint: &str| {
+        let said = temper.refuses(&format!("{generate} sharded"), says);
+        assert!(said.hint().contains(hint), "{said:?}");
+    };
+    let (index, second) = ("sharded/model.safetensors.index.json", "sharded/model-2-of-2.safetensors");
+    // A shard that is cut, and one that is missing.
+    let bytes = temper.bytes(second);
+    temper.write(second, &bytes[..bytes.len() / 2]);
+    refuses(&[second, "not a whole safetensors file"], "copy or save it again");
+    fs::remove_file(temper.path(second)).expect("a file");
+    refuses(&[second], "model.safetensors.index.json names this file");
+    write_shards(&temper);
+    // An index that names another file, a file elsewhere, no file, or is cut.
+    let moved = "transformer.h.1.mlp.c_fc.bias";
+    temper.edit_json(index, |index| index["weight_map"][moved] = json!("model-1-of-2.safetensors"));
+    refuses(&[index, &format!("`{moved}` in model-1-of-2.safetensors, which does not have it")], "");
+    temper.edit_json(index, |index| index["weight_map"][moved] = json!("../sft/final/model.safetensors"));
+    refuses(&[index, "is not the name of a file next to it"], "damaged");
+    temper.edit_json(index, |index| index["weight_map"] = json!([]));
+    refuses(&[index, "no `weight_map`"], "damaged");
+    temper.write(index, "{\"weight_map\": {");
+    refuses(&[index, "EOF"], "damaged");
+}
+
 #[test]
 fn a_missing_weight_or_file_is_named() {
     let temper = Temper::with_sft();

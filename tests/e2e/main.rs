@@ -12,8 +12,11 @@ mod documents;
 mod dpo;
 mod evaluation;
 mod groups;
+mod hub;
 mod interrupts;
 mod kills;
+#[path = "../../crates/hub/tests/loopback/mod.rs"]
+mod loopback;
 mod output;
 mod own_files;
 mod presets;

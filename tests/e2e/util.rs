@@ -119,6 +119,8 @@ impl Temper {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
+        // A path with a typing mistake can have the form of a name on the hub.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("hf"));
         command
     }
 
@@ -237,7 +239,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(command: &str, output: std::io::Result<Output>) -> Self {
+    pub fn of(command: &str, output: std::io::Result<Output>) -> Self {
         let output = output.unwrap_or_else(|e| panic!("{command}: {e}"));
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let said = Self {

@@ -39,11 +39,11 @@ fn sft_learns_eight_lines_by_heart() {
             .unwrap();
 
     let prompts: Vec<Vec<u32>> =
-        LINES.iter().map(|(prompt, _)| template.encode_prompt(&tokenizer, prompt)).collect();
+        LINES.iter().map(|(prompt, _)| template.encode_prompt(&tokenizer, prompt).unwrap()).collect();
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: 3,
+        end_tokens: vec![3],
         ..GenerateOptions::default()
     };
     let said = generate(&model, &prompts, &options).unwrap();
@@ -96,12 +96,9 @@ fn the_reward_model_orders_separable_pairs_that_it_has_not_seen() {
 #[test]
 fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
-    let rows = |days| {
-        let text = TextSide::new(tokenizer.clone(), template.clone());
-        Rankings::new(&separable(days), &Encoding::new(&text, 64)).unwrap()
-    };
-    let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
     let text = TextSide::new(tokenizer.clone(), template.clone());
+    let rows = |days| Rankings::new(&separable(days), &Encoding::new(&text, 64)).unwrap();
+    let (data, held_out) = (rows(DAYS), rows(HELD_OUT_DAYS));
     let run = || Run::ephemeral().unwrap();
 
     // A model that has learned to say both, the curt answer more often.
@@ -109,7 +106,6 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let curt = DAYS.iter().flat_map(|day| [(); 3].map(|()| say(format!("{day}."))));
     let demonstrations: Vec<Demonstration> =
         curt.chain(DAYS.iter().map(|day| say(format!("{day}, thanks.")))).collect();
-    let text = TextSide::new(tokenizer.clone(), template.clone());
     let sft_data = Demonstrations::new(&demonstrations, &Encoding::new(&text, 64)).unwrap();
     let training =
         TrainingConfig { epochs: 30, batch_size: 8, learning_rate: 5e-3, ..SftConfig::default().training };
@@ -126,10 +122,10 @@ fn dpo_orders_separable_pairs_that_it_has_not_seen_and_says_the_better_ones() {
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: 3,
+        end_tokens: vec![3],
         ..GenerateOptions::default()
     };
-    let prompts = [template.encode_prompt(&tokenizer, "When?")];
+    let prompts = [template.encode_prompt(&tokenizer, "When?").unwrap()];
     let said = |model: &CausalLm| tokenizer.decode(&generate(model, &prompts, &options).unwrap()[0].tokens);
     let (before, after) = (said(&sft), said(&policy));
     assert!(!before.contains("thanks") && after.contains("thanks"), "{before:?}, then {after:?}");

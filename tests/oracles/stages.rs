@@ -164,7 +164,7 @@ fn ppo_scores_the_ids_that_the_reward_model_learned() {
 
         let mut answer = policy.tokenizer.encode("A cab.");
         answer.push(policy.eos());
-        let scored = reward.example_of_ids(&policy.encode_prompt("What?"), &answer, true);
+        let scored = reward.example_of_ids(&policy.encode_prompt("What?").unwrap(), &answer, true);
         assert_eq!(&scored, learned, "{setting}");
         assert_eq!(learned.tokens.ends_with(&[3]), setting != "plain");
     }

@@ -8,7 +8,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde_json::Value;
 use temper_model::{
-    CausalLm, Dropout, GenerateOptions, Pooling, Sampler, ScalarModel, TokenBatch, generate, select_positions,
+    CausalLm, Dropout, GenerateOptions, Pooling, Sampler, ScalarModel, TokenBatch, TokenIds, generate,
+    select_positions,
 };
 use temper_tensor::{log_probs, token_logprobs};
 use temper_train::Optimizer;
@@ -20,6 +21,10 @@ use crate::optimizer::settings;
 
 /// Directories of `assets/goldens`.
 const MODELS: [&str; 6] = ["gpt_neox", "gpt_neox-sequential", "llama", "llama-scaled", "qwen2", "qwen3"];
+
+/// Models with a scalar head that transformers wrote: `…-scalar`.
+const SCALARS: [&str; 8] =
+    ["gpt2", "gpt_neox", "gpt_neox-sequential", "llama", "llama-scaled", "mistral", "qwen2", "qwen3"];
 
 /// Logits up to 10 after two blocks in float32, and transformers computes its norms in float32 too: rounding leaves 4e-6.
 const LOGIT_TOLERANCE: f64 = 2e-5;
@@ -185,7 +190,7 @@ fn a_loaded_model_is_saved_as_transformers_saved_it() {
 #[test]
 fn scores_equal_those_of_transformers() {
     for backend in backends() {
-        for name in MODELS {
+        for name in SCALARS {
             let name = format!("{name}-scalar");
             let golden = Golden::read(&name);
             let model = ScalarModel::load(&path(&name), &backend.device).unwrap();
@@ -243,5 +248,41 @@ fn every_linear_map_of_a_block_takes_an_adapter() {
             &logits(&adapted),
             LOGIT_TOLERANCE,
         );
+    }
+}
+
+/// A normalised reward model is written with the tensors of transformers alone. Its scores are gain · score + bias, by the
+/// scores of transformers, where Temper reads it again, and without the bias for an RMS norm where only the weights count.
+#[test]
+fn exported_scores_are_those_of_transformers_times_the_gain_plus_the_bias() {
+    let (gain, bias) = (0.5, -0.75);
+    let device = &backends()[0].device;
+    let ids = TokenIds { eos: 3, end_tokens: vec![3], bos: None, pad: Some(0) };
+    for name in SCALARS {
+        let golden = Golden::read(&format!("{name}-scalar"));
+        let model = ScalarModel::load(&path(&format!("{name}-scalar")), device).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        model.rescaled(gain, bias).export(dir.path(), &ids).unwrap();
+        let shapes = |file: &Path| -> Vec<(String, Vec<usize>)> {
+            read(file).into_iter().map(|(name, stored)| (name, stored.shape)).collect()
+        };
+        let theirs = shapes(&path(&format!("{name}-scalar")).join("model.safetensors"));
+        assert_eq!(shapes(&dir.path().join("model.safetensors")), theirs, "{name}");
+        let scores = || {
+            let model = ScalarModel::load(dir.path(), device).unwrap();
+            let batch = TokenBatch::right_padded(&golden.rows, device);
+            values(model.scores(&batch, &golden.prompt_lens, &mut Dropout::off()))
+        };
+        let check = |bias: f64| {
+            for (found, score) in scores().iter().zip(&golden.outputs["scores"].values) {
+                let expected = gain * score + bias;
+                assert!((found - expected).abs() < SCORE_TOLERANCE, "{name}: {found}, {expected}");
+            }
+        };
+        check(bias);
+        // What transformers reads.
+        std::fs::remove_file(dir.path().join("temper.json")).unwrap();
+        let has_layer_norm = name.starts_with("gpt");
+        check(if has_layer_norm { bias } else { 0.0 });
     }
 }

@@ -75,7 +75,7 @@ fn use_all(dir: &Path) {
         if let (Ok(tokenizer), Ok(Some(template))) = (Tokenizer::from_dir(dir), Template::load(dir)) {
             let ids = tokenizer.encode("What is 2 + 2? 你好 [EOS]");
             tokenizer.decode(&[&ids[..], &[0, 7, 400, u32::MAX]].concat());
-            template.encode_example(&tokenizer, "ask", "say", 40, Overflow::TruncatePrompt);
+            let _ = template.encode_example(&tokenizer, "ask", "say", 40, Overflow::TruncatePrompt);
             tokenizer.fingerprint();
         }
     });

@@ -107,7 +107,7 @@ impl Setup {
         let critic =
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
-        let encoded = |tokens: &Vec<u32>| EncodedPrompt { text: String::new(), tokens: tokens.clone() };
+        let encoded = |tokens: &Vec<u32>| EncodedPrompt { prompt: "".into(), tokens: tokens.clone() };
         let prompts = Prompts::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();
@@ -154,17 +154,18 @@ proptest! {
         config in configs(),
         prompts in prop::collection::vec(tokens(1..10), 1..6),
         temperature in prop_oneof![Just(1.0), Just(0.5), Just(2.0)],
-        eos in 0..VOCAB,
+        end_tokens in prop::collection::vec(0..VOCAB, 0..3),
         seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed);
         let sampler = Sampler::Random { temperature, top_k: 0, top_p: 1.0 };
-        let options = GenerateOptions { max_new_tokens: 12, sampler, eos, seed, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_new_tokens: 12, sampler, end_tokens, seed, ..GenerateOptions::default() };
         for (prompt, completion) in prompts.iter().zip(generate(&model, &prompts, &options).expect("it fits")) {
             let alone = logprobs_alone(&model, prompt, &completion.tokens, temperature);
             check_close(&completion.logprobs, &alone, "log-probs");
             let before_last = &completion.tokens[..completion.tokens.len() - 1];
-            prop_assert!(!before_last.contains(&eos), "nothing comes after the end");
+            let has_end = before_last.iter().any(|token| options.end_tokens.contains(token));
+            prop_assert!(!has_end, "nothing comes after the end");
         }
     }
 
@@ -172,11 +173,11 @@ proptest! {
     fn greedy_answers_are_the_same_alone_and_in_any_batch(
         config in configs(),
         prompts in prop::collection::vec(tokens(1..10), 2..6),
-        eos in 0..VOCAB,
+        end_tokens in prop::collection::vec(0..VOCAB, 0..3),
         seed in 0u64..1000,
     ) {
         let model = language_model(&config, seed);
-        let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::Greedy, eos, seed, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::Greedy, end_tokens, seed, ..GenerateOptions::default() };
         let together = generate(&model, &prompts, &options).expect("it fits");
         for (prompt, expected) in prompts.iter().zip(&together) {
             let alone = generate(&model, std::slice::from_ref(prompt), &options).expect("it fits").remove(0);

@@ -33,7 +33,7 @@ fn read_all_rows(path: &Path) {
         for policy in [BadRows::Refuse, BadRows::Skip] {
             let _ = read_rows::<Demonstration>(&[path], policy);
             let _ = read_rows::<Comparison>(&[path], policy);
-            let _ = read_rows::<Prompt>(&[path], policy);
+            let _ = read_rows::<PromptRow>(&[path], policy);
         }
     });
 }

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use rand::Rng;
-use temper_model::{CausalLm, Finish, GenerateOptions, ModelConfig, PRESETS, generate};
+use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, PRESETS, generate};
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed};
+use crate::{
+    Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
+};
 
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
@@ -28,7 +30,15 @@ impl Assistant {
     /// # Errors
     /// Files that are missing or damaged, a reward model's directory, and a tokenizer that does not fit the network.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let assistant = Self::read(dir, device)?;
+        Self::load_with(dir, device, &LoadOptions::default())
+    }
+
+    /// [`Assistant::load`] with options.
+    ///
+    /// # Errors
+    /// As [`Assistant::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        let assistant = Self::read(dir, device, options)?;
         warn_of_chat_template(&assistant.text)?;
         Ok(assistant)
     }
@@ -38,8 +48,13 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::load`], and a template that the tokenizer cannot serve.
-    pub fn load_to_train(dir: &Path, template: &str, device: &Device) -> Result<Self, Error> {
-        let mut assistant = Self::read(dir, device)?;
+    pub fn load_to_train(
+        dir: &Path,
+        template: &str,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<Self, Error> {
+        let mut assistant = Self::read(dir, device, options)?;
         assistant.text.settle(template)?;
         warn_of_chat_template(&assistant.text)?;
         Ok(assistant)
@@ -64,10 +79,16 @@ impl Assistant {
     ///
     /// # Errors
     /// [`Error::UnknownModel`], and those of [`Assistant::load_to_train`] and [`Assistant::fresh`].
-    pub fn start(spec: &str, template: &str, rng: &mut impl Rng, device: &Device) -> Result<Self, Error> {
+    pub fn start(
+        spec: &str,
+        template: &str,
+        rng: &mut impl Rng,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<Self, Error> {
         let dir = Path::new(spec);
         if dir.is_dir() {
-            Self::load_to_train(dir, template, device)
+            Self::load_to_train(dir, template, device, options)
         } else if PRESETS.contains(&spec) {
             Self::fresh(spec, template, rng, device)
         } else {
@@ -80,8 +101,7 @@ impl Assistant {
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
-        Ok(self.text.save(dir)?)
+        Export::export(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.
@@ -170,8 +190,9 @@ impl Assistant {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         check_memory(self.model.config(), rows.len(), longest, max_new_tokens)?;
         let options = GenerateOptions {
-            eos: self.text.eos(),
+            end_tokens: self.text.end_tokens(),
             n_tokens: self.text.tokenizer.vocab_size(),
+            missing_tokens: self.text.tokenizer.missing_ids(),
             max_new_tokens,
             ..options
         };
@@ -186,8 +207,8 @@ impl Assistant {
         Ok(answers.collect())
     }
 
-    fn read(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let model = name_config_file(dir, CausalLm::load(dir, device))?;
+    fn read(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        let model = name_config_file(dir, CausalLm::load_with(dir, device, options))?;
         let text = TextSide::load(dir)?;
         check_vocabulary(&text, model.config())?;
         Ok(Self { model, text })

@@ -26,6 +26,7 @@
 mod answer;
 mod assistant;
 mod error;
+mod export;
 mod logprobs;
 mod once;
 mod outline;
@@ -36,11 +37,13 @@ mod scorer;
 pub use answer::{Answer, eos_rate};
 pub use assistant::Assistant;
 pub use error::{Error, PromptFault, RowFault};
+pub use export::Export;
 pub use logprobs::answer_logprobs;
 pub use outline::{Outline, context_len};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};
 pub use scorer::{Scorer, ScorerSpec};
+pub use temper_model::LoadOptions;
 
 /// Rows that are answered or scored together.
 pub const BATCH_SIZE: usize = 64;

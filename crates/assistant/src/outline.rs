@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use temper_model::ModelConfig;
+use temper_model::{LoadOptions, ModelConfig};
 use temper_tokenizer::{Prompt, PromptRef, TextSide};
 
 use crate::once::warn_once;
@@ -24,7 +24,16 @@ impl Outline {
     /// # Errors
     /// Files that are missing or damaged.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        Ok(Self { config: name_config_file(dir, ModelConfig::load(dir))?, text: TextSide::load(dir)? })
+        Self::load_with(dir, &LoadOptions::default())
+    }
+
+    /// [`Outline::load`] with options.
+    ///
+    /// # Errors
+    /// As [`Outline::load`].
+    pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let config = name_config_file(dir, ModelConfig::load_with(dir, options))?;
+        Ok(Self { config, text: TextSide::load(dir)? })
     }
 
     /// The ids of a prompt, if the model can answer it.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use temper_model::ScalarModel;
+use temper_model::{LoadOptions, ScalarModel};
 use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, TextSide};
 
 use crate::once::warn_once;
 use crate::outline::{check_vocabulary, name_config_file, warn_of_chat_template};
-use crate::{Answer, BATCH_SIZE, Error, RowFault};
+use crate::{Answer, BATCH_SIZE, Error, Export, RowFault};
 
 /// A reward model with its text side.
 #[derive(Clone, Debug)]
@@ -27,7 +27,15 @@ impl RewardModel {
     /// # Errors
     /// Files that are missing or damaged, a language model's directory, and a tokenizer that does not fit the network.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, Error> {
-        let model = name_config_file(dir, ScalarModel::load(dir, device))?;
+        Self::load_with(dir, device, &LoadOptions::default())
+    }
+
+    /// [`RewardModel::load`] with options.
+    ///
+    /// # Errors
+    /// As [`RewardModel::load`].
+    pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        let model = name_config_file(dir, ScalarModel::load_with(dir, device, options))?;
         let mut text = TextSide::load(dir)?;
         if !text.has_template {
             text.template = Template::plain_eos();
@@ -42,8 +50,7 @@ impl RewardModel {
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        self.model.save(dir, self.text.eos()).map_err(Error::Model)?;
-        Ok(self.text.save(dir)?)
+        Export::export(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.

@@ -124,9 +124,12 @@ pub struct InspectArgs {
     /// Data files of any format, or directories of them
     #[arg(long, required = true, num_args = 1.., value_name = "FILE|DIR")]
     pub data: Vec<PathBuf>,
-    /// A model directory, whose tokens are counted and whose template puts the examples together
-    #[arg(long, value_name = "DIR")]
+    /// A model, whose tokens are counted and whose template puts the examples together: its directory, or its name on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// What the rows are read for [default: what they have the columns for]
     #[arg(long = "for", value_enum, value_name = "STAGE")]
     pub purpose: Option<InspectFor>,
@@ -163,6 +166,15 @@ pub struct Settings {
     pub sets: Vec<String>,
 }
 
+/// How model directories are read.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LoadArgs {
+    /// Load a model although its config.json has this field, which Temper does not know: the model is then computed
+    /// without it
+    #[arg(long, value_name = "FIELD")]
+    pub allow_config: Vec<String>,
+}
+
 /// Where a run goes.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -178,6 +190,8 @@ pub struct RunArgs {
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -186,8 +200,9 @@ pub struct SftArgs {
     /// plain text, which is learned in full; from rows with `chosen` and `rejected` the chosen side is learned
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// A model directory, or the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small
-    #[arg(long, value_name = "DIR|PRESET")]
+    /// A model directory; the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small; or a model of the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|PRESET|ORG/NAME[@REVISION]")]
     pub model: String,
     /// Held-out demonstrations
     #[arg(long, num_args = 1.., value_name = "FILE")]
@@ -204,8 +219,8 @@ pub struct ComparisonArgs {
     /// hh-rlhf transcripts without `prompt`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// The SFT model's directory
-    #[arg(long, value_name = "DIR")]
+    /// The SFT model: its directory, or its name on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
     /// Held-out comparisons
     #[arg(long, num_args = 1.., value_name = "FILE")]
@@ -227,8 +242,8 @@ pub struct RewardArgs {
 
 #[derive(Debug, Args)]
 pub struct PpoArgs {
-    /// The SFT model's directory: policy and reference start there
-    #[arg(long, value_name = "DIR")]
+    /// The SFT model, where policy and reference start: its directory, or its name on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub policy: PathBuf,
     #[command(flatten)]
     pub rewards: RewardSources,
@@ -241,8 +256,8 @@ pub struct PpoArgs {
     /// Plain text to learn in addition to the scores (PPO-ptx): JSON lines with `text`
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub ptx_data: Vec<PathBuf>,
-    /// A judge whose scores are recorded and never learned from: `courtesy`, or a reward model's directory
-    #[arg(long, value_name = "courtesy|DIR")]
+    /// A judge whose scores are recorded and never learned from: `courtesy`, or a reward model
+    #[arg(long, value_name = "courtesy|DIR|ORG/NAME[@REVISION]")]
     pub gold: Option<String>,
     #[command(flatten)]
     pub run: RunArgs,
@@ -253,8 +268,8 @@ pub struct PpoArgs {
 /// What scores an answer: at least one of three, or their weighted sum.
 #[derive(Clone, Debug, Args)]
 pub struct RewardSources {
-    /// The reward model's directory
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["reward_program", "reward_url"])]
+    /// The reward model: its directory, or its name on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]", required_unless_present_any = ["reward_program", "reward_url"])]
     pub reward: Option<PathBuf>,
     /// A program with its arguments: reads an answer per line, as JSON, and writes a number for each
     #[arg(long, value_name = "COMMAND")]
@@ -326,8 +341,8 @@ pub struct SamplingArgs {
 
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
+    /// Model directory, or the name of a model on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
     /// One prompt; without it, one per line of standard input
     #[arg(long, value_name = "TEXT")]
@@ -337,15 +352,19 @@ pub struct GenerateArgs {
     /// JSON lines with tokens and log-probabilities
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
+    /// Model directory, or the name of a model on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -358,7 +377,7 @@ pub struct TokenizeArgs {
     pub completion: String,
     /// Take tokenizer and template from this model, and show the labels that are trained. Without it, print the arrays
     /// of the notebook's `encode_dialog`, whose labels its own training uses and Temper's does not
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: Option<PathBuf>,
     /// Pad to this length; without `--model`, also cut to it as the notebook does
     #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
@@ -370,8 +389,8 @@ pub struct TokenizeArgs {
 
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
+    /// Model directory, or the name of a model on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
     /// Rows with `prompt` and `completion`; `temper score` reads `ended` too: false for an answer that has no end
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -382,21 +401,23 @@ pub struct DataArgs {
     /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Model directory: a language model or a reward model
-    #[arg(long, value_name = "DIR")]
+    /// A language model or a reward model: its directory, or its name on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
     /// Demonstrations, comparisons or prompts, as the model and the flags ask for
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A second policy to win against; a judge without one gives the mean score of `--model`
-    #[arg(long, value_name = "DIR", requires = "who")]
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]", requires = "who")]
     pub against: Option<PathBuf>,
-    /// `courtesy` for that recipe's rule, or a reward model's directory
-    #[arg(long, value_name = "courtesy|DIR", group = "who")]
+    /// `courtesy` for that recipe's rule, or a reward model
+    #[arg(long, value_name = "courtesy|DIR|ORG/NAME[@REVISION]", group = "who")]
     pub judge: Option<String>,
     /// A program with its arguments as the judge: reads an answer per line, as JSON, and writes a number for each
     #[arg(long, value_name = "COMMAND", group = "who")]
@@ -417,6 +438,8 @@ pub struct EvalArgs {
     /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// Several answers to each prompt; a reward model picks one of them.
@@ -432,7 +455,7 @@ pub struct BestOf {
     )]
     pub n: u16,
     /// The reward model that picks
-    #[arg(long, value_name = "DIR", requires = "n")]
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]", requires = "n")]
     pub reward: Option<PathBuf>,
 }
 
@@ -441,8 +464,8 @@ pub struct SelectArgs {
     /// The SFT run: each of its checkpoints and its final model take part
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
-    /// The reward model's directory
-    #[arg(long, value_name = "DIR")]
+    /// The reward model: its directory, or its name on the Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub reward: PathBuf,
     /// Held-out prompts: JSON lines with `prompt`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -458,6 +481,8 @@ pub struct SelectArgs {
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// What has settings.

@@ -58,6 +58,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<temper_model::Error>() {
         return hint_of_model(error);
     }
+    if let Some(error) = cause.downcast_ref::<temper_hub::Error>() {
+        return hint_of_hub(error);
+    }
     if let Some(error) = cause.downcast_ref::<temper_tokenizer::Error>() {
         return hint_of_tokenizer(error);
     }
@@ -146,7 +149,10 @@ fn hint_of_assistant(error: &temper_assistant::Error) -> Option<String> {
         Error::Tokenizer(error) => return hint_of_tokenizer(error),
         Error::Scorer(error) => return hint_of_scorer(error),
         Error::Vocabulary { .. } => "tokenizer.json and model.safetensors belong to different models",
-        Error::UnknownModel { .. } => return Some(format!("presets: {}", temper_model::PRESETS.join(", "))),
+        Error::UnknownModel { .. } => {
+            let presets = temper_model::PRESETS.join(", ");
+            return Some(format!("presets: {presets}; a model of the hub has the form ORG/NAME"));
+        }
         Error::PresetWithoutTokenizer { .. } => "give a directory with its weights and tokenizer.json",
         Error::MaxSeqLen { .. } => "lower `max_seq_len`, or start from a model with a longer context",
         Error::Prompt { source, .. } => hint_of_prompt(source),
@@ -274,8 +280,9 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
         Error::UnsupportedArchitecture { .. } => {
             "docs/models.md lists the models of Hugging Face that Temper reads".into()
         }
-        Error::UnknownFields { .. } => {
-            "remove a field from config.json if you know that the model computes the same without it".into()
+        Error::UnknownFields { fields, .. } => {
+            let flags: Vec<String> = fields.iter().map(|field| format!("--allow-config {field}")).collect();
+            format!("if you know that the model computes the same without, add `{}`", flags.join(" "))
         }
         Error::WrongHead { expected: "reward model", .. } => {
             "`temper reward` makes one from an SFT model".into()
@@ -288,6 +295,50 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
         Error::NonFiniteWeight { .. } | Error::NonFiniteOutput => return diverged(),
         _ => return None,
     })
+}
+
+fn hint_of_hub(error: &temper_hub::Error) -> Option<String> {
+    use temper_hub::Error;
+    let hint = match error {
+        Error::BadEndpoint { .. } => {
+            "for example `HF_ENDPOINT=https://hub.example.org`; without it the public hub is asked"
+        }
+        Error::BadToken { .. } => "copy the token again: it begins with `hf_`",
+        Error::NoHome => "set HF_HOME to a directory for downloads",
+        Error::UnknownRepo { .. } => "check the name, and the path if it is meant to be a directory",
+        Error::UnknownRevision { .. } => "give a branch, a tag or a commit of the model after the `@`",
+        Error::Denied { has_token: false, .. } => {
+            "ask for access on its page if it has one, and set HF_TOKEN to a token of yours"
+        }
+        Error::Denied { .. } => {
+            "ask for access on its page, and check that HF_TOKEN is a token that may read it"
+        }
+        Error::Unreachable { .. }
+        | Error::TimeLimit { .. }
+        | Error::Truncated { .. }
+        | Error::Refused { .. } => {
+            "try again later: a download continues where it ended; HF_HUB_OFFLINE=1 uses what is there already"
+        }
+        Error::NotTheHub { .. } | Error::Redirects { .. } => {
+            "check HF_ENDPOINT, and whether a proxy or a login page answers in place of the hub"
+        }
+        Error::FileName { .. } => "do not use this model: its names of files are made to overwrite others",
+        Error::NoSafetensors { .. } => "convert its weights to safetensors, and give the directory",
+        Error::NoFile { .. } => "it is not a whole model of transformers: give another one",
+        Error::Damaged { .. } => "try again: the damaged file was removed",
+        Error::NotInCache { .. } => {
+            "download it once without HF_HUB_OFFLINE, or point HF_HOME to the cache that has it"
+        }
+        Error::Io { source, .. } => match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "free some space, or set HF_HOME to a place that has more"
+            }
+            _ => return hint_of_io(source),
+        },
+        Error::Thread { source } => return hint_of_io(source),
+        _ => return None,
+    };
+    Some(hint.into())
 }
 
 /// What the system's word for it means, whoever met it.
@@ -333,12 +384,18 @@ fn hint_of_errno(_: i32) -> Option<String> {
     None
 }
 
+/// Names the files of a model whose weights are in several.
+const INDEX: &str = "model.safetensors.index.json";
+
 fn missing_file(path: &Path) -> String {
     match path.parent() {
         Some(dir) if dir.join("final").is_dir() => {
             format!("this is a run directory, its model is in {}", dir.join("final").display())
         }
         Some(dir) if !dir.exists() => "check the path for a typing mistake".into(),
+        Some(dir) if path.extension().is_some_and(|end| end == "safetensors") && dir.join(INDEX).exists() => {
+            format!("{INDEX} names this file: copy or download it again")
+        }
         _ => "a model directory holds config.json, model.safetensors and tokenizer.json".into(),
     }
 }

@@ -10,6 +10,7 @@ mod failure;
 mod lines;
 mod machine;
 mod memory;
+mod models;
 mod options;
 mod progress;
 mod prompts;
@@ -88,8 +89,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(cli: Cli) -> Result<Outcome> {
+fn run(mut cli: Cli) -> Result<Outcome> {
     let session = Session::new(&cli)?;
+    models::find(&session, &mut cli.command)?;
     machine::start_threads()?;
     match cli.command {
         Command::Sft(args) => commands::sft::run(&session, &args),

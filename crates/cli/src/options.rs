@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use temper_assistant::{Sampling, ScorerSpec};
+use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
 use temper_data::{BadRows, ColumnNames, ReadOptions};
 use temper_eval::JudgeSpec;
 
-use crate::args::{DataArgs, EvalArgs, InspectArgs, RewardSources, SamplingArgs, SelectArgs};
+use crate::args::{DataArgs, EvalArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs};
 use crate::failure::hinted;
 
 impl SamplingArgs {
@@ -25,6 +25,13 @@ impl SamplingArgs {
             }
             checked => Ok(checked.map(|()| sampling)?),
         }
+    }
+}
+
+impl LoadArgs {
+    /// How the library reads model directories.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions { ignored_fields: self.allow_config.clone() }
     }
 }
 

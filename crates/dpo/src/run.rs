@@ -29,7 +29,8 @@ pub struct DpoFiles {
 /// loss that is not finite, or a trained policy that computes numbers that are not.
 pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
     config.validate()?;
-    let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
+    let (template, options) = (&config.encoding.template, launch.model_options());
+    let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
     let Assistant { model: policy, text } = start;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
@@ -43,6 +44,7 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("dpo", config, &config.training, given)?;
     let model = train(config, policy, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

@@ -10,10 +10,11 @@ use std::path::Path;
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use temper_assistant::{Assistant, Sampling};
+use temper_assistant::{Assistant, LoadOptions, Sampling};
 use temper_courtesy::{Sizes, Task};
 use temper_eval::{Draws, Error, Judge, JudgeSpec, PolicyComparison, judged_answers};
 use temper_scorer::Stop;
+use temper_tokenizer::Prompt;
 
 fn main() -> Result<(), Error> {
     let device = Device::flex();
@@ -22,10 +23,10 @@ fn main() -> Result<(), Error> {
         Some(dir) => Assistant::load(Path::new(dir), &device),
         None => Assistant::fresh("tiny", "bare", &mut ChaCha8Rng::seed_from_u64(i as u64), &device),
     };
-    let prompts: Vec<String> =
-        Task::new().generate(0, &Sizes::default()).prompts.into_iter().take(32).collect();
+    let prompts: Vec<Prompt> =
+        Task::new().generate(0, &Sizes::default()).prompts.into_iter().take(32).map(Prompt::from).collect();
     let sampling = Sampling { max_new_tokens: 32, ..Sampling::default() };
-    let mut judge = Judge::open(&JudgeSpec::Courtesy, &device, &Stop::default())?;
+    let mut judge = Judge::open(&JudgeSpec::Courtesy, &LoadOptions::default(), &device, &Stop::default())?;
 
     let (a, b) = (policy(0)?, policy(1)?);
     let first = judged_answers(&a, &prompts, &sampling, 0, None, &mut judge)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use burn::tensor::Device;
-use temper_assistant::{Answer, BATCH_SIZE, RewardModel};
+use temper_assistant::{Answer, BATCH_SIZE, LoadOptions, RewardModel};
 use temper_courtesy::Task;
 use temper_scorer::{Program, Stop};
 use temper_tokenizer::TextSide;
@@ -52,14 +52,21 @@ pub enum Judge {
 }
 
 impl Judge {
-    /// Loads the reward model or starts the program. Calls of a program end early when `stop` says so.
+    /// Loads the reward model, as `options` say, or starts the program. Calls of a program end early when `stop` says so.
     ///
     /// # Errors
     /// A directory that cannot be loaded, and a program that cannot be started.
-    pub fn open(spec: &JudgeSpec, device: &Device, stop: &Stop) -> Result<Self, Error> {
+    pub fn open(
+        spec: &JudgeSpec,
+        options: &LoadOptions,
+        device: &Device,
+        stop: &Stop,
+    ) -> Result<Self, Error> {
         Ok(match spec {
             JudgeSpec::Courtesy => Self::Courtesy(Task::new()),
-            JudgeSpec::RewardModel(dir) => Self::RewardModel(Box::new(RewardModel::load(dir, device)?)),
+            JudgeSpec::RewardModel(dir) => {
+                Self::RewardModel(Box::new(RewardModel::load_with(dir, device, options)?))
+            }
             JudgeSpec::Program { command, time_limit } => {
                 Self::Program(Program::start(command, *time_limit, stop)?)
             }

@@ -38,7 +38,13 @@ fn sample(model: &CausalLm, prompts: &[Vec<u32>]) -> Result<Vec<Completion>, Err
     generate(
         model,
         prompts,
-        &GenerateOptions { max_new_tokens: 12, sampler, eos: 3, seed: 7, ..GenerateOptions::default() },
+        &GenerateOptions {
+            max_new_tokens: 12,
+            sampler,
+            end_tokens: vec![3],
+            seed: 7,
+            ..GenerateOptions::default()
+        },
     )
 }
 

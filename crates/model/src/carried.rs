@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::INIT_STD;
+use crate::directory::{TokenIds, write_json};
 
 const GENERATION_CONFIG: &str = "generation_config.json";
 
@@ -51,11 +52,35 @@ impl Carried {
     pub(crate) fn add_to(&self, config: &mut Value, eos: u32) {
         for (key, value) in &self.config {
             let ends_otherwise = |list: &Vec<Value>| !list.contains(&Value::from(eos));
-            if key == "eos_token_id" && value.as_array().is_some_and(ends_otherwise) {
+            // The padding of a reward model is chosen when it is written.
+            let is_chosen = key == "pad_token_id" && config.get(key).is_some();
+            if is_chosen || key == "eos_token_id" && value.as_array().is_some_and(ends_otherwise) {
                 continue;
             }
             config[key.as_str()] = value.clone();
         }
+    }
+
+    /// Writes the `generation_config.json` of a finished model: as it was if it names the end tokens, and with them
+    /// otherwise.
+    pub(crate) fn save_generation_config(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
+        let carried = self.generation_config.as_deref().map(serde_json::from_slice::<Map<String, Value>>);
+        let mut json = match carried {
+            Some(Ok(json))
+                if names_all(json.get("eos_token_id").unwrap_or(&Value::Null), &ids.end_tokens) =>
+            {
+                return self.save(dir);
+            }
+            Some(Ok(json)) => json,
+            _ => Map::new(),
+        };
+        json.insert("eos_token_id".into(), one_or_all(&ids.end_tokens));
+        for (key, id) in [("bos_token_id", ids.bos), ("pad_token_id", ids.pad)] {
+            if let Some(id) = id {
+                json.entry(key).or_insert(id.into());
+            }
+        }
+        write_json(&dir.join(GENERATION_CONFIG), &json)
     }
 
     /// Writes the files that go with `config.json`.
@@ -63,6 +88,20 @@ impl Carried {
         let Some(bytes) = &self.generation_config else { return Ok(()) };
         let path = dir.join(GENERATION_CONFIG);
         fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
+    }
+}
+
+/// Whether an `eos_token_id`, one id or a list, has all of them.
+fn names_all(value: &Value, ids: &[u32]) -> bool {
+    let named = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    ids.iter().all(|id| named.contains(&Value::from(*id)))
+}
+
+/// One id as a number and several as a list, as transformers writes them.
+fn one_or_all(ids: &[u32]) -> Value {
+    match ids {
+        [id] => Value::from(*id),
+        ids => Value::from(ids),
     }
 }
 

@@ -1,23 +1,27 @@
 //! Models as Hugging Face directories: `config.json` and `model.safetensors`.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::families;
+use crate::families::{self, Family};
 use crate::heads::{CausalLm, Pooling, ScalarModel};
 use crate::weights::{load_weights, save_weights};
 
 /// How a model directory is read.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// Fields of `config.json` that are ignored where they would be unknown ([`Error::UnknownFields`]). They are not
-    /// written again with the model.
+    /// Fields of `config.json` that are ignored, with a warning, where they would be unknown
+    /// ([`Error::UnknownFields`]). They are not written again with the model.
     pub ignored_fields: Vec<String>,
 }
 
@@ -64,13 +68,14 @@ impl CausalLm {
         if is_scalar(&json, dir)? {
             return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
         }
+        warn_of_ignored(dir, family, &json, options);
         let mut model = load_weights(dir, &config, family, &[], || Self::blank(&config, family, device))?;
         model.transformer.carried =
             Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
         Ok(model)
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    /// Writes `config.json` and `model.safetensors` into an existing directory, as a checkpoint needs them.
     ///
     /// `eos` goes into `config.json`, so that other tools know where to stop. Adapters are folded into their weights.
     ///
@@ -80,8 +85,18 @@ impl CausalLm {
         let family = self.transformer.family;
         let mut json = family.write_config(self.config());
         json["architectures"] = Value::from(vec![family.causal_class()]);
+        self.transformer.carried.save(dir)?;
         write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), self.config(), family, dir)
+        save_weights(&self.clone().merged(), self.config(), family, &[], dir)
+    }
+
+    /// [`CausalLm::save`] for a model that is finished: with a `generation_config.json` that names every end token.
+    ///
+    /// # Errors
+    /// As [`CausalLm::save`].
+    pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
+        self.save(dir, ids.eos)?;
+        self.transformer.carried.save_generation_config(dir, ids)
     }
 }
 
@@ -108,7 +123,7 @@ impl ScalarModel {
         }
         let (pooling, optional): (_, &[&str]) = match &json["temper_pooling"] {
             // `…ForSequenceClassification` reads the last token through a head without a bias.
-            Value::Null => (Pooling::Last, &["score.bias"]),
+            Value::Null => (Pooling::Last, &[SCORE_BIAS]),
             Value::String(name) if name == "mean" => (Pooling::Mean, &[]),
             Value::String(name) if name == "last" => (Pooling::Last, &[]),
             other => {
@@ -116,25 +131,128 @@ impl ScalarModel {
                 return Err(Error::Malformed { path, reason });
             }
         };
+        warn_of_ignored(dir, family, &json, options);
         let blank = || Self::blank(&config, family, pooling, device);
         let mut model = load_weights(dir, &config, family, optional, blank)?;
         model.transformer.carried =
             Carried::of(dir, &json, &family.write_config(&config), &options.ignored_fields)?;
+        if json["temper_pooling"].is_null()
+            && let Some(bias) = ScoreBias::load(dir)?
+        {
+            model = model.rescaled(1.0, bias);
+        }
         Ok(model)
     }
 
-    /// Writes `config.json` and `model.safetensors` into an existing directory.
+    /// Writes `config.json` and `model.safetensors` into an existing directory, as a checkpoint needs them: the head with
+    /// its bias, for which transformers has no place.
     ///
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save(&self, dir: &Path, eos: u32) -> Result<(), Error> {
+        self.transformer.carried.save(dir)?;
+        let mut json = self.config_json();
+        json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
+        write_config(json, &self.transformer, eos, dir)?;
+        save_weights(&self.clone().merged(), self.config(), self.transformer.family, &[], dir)
+    }
+
+    /// Writes a model that is finished, so that transformers opens it as `…ForSequenceClassification` with the same scores,
+    /// but for a constant; see [`ScalarModel::has_transformers_form`].
+    ///
+    /// The bias of the head goes into the final norm where it can ([`ScalarModel::with_bias_in_norm`]), and into
+    /// `temper.json` otherwise. A model that transformers cannot compute is written as by [`ScalarModel::save`].
+    ///
+    /// # Errors
+    /// As [`CausalLm::save`].
+    pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
+        self.transformer.carried.save_generation_config(dir, ids)?;
+        let (mut json, model) = (self.config_json(), self.valid().merged().with_bias_in_norm());
+        let left_out: &[&str] = if self.has_transformers_form() {
+            ScoreBias::save(dir, model.score_bias())?;
+            &[SCORE_BIAS]
+        } else {
+            json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
+            &[]
+        };
+        if let Some(pad) = ids.pad {
+            json["pad_token_id"] = Value::from(pad);
+        }
+        write_config(json, &self.transformer, ids.eos, dir)?;
+        save_weights(&model, self.config(), self.transformer.family, left_out, dir)
+    }
+
+    /// Whether transformers computes such scores: of a family that it has, read at the last token.
+    pub fn has_transformers_form(&self) -> bool {
+        self.transformer.family.is_in_transformers() && self.pooling() == Pooling::Last
+    }
+
+    fn config_json(&self) -> Value {
         let family = self.transformer.family;
         let mut json = family.write_config(self.config());
         json["architectures"] = Value::from(vec![family.scalar_class()]);
         json["num_labels"] = Value::from(1);
-        json["temper_pooling"] = serde_json::to_value(self.pooling()).expect("an enum serialises");
-        write_config(json, &self.transformer, eos, dir)?;
-        save_weights(&self.clone().merged(), self.config(), family, dir)
+        json
+    }
+}
+
+/// The path of the bias of a scalar head.
+const SCORE_BIAS: &str = "score.bias";
+
+/// Token ids that a finished model names in its files, so that other tools generate and score as Temper does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenIds {
+    /// The end token.
+    pub eos: u32,
+    /// Every id that ends a completion in generation, the end token among them.
+    pub end_tokens: Vec<u32>,
+    /// The start token.
+    pub bos: Option<u32>,
+    /// Padding. A reward model needs one that is not an end token: transformers reads the score at the last token that
+    /// is not padding.
+    pub pad: Option<u32>,
+}
+
+/// The file `temper.json` of a reward model: the bias of its head where the files of transformers have no place for it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScoreBias {
+    /// What is added to the score that transformers computes.
+    score_bias: f32,
+}
+
+impl ScoreBias {
+    const FILE: &str = "temper.json";
+
+    fn load(dir: &Path) -> Result<Option<f64>, Error> {
+        let path = dir.join(Self::FILE);
+        let bytes = match fs::read(&path) {
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|source| Error::Io { path: path.clone(), source })?,
+        };
+        let bias: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Malformed { path: path.clone(), reason: error.to_string() })?;
+        if bias.score_bias.is_finite() {
+            return Ok(Some(f64::from(bias.score_bias)));
+        }
+        Err(Error::Malformed { path, reason: "`score_bias` must be a finite number".into() })
+    }
+
+    fn save(dir: &Path, score_bias: f32) -> Result<(), Error> {
+        if !score_bias.is_finite() {
+            return Err(Error::NonFiniteWeight { name: SCORE_BIAS.into(), value: score_bias });
+        }
+        write_json(&dir.join(Self::FILE), &Self { score_bias })
+    }
+}
+
+/// Says which fields of a model that is loaded are ignored.
+fn warn_of_ignored(dir: &Path, family: &dyn Family, json: &Value, options: &LoadOptions) {
+    let fields = families::ignored_fields(family, json, &options.ignored_fields);
+    if !fields.is_empty() {
+        let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+        let path = dir.join("config.json");
+        tracing::warn!("{}: ignoring {}, as asked for", path.display(), fields.join(", "));
     }
 }
 
@@ -163,16 +281,20 @@ fn write_config(mut json: Value, model: &Decoder, eos: u32, dir: &Path) -> Resul
     json["eos_token_id"] = Value::from(eos);
     json["bos_token_id"] = Value::Null; // Or transformers assumes GPT-2's own, which a small vocabulary lacks.
     model.carried.add_to(&mut json, eos);
-    model.carried.save(dir)?;
-    let path = dir.join("config.json");
-    let text = serde_json::to_string_pretty(&json).expect("JSON values serialise");
-    std::fs::write(&path, text + "\n").map_err(|source| Error::Io { path, source })
+    write_json(&dir.join("config.json"), &json)
+}
+
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).expect("plain values serialise");
+    fs::write(path, text + "\n").map_err(|source| Error::Io { path: path.into(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dropout, TokenBatch};
+    use crate::{Activation, Bias, Dropout, FeedForward, Init, Linear, NormKind, Positions, TokenBatch};
+    use burn::module::Param;
+    use burn::tensor::Tensor;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use safetensors::tensor::SafeTensors;
@@ -262,6 +384,125 @@ mod tests {
         let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
         assert_eq!(scores(&back), scores(&shifted), "the shift is saved");
         assert!(close(&scores(&model), &scores(&back), 2.5));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn ids() -> TokenIds {
+        TokenIds { eos: 3, end_tokens: vec![3, 7], bos: Some(1), pad: Some(0) }
+    }
+
+    /// β + b w / ‖w‖² by hand: w = (3, 4), b = 50, so b / ‖w‖² = 2.
+    #[test]
+    fn the_bias_of_a_head_moves_into_the_norm_before_it() {
+        let config = ModelConfig { d_model: 2, n_heads: 1, ..ModelConfig::preset("gpt2-tiny").unwrap() };
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        let head = Linear {
+            weight: Param::from_tensor(Tensor::from_data([[3.0], [4.0]], &Device::flex())),
+            bias: Some(Param::from_tensor(Tensor::from_data([50.0], &Device::flex()))),
+            adapter: None,
+        };
+        let model = ScalarModel::from_parts(lm.transformer.clone(), head.clone(), Pooling::Last);
+        let moved = model.clone().with_bias_in_norm();
+        let beta = |model: &ScalarModel| {
+            let norm = model.transformer.final_norm.as_ref().unwrap();
+            temper_tensor::values_of(norm.beta.as_ref().unwrap().val())
+        };
+        assert_eq!((beta(&moved), moved.score_bias()), (vec![6.0, 8.0], 0.0));
+        let scores = |model: &ScalarModel| {
+            temper_tensor::values_of(model.scores(&batch(), &[4, 2], &mut Dropout::off()))
+        };
+        for (moved, score) in scores(&moved).iter().zip(scores(&model)) {
+            assert!((moved - score).abs() < 2e-5, "{moved} {score}");
+        }
+        // The mean over a completion is nothing that transformers computes, so nothing is gained.
+        let mean = ScalarModel::from_parts(lm.transformer, head, Pooling::Mean);
+        assert_eq!(mean.clone().with_bias_in_norm().score_bias(), 50.0);
+    }
+
+    #[test]
+    fn an_exported_reward_model_scores_the_same_with_and_without_a_norm_for_its_bias() {
+        let llama = ModelConfig {
+            norm_kind: NormKind::Rms,
+            positions: Positions::Rotary { theta: 1e4, share: 1.0, scaling: None },
+            feed_forward: FeedForward::Gated,
+            activation: Activation::Silu,
+            bias: Bias::None,
+            init: Init::Plain,
+            ..ModelConfig::preset("gpt2-tiny").unwrap()
+        };
+        for (name, config, is_in_norm) in
+            [("export-gpt2", ModelConfig::preset("gpt2-tiny").unwrap(), true), ("export-llama", llama, false)]
+        {
+            let dir = scratch(name);
+            let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+            let model = ScalarModel::new(lm.transformer, Pooling::Last, &mut rng()).rescaled(3.0, -1.25);
+            model.export(&dir, &ids()).unwrap();
+            let json = read_config(&dir).unwrap();
+            assert_eq!((&json["temper_pooling"], &json["num_labels"]), (&Value::Null, &json!(1)));
+            assert_eq!(json["pad_token_id"], 0);
+            let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            assert!(file.tensor("score.bias").is_err() && file.tensor("score.weight").is_ok());
+            let stored = ScoreBias::load(&dir).unwrap();
+            assert_eq!(stored, Some(if is_in_norm { 0.0 } else { -1.25 }), "{name}");
+            let scores = |model: &ScalarModel| {
+                temper_tensor::values_of(model.scores(&batch(), &[4, 2], &mut Dropout::off()))
+            };
+            let back = ScalarModel::load(&dir, &Device::flex()).unwrap();
+            assert_eq!(back.pooling(), Pooling::Last);
+            for (back, score) in scores(&back).iter().zip(scores(&model)) {
+                assert!((back - score).abs() < 2e-6, "{name}: {back} {score}");
+            }
+            // A second export changes nothing, and a checkpoint in the same place has its own bias.
+            back.export(&dir, &ids()).unwrap();
+            assert!(std::fs::read(dir.join("model.safetensors")).unwrap() == bytes);
+            back.save(&dir, 3).unwrap();
+            let again = ScalarModel::load(&dir, &Device::flex()).unwrap();
+            assert_eq!(scores(&again), scores(&back));
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_temper_json_that_cannot_be_read_is_an_error() {
+        let dir = scratch("bias");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        ScalarModel::new(lm.transformer, Pooling::Last, &mut rng()).export(&dir, &ids()).unwrap();
+        for (text, expected) in
+            [("{", "EOF"), (r#"{"score_bias": 1e39}"#, "finite"), (r#"{"bias": 1}"#, "unknown field")]
+        {
+            std::fs::write(dir.join("temper.json"), text).unwrap();
+            let error = ScalarModel::load(&dir, &Device::flex()).unwrap_err().to_string();
+            assert!(error.contains("temper.json") && error.contains(expected), "{error}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_finished_model_names_its_end_tokens_for_other_tools() {
+        let dir = scratch("generation-config");
+        let config = ModelConfig::preset("gpt2-tiny").unwrap();
+        let lm = CausalLm::new(&config, &mut rng(), &Device::flex());
+        let generation = || -> Value {
+            serde_json::from_str(&std::fs::read_to_string(dir.join("generation_config.json")).unwrap())
+                .unwrap()
+        };
+        lm.save(&dir, 3).unwrap();
+        assert!(!dir.join("generation_config.json").exists(), "a checkpoint needs none");
+        lm.export(&dir, &ids()).unwrap();
+        assert_eq!(generation(), json!({"bos_token_id": 1, "eos_token_id": [3, 7], "pad_token_id": 0}));
+        // One that came with the model is kept, with the end tokens that it lacks.
+        for (eos, expected) in [(json!(3), json!([3, 7])), (json!([7, 9, 3]), json!([7, 9, 3]))] {
+            let carried = json!({"eos_token_id": eos, "top_k": 20, "pad_token_id": 5});
+            std::fs::write(dir.join("generation_config.json"), carried.to_string()).unwrap();
+            CausalLm::load(&dir, &Device::flex()).unwrap().export(&dir, &ids()).unwrap();
+            let mut all = json!({"eos_token_id": expected, "top_k": 20, "pad_token_id": 5});
+            if !eos.is_array() {
+                all["bos_token_id"] = json!(1);
+            }
+            assert_eq!(generation(), all);
+        }
         std::fs::remove_dir_all(dir).unwrap();
     }
 

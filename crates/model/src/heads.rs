@@ -5,6 +5,7 @@ use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use temper_tensor::values_of;
 
 use crate::batch::TokenBatch;
 use crate::config::ModelConfig;
@@ -171,6 +172,39 @@ impl ScalarModel {
             adapter: None,
         };
         Self { score, ..self }
+    }
+
+    /// The bias of the head.
+    pub fn score_bias(&self) -> f32 {
+        self.score.bias.as_ref().map_or(0.0, |bias| values_of(bias.val().inner())[0])
+    }
+
+    /// The same scores with a head whose bias is 0, as the heads of transformers: β of the final norm becomes
+    /// β + b · w / ‖w‖², for weight w and bias b of the head.
+    ///
+    /// The model stays as it is where its final norm has no β, where w is 0, and where transformers cannot compute its
+    /// scores anyway ([`ScalarModel::has_transformers_form`]).
+    #[must_use]
+    pub fn with_bias_in_norm(self) -> Self {
+        let (bias, weight) = (f64::from(self.score_bias()), values_of(self.score.weight.val().inner()));
+        let square: f64 = weight.iter().map(|&w| f64::from(w).powi(2)).sum();
+        let Some(beta) = self.transformer.final_norm.as_ref().and_then(|norm| norm.beta.clone()) else {
+            return self;
+        };
+        if bias == 0.0 || square == 0.0 || !self.has_transformers_form() {
+            return self;
+        }
+        let beta = beta.map(|beta| {
+            let moved = values_of(beta.clone()).into_iter().zip(weight);
+            let moved: Vec<f32> =
+                moved.map(|(beta, w)| (f64::from(beta) + bias * f64::from(w) / square) as f32).collect();
+            Tensor::from_data(TensorData::new(moved, beta.dims()), &beta.device())
+        });
+        let mut model = self.rescaled(1.0, -bias);
+        if let Some(norm) = &mut model.transformer.final_norm {
+            norm.beta = Some(beta);
+        }
+        model
     }
 
     /// The head at every position, as a critic reads it.

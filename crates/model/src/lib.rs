@@ -17,7 +17,7 @@
 //! let config = ModelConfig::preset("tiny")?;
 //! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
 //! let model = CausalLm::new(&config, &mut rng, &Device::flex());
-//! let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::PLAIN, eos: 3, ..GenerateOptions::default() };
+//! let options = GenerateOptions { max_new_tokens: 8, sampler: Sampler::PLAIN, end_tokens: vec![3], ..GenerateOptions::default() };
 //! let completions = generate(&model, &[vec![1, 76, 109, 2]], &options)?;
 //! assert!(completions[0].tokens.len() <= 8);
 //! # Ok::<(), temper_model::Error>(())
@@ -51,7 +51,7 @@ pub use config::{
     Positions, RotaryScaling,
 };
 pub use decoder::Decoder;
-pub use directory::LoadOptions;
+pub use directory::{LoadOptions, TokenIds};
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};

@@ -1,12 +1,14 @@
 //! The weights of a model directory: one safetensors file, or several with an index.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
-use temper_tensor::{ReadError, TensorReader, map, values_of, visit, write_tensors};
+use temper_tensor::{ReadError, TensorReader, TensorSource, map, save_tensors, values_of, visit};
 
 use crate::Error;
 use crate::config::ModelConfig;
@@ -35,7 +37,8 @@ pub fn weight_files(dir: &Path) -> Result<Vec<String>, Error> {
     if dir.join(ONE_FILE).exists() || !index.exists() {
         return Ok(vec![ONE_FILE.to_owned()]);
     }
-    Ok(files_of_index(&index)?.into_iter().collect())
+    let files: BTreeSet<String> = read_index(&index)?.into_values().collect();
+    Ok(files.into_iter().collect())
 }
 
 impl WeightFiles {
@@ -53,6 +56,15 @@ impl WeightFiles {
                 }
             }
             files.push((path, file));
+        }
+        if path.ends_with(INDEX) {
+            for (tensor, file) in read_index(&path)? {
+                let is_there = file_of.get(&tensor).is_some_and(|&i| files[i].0.ends_with(&file));
+                if !is_there {
+                    let reason = format!("it has `{tensor}` in {file}, which does not have it");
+                    return Err(Error::Malformed { path, reason });
+                }
+            }
         }
         Ok(Self { path, files, file_of })
     }
@@ -100,19 +112,19 @@ fn open(path: &Path) -> Result<TensorReader, Error> {
     })
 }
 
-/// The files that an index names: all of them in its own directory.
-fn files_of_index(path: &Path) -> Result<BTreeSet<String>, Error> {
+/// The file that an index names for each tensor: all of them in its own directory.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let malformed = |reason: String| Error::Malformed { path: path.into(), reason };
     let json: Value = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
     let map = json["weight_map"].as_object().ok_or_else(|| malformed("it has no `weight_map`".into()))?;
-    let name = |value: &Value| {
+    let entry = |(tensor, value): (&String, &Value)| {
         let name =
             value.as_str().filter(|name| Path::new(name).file_name().is_some_and(|file| file == *name));
-        name.map(str::to_owned)
-            .ok_or_else(|| malformed(format!("{value} is not the name of a file next to it")))
+        let bad = || malformed(format!("{value} is not the name of a file next to it"));
+        Ok((tensor.clone(), name.ok_or_else(bad)?.to_owned()))
     };
-    map.values().map(name).collect()
+    map.iter().map(entry).collect()
 }
 
 /// Fills every parameter of a blank module from the weights in `dir`; those of `optional` are 0 where it has none.
@@ -180,29 +192,48 @@ fn unread<'a>(names: &[&'a str], read: &HashSet<String>, family: &dyn Family) ->
     left
 }
 
-/// Writes the weights of `module` into `dir/model.safetensors`.
+/// Writes the weights of `module` into `dir/model.safetensors`, one tensor at a time. Parameters of the paths `left_out`
+/// are not written.
 pub(crate) fn save_weights<M: Module>(
     module: &M,
     config: &ModelConfig,
-    family: &dyn Family,
+    family: &'static dyn Family,
+    left_out: &[&str],
     dir: &Path,
 ) -> Result<(), Error> {
-    let (mut tensors, mut not_finite) = (Vec::new(), None);
+    let not_finite = RefCell::new(None);
+    let mut tensors = Vec::new();
     visit(module, |parameter| {
-        let stored = family.stored(parameter.path, parameter.dims, config);
-        for tensor in families::write_parameter(stored, parameter.dims, values_of(parameter.value)) {
-            if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
-                not_finite.get_or_insert((tensor.name.clone(), *value));
-            }
-            tensors.push(tensor);
+        if left_out.contains(&parameter.path) {
+            return;
+        }
+        let (path, our_dims) = (parameter.path.to_owned(), parameter.dims.to_vec());
+        let stored = family.stored(&path, &our_dims, config).tensors(&our_dims);
+        for (piece, (name, dims)) in stored.into_iter().enumerate() {
+            let (path, our_dims, value) = (path.clone(), our_dims.clone(), parameter.value.clone());
+            let (of, not_finite) = (name.clone(), &not_finite);
+            let values = Box::new(move || {
+                let stored = family.stored(&path, &our_dims, config);
+                let mut pieces = families::write_parameter(stored, &our_dims, values_of(value.clone()));
+                let values = pieces.swap_remove(piece).values;
+                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                    not_finite.borrow_mut().get_or_insert((of.clone(), *value));
+                }
+                values
+            });
+            tensors.push(TensorSource { name, dims, values });
         }
     });
-    if let Some((name, value)) = not_finite {
-        return Err(Error::NonFiniteWeight { name, value });
-    }
     let path = dir.join(ONE_FILE);
-    let bytes = write_tensors(&tensors, ("format", "pt"));
-    std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
+    let io = |source| Error::Io { path: path.clone(), source };
+    save_tensors(&path, tensors, ("format", "pt")).map_err(io)?;
+    match not_finite.into_inner() {
+        None => Ok(()),
+        Some((name, value)) => {
+            fs::remove_file(&path).map_err(io)?;
+            Err(Error::NonFiniteWeight { name, value })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +302,17 @@ mod tests {
             let error = load_error(&dir).to_string();
             assert!(error.contains("is not the name of a file next to it"), "{error}");
         }
+        std::fs::rename(dir.join("kept"), dir.join("model-2-of-2.safetensors")).unwrap();
+        let mut swapped = map.clone();
+        let (tensor, file) = map.iter().next().unwrap();
+        let other = if file == "model-1-of-2.safetensors" { 2 } else { 1 };
+        swapped[tensor] = json!(format!("model-{other}-of-2.safetensors"));
+        write_index(&Value::Object(swapped));
+        let error = load_error(&dir).to_string();
+        assert!(
+            error.contains(&format!("it has `{tensor}` in model-{other}-of-2.safetensors, which")),
+            "{error}"
+        );
         // A file that the index does not name is not read.
         map.retain(|_, file| file == "model-1-of-2.safetensors");
         write_index(&Value::Object(map));

@@ -46,7 +46,9 @@ pub struct PpoFiles {
 pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
     config.validate()?;
     let device = launch.device().clone();
-    let Assistant { model: policy, mut text } = Assistant::load_to_train(&files.policy, "auto", &device)?;
+    let options = launch.model_options().clone();
+    let start = Assistant::load_to_train(&files.policy, "auto", &device, &options)?;
+    let Assistant { model: policy, mut text } = start;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let reward_model = files.reward.as_deref();
     let reward_model = reward_model
@@ -64,7 +66,8 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let of_texts = Encoding { overflow, ..Encoding::new(&text, max_len) };
     let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
     let stop = launch.stop_signal().clone();
-    let mut judge = files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &device, &stop));
+    let mut judge =
+        files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &options, &device, &stop));
     let mut judge = judge.take().transpose()?;
 
     // Before anything is sampled: whether everyone who scores has room for the longest answer.
@@ -113,6 +116,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
         ("--gold", files.gold.clone()),
     ];
+    launch.starts_from(&files.policy);
     let mut run = launch.open("ppo", config, &config.training, given)?;
     let data = Data { prompts: &prompts, eval_prompts: eval_prompts.as_ref(), texts: texts.as_ref() };
     let model = train(config, models, &text, data, scorers, &mut run)?;
@@ -135,7 +139,7 @@ fn load_reward_model(
     launch: &mut Launch,
 ) -> Result<ScoringModel, Error> {
     let device: Device = launch.device().clone();
-    let model = RewardModel::load(dir, &device)?;
+    let model = RewardModel::load_with(dir, &device, launch.model_options())?;
     if text.adopt(&model.text) {
         launch.note(&format!(
             "{} has no template.json, so prompts are put together as {} learned them: `{}`",

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use temper_data::{Comparison, Encoding, Rankings};
 use temper_model::{CausalLm, ModelConfig, Pooling, ScalarModel};
 use temper_reward::{Error, RewardConfig, evaluate, score, train};
-use temper_tokenizer::{Example, Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Example, Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {

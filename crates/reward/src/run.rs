@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use temper_assistant::{Assistant, RewardModel, context_len};
 use temper_data::{Demonstration, Rankings};
-use temper_model::ScalarModel;
+use temper_model::{Pooling, ScalarModel};
 use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
 use temper_train::Seed;
 
@@ -33,7 +33,8 @@ pub struct RewardFiles {
 /// loss that is not finite, or a trained model that computes numbers that are not.
 pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Result<RewardModel, Error> {
     config.validate()?;
-    let start = Assistant::load_to_train(&files.model, &config.encoding.template, launch.device())?;
+    let (template, options) = (&config.encoding.template, launch.model_options());
+    let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
     let Assistant { model: sft, text } = start;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
@@ -48,6 +49,11 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
 
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    if config.pooling == Pooling::Mean {
+        launch.note(
+            "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",
+        );
+    }
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [
@@ -55,6 +61,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
+    launch.starts_from(&files.model);
     let mut run = launch.open("reward", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(RewardModel { model, text })

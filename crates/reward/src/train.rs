@@ -161,7 +161,8 @@ pub fn train(
     Ok(final_model)
 }
 
-/// The model as it is saved for use: off the tape, and normalised if there are demonstrations to normalise on.
+/// The model as it is saved for use: off the tape, normalised if there are demonstrations to normalise on, and with its
+/// bias where transformers has a place for it.
 fn finished_model(
     model: &ScalarModel,
     data: &Rankings,
@@ -169,11 +170,11 @@ fn finished_model(
 ) -> (ScalarModel, Option<ScoreStats>) {
     let model = model.valid();
     if data.demonstrations.is_empty() || config.normalize == Normalize::None {
-        return (model, None);
+        return (model.with_bias_in_norm(), None);
     }
     let size = COMPLETIONS * comparisons_at_once(config);
     let (model, stats) = normalized(model, &data.demonstrations, config.normalize, size);
-    (model, Some(stats))
+    (model.with_bias_in_norm(), Some(stats))
 }
 
 /// Every comparison has this many completions or more.

@@ -37,7 +37,7 @@ fn main() -> Result<(), Error> {
     let options = GenerateOptions {
         max_new_tokens: 40,
         sampler: Sampler::Greedy,
-        eos: text.eos(),
+        end_tokens: text.end_tokens(),
         ..GenerateOptions::default()
     };
     for (row, answer) in rows.iter().zip(generate(&model, &prompts, &options)?) {

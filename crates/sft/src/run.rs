@@ -31,7 +31,8 @@ pub struct SftFiles {
 pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<Assistant, Error> {
     config.validate()?;
     let mut init = Seed(config.training.seed).stream("init");
-    let start = Assistant::start(&files.model, &config.encoding.template, &mut init, launch.device())?;
+    let (template, options) = (&config.encoding.template, launch.model_options());
+    let start = Assistant::start(&files.model, template, &mut init, launch.device(), options)?;
     let Assistant { model, text } = start;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
@@ -45,6 +46,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
         ("--data", Some(data.fingerprint())),
         ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
     ];
+    launch.starts_from(Path::new(&files.model));
     let mut run = launch.open("sft", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

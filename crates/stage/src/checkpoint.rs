@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::Device;
+use temper_assistant::Export;
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_tokenizer::TextSide;
 use temper_train::{Optimizer, load_progress, save_progress};
@@ -11,14 +11,14 @@ use temper_train::{Optimizer, load_progress, save_progress};
 use crate::Error;
 
 /// A model that a stage trains: one that predicts tokens, or one that scores them.
-pub trait StageModel: Module {
+pub trait StageModel: Export {
     /// Reads a model directory.
     ///
     /// # Errors
     /// Files that are missing or damaged, and a model with another head.
     fn load(dir: &Path, device: &Device) -> Result<Self, temper_model::Error>;
 
-    /// Writes a model directory whose texts end with the token `eos`.
+    /// Writes a model directory as a checkpoint needs it. Its texts end with the token `eos`.
     ///
     /// # Errors
     /// Files that cannot be written, and weights that are not finite.
@@ -56,7 +56,8 @@ macro_rules! stage_model {
 stage_model!(CausalLm);
 stage_model!(ScalarModel);
 
-/// Writes a model directory, with what a resumed run needs if `progress` has it: the optimizer, and the updates done.
+/// Writes a model directory: one for use, or if there is `progress`, a checkpoint with what a resumed run needs: the
+/// optimizer, and the updates done.
 ///
 /// # Errors
 /// Files that cannot be written, and weights that are not finite.
@@ -66,12 +67,10 @@ pub fn save(
     text: &TextSide,
     progress: Option<(&Optimizer, usize)>,
 ) -> Result<(), Error> {
+    let Some((optimizer, step)) = progress else { return Ok(model.export(text, dir)?) };
     model.save(dir, text.eos())?;
     text.save(dir)?;
-    if let Some((optimizer, step)) = progress {
-        save_progress(dir, optimizer, step)?;
-    }
-    Ok(())
+    Ok(save_progress(dir, optimizer, step)?)
 }
 
 /// Reads a checkpoint that [`save`] wrote: the model in place of `started_from`, ready to be trained, the optimizer, and the

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use temper_assistant::LoadOptions;
 use temper_data::{
     BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows,
 };
@@ -13,6 +14,7 @@ use temper_train::{
 };
 
 use crate::Error;
+use crate::card::{Base, Card, Data};
 
 /// What a stage learns from, in notes about rows of a file.
 pub const TRAINING: &str = "training data";
@@ -21,6 +23,8 @@ pub const EVALUATION: &str = "evaluation data";
 
 /// What of a model directory takes part in a run after its shape and its weights.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
+/// More of it, which not every directory has.
+const OPTIONAL_FILES: [&str; 2] = ["generation_config.json", "temper.json"];
 
 /// Where a stage computes and writes, and who is told about it: everything that is neither a setting nor an input.
 ///
@@ -36,10 +40,13 @@ pub struct Launch {
     out: PathBuf,
     is_resumed: bool,
     read: ReadOptions,
+    load_options: LoadOptions,
     stop: Stop,
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
     asked_for: BTreeSet<String>,
+    base: Base,
+    data: Vec<Data>,
 }
 
 impl Launch {
@@ -51,10 +58,13 @@ impl Launch {
             out: out.into(),
             is_resumed: false,
             read: ReadOptions::default(),
+            load_options: LoadOptions::default(),
             stop: Stop::default(),
             observer: None,
             files_read: Vec::new(),
             asked_for: BTreeSet::new(),
+            base: Base::default(),
+            data: Vec::new(),
         }
     }
 
@@ -75,6 +85,12 @@ impl Launch {
     #[must_use]
     pub fn columns(self, columns: ColumnNames) -> Self {
         Self { read: ReadOptions { columns, ..self.read }, ..self }
+    }
+
+    /// How the model directories that the run starts from are read.
+    #[must_use]
+    pub fn load_options(self, load_options: LoadOptions) -> Self {
+        Self { load_options, ..self }
     }
 
     /// The name of the device's backend, which a resumed run compares. Without it the device is asked, which cannot tell
@@ -115,6 +131,11 @@ impl Launch {
         &self.device
     }
 
+    /// How to read the model directories that the run starts from.
+    pub fn model_options(&self) -> &LoadOptions {
+        &self.load_options
+    }
+
     /// The wish to stop, for scorers.
     pub fn stop_signal(&self) -> &Stop {
         &self.stop
@@ -127,6 +148,11 @@ impl Launch {
         }
     }
 
+    /// Says which model the run starts from, a directory or the name of a preset, for the card of the finished model.
+    pub fn starts_from(&mut self, model: &Path) {
+        self.base = Base::of(model);
+    }
+
     /// The records of some data files. `purpose` says in notes what they are for, for example [`TRAINING`].
     ///
     /// # Errors
@@ -135,6 +161,7 @@ impl Launch {
         self.files_read.extend(data_files(paths)?);
         let rows = read_rows::<R>(paths, self.read.clone())?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
+        self.data.push(Data::new(purpose, paths, rows.records.len()));
         Ok(rows)
     }
 
@@ -150,7 +177,9 @@ impl Launch {
     ) -> Result<D, Error> {
         self.files_read.extend(data_files(paths)?);
         let read = self.read.clone();
-        Ok(D::read(paths, purpose, read, encoding, &mut |sentence| self.note(sentence))?)
+        let data = D::read(paths, purpose, read, encoding, &mut |sentence| self.note(sentence))?;
+        self.data.push(Data::new(purpose, paths, data.n_rows()));
+        Ok(data)
     }
 
     /// The same, if there are any files.
@@ -202,6 +231,7 @@ impl Launch {
             self.note(&format!("{} holds no run yet, this one starts it", self.out.display()));
         }
         self.refuse_to_overwrite()?;
+        let card = Card::new(stage, std::mem::take(&mut self.base), std::mem::take(&mut self.data), config)?;
         let machine =
             [("backend", self.backend.clone()), ("threads", temper_tensor::n_threads().to_string())];
         let inputs = Inputs {
@@ -213,6 +243,7 @@ impl Launch {
             self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
         }
         let run = run.with_keep_last(training.keep_last).with_interrupt(self.stop.flag());
+        let run = run.with_finish(move |dir, metrics| card.write(dir, metrics));
         let Some(mut observer) = self.observer else { return Ok(run) };
         let checkpoint = run.resume_from().map(|(_, path)| path);
         observer(Event::Opened { stage, dir: run.dir(), checkpoint });
@@ -247,7 +278,9 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     }
     let weights = temper_model::weight_files(model)?;
     let weights = weights.iter().map(String::as_str);
-    let files: Vec<&str> = ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).collect();
+    let optional = OPTIONAL_FILES.into_iter().filter(|name| model.join(name).exists());
+    let files: Vec<&str> =
+        ["config.json"].into_iter().chain(weights).chain(TEXT_FILES).chain(optional).collect();
     Ok(fingerprint_files(model, &files)?)
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
+mod card;
 mod checkpoint;
 mod error;
 mod launch;

@@ -3,7 +3,7 @@
 //!
 //! - [`visit`], [`map`] and [`Trainable`] are the one walk over a module's parameters.
 //! - [`accumulate`] sums [`Gradients`] and metrics over microbatches, threads and the processes of a [`World`].
-//! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes; [`TensorReader`] reads a file in pieces.
+//! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes, [`save_tensors`] one tensor at a time; [`TensorReader`] reads a file in pieces.
 //! - [`masked_mean`], [`whiten`], [`log_probs`] and [`entropy`] are pure functions on tensors.
 //!
 //! **Invariant:** this crate knows no model, no stage and no file of ours, and depends on no other crate of ours.
@@ -26,7 +26,7 @@ pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use params::{Parameter, Trainable, device_of, map, visit};
-pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, write_tensors};
+pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, TensorSource, save_tensors, write_tensors};
 pub use tensor_reader::{ReadError, TensorReader};
 pub use world::{Link, World};
 

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo, TensorView, View};
 
 /// A tensor with its name, ready to be written as `f32`.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,16 +29,20 @@ impl View for &NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(self.data_len());
-        for value in &self.values {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.into()
+        bytes_of(&self.values).into()
     }
 
     fn data_len(&self) -> usize {
         4 * self.values.len()
     }
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 * values.len());
+    for value in values {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 /// The bytes of a safetensors file with these tensors and one line of metadata, a key and its value.
@@ -50,6 +57,61 @@ pub fn write_tensors(tensors: &[NamedTensor], (key, value): (&str, &str)) -> Vec
     let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
     safetensors::serialize(views, Some(metadata)).expect("f32 tensors serialise")
 }
+
+/// A tensor whose numbers are made when they are written.
+pub struct TensorSource<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape.
+    pub dims: Vec<usize>,
+    /// Makes its numbers, row by row; as many as the shape says.
+    pub values: Box<dyn Fn() -> Vec<f32> + 'a>,
+}
+
+/// Writes a safetensors file with these tensors and one line of metadata, a key and its value. The memory that it needs
+/// is that of one tensor.
+///
+/// The `safetensors` crate has such a function too, but its file can only be read by its owner.
+///
+/// # Errors
+/// A file that cannot be written.
+///
+/// # Panics
+/// If two tensors have the same name, or one has another number of values than its shape says.
+pub fn save_tensors(
+    path: &Path,
+    mut tensors: Vec<TensorSource<'_>>,
+    (key, value): (&str, &str),
+) -> io::Result<()> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut end = 0;
+    let info = |tensor: &TensorSource<'_>| {
+        let start = end;
+        end += 4 * tensor.dims.iter().product::<usize>();
+        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.dims.clone(), data_offsets: (start, end) };
+        (tensor.name.clone(), info)
+    };
+    let infos = tensors.iter().map(info).collect();
+    let metadata = HashMap::from([(key.to_owned(), value.to_owned())]);
+    let metadata = Metadata::new(Some(metadata), infos).expect("f32 tensors of different names");
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for tensor in tensors {
+        let values = (tensor.values)();
+        assert_eq!(tensor.dims.iter().product::<usize>(), values.len(), "`{}`", tensor.name);
+        for part in values.chunks(PART) {
+            file.write_all(&bytes_of(part))?;
+        }
+    }
+    file.flush()
+}
+
+/// Numbers that are turned into bytes at a time.
+const PART: usize = 1 << 16;
 
 /// A safetensors file in memory.
 #[derive(Debug)]
@@ -166,6 +228,19 @@ mod tests {
             assert_eq!(stored.dims(), expected.dims);
             assert_eq!(bits(&stored.values().unwrap()), bits(&expected.values));
         }
+        let source = |tensor: &NamedTensor| TensorSource {
+            name: tensor.name.clone(),
+            dims: tensor.dims.clone(),
+            values: Box::new({
+                let values = tensor.values.clone();
+                move || values.clone()
+            }),
+        };
+        let path = std::env::temp_dir().join(format!("temper-tensors-{}", std::process::id()));
+        save_tensors(&path, tensors.iter().map(source).collect(), ("updates", "7")).unwrap();
+        assert!(std::fs::read(&path).unwrap() == bytes, "one tensor at a time gives the same file");
+        std::fs::remove_file(&path).unwrap();
+        assert!(save_tensors(&path.join("nowhere"), vec![], ("updates", "7")).is_err());
         assert!(file.tensor("c").is_none());
         assert!(TensorFile::parse(&bytes[..bytes.len() - 1]).is_err());
     }

@@ -52,6 +52,11 @@ impl ByteTokenizer {
         &SPECIAL
     }
 
+    /// The name of a special token; bytes have none.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        SPECIAL_NAMES.get(id as usize).map(|name| (*name).to_owned())
+    }
+
     /// This tokenizer as a `tokenizer.json`.
     pub fn to_json(&self) -> Value {
         let added: Vec<Value> = SPECIAL_NAMES

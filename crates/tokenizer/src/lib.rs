@@ -28,6 +28,7 @@ mod error;
 mod example;
 mod guard;
 mod hash;
+mod padding;
 mod pieces;
 mod pretrained;
 mod special;

@@ -1,6 +1,12 @@
 //! Any `tokenizer.json`, by the `tokenizers` crate.
 
-use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt, fs, io,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +15,7 @@ use tokenizers::ModelWrapper;
 use crate::{
     Error, SpecialTokens,
     guard::guarded,
-    special::{id_in, read_json},
+    special::{end_tokens, id_in, read_json},
 };
 
 /// A tokenizer that somebody trained, as its `tokenizer.json` has it. Clones share one vocabulary.
@@ -24,7 +30,11 @@ pub struct PretrainedTokenizer {
 struct Shared {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// See [`Tokenizer::end_tokens`](crate::Tokenizer::end_tokens).
+    end_tokens: Vec<u32>,
     vocab_size: usize,
+    /// Ids below `vocab_size` without a token, once somebody has asked for them: a damaged file may name an id of billions.
+    missing_ids: OnceLock<Vec<u32>>,
     /// The file as it was read: saving it changes nothing for other tools.
     raw: String,
     /// The `tokenizer_config.json` next to it, or null; and its text, if there is one.
@@ -35,7 +45,9 @@ struct Shared {
 }
 
 /// What other tools keep next to a `tokenizer.json` and Temper does not use, or only the special tokens of.
-const SIDE_FILES: [&str; 3] = ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+const SIDE_FILES: [&str; 3] = [SPECIAL_TOKENS_MAP, "added_tokens.json", "chat_template.jinja"];
+
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 
 impl PretrainedTokenizer {
     /// Takes the text of the `tokenizer.json` at `path`; the files next to it name the special tokens.
@@ -74,8 +86,19 @@ impl PretrainedTokenizer {
         }
         // The largest id, not the count: some vocabularies have gaps.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let end_tokens = end_tokens(path.parent().unwrap_or(Path::new("")), special.eos, &inner)?;
         Ok(Self {
-            shared: Arc::new(Shared { inner, special, vocab_size, raw, config, raw_config, side_files }),
+            shared: Arc::new(Shared {
+                inner,
+                special,
+                end_tokens,
+                vocab_size,
+                missing_ids: OnceLock::new(),
+                raw,
+                config,
+                raw_config,
+                side_files,
+            }),
         })
     }
 
@@ -96,8 +119,9 @@ impl PretrainedTokenizer {
 
     /// The text of `ids`; special and unknown ids are skipped, broken UTF-8 becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let Shared { inner, special, .. } = &*self.shared;
-        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !special.contains(id)).collect();
+        let Shared { inner, special, end_tokens, .. } = &*self.shared;
+        let is_text = |id: &u32| !special.contains(*id) && !end_tokens.contains(id);
+        let ids: Vec<u32> = ids.iter().copied().filter(is_text).collect();
         let decode = |ids: &[u32]| guarded(|| inner.decode(ids, true))?.ok();
         decode(&ids).unwrap_or_else(|| ids.iter().filter_map(|&id| decode(&[id])).collect())
     }
@@ -107,9 +131,53 @@ impl PretrainedTokenizer {
         self.shared.vocab_size
     }
 
+    /// The ids that end a completion, the end token of [`SpecialTokens`] among them, in order.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.shared.end_tokens
+    }
+
+    /// Ids below the size of the vocabulary that stand for no token.
+    pub(crate) fn missing_ids(&self) -> &[u32] {
+        let Shared { inner, vocab_size, missing_ids, .. } = &*self.shared;
+        missing_ids.get_or_init(|| {
+            let ids: HashSet<u32> = inner.get_vocab(true).into_values().collect();
+            (0..*vocab_size as u32).filter(|id| !ids.contains(id)).collect()
+        })
+    }
+
     /// The special tokens, by id.
     pub fn special(&self) -> &SpecialTokens {
         &self.shared.special
+    }
+
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.shared.inner
+    }
+
+    /// Every chat template that came with the tokenizer, as one text; empty without any.
+    pub(crate) fn chat_template_text(&self) -> String {
+        let Shared { config, side_files, .. } = &*self.shared;
+        let files = side_files.iter().filter(|(name, _)| name.ends_with(".jinja"));
+        let files = files.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned());
+        config["chat_template"].as_str().map(str::to_owned).into_iter().chain(files).collect()
+    }
+
+    /// The files that name special tokens, changed so that the tokenizer pads with `pad`; without a padding token if that
+    /// id has no name.
+    pub(crate) fn files_with_padding(&self, pad: Option<u32>) -> Vec<(&'static str, Vec<u8>)> {
+        let name = pad.and_then(|pad| self.shared.inner.id_to_token(pad));
+        let padded = |mut json: Value| {
+            if let Some(fields) = json.as_object_mut() {
+                match &name {
+                    Some(name) => fields.insert("pad_token".into(), name.as_str().into()),
+                    None => fields.remove("pad_token"),
+                };
+            }
+            format!("{json:#}\n").into_bytes()
+        };
+        let map = self.shared.side_files.iter().find(|(name, _)| *name == SPECIAL_TOKENS_MAP);
+        let map = map.and_then(|(name, bytes)| Some((*name, padded(serde_json::from_slice(bytes).ok()?))));
+        map.into_iter().chain([("tokenizer_config.json", padded(self.config_json()))]).collect()
     }
 
     pub(crate) fn raw_json(&self) -> &str {

@@ -1,6 +1,6 @@
 //! The ids that stand for structure, not for text.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,6 +54,20 @@ impl SpecialTokens {
             eos,
         })
     }
+}
+
+/// The ids that end a completion, in order: `eos`, and every id of `eos_token_id` in the files of `dir` that say where
+/// generation stops.
+pub(crate) fn end_tokens(dir: &Path, eos: u32, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u32>, Error> {
+    let mut ids = BTreeSet::from([eos]);
+    for name in ["config.json", "generation_config.json"] {
+        let json = read_json(&dir.join(name))?.unwrap_or_default();
+        let value = &json["eos_token_id"];
+        let named = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let named = named.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok());
+        ids.extend(named.filter(|id| tokenizer.id_to_token(*id).is_some()));
+    }
+    Ok(ids.into_iter().collect())
 }
 
 const SOURCES: [&str; 4] =

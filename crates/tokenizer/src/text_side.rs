@@ -68,6 +68,15 @@ impl TextSide {
         self.template.save(dir)
     }
 
+    /// [`TextSide::save`] for a reward model that pads with `pad`: see [`Tokenizer::score_padding`].
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save_for_scores(&self, dir: &Path, pad: Option<u32>) -> Result<(), Error> {
+        self.tokenizer.save_for_scores(dir, Some(&self.template), pad)?;
+        self.template.save(dir)
+    }
+
     /// Chooses the template for training, if the directory has none.
     ///
     /// `setting` is a name of [`Template::NAMES`], or `auto`: [`Template::notebook`] for the byte tokenizer and
@@ -145,9 +154,14 @@ impl TextSide {
         Ok(!self.has_template && Tokenizer::has_chat_template(&self.dir)?)
     }
 
-    /// The id that ends a completion.
+    /// The id that ends a completion in training.
     pub fn eos(&self) -> u32 {
         self.tokenizer.special().eos
+    }
+
+    /// The ids that end a completion in generation: [`Tokenizer::end_tokens`].
+    pub fn end_tokens(&self) -> Vec<u32> {
+        self.tokenizer.end_tokens()
     }
 
     /// [`Template::encode_prompt`] with this tokenizer.
@@ -227,11 +241,14 @@ impl TextSide {
 
     /// Sampled ids as the example that a model of the same texts would learn.
     ///
-    /// An answer that ended, by the end token or by a stop token, gets the end token if this template ends a completion
-    /// with it, and loses it otherwise. An answer that did not end stays as it is.
+    /// An answer that ended loses its end token, whichever of [`TextSide::end_tokens`] it is, and gets the one that this
+    /// template ends a completion with, if it does. An answer that did not end stays as it is.
     pub fn example_of_ids(&self, prompt: &[u32], answer: &[u32], ended: bool) -> Example {
         let eos = self.eos();
-        let answer = if ended { answer.strip_suffix(&[eos]).unwrap_or(answer) } else { answer };
+        let answer = match answer {
+            [text @ .., last] if ended && self.end_tokens().contains(last) => text,
+            _ => answer,
+        };
         let template_ends = self.template.completion().contains(&Piece::Eos);
         let end = (ended && template_ends).then_some(eos);
         let tokens = prompt.iter().chain(answer).copied().chain(end).collect();
@@ -314,5 +331,19 @@ mod tests {
         // The stop token 4 ended these.
         assert_eq!(tokens(&with_end, &[5, 4], true), [1, 2, 5, 4, 3]);
         assert_eq!(tokens(&without_end, &[5, 4], true), [1, 2, 5, 4]);
+    }
+
+    #[test]
+    fn an_answer_that_ended_with_another_end_token_gets_the_one_of_the_template() {
+        let (dir, mut text) = words(3);
+        let json = serde_json::json!({"eos_token_id": [4, 3]});
+        std::fs::write(dir.path().join("generation_config.json"), json.to_string()).unwrap();
+        text = TextSide { template: Template::plain_eos(), ..TextSide::load(&text.dir).unwrap() };
+        assert_eq!((text.eos(), text.end_tokens()), (3, vec![3, 4]));
+        let tokens = |answer: &[u32], ended| text.example_of_ids(&[0], answer, ended).tokens;
+        assert_eq!(tokens(&[1, 4], true), [0, 1, 3]);
+        assert_eq!(tokens(&[1, 4], false), [0, 1, 4]);
+        text.template = Template::plain();
+        assert_eq!(text.example_of_ids(&[0], &[1, 4], true).tokens, [0, 1]);
     }
 }

@@ -90,6 +90,23 @@ impl Tokenizer {
         }
     }
 
+    /// The ids that end a completion in generation, in order: the end token, and those that `config.json` and
+    /// `generation_config.json` name in addition to it.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => vec![ByteTokenizer::EOS],
+            Self::Pretrained(tokenizer) => tokenizer.end_tokens().to_vec(),
+        }
+    }
+
+    /// Ids below [`Tokenizer::vocab_size`] that stand for no token, in order: some vocabularies have gaps.
+    pub fn missing_ids(&self) -> Vec<u32> {
+        match self {
+            Self::Byte(_) => Vec::new(),
+            Self::Pretrained(tokenizer) => tokenizer.missing_ids().to_vec(),
+        }
+    }
+
     /// A hash of what each id stands for, the same however the file is laid out. Two stages whose
     /// fingerprints agree may exchange ids, if the special ids that they use agree too: those are not in it,
     /// see [`Tokenizer::special`].
@@ -136,13 +153,34 @@ impl Tokenizer {
         if let Self::Pretrained(pretrained) = self {
             files.extend(pretrained.side_files().iter().map(|(name, bytes)| (*name, bytes.as_slice())));
         }
-        fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
-        for (name, bytes) in files {
-            let path = dir.join(name);
-            fs::write(&path, bytes).map_err(|source| Error::write(&path, source))?;
-        }
-        Ok(())
+        write_all(dir, &files)
     }
+
+    /// As [`Tokenizer::save_for`], for a reward model that pads with `pad`: see [`Tokenizer::score_padding`].
+    pub(crate) fn save_for_scores(
+        &self,
+        dir: &Path,
+        template: Option<&Template>,
+        pad: Option<u32>,
+    ) -> Result<(), Error> {
+        self.save_for(dir, template)?;
+        match self {
+            Self::Pretrained(tokenizer) if pad != tokenizer.special().pad => {
+                let files = tokenizer.files_with_padding(pad);
+                write_all(dir, &files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect::<Vec<_>>())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_all(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
+    for (name, bytes) in files {
+        let path = dir.join(name);
+        fs::write(&path, bytes).map_err(|source| Error::write(&path, source))?;
+    }
+    Ok(())
 }
 
 const MAX_BYTE_JSON_LEN: usize = 256 * 1024;

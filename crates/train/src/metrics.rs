@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one JSON object a line, only ever appended to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -207,6 +208,12 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, Error> {
         }
     }
     Ok(rows)
+}
+
+/// The last value of each key that has had one, but for those of the clock.
+pub(crate) fn last_values(rows: &[Map<String, Value>]) -> BTreeMap<String, f64> {
+    let values = rows.iter().flatten().filter(|(key, _)| !is_timing(key));
+    values.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect()
 }
 
 fn whole_row(line: &[u8]) -> Option<Map<String, Value>> {

@@ -1,5 +1,6 @@
 //! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::error::{Error, Fault, one_line};
 use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::inputs::{Inputs, compare_configs, parse_config};
-use crate::metrics::{InPlace, MetricsWriter, STEP_KEY};
+use crate::metrics::{InPlace, MetricsWriter, STEP_KEY, last_values, read_metrics};
 use crate::plan::is_due;
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
@@ -40,6 +41,9 @@ const ELAPSED_KEY: &str = "time/elapsed_seconds";
 const KEEP_LAST: usize = 2;
 
 type Observer = Box<dyn FnMut(Event<'_>) + Send>;
+
+/// What is added to a filled `final/`, given its place and the last value of each metric.
+type Finish = Box<dyn Fn(&Path, &BTreeMap<String, f64>) -> Result<(), Error> + Send>;
 
 /// An open run directory.
 ///
@@ -62,6 +66,7 @@ pub struct Run {
     /// Updates of the whole run, once the loop has begun.
     total_steps: Option<usize>,
     observer: Option<Observer>,
+    finish: Option<Finish>,
     interrupt: Option<Arc<AtomicBool>>,
     opened: Instant,
     /// Seconds that the run had taken before it was resumed.
@@ -232,6 +237,7 @@ impl Run {
             finished: stored.finished,
             keep_last: KEEP_LAST,
             observer: None,
+            finish: None,
             interrupt: None,
             opened: Instant::now(),
             elapsed_before: elapsed.unwrap_or(0.0),
@@ -259,6 +265,15 @@ impl Run {
     /// Lets [`Run::interrupted`] answer by this flag.
     pub fn with_interrupt(self, flag: Arc<AtomicBool>) -> Self {
         Run { interrupt: Some(flag), ..self }
+    }
+
+    /// Adds something to `final/` before it is sealed. `finish` gets the directory that has been filled, and the last value
+    /// of each metric: the same in a run that was stopped and resumed and in one that was not.
+    pub fn with_finish(
+        self,
+        finish: impl Fn(&Path, &BTreeMap<String, f64>) -> Result<(), Error> + Send + 'static,
+    ) -> Self {
+        Run { finish: Some(Box::new(finish)), ..self }
     }
 
     /// Keeps this many of the newest step checkpoints of the schedule; 2 unless said otherwise.
@@ -398,7 +413,13 @@ impl Run {
         self.check_place()?;
         self.metrics.sync()?;
         let path = self.dir.join(FINAL_DIR);
-        write_atomic(&path, fill)?;
+        write_atomic(&path, |dir| {
+            fill(dir)?;
+            if let Some(finish) = &self.finish {
+                finish(dir, &last_values(&read_metrics(&self.dir.join(METRICS_FILE))?))?;
+            }
+            Ok::<(), E>(())
+        })?;
         if let Err(error) = remove_unscheduled(&self.dir, |step| self.is_scheduled(step)) {
             self.warn(&error.to_string());
         }

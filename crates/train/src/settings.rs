@@ -16,7 +16,9 @@ mod resolve;
 mod training;
 
 pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
-pub use printed::{NOT_PUBLISHED, leaves, to_commented_toml, to_sourced_toml, trailing_comments};
+pub use printed::{
+    NOT_PUBLISHED, changed_settings, leaves, to_commented_toml, to_sourced_toml, trailing_comments,
+};
 pub(crate) use printed::{get, insert, leaves_until, to_table};
 pub use renamed::current_key;
 pub(crate) use renamed::update_stored;

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use temper_courtesy::{Sizes, Task};
 use temper_data::{
-    BadRows, Comparison, Demonstration, Demonstrations, PromptRow, Prompts, Rankings, read_rows,
+    BadRows, Comparison, Demonstration, Demonstrations, Encoding, PromptRow, Prompts, Rankings, read_rows,
 };
 use temper_model::{
     CausalLm, Dropout, GenerateOptions, ModelConfig, Pooling, Sampler, ScalarModel, generate,
@@ -74,13 +74,18 @@ fn notebook(seed: Seed, device: &Device) -> Result<()> {
     let sft_losses = losses(&run)?;
     let sft_seconds = seconds();
 
-    let eos = text.eos();
+    let end_tokens = text.end_tokens();
     let asked: Vec<Vec<u32>> =
         data.demonstrations.iter().map(|row| text.encode_prompt(&row.prompt)).collect::<Result<_, _>>()?;
     generate(
         &sft,
         &asked,
-        &GenerateOptions { max_new_tokens: 32, sampler: Sampler::Greedy, eos, ..GenerateOptions::default() },
+        &GenerateOptions {
+            max_new_tokens: 32,
+            sampler: Sampler::Greedy,
+            end_tokens,
+            ..GenerateOptions::default()
+        },
     )?;
     let generate_seconds = seconds();
 
@@ -150,7 +155,7 @@ fn notebook_ppo(seed: Seed) -> PpoConfig {
 struct NotebookData {
     demonstrations: Vec<Demonstration>,
     comparisons: Vec<Comparison>,
-    prompts: Vec<Prompt>,
+    prompts: Vec<PromptRow>,
 }
 
 impl NotebookData {
@@ -217,7 +222,7 @@ fn sft_step(repeats: usize, device: &Device) -> Result<()> {
 fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let mut config: PpoConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Ppo)?), None, &[])?;
     config.training.max_steps = repeats + 1;
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let critic =
@@ -225,12 +230,11 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<PromptRow> =
         asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
-    let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &Encoding::new(&text, model.max_seq_len - 1))?;
     let models =
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };
     let mut score =
         |samples: &[Sample<'_>]| Ok(samples.iter().map(|s| s.completion_tokens.len() as f32).collect());
-    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
     temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 
@@ -248,19 +252,13 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
 
 /// Prompts and completions of the courtesy task to ids.
 fn tokenizer(repeats: usize) -> Result<()> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let rows = Task::new().generate(0, &Sizes::default()).demonstrations;
     let bytes: usize = rows.iter().map(|row| row.prompt.len() + row.completion.len()).sum();
     let seconds = repeated(repeats, || {
         for row in &rows {
             let (prompt, completion) = (&row.prompt, &row.completion);
-            std::hint::black_box(template.encode_example(
-                &tokenizer,
-                prompt,
-                completion,
-                128,
-                Overflow::Drop,
-            ));
+            std::hint::black_box(text.encode_example(prompt, completion, 128, Overflow::Drop)?);
         }
         Ok(())
     })?;

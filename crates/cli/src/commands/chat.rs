@@ -17,7 +17,7 @@ use crate::terminal;
 pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
     let sampling = args.sampling.checked()?;
     let device = device::open(session.device_name())?;
-    let assistant = Assistant::load(&args.model, &device)?;
+    let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;
     session.note("One prompt per line; an empty line or Ctrl-D ends.");
     for turn in 0.. {
         if std::io::stdin().is_terminal() {

@@ -32,7 +32,8 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
 fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<()> {
     let settings = EvalSettings::of(session, args)?;
     let overflow = settings.overflow;
-    match Assistant::load(&args.model, device) {
+    let options = args.load.options();
+    match Assistant::load_with(&args.model, device, &options) {
         Ok(Assistant { model, text }) => {
             let context = context_len(settings.max_seq_len, model.config())?;
             let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
@@ -42,7 +43,7 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
             print_json(&LanguageModelEvaluation { evaluation, eval_rows_dropped: data.report.n_dropped() })
         }
         Err(AssistantError::Model(ModelError::WrongHead { .. })) => {
-            let RewardModel { model, text } = RewardModel::load(&args.model, device)?;
+            let RewardModel { model, text } = RewardModel::load_with(&args.model, device, &options)?;
             let context = context_len(settings.max_seq_len, model.config())?;
             let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
             let data: Rankings = session.evaluation_data(&args.data, &encoding, args.read())?;
@@ -80,15 +81,15 @@ struct RewardModelEvaluation {
 
 /// One policy or two answer every prompt, and the judge scores the answers.
 fn judge_policies(session: &Session, args: &EvalArgs, spec: &JudgeSpec, device: &Device) -> Result<()> {
-    let sampling = args.sampling.checked()?;
+    let (sampling, options) = (args.sampling.checked()?, args.load.options());
     let mut prompts = PlacedPrompts::read(session, &args.data, args.read())?;
-    let mut judge = Judge::open(spec, device, session.stop())?;
+    let mut judge = Judge::open(spec, &options, device, session.stop())?;
     let picks = args.best_of.reward.as_ref().filter(|_| args.best_of.n > 1);
-    let picks = picks.map(|dir| RewardModel::load(dir, device)).transpose()?;
+    let picks = picks.map(|dir| RewardModel::load_with(dir, device, &options)).transpose()?;
     check(session, args, &mut prompts, &judge, picks.as_ref())?;
     let (prompts, seed) = (prompts.prompts, session.seed.unwrap_or(0));
 
-    let policy = Assistant::load(&args.model, device)?;
+    let policy = Assistant::load_with(&args.model, device, &options)?;
     let best_of = picks.as_ref().map(|reward_model| BestOf { n: args.best_of.n, reward_model });
     let first = judged_answers(&policy, &prompts, &sampling, seed, best_of, &mut judge)?;
     let Some(against) = &args.against else { return print_json(&first.summary()) };
@@ -96,7 +97,7 @@ fn judge_policies(session: &Session, args: &EvalArgs, spec: &JudgeSpec, device: 
     // Two models need not be in memory at once.
     drop(policy);
 
-    let policy = Assistant::load(against, device)?;
+    let policy = Assistant::load_with(against, device, &options)?;
     let second = judged_answers(&policy, &prompts, &sampling, seed, None, &mut judge)?;
     let divergence = draws.and_then(|draws| draws.divergence_from(&policy));
     if let Err(obstacle) = &divergence {
@@ -115,8 +116,9 @@ fn check(
     picks: Option<&RewardModel>,
 ) -> Result<()> {
     let dirs = [Some(&args.model), args.against.as_ref()];
-    let outlines: Vec<Outline> =
-        dirs.into_iter().flatten().map(|dir| Outline::load(dir)).collect::<Result<_, _>>()?;
+    let options = args.load.options();
+    let outlines = dirs.into_iter().flatten().map(|dir| Outline::load_with(dir, &options));
+    let outlines: Vec<Outline> = outlines.collect::<Result<_, _>>()?;
     for outline in &outlines {
         prompts.check(session, outline)?;
     }

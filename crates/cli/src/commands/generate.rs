@@ -19,7 +19,7 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
     let sampling = args.sampling.checked()?;
     let seed = session.seed.unwrap_or(0);
     let device = device::open(session.device_name())?;
-    let assistant = Assistant::load(&args.model, &device)?;
+    let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;
     if let Some(prompt) = &args.prompt {
         let tokens = assistant.encode(prompt)?;
         print_answers(&assistant, &[(prompt.as_str().into(), tokens)], &sampling, seed, args.json)?;

@@ -11,7 +11,8 @@ use crate::commands::{Outcome, print_coloured, print_json, print_line};
 use crate::terminal::visible;
 
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
-    let outline = args.model.as_deref().map(Outline::load).transpose()?;
+    let options = args.load.options();
+    let outline = args.model.as_deref().map(|dir| Outline::load_with(dir, &options)).transpose()?;
     let text = outline
         .map(|Outline { config, mut text }| {
             text.settle("auto")?;

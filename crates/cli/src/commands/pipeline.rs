@@ -20,7 +20,8 @@ use temper_tokenizer::Overflow;
 use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
 use crate::args::{
-    ComparisonArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs, Stage,
+    ComparisonArgs, LoadArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
+    Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -44,7 +45,12 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
     save_json(&dir.join(CLAIM_FILE), &claim)?;
     save_json(&dir.join("machine.json"), &machine::describe(backend))?;
 
-    let run_args = |out: &Path| RunArgs { out: out.to_owned(), resume: out.exists(), skip_bad_rows: false };
+    let run_args = |out: &Path| RunArgs {
+        out: out.to_owned(),
+        resume: out.exists(),
+        skip_bad_rows: false,
+        load: LoadArgs::default(),
+    };
     if !Run::is_finished(&files.sft) {
         session.note("stage 1: supervised fine-tuning");
         let args = SftArgs {
@@ -266,13 +272,13 @@ fn judge(
     let judged: Vec<Judged> = prompts
         .into_iter()
         .zip(sft.into_iter().zip(ppo))
-        .map(|(prompt, (sft, ppo))| Judged { prompt, sft, ppo })
+        .map(|(prompt, (sft, ppo))| Judged { prompt: prompt.to_string(), sft, ppo })
         .collect();
     let lines: Vec<String> = judged
         .iter()
         .map(|row| {
             serde_json::to_string(&Sample {
-                prompt: row.prompt.to_string(),
+                prompt: row.prompt.clone(),
                 sft: Some(row.sft.answer.completion.clone()),
                 ppo: Some(row.ppo.answer.completion.clone()),
                 score_sft: Some(row.sft.score),

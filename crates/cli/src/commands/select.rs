@@ -24,7 +24,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
         session.note(&format!("note: passing over a checkpoint: {error}"));
     }
     models.check()?;
-    let reward_model = RewardModel::load(&args.reward, &device)?;
+    let reward_model = RewardModel::load_with(&args.reward, &device, &args.load.options())?;
     let mut prompts = PlacedPrompts::read(session, &args.prompts, args.read())?;
     for model in &models.whole {
         prompts.check(session, &Outline::load(&model.dir)?)?;

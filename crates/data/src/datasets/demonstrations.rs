@@ -123,6 +123,10 @@ impl Dataset for Demonstrations {
         &self.report
     }
 
+    fn n_rows(&self) -> usize {
+        self.examples.len()
+    }
+
     fn notes(&self, rows: &Rows<SftRow>, max_len: usize) -> Vec<String> {
         let is_chosen = |(idx, row): (usize, &SftRow)| matches!(row, SftRow::Chosen(_)).then_some(idx);
         let chosen: Vec<usize> = rows.records.iter().enumerate().filter_map(is_chosen).collect();

@@ -88,6 +88,9 @@ pub trait Dataset: Sized {
     /// as they are. `rows` are those that were encoded, with the same `max_len`.
     fn notes(&self, rows: &Rows<Self::Record>, max_len: usize) -> Vec<String>;
 
+    /// Rows that are left to learn from.
+    fn n_rows(&self) -> usize;
+
     /// What a resumed run compares: that these are the same rows, whichever file they came from.
     fn fingerprint(&self) -> String;
 }

@@ -92,6 +92,10 @@ impl Dataset for Prompts {
         &self.report
     }
 
+    fn n_rows(&self) -> usize {
+        self.prompts.len()
+    }
+
     fn notes(&self, rows: &Rows<PromptRow>, max_len: usize) -> Vec<String> {
         let room = format!("the {max_len} tokens that leave room for an answer");
         self.report.notes(rows, &room, "them")

@@ -183,6 +183,10 @@ impl Dataset for Rankings {
         &self.report
     }
 
+    fn n_rows(&self) -> usize {
+        self.rankings.len()
+    }
+
     fn notes(&self, rows: &Rows<Comparison>, max_len: usize) -> Vec<String> {
         let mut notes = self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned");
         for (completions, why) in [

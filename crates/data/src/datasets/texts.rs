@@ -60,6 +60,10 @@ impl Dataset for Texts {
         &self.report
     }
 
+    fn n_rows(&self) -> usize {
+        self.examples.len()
+    }
+
     fn notes(&self, rows: &Rows<PlainText>, max_len: usize) -> Vec<String> {
         self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }

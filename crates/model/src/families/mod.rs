@@ -51,6 +51,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// The class that `config.json` names for a model with a scalar head.
     fn scalar_class(&self) -> &'static str;
 
+    /// Whether transformers has these models too, so that it can open what is written.
+    fn is_in_transformers(&self) -> bool {
+        true
+    }
+
     /// Whether its `config.json` can describe a decoder of this shape.
     fn describes(&self, config: &ModelConfig) -> bool;
 
@@ -148,6 +153,14 @@ impl Stored {
         Self { pieces: vec![(name, dims.last().copied().unwrap_or(1))], is_transposed, order: None }
     }
 
+    /// Names and shapes of the tensors that store a parameter of this shape, in the order of [`write_parameter`].
+    pub(crate) fn tensors(&self, dims: &[usize]) -> Vec<(String, Vec<usize>)> {
+        let is_transposed = self.is_transposed && dims.len() == 2;
+        let tensor =
+            |(name, width): &(String, usize)| (name.clone(), piece_dims(dims, *width, is_transposed));
+        self.pieces.iter().map(tensor).collect()
+    }
+
     fn our_column(&self, stored: usize) -> usize {
         self.order.as_ref().map_or(stored, |order| order[stored])
     }
@@ -218,6 +231,13 @@ pub(crate) fn read_config(
         return Err(Error::UnknownFields { path: path.to_path_buf(), fields: unknown });
     }
     Ok((*family, config))
+}
+
+/// Those of the unknown fields of a usable `config.json` that are `ignored`, in order.
+pub(crate) fn ignored_fields(family: &dyn Family, json: &Value, ignored: &[String]) -> Vec<String> {
+    let fields = Fields::new(json);
+    let is_usable = family.read_config(&fields).is_ok();
+    fields.unknown().into_iter().filter(|field| is_usable && ignored.contains(field)).collect()
 }
 
 /// Every `model_type` that is read, for messages.
@@ -346,6 +366,7 @@ mod tests {
             tensors,
             [tensor("w.a", [1, 2], &[1.0, 4.0]), tensor("w.b", [2, 2], &[2.0, 5.0, 3.0, 6.0])]
         );
+        assert_eq!(pieces().tensors(&[2, 3]), [("w.a".into(), vec![1, 2]), ("w.b".into(), vec![2, 2])]);
         let mut read = |name: &str, dims: &[usize]| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap();
             assert_eq!(tensor.dims, dims);

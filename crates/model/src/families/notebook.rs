@@ -38,6 +38,10 @@ impl Family for Notebook {
         "GPT2ForSequenceClassification"
     }
 
+    fn is_in_transformers(&self) -> bool {
+        false
+    }
+
     fn describes(&self, _config: &ModelConfig) -> bool {
         true
     }

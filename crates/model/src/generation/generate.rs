@@ -20,13 +20,16 @@ pub struct GenerateOptions {
     pub max_seq_len: usize,
     /// How tokens are chosen.
     pub sampler: Sampler,
-    /// Ends a completion; kept as its last token.
-    pub eos: u32,
+    /// Each of them ends a completion and is kept as its last token.
+    pub end_tokens: Vec<u32>,
     /// Another token that ends a completion, once it is long enough.
     pub stop: Option<StopToken>,
     /// Only ids below this are sampled. A model may have more embedding rows than its tokenizer has tokens; their
     /// probability is 0 here, and the log-probabilities are those of the tokens that are left.
     pub n_tokens: usize,
+    /// Ids below `n_tokens` that are not sampled either: gaps in the vocabulary of the tokenizer. Unlike ids above, they
+    /// keep their share in the log-probabilities, which is close to 0 in a trained model.
+    pub missing_tokens: Vec<u32>,
     /// Row i of a call draws from stream `first_stream + i` of this seed: its neighbours cannot change it.
     pub seed: u64,
     /// The random stream of the first row. Calls that share a seed and continue each other's rows count on.
@@ -40,9 +43,10 @@ impl Default for GenerateOptions {
             max_new_tokens: 64,
             max_seq_len: usize::MAX,
             sampler: Sampler::PLAIN,
-            eos: u32::MAX,
+            end_tokens: Vec::new(),
             stop: None,
             n_tokens: usize::MAX,
+            missing_tokens: Vec::new(),
             seed: 0,
             first_stream: 0,
         }
@@ -64,7 +68,7 @@ pub struct StopToken {
 /// Why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// With the end token or the stop token.
+    /// With an end token or the stop token.
     Stop,
     /// At the length limit.
     Length,
@@ -188,11 +192,21 @@ impl Row {
         if logprobs[0].is_nan() {
             return Err(Error::NonFiniteOutput);
         }
-        let token = options.sampler.choose(logprobs, &mut self.rng);
+        let token = if options.missing_tokens.is_empty() {
+            options.sampler.choose(logprobs, &mut self.rng)
+        } else {
+            let mut allowed = logprobs.to_vec();
+            for &id in &options.missing_tokens {
+                if let Some(logprob) = allowed.get_mut(id as usize) {
+                    *logprob = f32::NEG_INFINITY;
+                }
+            }
+            options.sampler.choose(&allowed, &mut self.rng)
+        };
         self.tokens.push(token as u32);
         self.logprobs.push(logprobs[token]);
         let stops = |stop: StopToken| stop.token == token as u32 && self.tokens.len() > stop.after;
-        if token as u32 == options.eos || options.stop.is_some_and(stops) {
+        if options.end_tokens.contains(&(token as u32)) || options.stop.is_some_and(stops) {
             self.finish = Some(Finish::Stop);
         } else if self.tokens.len() == self.max_len {
             self.finish = Some(Finish::Length);
@@ -227,7 +241,13 @@ mod tests {
     }
 
     fn options(sampler: Sampler) -> GenerateOptions {
-        GenerateOptions { max_new_tokens: 24, sampler, eos: 3, seed: 11, ..GenerateOptions::default() }
+        GenerateOptions {
+            max_new_tokens: 24,
+            sampler,
+            end_tokens: vec![3],
+            seed: 11,
+            ..GenerateOptions::default()
+        }
     }
 
     const SAMPLER: Sampler = Sampler::Random { temperature: 0.8, top_k: 0, top_p: 1.0 };
@@ -308,12 +328,19 @@ mod tests {
     fn a_row_stops_at_the_end_token_or_at_the_limit() {
         let model = model("tiny");
         let free = generate(&model, &prompts(), &options(SAMPLER)).unwrap();
-        let eos = free[0].tokens[4];
-        let stopped = generate(&model, &prompts(), &GenerateOptions { eos, ..options(SAMPLER) }).unwrap();
-        assert_eq!(stopped[0].tokens.last(), Some(&eos));
+        let end = free[0].tokens[4];
+        let with_ends = |end_tokens| GenerateOptions { end_tokens, ..options(SAMPLER) };
+        let stopped = generate(&model, &prompts(), &with_ends(vec![end])).unwrap();
+        assert_eq!(stopped[0].tokens.last(), Some(&end));
         assert_eq!(stopped[0].finish, Finish::Stop);
         assert!(stopped[0].tokens.len() <= 5);
-        let unused = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        // Of several end tokens, the first that is sampled ends the row.
+        let earlier = free[0].tokens[2];
+        let stopped = generate(&model, &prompts(), &with_ends(vec![end, 999, earlier])).unwrap();
+        let len = 1 + free[0].tokens.iter().position(|token| [end, earlier].contains(token)).unwrap();
+        assert_eq!((&stopped[0].tokens[..], stopped[0].finish), (&free[0].tokens[..len], Finish::Stop));
+        assert!(len <= 3);
+        let unused = with_ends(vec![999]);
         let cut = generate(&model, &prompts(), &unused).unwrap();
         assert!(cut.iter().all(|c| c.finish == Finish::Length && c.tokens.len() == 24));
     }
@@ -321,7 +348,7 @@ mod tests {
     #[test]
     fn a_stop_token_ends_a_row_once_enough_tokens_came_before_it() {
         let model = model("tiny");
-        let endless = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        let endless = GenerateOptions { end_tokens: vec![999], ..options(SAMPLER) };
         let free = generate(&model, &prompts(), &endless).unwrap();
         let token = free[0].tokens[4];
         let first_from = |after: usize| free[0].tokens.iter().skip(after).position(|t| *t == token);
@@ -348,6 +375,21 @@ mod tests {
         let logprobs: Vec<f32> = completions.iter().flat_map(|c| c.logprobs.clone()).collect();
         let mean = logprobs.iter().sum::<f32>() / logprobs.len() as f32;
         assert!(mean > -2.5, "{mean}");
+    }
+
+    #[test]
+    fn ids_in_a_gap_of_the_vocabulary_are_never_sampled() {
+        let model = model("tiny");
+        for sampler in [SAMPLER, Sampler::Greedy] {
+            let free = generate(&model, &prompts(), &options(sampler)).unwrap();
+            let missing_tokens: Vec<u32> = free[0].tokens[..3].to_vec();
+            let gaps = GenerateOptions { missing_tokens: missing_tokens.clone(), ..options(sampler) };
+            let completions = generate(&model, &prompts(), &gaps).unwrap();
+            let has_missing = |completion: &Completion| {
+                completion.tokens.iter().any(|token| missing_tokens.contains(token))
+            };
+            assert!(free.iter().any(has_missing) && !completions.iter().any(has_missing));
+        }
     }
 
     #[test]
@@ -381,7 +423,7 @@ mod tests {
     fn the_context_ends_a_completion_and_a_prompt_that_fills_it_is_refused() {
         let model = model("tiny");
         let nearly = vec![5; 126];
-        let unused = GenerateOptions { eos: 999, ..options(SAMPLER) };
+        let unused = GenerateOptions { end_tokens: vec![999], ..options(SAMPLER) };
         assert_eq!(generate(&model, &[nearly], &unused).unwrap()[0].tokens.len(), 2);
         let error = generate(&model, &[vec![1], vec![5; 128]], &options(SAMPLER)).unwrap_err();
         assert!(matches!(error, Error::PromptTooLong { index: 1, prompt_len: 128, .. }));

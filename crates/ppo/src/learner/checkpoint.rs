@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
+use temper_assistant::Export;
 use temper_model::{CausalLm, Linear, Pooling, ScalarModel, former_path};
 use temper_tokenizer::TextSide;
 use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
@@ -74,7 +75,11 @@ impl Learner {
     /// # Errors
     /// Files that cannot be written.
     pub fn save(&self, dir: &Path, text: &TextSide) -> Result<(), Error> {
-        self.save_models(dir, &self.evaluated_policy(), text)
+        Export::export(&self.evaluated_policy(), text, dir)?;
+        if let Some(critic) = self.critic() {
+            Export::export(&critic, text, &create_dir(dir.join(CRITIC_DIR))?)?;
+        }
+        Ok(())
     }
 
     /// Writes all that a resumed run needs: the policy as it is trained, the critic in `critic/`, the average of the policy
@@ -85,9 +90,14 @@ impl Learner {
         text: &TextSide,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.save_models(dir, &self.policy().lm.valid(), text)?;
+        let eos = text.eos();
+        self.policy().lm.valid().save(dir, eos)?;
+        text.save(dir)?;
+        if let Some(critic) = self.critic() {
+            critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
+        }
         if let Some(average) = &self.average {
-            average.save(&create_dir(dir.join(EMA_DIR))?, text.tokenizer.special().eos)?;
+            average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
         }
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.save(&training.join(POLICY_OPTIMIZER))?;
@@ -103,19 +113,14 @@ impl Learner {
         Ok(save_json(&training.join(STATE), &state)?)
     }
 
-    /// Writes a policy with its text side, and the critic if there is one.
-    fn save_models(&self, dir: &Path, policy: &CausalLm, text: &TextSide) -> Result<(), Error> {
-        let eos = text.tokenizer.special().eos;
-        policy.save(dir, eos)?;
-        text.save(dir)?;
-        let value_head_model = |head: &Linear| {
-            ScalarModel::from_parts(self.policy().lm.transformer.clone(), head.clone(), Pooling::Last)
+    /// The critic as a model of its own: where it is a head on the policy, with the backbone of the policy that is trained.
+    fn critic(&self) -> Option<ScalarModel> {
+        let policy = self.policy();
+        let with_backbone = |head: &Linear| {
+            ScalarModel::from_parts(policy.lm.transformer.clone(), head.clone(), Pooling::Last)
         };
-        let head = self.policy().value_head.as_ref().map(value_head_model);
-        if let Some(critic) = self.networks().critic.as_ref().or(head.as_ref()) {
-            critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
-        }
-        Ok(())
+        let critic = self.networks().critic.clone();
+        critic.or_else(|| policy.value_head.as_ref().map(with_backbone))
     }
 
     /// Restores what [`Learner::save_checkpoint`] wrote, and returns how far the run was.

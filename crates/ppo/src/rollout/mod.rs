@@ -62,7 +62,7 @@ pub struct RolloutModels<'a> {
     pub ref_policy: &'a CausalLm,
     /// Gives the values, where the critic is a network of its own.
     pub critic: Option<&'a ScalarModel>,
-    /// Turns completions into text, and knows the end token.
+    /// Turns completions into text, and knows the end tokens.
     pub tokenizer: &'a Tokenizer,
 }
 

@@ -96,9 +96,10 @@ pub(crate) fn sampling_options(
         max_new_tokens: config.rollout.max_new_tokens,
         max_seq_len: if config.training.max_seq_len == 0 { usize::MAX } else { config.training.max_seq_len },
         sampler: Sampler::Random { temperature: config.rollout.temperature, top_k: 0, top_p: 1.0 },
-        eos: tokenizer.special().eos,
+        end_tokens: tokenizer.end_tokens(),
         stop: stop_token(&config.rollout, tokenizer)?,
         n_tokens: tokenizer.vocab_size(),
+        missing_tokens: tokenizer.missing_ids(),
         seed,
         first_stream: 0,
     })

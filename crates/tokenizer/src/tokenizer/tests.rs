@@ -152,6 +152,34 @@ fn padding_truncation_and_dropout_of_the_file_are_left_out() {
 }
 
 #[test]
+fn an_answer_ends_with_any_token_that_a_file_of_the_model_names() {
+    let dir = bpe_dir();
+    let load = || Tokenizer::from_dir(dir.path()).unwrap();
+    let write = |name: &str, json: Value| fs::write(dir.path().join(name), json.to_string()).unwrap();
+    write("config.json", json!({"eos_token_id": 5}));
+    assert_eq!(load().end_tokens(), [5]);
+    // As Llama 3 and Qwen name several; 50256 is of another vocabulary.
+    write("generation_config.json", json!({"eos_token_id": [7, 3, 50_256, 5]}));
+    assert_eq!((load().end_tokens(), load().special().eos), (vec![3, 5, 7], 5));
+    let ids = load().encode("hi");
+    assert_eq!(load().decode(&[ids.clone(), vec![3]].concat()), load().decode(&ids), "an end is not text");
+    write("generation_config.json", json!({"eos_token_id": 4}));
+    assert_eq!(load().end_tokens(), [4, 5]);
+    assert_eq!(Tokenizer::byte().end_tokens(), [3]);
+}
+
+#[test]
+fn gaps_in_a_vocabulary_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 2, "<eos>": 5}, "unk_token": "a"}});
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.missing_ids()), (6, vec![1, 3, 4]));
+    assert_eq!(Tokenizer::byte().missing_ids(), [0; 0]);
+}
+
+#[test]
 fn special_ids_come_from_the_first_file_that_names_them() {
     let dir = bpe_dir();
     let special = || Tokenizer::from_dir(dir.path()).map(|tokenizer| tokenizer.special().clone());

@@ -123,6 +123,19 @@ pub(crate) fn to_table<T: Serialize>(settings: &T) -> Result<Table, Error> {
     toml::from_str(&text).map_err(|error| unresolvable(error.message().to_owned()))
 }
 
+/// The dotted keys of the settings that are not at their defaults, each with its value as TOML has it.
+///
+/// # Errors
+///
+/// [`Error::Unresolvable`] if TOML cannot express a value.
+pub fn changed_settings<T: Settings>(settings: &T) -> Result<Vec<(String, String)>, Error> {
+    let catalogue = Catalogue::of::<T>();
+    let defaults = catalogue.flatten(&to_table(&T::default())?);
+    let values = catalogue.flatten(&to_table(settings)?);
+    let is_changed = |entry: &(String, Value)| !defaults.contains(entry);
+    Ok(values.into_iter().filter(is_changed).map(|(key, value)| (key, value.to_string())).collect())
+}
+
 /// The values of a table that are not tables themselves, each with its dotted key, in the order of the table.
 pub fn leaves(table: &Table) -> Vec<(String, Value)> {
     leaves_until(table, &|_| false)

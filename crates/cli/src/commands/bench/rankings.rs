@@ -7,11 +7,11 @@ use anyhow::Result;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use temper_courtesy::{Sizes, Task};
-use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Rankings, read_rows};
+use temper_data::{BadRows, Comparison, Demonstration, Demonstrations, Encoding, Rankings, read_rows};
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_reward::{RewardConfig, evaluate};
 use temper_sft::SftConfig;
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, resolve};
 
 use crate::args::Stage;
@@ -37,7 +37,7 @@ const PASSES: usize = 2;
 /// The pairs of one prompt are in different rows and, as the rows are shuffled, nearly always in different batches.
 /// A pair still has its prompt once, as everywhere in Temper: with a row for each completion it would take longer.
 pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result<()> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let context = ModelConfig::preset("small")?.max_seq_len;
     let dir = tempfile::tempdir()?;
     let sizes = Sizes { demonstrations: DEMONSTRATIONS, comparisons: RANKINGS, ..Sizes::default() };
@@ -45,7 +45,7 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
     let comparisons = |name: &str| -> Result<Vec<Comparison>> {
         Ok(read_rows(&[dir.path().join(name)], BadRows::Refuse)?.records)
     };
-    let dataset = |rows: &[Comparison]| Rankings::new(rows, &tokenizer, &template, context, Overflow::Drop);
+    let dataset = |rows: &[Comparison]| Rankings::new(rows, &Encoding::new(&text, context));
     let rankings = comparisons("comparisons.jsonl")?;
     let pairs: Vec<Comparison> = rankings.iter().flat_map(pairs).collect();
     let held_out = dataset(&comparisons("comparisons_heldout.jsonl")?)?;
@@ -58,7 +58,6 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
         resolve(Some(recipe::stage_settings("courtesy", Stage::Reward)?), None, &[])?;
     config.training.seed = seed.0;
     config.training.checkpoint_every = 0;
-    let text = TextSide::new(tokenizer.clone(), template.clone());
     let train = |rows: &[Comparison], batch_size: usize, epochs: usize| -> Result<(f64, f64)> {
         let data = dataset(rows)?;
         let mut config = config.clone();
@@ -87,15 +86,14 @@ pub fn rankings(seed: Seed, sft_model: Option<&Path>, device: &Device) -> Result
 
 /// An SFT model of a part of the demonstrations, the recipe's settings else.
 fn imitate(data: &Path, seed: Seed, device: &Device) -> Result<CausalLm> {
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let mut config: SftConfig = resolve(Some(recipe::stage_settings("courtesy", Stage::Sft)?), None, &[])?;
     config.training.seed = seed.0;
     config.training.checkpoint_every = 0;
     let rows = read_rows::<Demonstration>(&[data.join("demonstrations.jsonl")], BadRows::Refuse)?.records;
-    let rows = Demonstrations::new(&rows, &tokenizer, &template, model.max_seq_len, Overflow::Drop)?;
+    let rows = Demonstrations::new(&rows, &Encoding::new(&text, model.max_seq_len))?;
     let policy = CausalLm::new(&model, &mut seed.stream("init"), device);
-    let text = TextSide::new(tokenizer.clone(), template.clone());
     Ok(temper_sft::train(&config, policy, &text, &rows, None, &mut Run::ephemeral()?)?)
 }
 

@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use serde_json::json;
 use temper_courtesy::{Sizes, Task};
-use temper_data::{PromptRow, Prompts};
+use temper_data::{Encoding, PromptRow, Prompts};
 use temper_model::{CausalLm, ModelConfig};
 use temper_ppo::{Critic, CriticKind, Models, PpoConfig, Sample};
 use temper_scorer::{Answer, Program, Stop};
-use temper_tokenizer::{Overflow, Template, TextSide, Tokenizer};
+use temper_tokenizer::{Template, TextSide, Tokenizer};
 use temper_train::{Run, Seed, read_metrics, resolve};
 
 use super::median;
@@ -33,13 +33,13 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     config.training.max_steps = 2 + 2 * PAIRS * repeats;
     (config.critic.kind, config.update.ppo_epochs, config.training.checkpoint_every) =
         (CriticKind::ValueHead, 1, 0);
-    let (tokenizer, template) = (Tokenizer::byte(), Template::bare());
+    let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<PromptRow> =
         asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
-    let prompts = Prompts::new(&prompts, &tokenizer, &template, model.max_seq_len - 1, Overflow::Drop)?;
+    let prompts = Prompts::new(&prompts, &Encoding::new(&text, model.max_seq_len - 1))?;
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 
     let python = std::env::var("TEMPER_PYTHON").unwrap_or_else(|_| "python3".into());
@@ -67,7 +67,6 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
         seconds[turn].push(began.elapsed().as_secs_f64());
         Ok(scores)
     };
-    let text = TextSide::new(tokenizer.clone(), template.clone());
     let mut run = Run::ephemeral()?;
     temper_ppo::train(&config, models, &text, &prompts, &mut score, &mut run)?;
 

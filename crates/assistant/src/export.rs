@@ -1,0 +1,37 @@
+//! Finished models with their text side, as directories that other tools open too.
+
+use std::path::Path;
+
+use burn::module::Module;
+use temper_model::{CausalLm, ScalarModel, TokenIds};
+use temper_tokenizer::TextSide;
+
+use crate::Error;
+
+/// A model that can be written for use.
+pub trait Export: Module {
+    /// Writes a model directory for use, which transformers opens where it knows the family.
+    ///
+    /// # Errors
+    /// Files that cannot be written, and weights that are not finite.
+    fn export(&self, text: &TextSide, dir: &Path) -> Result<(), Error>;
+}
+
+impl Export for CausalLm {
+    fn export(&self, text: &TextSide, dir: &Path) -> Result<(), Error> {
+        CausalLm::export(self, dir, &ids(text, text.tokenizer.special().pad)).map_err(Error::Model)?;
+        Ok(text.save(dir)?)
+    }
+}
+
+impl Export for ScalarModel {
+    fn export(&self, text: &TextSide, dir: &Path) -> Result<(), Error> {
+        let pad = text.tokenizer.score_padding(self.config().vocab_size);
+        ScalarModel::export(self, dir, &ids(text, pad)).map_err(Error::Model)?;
+        Ok(text.save_for_scores(dir, pad)?)
+    }
+}
+
+fn ids(text: &TextSide, pad: Option<u32>) -> TokenIds {
+    TokenIds { eos: text.eos(), end_tokens: text.end_tokens(), bos: text.tokenizer.special().bos, pad }
+}
