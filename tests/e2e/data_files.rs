@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::util::Temper;
+use crate::util::{Temper, keys};
 
 const SFT: &str = "sft --model gpt2-tiny --out out --set max_steps=1 --data";
 
@@ -89,11 +89,7 @@ fn a_file_of_another_format_is_named_for_what_it_is() {
     temper.write("book.txt", "All is well.\nSo it goes.\n");
     temper.write("wide.jsonl", b"\xff\xfe{\0\"\0");
     for (name, says, hint) in [
-        (
-            "rows.parquet",
-            "rows.parquet is a Parquet file; Temper reads JSON lines and JSON arrays",
-            "read_parquet",
-        ),
+        ("rows.parquet", "cannot read the Parquet file rows.parquet: ", "copy the file again"),
         ("rows.xlsx", "rows.xlsx is an Excel workbook", "read_excel"),
         ("rows.csv", "rows.csv is a CSV file", "read_csv"),
         ("book.txt", "book.txt is plain text", "{\"text\": "),
@@ -120,22 +116,24 @@ fn where_every_row_is_bad_the_hint_is_about_columns() {
                     2 rows can be read)";
         let said = temper.refuses(&format!("{SFT} q.jsonl{flags}"), &[says]);
         let hint = said.hint();
-        assert!(hint.contains("`response`") && !hint.contains("--skip-bad-rows"), "{said:?}");
+        assert!(hint.contains("--columns prompt=NAME,completion=NAME"), "{said:?}");
+        assert!(!hint.contains("--skip-bad-rows"), "{said:?}");
     }
+    let columns = "--columns prompt=query,completion=reply";
+    temper.run(&format!("{SFT} q.jsonl {columns}").replace("--out out", "--out named")).ok();
+    temper.run("sft --model gpt2-tiny --out wrong --data q.jsonl --columns prmpt=query").misused();
     temper.write("chat.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
-    assert!(temper.refuses(&format!("{SFT} chat.jsonl"), &["chat.jsonl:1: "]).hint().contains("chats"));
+    temper.refuses(&format!("{SFT} chat.jsonl"), &["chat.jsonl:1: ", "no turn of the assistant"]);
     temper.write("cut.json", "[{\"prompt\": \"a\", \"completion\": \"b\"},\n{\"prompt\": \"a\"");
     let said = temper.refuses(&format!("{SFT} cut.json --skip-bad-rows"), &["cut.json:2: broken JSON"]);
     assert!(said.hint().contains("JSON array") && !said.hint().contains("--skip-bad-rows"), "{said:?}");
 }
 
 #[test]
-fn devices_pipes_and_directories_are_no_data() {
+fn devices_and_pipes_are_no_data() {
     let temper = Temper::new();
     assert!(Command::new("mkfifo").arg(temper.path("pipe")).status().unwrap().success());
-    for (path, kind) in
-        [("/dev/zero", "a device, a pipe"), ("pipe", "a device, a pipe"), (".", "a directory")]
-    {
+    for (path, kind) in [("/dev/zero", "a device, a pipe"), ("pipe", "a device, a pipe")] {
         // A program that reads them must neither fill the machine's memory nor wait for ever.
         let script = format!("ulimit -v 8000000; timeout 20 \"$TEMPER\" {SFT} {path}");
         temper.shell(&script).refused(&[&format!("cannot read {path}: it is {kind}"), "hint: give a file"]);
@@ -238,4 +236,95 @@ fn dpo_has_nothing_to_normalise() {
     temper.run(dpo).misused();
     assert!(!temper.run("dpo --help").ok().stdout.contains("normalize"));
     assert!(temper.run("reward --help").ok().stdout.contains("--normalize-data"));
+}
+
+#[test]
+fn a_directory_is_all_of_its_shards() {
+    let temper = Temper::new();
+    temper.write("shards/data/train-00000-of-00002.jsonl", demonstration(2, 2));
+    temper.write("shards/data/train-00001-of-00002.jsonl", demonstration(3, 3));
+    temper.write("shards/README.md", "A data set.\n");
+    let said = temper.run("data inspect --data shards --json").ok();
+    assert_eq!(said.rows()[0]["rows"], 2);
+    temper.run(&format!("{SFT} shards")).ok();
+    temper.write("shards/data/test-00000-of-00001.jsonl", demonstration(2, 2));
+    let said =
+        temper.refuses("data inspect --data shards", &["shards has files of several splits: test, train"]);
+    assert!(said.hint().contains("files of one"), "{said:?}");
+    temper.write("empty/README.md", "");
+    temper.refuses(&format!("{SFT} empty"), &["empty has no data files", ".parquet"]);
+}
+
+/// What Python counts in files that other people published.
+#[test]
+fn published_files_are_recognised_and_counted() {
+    let temper = Temper::new();
+    let raw = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/raw");
+    let inspect = |name: &str, purpose: &str| {
+        let path = raw.join(name);
+        let path = path.to_str().expect("a path of UTF-8");
+        let said = temper.run_of(&["data", "inspect", "--data", path, "--for", purpose, "--json"]).ok();
+        let row = said.rows()[0].clone();
+        assert_eq!(keys(&row), ["family", "rows", "skipped", "lengths", "examples"]);
+        row
+    };
+    for (name, purpose, family, rows, skipped) in [
+        ("alpaca_format_200.json", "sft", "Alpaca", 200, 0),
+        ("dolly_format_50.jsonl", "sft", "Dolly", 50, 0),
+        ("gsm8k_raw_100.jsonl", "prompts", "GSM8K", 100, 0),
+        ("hh_rlhf_raw_200.jsonl", "reward", "hh-rlhf", 199, 1),
+        ("hh_rlhf_raw_200.jsonl.gz", "sft", "hh-rlhf", 199, 1),
+        ("sharegpt_format_100.json", "sft", "ShareGPT", 100, 0),
+        ("oasst_trees_20.jsonl", "reward", "OASST trees", 40, 0),
+        ("oasst_trees_20.jsonl", "sft", "OASST trees", 28, 0),
+        ("oasst_trees_20.jsonl", "prompts", "OASST trees", 98, 0),
+    ] {
+        let row = inspect(name, purpose);
+        let counts = (row["family"].as_str(), row["rows"].as_u64(), row["skipped"].as_u64());
+        assert_eq!(counts, (Some(family), Some(rows), Some(skipped)), "{name} for {purpose}");
+    }
+    let tree = &inspect("oasst_trees_20.jsonl", "reward")["examples"][0];
+    assert_eq!(keys(tree), ["prompt", "completions", "scores"]);
+    assert!(tree["prompt"].as_str().is_some_and(|prompt| prompt.starts_with("How to protect my eyes")));
+    assert_eq!(tree["scores"], serde_json::json!([0.0, -1.0]));
+}
+
+#[test]
+fn inspection_shows_what_the_context_cuts_and_what_is_learned() {
+    let temper = Temper::with_sft();
+    temper.write("d.jsonl", [demonstration(2, 3), demonstration(200, 2), demonstration(2, 3)].concat());
+    let said = temper.run("data inspect --data d.jsonl --model sft/final").ok();
+    for line in [
+        "family      TRL prompt-completion",
+        "rows        3",
+        "too long    1 rows do not fit into the 128 tokens of the model",
+        "duplicates  1",
+        "learned  ccc",
+    ] {
+        assert!(said.stdout.contains(line), "`{line}` is not in {said:?}");
+    }
+}
+
+/// `assets/goldens/parquet_rows.py` wrote this file with Arrow: 40 pairs in two groups of rows, of which four are tied.
+#[test]
+fn a_parquet_file_of_arrow_is_read_and_trained_on() {
+    let temper = Temper::with_sft();
+    temper.write("rows.parquet", include_bytes!("../../assets/goldens/rows.parquet"));
+    let row = temper.run("data inspect --data rows.parquet --json").ok().rows()[0].clone();
+    assert_eq!(
+        (&row["family"], &row["rows"], &row["skipped"]),
+        (&"UltraFeedback binarized".into(), &36.into(), &4.into())
+    );
+    let example =
+        serde_json::json!({"prompt": "Question 1", "completions": ["good 1", "bad 1"], "scores": [1.0, 0.0]});
+    assert_eq!(row["examples"][0], example);
+    let said = temper.run("reward --data rows.parquet --model sft/final --out r --set max_steps=1").ok();
+    let line = "note: left out 4 of 40 rows of rows.parquet (training data): their two answers have equal scores (first: row 10)";
+    assert!(said.stderr.contains(line), "{said:?}");
+    let bytes = temper.bytes("rows.parquet");
+    temper.write("cut.parquet", &bytes[..bytes.len() / 2]);
+    temper.refuses(
+        "reward --data cut.parquet --model sft/final --out s",
+        &["cannot read the Parquet file cut.parquet: "],
+    );
 }

@@ -307,7 +307,8 @@ fn every_json_block_is_read() {
     temper.run(&format!("{ppo} --prompts prompts.jsonl --out ppo --set epochs=2 --set max_steps=2")).ok();
     for (i, block) in blocks("json").iter().enumerate() {
         let (place, text) = (&block.place, block.text.as_str());
-        if place.starts_with("docs/templates.md") {
+        // The rows of the other document have the columns of other formats, which temper-data reads in its own test.
+        if place.starts_with("docs/templates.md") || place.starts_with("docs/data.md") {
             continue;
         }
         temper.write("block.json", text);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use temper_data::ColumnNames;
 
 use crate::recipe::Recipe;
 
@@ -105,6 +106,50 @@ pub enum Command {
     /// Time one piece of work
     #[command(hide = true)]
     Bench(BenchArgs),
+    /// Look at data files before training on them
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+/// What can be done with data files.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Show the format of data files, what would be left out or cut, and three examples
+    #[command(after_help = "Example:\n  temper data inspect --data comparisons.jsonl --model runs/sft/final")]
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Data files of any format, or directories of them
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE|DIR")]
+    pub data: Vec<PathBuf>,
+    /// A model, whose tokens are counted and whose template puts the examples together: its directory, or its name on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// What the rows are read for [default: what they have the columns for]
+    #[arg(long = "for", value_enum, value_name = "STAGE")]
+    pub purpose: Option<InspectFor>,
+    /// Which columns of the rows to read, for example `prompt=question,completion=answer`
+    #[arg(long, value_name = "KNOWN=NAME,…")]
+    pub columns: Option<ColumnNames>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the rows of a data file can be read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InspectFor {
+    /// Demonstrations
+    Sft,
+    /// Comparisons, for the reward model and DPO
+    Reward,
+    /// Prompts, for PPO
+    Prompts,
 }
 
 /// Settings of a stage, from files and flags.
@@ -139,6 +184,9 @@ pub struct RunArgs {
     /// Resume from the last checkpoint in `--out`
     #[arg(long)]
     pub resume: bool,
+    /// Which columns of the rows to read, for example `prompt=question,completion=answer`
+    #[arg(long, value_name = "KNOWN=NAME,…")]
+    pub columns: Option<ColumnNames>,
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
@@ -347,6 +395,9 @@ pub struct DataArgs {
     /// Rows with `prompt` and `completion`; `temper score` reads `ended` too: false for an answer that has no end
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
+    /// Which columns of the rows to read, for example `prompt=question,completion=answer`
+    #[arg(long, value_name = "KNOWN=NAME,…")]
+    pub columns: Option<ColumnNames>,
     /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
@@ -381,6 +432,9 @@ pub struct EvalArgs {
     /// `overflow` or `max_seq_len`, for example `--set overflow=truncate_prompt`; else as in the run that the model is of
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "who")]
     pub sets: Vec<String>,
+    /// Which columns of the rows to read, for example `prompt=question,completion=answer`
+    #[arg(long, value_name = "KNOWN=NAME,…")]
+    pub columns: Option<ColumnNames>,
     /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
@@ -421,6 +475,9 @@ pub struct SelectArgs {
     /// One JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Which columns of the rows to read, for example `prompt=question,completion=answer`
+    #[arg(long, value_name = "KNOWN=NAME,…")]
+    pub columns: Option<ColumnNames>,
     /// Leave out rows that cannot be read, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use temper_data::{BadRows, Dataset, Encoding, Place, Record, Rows, read_rows};
+use temper_data::{Dataset, Encoding, Place, ReadOptions, Record, Rows, read_rows};
 use temper_stage::EVALUATION;
 
 use crate::failure::hinted;
@@ -11,8 +11,8 @@ use crate::session::Session;
 
 impl Session {
     /// The records of some data files, and a note for each file that had rows skipped.
-    pub fn rows<R: Record>(&self, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Rows<R>> {
-        let rows = read_rows::<R>(paths, bad_rows(skip_bad_rows))?;
+    pub fn rows<R: Record>(&self, paths: &[PathBuf], options: impl Into<ReadOptions>) -> Result<Rows<R>> {
+        let rows = read_rows::<R>(paths, options)?;
         rows.notes_of_skipped().iter().for_each(|note| self.note(&format!("note: {note}")));
         Ok(rows)
     }
@@ -22,10 +22,10 @@ impl Session {
         &self,
         paths: &[PathBuf],
         encoding: &Encoding<'_>,
-        skip_bad_rows: bool,
+        options: impl Into<ReadOptions>,
     ) -> Result<D> {
         let note = &mut |sentence: &str| self.note(&format!("note: {sentence}"));
-        Ok(D::read(paths, EVALUATION, bad_rows(skip_bad_rows), encoding, note)?)
+        Ok(D::read(paths, EVALUATION, options, encoding, note)?)
     }
 
     /// What `encode` makes of each row for a model, before the model computes anything. `encode` fails with what is wrong
@@ -64,8 +64,4 @@ impl Session {
         ));
         Ok(encoded)
     }
-}
-
-fn bad_rows(skip: bool) -> BadRows {
-    if skip { BadRows::Skip } else { BadRows::Refuse }
 }

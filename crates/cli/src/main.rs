@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, DataCommand};
 use crate::commands::{Outcome, StandardOutput};
 use crate::session::Session;
 
@@ -110,6 +110,7 @@ fn run(mut cli: Cli) -> Result<Outcome> {
         Command::Recipe(args) => commands::recipe::run(&session, &args),
         Command::Report(args) => commands::report::run(&session, &args),
         Command::Devices => commands::devices::run(),
+        Command::Data(DataCommand::Inspect(args)) => commands::inspect::run(&args),
         Command::Bench(args) => commands::bench::run(&session, &args),
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use temper_hub::{Hub, Parts, Progress, RepoSpec, Watch};
 
-use crate::args::Command;
+use crate::args::{Command, DataCommand, InspectArgs};
 use crate::failure::hinted;
 use crate::session::Session;
 use crate::terminal;
@@ -34,6 +34,9 @@ pub fn find(session: &Session, command: &mut Command) -> Result<()> {
         Command::Generate(args) => of(&mut args.model, &mut models),
         Command::Chat(args) => of(&mut args.model, &mut models),
         Command::Logprobs(args) | Command::Score(args) => of(&mut args.model, &mut models),
+        Command::Data(DataCommand::Inspect(InspectArgs { model, .. })) => {
+            model.iter_mut().try_for_each(|model| models.find(model, Parts::WithoutWeights))
+        }
         Command::Tokenize(args) => {
             args.model.iter_mut().try_for_each(|model| models.find(model, Parts::WithoutWeights))
         }

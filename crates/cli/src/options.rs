@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
+use temper_data::{BadRows, ColumnNames, ReadOptions};
 use temper_eval::JudgeSpec;
 
-use crate::args::{EvalArgs, LoadArgs, RewardSources, SamplingArgs};
+use crate::args::{DataArgs, EvalArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs};
 use crate::failure::hinted;
 
 impl SamplingArgs {
@@ -61,6 +62,39 @@ impl EvalArgs {
             (None, None) => None,
         })
     }
+}
+
+impl DataArgs {
+    /// How the data files are read.
+    pub fn read(&self) -> ReadOptions {
+        read_options(self.columns.as_ref(), self.skip_bad_rows)
+    }
+}
+
+impl EvalArgs {
+    /// How the data files are read.
+    pub fn read(&self) -> ReadOptions {
+        read_options(self.columns.as_ref(), self.skip_bad_rows)
+    }
+}
+
+impl SelectArgs {
+    /// How the prompts are read.
+    pub fn read(&self) -> ReadOptions {
+        read_options(self.columns.as_ref(), self.skip_bad_rows)
+    }
+}
+
+impl InspectArgs {
+    /// How the data files are read. Bad rows are counted.
+    pub fn read(&self) -> ReadOptions {
+        read_options(self.columns.as_ref(), true)
+    }
+}
+
+fn read_options(columns: Option<&ColumnNames>, skip_bad_rows: bool) -> ReadOptions {
+    let bad_rows = if skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
+    ReadOptions { bad_rows, columns: columns.cloned().unwrap_or_default() }
 }
 
 /// The time limit that a flag gives.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use temper_assistant::Outline;
-use temper_data::{Place, PromptRow};
+use temper_data::{BadRows, Place, PromptRow, ReadOptions};
 use temper_tokenizer::Prompt;
 
 use crate::failure::hint_of_prompt;
@@ -20,8 +20,10 @@ pub struct PlacedPrompts {
 
 impl PlacedPrompts {
     /// Reads data files.
-    pub fn read(session: &Session, paths: &[PathBuf], skip_bad_rows: bool) -> Result<Self> {
-        let rows = session.rows::<PromptRow>(paths, skip_bad_rows)?;
+    pub fn read(session: &Session, paths: &[PathBuf], options: impl Into<ReadOptions>) -> Result<Self> {
+        let options = options.into();
+        let skip_bad_rows = options.bad_rows == BadRows::Skip;
+        let rows = session.rows::<PromptRow>(paths, options)?;
         let prompts = rows.records.into_iter().map(|row| row.prompt).collect();
         Ok(Self { prompts, places: rows.places, skip_bad_rows })
     }

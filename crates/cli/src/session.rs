@@ -133,6 +133,7 @@ impl Session {
         let launch = Launch::new(&device, &args.out).backend(backend).resume(args.resume);
         let launch = launch
             .skip_bad_rows(args.skip_bad_rows)
+            .columns(args.columns.clone().unwrap_or_default())
             .load_options(args.load.options())
             .files_read(settings.config.as_slice());
         Ok(launch.settings_asked_for(asked_for).observer(observer).stop(self.stop.clone()))

@@ -13,7 +13,7 @@ pub enum Error {
     /// The file system refused: the file is missing, not permitted, or damaged gzip.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was being done, as a verb: `read` or `unpack`.
+        /// What was being done, as a verb: `read`, `list` or `unpack`.
         action: &'static str,
         /// The data file.
         path: PathBuf,
@@ -88,8 +88,16 @@ pub enum Error {
         /// What the JSON parser said.
         message: String,
     },
+    /// A Parquet file that is damaged, not whole, encrypted, or of types that are not read.
+    #[error("cannot read the Parquet file {}: {message}", path.display())]
+    BrokenParquet {
+        /// The data file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A data file of a format that is not read.
-    #[error("{} is {format}; Temper reads JSON lines and JSON arrays, also gzipped", path.display())]
+    #[error("{} is {format}; Temper reads JSON lines and JSON arrays, also gzipped, and Parquet", path.display())]
     OtherFormat {
         /// The data file.
         path: PathBuf,
@@ -104,7 +112,23 @@ pub enum Error {
         /// What it is.
         kind: &'static str,
     },
-    /// A gzipped file holds more than any text would.
+    /// A directory has no data files.
+    #[error("{} has no data files: none with a name that ends in {endings}, there or in `data`", path.display())]
+    NoDataFiles {
+        /// The directory.
+        path: PathBuf,
+        /// The ends of names that were looked for.
+        endings: String,
+    },
+    /// A directory has files of several parts of a data set, such as training and test data.
+    #[error("{} has files of several splits: {splits}", path.display())]
+    SeveralSplits {
+        /// The directory.
+        path: PathBuf,
+        /// The splits, from the names of the files.
+        splits: String,
+    },
+    /// A compressed file holds more than any text would.
     #[error("cannot unpack {}: its {packed} bytes unpack to more than {limit}", path.display())]
     UnpacksTooFar {
         /// The data file.
@@ -171,10 +195,16 @@ impl Error {
                 "the file is a JSON array, which can only be read as a whole: fix this place, or save its rows as \
                  JSON lines"
             }
+            Error::BrokenParquet { .. } => {
+                "copy the file again; if it is whole, save its rows as JSON lines, for example in Python: \
+                 datasets.load_dataset(\"parquet\", data_files=…)[\"train\"].to_json(\"rows.jsonl\")"
+            }
             Error::OtherFormat { path, format } => return Some(format.advice(path)),
+            Error::NoDataFiles { .. } => "give the files themselves",
+            Error::SeveralSplits { .. } => "give the files of one, such as DIR/data/train-*",
             Error::NotAFile { .. } => "give a file; save the output of a pipe or a device in a file first",
             Error::UnpacksTooFar { .. } => {
-                "no text can be packed as much as that; if the file is really data, unpack it with `gunzip` first"
+                "no text can be packed as much as that; if the file is really data, unpack it first (`gunzip` for gzip)"
             }
             Error::InvalidUtf8 { .. } => {
                 "save the file as UTF-8, or leave such rows out with `--skip-bad-rows`"

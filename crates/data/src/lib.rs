@@ -1,7 +1,8 @@
 //! From data files to token rows.
 //!
-//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped) as [`Record`]s: a
-//!   [`Demonstration`], a [`Comparison`], a [`PromptRow`], a [`Conversation`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
+//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped, Parquet) and any of
+//!   the formats that data are published in as [`Record`]s: a [`Demonstration`], a [`Conversation`], a [`Comparison`], a
+//!   [`PromptRow`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
 //!   its [`Place`], and every mistake is named with it.
 //! - A [`Dataset`] encodes records: [`Demonstrations`], [`Rankings`] with their [`ScorePairs`], [`Prompts`], [`Texts`].
 //!   A [`RowReport`] says which rows did not fit.
@@ -28,17 +29,23 @@ mod config;
 mod containers;
 mod datasets;
 mod error;
+mod families;
+mod file_reader;
+mod inspect;
+mod options;
 pub mod records;
 mod report;
 mod rows;
 
 pub use config::EncodingConfig;
-pub use containers::Format;
+pub use containers::{Format, data_files};
 pub use datasets::*;
 pub use error::Error;
+pub use inspect::{Inspection, Lengths, Shown, inspect};
+pub use options::{ColumnNames, ReadOptions};
 pub use records::*;
 pub use report::{Refusal, RowReport};
-pub use rows::{BadRows, FileRows, Place, Rows, read_rows};
+pub use rows::{BadRows, FileRows, Place, Rows, UnusedRows, read_rows};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

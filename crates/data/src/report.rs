@@ -87,14 +87,22 @@ impl RowReport {
 }
 
 impl<R> Rows<R> {
-    /// A note for each file that had bad rows, which were left out.
+    /// A note for each file that had bad rows, and for each reason why rows of it are of no use; they were left out.
     pub fn notes_of_skipped(&self) -> Vec<String> {
         let note = |file: &FileRows| {
-            let share = self.share(file.n_skipped, file.n_rows + file.n_skipped, "rows", file);
+            let share = self.share(file.n_skipped, file.n_examples(), "rows", file);
             let first = file.first_skipped.as_deref().unwrap_or_default();
             format!("left out {share}: they cannot be read (first: {first})")
         };
-        self.files.iter().filter(|file| file.n_skipped > 0).map(note).collect()
+        let mut notes = Vec::new();
+        for file in &self.files {
+            notes.extend((file.n_skipped > 0).then(|| note(file)));
+            notes.extend(file.unused.iter().map(|unused| {
+                let share = self.share(unused.n, file.n_examples(), "rows", file);
+                format!("left out {share}: {} (first: {} {})", unused.reason, file.place_name, unused.first)
+            }));
+        }
+        notes
     }
 
     /// A note for each file that has any of the records `idxs`: the sentence that `sentence` makes of "3 of 40 rows of
@@ -117,7 +125,11 @@ impl<R> Rows<R> {
             let first = *in_file.next()?;
             let (n, total) = (in_file.count() + 1, self.records[range].iter().map(&n_parts).sum::<usize>());
             let line = self.places[first].line;
-            Some(format!("{} (first: line {line})", sentence(&self.share(n, total, what, file))))
+            Some(format!(
+                "{} (first: {} {line})",
+                sentence(&self.share(n, total, what, file)),
+                file.place_name
+            ))
         };
         self.records_of_files().filter_map(note).collect()
     }
@@ -143,7 +155,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Place;
+    use crate::{Place, UnusedRows};
 
     #[test]
     fn a_row_that_was_only_shortened_is_not_dropped() {
@@ -164,6 +176,9 @@ mod tests {
             n_rows,
             n_skipped: 0,
             first_skipped: None,
+            unused: Vec::new(),
+            families: Vec::new(),
+            place_name: "line",
         };
         let place = |path: &Arc<Path>, line| Place { path: path.clone(), line };
         Rows {
@@ -199,5 +214,9 @@ mod tests {
         let note = "left out 2 of 5 rows of 2.jsonl (training data): they cannot be read (first: 2.jsonl:3: not valid \
                     UTF-8)";
         assert_eq!(rows.notes_of_skipped(), [note]);
+        rows.files[1].place_name = "row";
+        rows.files[1].unused = vec![UnusedRows { reason: "their answers are tied".into(), n: 5, first: 7 }];
+        let note = "left out 5 of 10 rows of 2.jsonl (training data): their answers are tied (first: row 7)";
+        assert_eq!(rows.notes_of_skipped()[1], note);
     }
 }

@@ -5,9 +5,11 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::containers::{Format, TakeRow, read_bytes, read_file, shortened};
-use crate::error::{Error, one_line};
-use crate::records::{Fault, Record, Row, advice};
+use crate::containers::{Content, TakeRow, data_files, read_bytes, read_file};
+use crate::error::Error;
+use crate::file_reader::FileReader;
+use crate::options::ReadOptions;
+use crate::records::Record;
 
 /// What to do with a row that is not what it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,35 @@ pub struct FileRows {
     pub n_skipped: usize,
     /// What is wrong with the first of these, with its place.
     pub first_skipped: Option<String>,
+    /// Rows that are as they should be and of no use for what they were read for, such as ties, by the reason.
+    pub unused: Vec<UnusedRows>,
+    /// The families that rows were recognised as, and the number of examples of each, in the order of the file.
+    pub families: Vec<(&'static str, usize)>,
+    /// What the places of its rows are: `line` or `row`.
+    pub place_name: &'static str,
+}
+
+impl FileRows {
+    /// All examples of the file, whether they were read or left out.
+    pub fn n_examples(&self) -> usize {
+        self.n_rows + self.n_skipped + self.n_unused()
+    }
+
+    /// How many are of no use for what they were read for.
+    pub fn n_unused(&self) -> usize {
+        self.unused.iter().map(|unused| unused.n).sum()
+    }
+}
+
+/// Rows of a file that are left out for the same reason, although nothing is wrong with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedRows {
+    /// The reason, about several rows: `their two answers are tied`.
+    pub reason: String,
+    /// How many.
+    pub n: usize,
+    /// The place of the first one in its file.
+    pub first: usize,
 }
 
 /// The place of a row, for messages: `path:line`.
@@ -50,7 +81,7 @@ pub struct FileRows {
 pub struct Place {
     /// The data file.
     pub path: Arc<Path>,
-    /// 1-based line.
+    /// 1-based line; the 1-based row of a Parquet file, which has no lines.
     pub line: usize,
 }
 
@@ -60,24 +91,24 @@ impl fmt::Display for Place {
     }
 }
 
-/// How many columns of a row a message lists.
-const COLUMNS_LISTED: usize = 20;
-
-/// Reads data files, one after the other: JSON lines or JSON arrays, plain or gzipped. A file is recognised by its
-/// content; blank lines, a byte order mark and CRLF are fine.
+/// Reads data files, one after the other: JSON lines or JSON arrays, plain or gzipped, and Parquet. A file is recognised
+/// by its content; blank lines, a byte order mark and CRLF are fine. A directory is its data files ([`data_files`]).
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if a file cannot be read or unpacked, [`Error::NotAFile`] for a directory, a device or a pipe,
-/// [`Error::OtherFormat`] for a file of another format, [`Error::UnpacksTooFar`] for gzip without end,
-/// [`Error::NoRows`] if a file is empty, [`Error::NoGoodRow`] if none of its rows can be used, and
-/// [`Error::BrokenArray`] for an array that is not JSON. By [`BadRows::Refuse`] also the first bad row:
+/// [`Error::Io`] if a file cannot be read or unpacked, [`Error::NotAFile`] for a device or a pipe, those of
+/// [`data_files`] for a directory, [`Error::OtherFormat`] for a file of another format, [`Error::UnpacksTooFar`] for gzip
+/// without end, [`Error::NoRows`] if a file is empty, [`Error::NoGoodRow`] if none of its rows can be used,
+/// [`Error::BrokenArray`] for an array that is not JSON, and [`Error::BrokenParquet`]. By [`BadRows::Refuse`] also the first bad row:
 /// [`Error::InvalidUtf8`], [`Error::BrokenJson`], [`Error::NotAnObject`] or [`Error::BadRow`].
-pub fn read_rows<R: Record>(paths: &[impl AsRef<Path>], policy: BadRows) -> Result<Rows<R>, Error> {
+pub fn read_rows<R: Record>(
+    paths: &[impl AsRef<Path>],
+    options: impl Into<ReadOptions>,
+) -> Result<Rows<R>, Error> {
+    let options = options.into();
     let mut rows = Rows { records: Vec::new(), places: Vec::new(), files: Vec::new(), purpose: "" };
-    for path in paths {
-        let path = path.as_ref();
-        rows.append(path, policy, |take| read_file(path, take))?;
+    for path in data_files(paths)? {
+        rows.append(&path, &options, |take| read_file(&path, take))?;
     }
     Ok(rows)
 }
@@ -87,9 +118,13 @@ impl<R: Record> Rows<R> {
     ///
     /// # Errors
     /// Those of [`read_rows`].
-    pub fn from_reader(path: &Path, bytes: impl BufRead, policy: BadRows) -> Result<Self, Error> {
+    pub fn from_reader(
+        path: &Path,
+        bytes: impl BufRead,
+        options: impl Into<ReadOptions>,
+    ) -> Result<Self, Error> {
         let mut rows = Self { records: Vec::new(), places: Vec::new(), files: Vec::new(), purpose: "" };
-        rows.append(path, policy, |take| read_bytes(path, bytes, take))?;
+        rows.append(path, &options.into(), |take| read_bytes(path, bytes, take))?;
         Ok(rows)
     }
 
@@ -97,15 +132,25 @@ impl<R: Record> Rows<R> {
     fn append(
         &mut self,
         path: &Path,
-        policy: BadRows,
-        read: impl FnOnce(&mut TakeRow<'_>) -> Result<bool, Error>,
+        options: &ReadOptions,
+        read: impl FnOnce(&mut TakeRow<'_>) -> Result<Content, Error>,
     ) -> Result<(), Error> {
-        let mut file = FileReader { path, policy, records: Vec::new(), n_bad: 0, first_bad: None };
-        let is_json = read(&mut |line, row| file.take(line, row))?;
-        let FileReader { records, n_bad: n_skipped, first_bad, .. } = file.with_any_record(is_json)?;
+        let mut file = FileReader::new(path, options);
+        let content = read(&mut |line, row| file.take(line, row))?;
+        file.finish()?;
+        let FileReader { records, n_bad: n_skipped, first_bad, unused, families, .. } =
+            file.with_any_record(content)?;
         let first_skipped = first_bad.map(|bad| bad.error.to_string());
         let path: Arc<Path> = path.into();
-        self.files.push(FileRows { path: path.clone(), n_rows: records.len(), n_skipped, first_skipped });
+        self.files.push(FileRows {
+            path: path.clone(),
+            n_rows: records.len(),
+            n_skipped,
+            first_skipped,
+            unused,
+            families,
+            place_name: content.place_name(),
+        });
         for (line, record) in records {
             self.places.push(Place { path: path.clone(), line });
             self.records.push(record);
@@ -132,108 +177,10 @@ impl<R> Rows<R> {
     }
 }
 
-/// A bad row.
-struct BadRow {
-    error: Error,
-    /// What is wrong with its columns, and their names, if it is an object.
-    fault: Option<(Fault, Vec<String>)>,
-}
-
-/// The rows of one file that were read so far.
-struct FileReader<'p, R> {
-    path: &'p Path,
-    policy: BadRows,
-    /// Each record with its line.
-    records: Vec<(usize, R)>,
-    n_bad: usize,
-    first_bad: Option<BadRow>,
-}
-
-impl<R: Record> FileReader<'_, R> {
-    /// Adds one row.
-    ///
-    /// A bad row before any good one is remembered until a good one follows: if there is none, the whole file is of
-    /// another kind, and skipping rows would not help.
-    fn take(&mut self, line: usize, row: Result<Row, Error>) -> Result<(), Error> {
-        let record = match row {
-            Ok(row) => R::from_row(&row).map_err(|fault| self.bad_row(line, &row, fault)),
-            Err(error) => Err(BadRow { error, fault: None }),
-        };
-        match record {
-            Ok(record) => self.records.push((line, record)),
-            Err(bad) => {
-                tracing::debug!("bad row: {}", bad.error);
-                self.n_bad += 1;
-                self.first_bad.get_or_insert(bad);
-            }
-        }
-        if self.policy == BadRows::Refuse
-            && !self.records.is_empty()
-            && let Some(bad) = self.first_bad.take()
-        {
-            return Err(bad.error);
-        }
-        Ok(())
-    }
-
-    fn bad_row(&self, line: usize, row: &Row, fault: Fault) -> BadRow {
-        let columns: Vec<String> = row.keys().cloned().collect();
-        let mut message = one_line(&fault.to_string());
-        if fault.is_missing_column() {
-            message += &if columns.is_empty() {
-                "; the row is empty".into()
-            } else {
-                format!("; the row has {}", listed(&columns))
-            };
-        }
-        let error = Error::BadRow { path: self.path.to_owned(), line, message };
-        BadRow { error, fault: Some((fault, columns)) }
-    }
-
-    /// The same, once the whole file was read.
-    ///
-    /// # Errors
-    /// No row could be used; the error says what to do about a file like this.
-    fn with_any_record(self, is_json: bool) -> Result<Self, Error> {
-        let path = self.path.to_owned();
-        if !self.records.is_empty() {
-            return Ok(self);
-        }
-        let Some(BadRow { error: first, fault }) = self.first_bad else { return Err(Error::NoRows { path }) };
-        if let Some(format) = Format::of_name(&path)
-            && !is_json
-        {
-            return Err(Error::OtherFormat { path, format });
-        }
-        let advice = match (&first, fault) {
-            (_, Some((fault, columns))) => advice(&fault, &columns),
-            (Error::InvalidUtf8 { .. }, _) => "save the file as UTF-8".into(),
-            (Error::BrokenJson { .. }, _) if is_json => {
-                "each line must be one whole JSON object; objects that span several lines must be in a JSON array"
-                    .into()
-            }
-            (Error::BrokenJson { .. } | Error::NotAnObject { .. }, _) => {
-                "each line must be one JSON object, such as {\"prompt\": \"…\", \"completion\": \"…\"}".into()
-            }
-            _ => "fix the rows of the file".into(),
-        };
-        Err(Error::NoGoodRow { first: Box::new(first), n_rows: self.n_bad, advice })
-    }
-}
-
-/// The names of columns, as many as one line should hold.
-fn listed(columns: &[String]) -> String {
-    let names = columns.iter().take(COLUMNS_LISTED).map(|column| format!("`{}`", shortened(column)));
-    let names = names.collect::<Vec<_>>().join(", ");
-    match columns.len().saturating_sub(COLUMNS_LISTED) {
-        0 => names,
-        others => format!("{names} and {others} more"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::{Fault, Purpose, Row};
     use proptest::prelude::*;
     use std::fs;
     use std::io::{self, BufReader, Read, Write};
@@ -243,6 +190,8 @@ mod tests {
     struct Number(u64);
 
     impl Record for Number {
+        const PURPOSE: Purpose = Purpose::Answers;
+
         fn from_row(row: &Row) -> Result<Self, Fault> {
             let a = row.get("a").ok_or_else(|| Fault::missing(&["a"], ""))?;
             a.as_u64().map(Number).ok_or_else(|| Fault::wrong_type("a", "a number", a))
@@ -319,6 +268,27 @@ mod tests {
     }
 
     #[test]
+    fn ties_are_left_out_and_counted_and_other_names_of_columns_are_read() {
+        let lines = r#"{"q": "p", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
+            {"q": "p", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 2}"#;
+        let read = |lines: &str| {
+            let columns = "prompt=q".parse().unwrap();
+            let options = ReadOptions { columns, ..ReadOptions::default() };
+            Rows::<crate::Comparison>::from_reader(Path::new("f"), lines.as_bytes(), options)
+        };
+        let rows = read(lines).unwrap();
+        assert_eq!(rows.records, [crate::Comparison::pair("p", "a", "b")]);
+        let unused = UnusedRows { reason: "their two answers have equal scores".into(), n: 1, first: 2 };
+        assert_eq!((&rows.files[0].unused[..], rows.n_skipped()), (&[unused][..], 0));
+        assert_eq!(rows.files[0].families, [("UltraFeedback binarized", 2)]);
+        let error = read(lines.lines().last().unwrap()).unwrap_err();
+        assert!(
+            error.to_string().contains("equal scores") && error.hint().unwrap().contains("inspect"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn gzip_is_recognised_by_its_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
@@ -372,7 +342,7 @@ mod tests {
                 assert!(advice.contains(hint) && !advice.contains("--skip-bad-rows"), "{advice}");
             }
         };
-        let columns = "`question`";
+        let columns = "--columns prompt=NAME,completion=NAME";
         check(
             "f",
             b"{\"b\":1}\n{\"c\":1}",
@@ -385,7 +355,7 @@ mod tests {
         check("f.csv", b"a,b\n1,2\n", "f.csv is a CSV file; Temper reads JSON lines", "read_csv(\"f.csv\")");
         check("f.txt", b"All is well.\n", "f.txt is plain text", "{\"text\": \"");
         check("f.txt", b"[Chorus] All is well.\n", "f.txt is plain text", "{\"text\": \"");
-        check("f.jsonl", b"PAR1\x15\0", "f.jsonl is a Parquet file", "read_parquet(\"f.jsonl\")");
+        check("f.jsonl", b"PAR1\x15\0", "cannot read the Parquet file f.jsonl: ", "copy the file again");
         check("f", b"\xe9t\xe9\n", "f:1: not valid UTF-8", "save the file as UTF-8");
         check("f.json", b"[{\"a\":1},", "f.json:1: broken JSON", "JSON array");
         // JSON under the name of something else is read.
@@ -406,14 +376,8 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn what_is_not_a_file_is_refused_before_it_is_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, kind) in [(dir.path(), "a directory"), (Path::new("/dev/zero"), "a device")] {
-            let error = read_rows::<Number>(&[path], BadRows::Skip).unwrap_err();
-            assert!(
-                error.to_string().contains(&format!("it is {kind}")) && error.hint().is_some(),
-                "{error}"
-            );
-        }
+        let error = read_rows::<Number>(&["/dev/zero"], BadRows::Skip).unwrap_err();
+        assert!(error.to_string().contains("it is a device") && error.hint().is_some(), "{error}");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use temper_assistant::LoadOptions;
-use temper_data::{BadRows, Dataset, Encoding, Record, Rows, read_rows};
+use temper_data::{
+    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows,
+};
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
@@ -38,7 +40,7 @@ pub struct Launch {
     backend: String,
     out: PathBuf,
     is_resumed: bool,
-    bad_rows: BadRows,
+    read: ReadOptions,
     load_options: LoadOptions,
     stop: Stop,
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
@@ -57,7 +59,7 @@ impl Launch {
             backend: temper_tensor::backend_name(device),
             out: out.into(),
             is_resumed: false,
-            bad_rows: BadRows::Refuse,
+            read: ReadOptions::default(),
             load_options: LoadOptions::default(),
             stop: Stop::default(),
             observer: None,
@@ -78,7 +80,14 @@ impl Launch {
     /// Whether rows that cannot be read are left out, with a note, instead of refused.
     #[must_use]
     pub fn skip_bad_rows(self, skips: bool) -> Self {
-        Self { bad_rows: if skips { BadRows::Skip } else { BadRows::Refuse }, ..self }
+        let bad_rows = if skips { BadRows::Skip } else { BadRows::Refuse };
+        Self { read: ReadOptions { bad_rows, ..self.read }, ..self }
+    }
+
+    /// Which columns of the data files stand for columns that Temper knows.
+    #[must_use]
+    pub fn columns(self, columns: ColumnNames) -> Self {
+        Self { read: ReadOptions { columns, ..self.read }, ..self }
     }
 
     /// How the model directories that the run starts from are read.
@@ -152,8 +161,8 @@ impl Launch {
     /// # Errors
     /// Those of [`read_rows`].
     pub fn rows<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
-        self.files_read.extend_from_slice(paths);
-        let rows = read_rows::<R>(paths, self.bad_rows)?.with_purpose(purpose);
+        self.files_read.extend(data_files(paths)?);
+        let rows = read_rows::<R>(paths, self.read.clone())?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
         self.data.push(Data::new(purpose, paths, rows.records.len()));
         Ok(rows)
@@ -169,9 +178,9 @@ impl Launch {
         purpose: &'static str,
         encoding: &Encoding<'_>,
     ) -> Result<D, Error> {
-        self.files_read.extend_from_slice(paths);
-        let bad_rows = self.bad_rows;
-        let data = D::read(paths, purpose, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        self.files_read.extend(data_files(paths)?);
+        let read = self.read.clone();
+        let data = D::read(paths, purpose, read, encoding, &mut |sentence| self.note(sentence))?;
         self.data.push(Data::new(purpose, paths, data.n_rows()));
         Ok(data)
     }

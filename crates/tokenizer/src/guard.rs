@@ -1,6 +1,6 @@
-//! Panics of the `tokenizers` crate as values.
+//! Panics of other crates as values.
 //!
-//! It believes its file: a `Strip` decoder that cuts more than there is, a `FixedLength` of 0 or a damaged
+//! The `tokenizers` crate believes its file: a `Strip` decoder that cuts more than there is, a `FixedLength` of 0 or a damaged
 //! `precompiled_charsmap` index out of bounds, most of them not before some text comes along. A file is input, and bad
 //! input is an error.
 
@@ -13,7 +13,9 @@ thread_local! {
 }
 
 /// What `f` returns, or `None` if it panics; then nothing is printed, since whoever asked says what is wrong.
-pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
+///
+/// This is for crates that panic where a file is damaged. A panic of our own code is a bug, which must be seen.
+pub fn guarded<T>(f: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = panic::take_hook();

@@ -41,6 +41,7 @@ pub use chat::{ChatTemplate, Date, EncodedConversation, Message, Prompt, PromptR
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, LearnedTurns, Overflow, encode_text};
+pub use guard::guarded;
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};

@@ -31,13 +31,13 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<Outcome> {
 /// A language model's loss on demonstrations, or a reward model's accuracy on comparisons.
 fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<()> {
     let settings = EvalSettings::of(session, args)?;
-    let (overflow, skip) = (settings.overflow, args.skip_bad_rows);
+    let overflow = settings.overflow;
     let options = args.load.options();
     match Assistant::load_with(&args.model, device, &options) {
         Ok(Assistant { model, text }) => {
             let context = context_len(settings.max_seq_len, model.config())?;
             let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
-            let data: Demonstrations = session.evaluation_data(&args.data, &encoding, skip)?;
+            let data: Demonstrations = session.evaluation_data(&args.data, &encoding, args.read())?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
             print_json(&LanguageModelEvaluation { evaluation, eval_rows_dropped: data.report.n_dropped() })
@@ -46,7 +46,7 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
             let RewardModel { model, text } = RewardModel::load_with(&args.model, device, &options)?;
             let context = context_len(settings.max_seq_len, model.config())?;
             let encoding = Encoding { overflow, ..Encoding::new(&text, context) };
-            let data: Rankings = session.evaluation_data(&args.data, &encoding, skip)?;
+            let data: Rankings = session.evaluation_data(&args.data, &encoding, args.read())?;
             let evaluation = temper_reward::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
             let details = examine(&data, &evaluation);
@@ -82,7 +82,7 @@ struct RewardModelEvaluation {
 /// One policy or two answer every prompt, and the judge scores the answers.
 fn judge_policies(session: &Session, args: &EvalArgs, spec: &JudgeSpec, device: &Device) -> Result<()> {
     let (sampling, options) = (args.sampling.checked()?, args.load.options());
-    let mut prompts = PlacedPrompts::read(session, &args.data, args.skip_bad_rows)?;
+    let mut prompts = PlacedPrompts::read(session, &args.data, args.read())?;
     let mut judge = Judge::open(spec, &options, device, session.stop())?;
     let picks = args.best_of.reward.as_ref().filter(|_| args.best_of.n > 1);
     let picks = picks.map(|dir| RewardModel::load_with(dir, device, &options)).transpose()?;

@@ -14,7 +14,7 @@ use crate::session::Session;
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
     let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;
-    let rows = session.rows::<Demonstration>(&args.data, args.skip_bad_rows)?.into_placed();
+    let rows = session.rows::<Demonstration>(&args.data, args.read())?.into_placed();
     // All rows are encoded before the first one is printed, because a program may be reading the output.
     let encode = |row: &Demonstration| {
         let encoded = assistant.encode_row(&row.prompt, &row.completion);

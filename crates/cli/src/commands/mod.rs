@@ -7,6 +7,7 @@ pub mod devices;
 pub mod dpo;
 pub mod eval;
 pub mod generate;
+pub mod inspect;
 pub mod logprobs;
 pub mod pipeline;
 pub mod ppo;
@@ -55,6 +56,11 @@ fn print_line(text: &str) -> Result<()> {
     let out = std::io::stdout().lock();
     let is_terminal = out.is_terminal();
     print_to(out, is_terminal, text)
+}
+
+/// A text whose control characters are already escapes, except those that colour it.
+fn print_coloured(text: &str) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context(StandardOutput)
 }
 
 fn print_to(mut out: impl Write, is_terminal: bool, text: &str) -> Result<()> {

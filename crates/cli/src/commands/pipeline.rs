@@ -244,7 +244,7 @@ fn judge(
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Judged>> {
-    let prompts = PlacedPrompts::read(session, &[files.judged_prompts()], false)?.prompts;
+    let prompts = PlacedPrompts::read(session, &[files.judged_prompts()], BadRows::Refuse)?.prompts;
     let rule = GoldRule::new(files)?;
     let reward_model = RewardModel::load(&files.reward.join("final"), device)?;
     let sampling = Sampling {
@@ -398,7 +398,7 @@ fn text_loss(session: &Session, files: &Files, stage: &Path, device: &Device) ->
     }
     let Assistant { model, text } = Assistant::load(&stage.join("final"), device)?;
     let encoding = Encoding::new(&text, model.config().max_seq_len);
-    let data: Demonstrations = session.evaluation_data(&paths, &encoding, false)?;
+    let data: Demonstrations = session.evaluation_data(&paths, &encoding, BadRows::Refuse)?;
     Ok(Some(temper_sft::evaluate(&model, &data, BATCH_SIZE).eval_loss))
 }
 
@@ -408,7 +408,7 @@ fn reward_accuracy(session: &Session, files: &Files, device: &Device) -> Result<
     let paths = [files.judged_comparisons()];
     let max_len = model.config().max_seq_len;
     let encoding = Encoding { overflow: Overflow::TruncatePrompt, ..Encoding::new(&text, max_len) };
-    let data: Rankings = session.evaluation_data(&paths, &encoding, false)?;
+    let data: Rankings = session.evaluation_data(&paths, &encoding, BadRows::Refuse)?;
     let rows = read_rows::<WithColumns<Comparison>>(&paths, BadRows::Refuse)?.records;
     let is_same_manner = |row: &WithColumns<Comparison>| {
         row.columns.get("same_manner").and_then(Value::as_bool).unwrap_or(false)

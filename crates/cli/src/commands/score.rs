@@ -14,7 +14,7 @@ use crate::session::Session;
 pub fn run(session: &Session, args: &DataArgs) -> Result<Outcome> {
     let device = device::open(session.device_name())?;
     let reward_model = RewardModel::load_with(&args.model, &device, &args.load.options())?;
-    let rows = session.rows::<WithColumns<Answer>>(&args.data, args.skip_bad_rows)?.into_placed();
+    let rows = session.rows::<WithColumns<Answer>>(&args.data, args.read())?.into_placed();
     // All rows are encoded before the first one is scored, because a program may be reading the output.
     let encode = |row: &WithColumns<Answer>| {
         let Answer { prompt, completion, ended } = &row.record;

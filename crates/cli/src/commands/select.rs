@@ -25,7 +25,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
     }
     models.check()?;
     let reward_model = RewardModel::load_with(&args.reward, &device, &args.load.options())?;
-    let mut prompts = PlacedPrompts::read(session, &args.prompts, args.skip_bad_rows)?;
+    let mut prompts = PlacedPrompts::read(session, &args.prompts, args.read())?;
     for model in &models.whole {
         prompts.check(session, &Outline::load(&model.dir)?)?;
     }

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-/// A format that a data file has instead of JSON lines or a JSON array.
+/// A format that a data file has and that Temper does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
-    /// Columns of Apache Parquet.
-    Parquet,
     /// Columns of Apache Arrow, as `datasets` saves them.
     Arrow,
     /// A workbook of Excel.
@@ -39,8 +37,7 @@ impl Format {
 
     /// The format of a file that begins with `bytes`, if they are characteristic of one.
     pub(crate) fn of_bytes(bytes: &[u8], path: &Path) -> Option<Self> {
-        const MAGIC: [(&[u8], Format); 12] = [
-            (b"PAR1", Format::Parquet),
+        const MAGIC: [(&[u8], Format); 11] = [
             (b"ARROW1\0\0", Format::Arrow),
             (b"\xff\xff\xff\xff", Format::Arrow),
             (b"PK\x03\x04", Format::Zip),
@@ -82,7 +79,6 @@ impl Format {
             )
         };
         match self {
-            Self::Parquet => pandas("read_parquet"),
             Self::Arrow => {
                 "convert it, for example in Python: datasets.Dataset.from_file(…).to_json(\"rows.jsonl\")"
                     .into()
@@ -105,7 +101,6 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Parquet => "a Parquet file",
             Self::Arrow => "an Arrow file",
             Self::Excel => "an Excel workbook",
             Self::Zip => "a zip archive",
@@ -130,13 +125,12 @@ mod tests {
         let check = |bytes: &[u8], name: &str, expected: Option<Format>| {
             assert_eq!(Format::of_bytes(bytes, Path::new(name)), expected, "{name}");
         };
-        check(b"PAR1\x15\x04", "rows.jsonl", Some(Format::Parquet));
         check(b"PK\x03\x04\x14", "rows.XLSX", Some(Format::Excel));
         check(b"PK\x03\x04\x14", "rows.zip", Some(Format::Zip));
         check(b"\xff\xfe{\0\"\0", "rows.json", Some(Format::Utf16));
         check(b"\xff\xff\xff\xff\x10\x01", "data.arrow", Some(Format::Arrow));
         check(&[&[0; 257], b"ustar".as_slice()].concat(), "rows.tar", Some(Format::Tar));
-        for json in [b"{\"a\": 1}".as_slice(), b"[", b"\xef\xbb\xbf{", b""] {
+        for json in [b"{\"a\": 1}".as_slice(), b"[", b"\xef\xbb\xbf{", b"", b"PAR1"] {
             check(json, "rows.csv", None);
         }
     }

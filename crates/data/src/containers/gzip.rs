@@ -5,14 +5,8 @@ use std::io::BufReader;
 use flate2::bufread::MultiGzDecoder;
 
 use super::lines::Limited;
-use super::{Container, DataFile, Source, TakeRow, read_source};
+use super::{Container, Content, DataFile, LARGEST_RATIO, Source, TakeRow, UNPACKED_AT_LEAST, read_source};
 use crate::error::Error;
-
-/// A gzipped file may unpack to this many bytes, whatever its size: …
-const UNPACKED_AT_LEAST: u64 = 1 << 30;
-/// … or to this many times its own size, which text that people write does not reach. A file that unpacks to more is a
-/// trap or an accident, and would only fill the memory.
-const LARGEST_RATIO: u64 = 100;
 
 /// A file that begins with gzip's two bytes. Gzip within gzip is not unpacked.
 pub(super) struct Gzip;
@@ -22,11 +16,11 @@ impl Container for Gzip {
         file.unpacking.is_none() && beginning.starts_with(b"\x1f\x8b")
     }
 
-    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error> {
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<Option<Content>, Error> {
         let packed = source.file.n_bytes;
         let limit = UNPACKED_AT_LEAST.max(LARGEST_RATIO.saturating_mul(packed.unwrap_or(0)));
         let unpacked = Limited::new(MultiGzDecoder::new(source.lines.into_reader()), limit);
         let file = DataFile { unpacking: Some(limit), ..source.file };
-        read_source(file, Box::new(BufReader::new(unpacked)), take).map(|_| ())
+        read_source(file, Box::new(BufReader::new(unpacked)), take).map(Some)
     }
 }

@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 
 use super::json::{parse_object, without_place};
-use super::{Container, DataFile, Format, Source, TakeRow};
+use super::{Container, Content, DataFile, Format, Source, TakeRow};
 use crate::error::Error;
 
 /// A file that begins with `[`. It is read as a whole, because only its end tells whether it is JSON.
@@ -14,13 +14,14 @@ impl Container for JsonArray {
         beginning.starts_with(b"[")
     }
 
-    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error> {
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<Option<Content>, Error> {
         let Source { file, mut lines } = source;
         let mut bytes = Vec::new();
         let line = lines.rest(&mut bytes).map_err(|error| file.failed(error))?;
         // After this check the elements are well-formed JSON.
         serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| broken_array(&file, line, &error))?;
-        each_element(&bytes, line, |line, element| take(line, parse_object(file.path, line, element)))
+        each_element(&bytes, line, |line, element| take(line, parse_object(file.path, line, element)))?;
+        Ok(None)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::json::parse_object;
 use super::lines::{LONGEST_LINE, TooLong};
-use super::{Container, DataFile, Source, TakeRow};
+use super::{Container, Content, DataFile, Source, TakeRow};
 use crate::error::Error;
 
 /// Any file that no other container recognises. It is read line by line, so that only the rows themselves take memory.
@@ -13,7 +13,7 @@ impl Container for JsonLines {
         true
     }
 
-    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error> {
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<Option<Content>, Error> {
         let Source { file, mut lines } = source;
         while let Some((line, text)) = lines.next().map_err(|error| file.failed(error))? {
             let row = match text {
@@ -25,6 +25,6 @@ impl Container for JsonLines {
             };
             take(line, row)?;
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -4,12 +4,14 @@
 //! every other file is read as JSON lines, unless it is known to be something else ([`Format`]). A new container is
 //! one file, and its lines in this one.
 
+mod directory;
 mod foreign;
 mod gzip;
 mod json;
 mod json_array;
 mod json_lines;
 mod lines;
+mod parquet;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -19,13 +21,20 @@ use crate::error::Error;
 use crate::records::Row;
 use lines::{Lines, TooMuch};
 
+pub use directory::data_files;
 pub use foreign::Format;
 pub(crate) use json::{kind_of, shortened};
 
-/// The containers that are recognised by how they begin.
-const CONTAINERS: &[&dyn Container] = &[&gzip::Gzip, &json_array::JsonArray];
+/// A compressed file may unpack to this many bytes, whatever its size: …
+const UNPACKED_AT_LEAST: u64 = 1 << 30;
+/// … or to this many times its own size, which text that people write does not reach. A file that unpacks to more is a
+/// trap or an accident, and would only fill the memory.
+const LARGEST_RATIO: u64 = 100;
 
-/// Takes one row, with its 1-based line: the row itself, or what is wrong with it. An error ends the reading.
+/// The containers that are recognised by how they begin.
+const CONTAINERS: &[&dyn Container] = &[&gzip::Gzip, &json_array::JsonArray, &parquet::Parquet];
+
+/// Takes one row, with its 1-based line, or its 1-based number where a file has no lines: the row itself, or what is wrong with it. An error ends the reading.
 pub(crate) type TakeRow<'t> = dyn FnMut(usize, Result<Row, Error>) -> Result<(), Error> + 't;
 
 /// A kind of file that holds rows.
@@ -33,11 +42,12 @@ trait Container: Sync {
     /// Whether a file is of this kind, from its first bytes after a byte order mark and white space.
     fn recognises(&self, beginning: &[u8], file: &DataFile<'_>) -> bool;
 
-    /// Gives each row to `take`. What is wrong with a single row goes to `take`, too.
+    /// Gives each row to `take`. What is wrong with a single row goes to `take`, too. Returns what the file consists of,
+    /// if its first bytes do not say it.
     ///
     /// # Errors
     /// What makes the rest of the file unreadable, and every error of `take`.
-    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<(), Error>;
+    fn read(&self, source: Source<'_>, take: &mut TakeRow<'_>) -> Result<Option<Content>, Error>;
 }
 
 /// The file that is read, for messages.
@@ -68,13 +78,30 @@ struct Source<'a> {
     lines: Lines<Box<dyn BufRead + 'a>>,
 }
 
-/// Reads a file, whatever container it is, and gives each row to `take`. Returns whether the first character of its
-/// text begins a JSON object or array; it may have no character.
+/// What a file consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Text that begins a JSON object or array.
+    Json,
+    /// Other text, or none.
+    OtherText,
+    /// A table, which has no lines.
+    Table,
+}
+
+impl Content {
+    /// What the place of a row is.
+    pub(crate) fn place_name(self) -> &'static str {
+        if self == Self::Table { "row" } else { "line" }
+    }
+}
+
+/// Reads a file, whatever container it is, and gives each row to `take`.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::NotAFile`], [`Error::OtherFormat`], [`Error::UnpacksTooFar`], [`Error::BrokenArray`], and
-/// every error of `take`.
-pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<bool, Error> {
+/// [`Error::Io`], [`Error::NotAFile`], [`Error::OtherFormat`], [`Error::UnpacksTooFar`], [`Error::BrokenArray`],
+/// [`Error::BrokenParquet`], and every error of `take`.
+pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<Content, Error> {
     let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
     if !metadata.is_file() {
         // Checked before the file is opened: a pipe that nobody writes to would never answer.
@@ -90,7 +117,7 @@ pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<bool, Err
 ///
 /// # Errors
 /// Those of [`read_file`].
-pub(crate) fn read_bytes(path: &Path, bytes: impl BufRead, take: &mut TakeRow<'_>) -> Result<bool, Error> {
+pub(crate) fn read_bytes(path: &Path, bytes: impl BufRead, take: &mut TakeRow<'_>) -> Result<Content, Error> {
     read_source(DataFile { path, n_bytes: None, unpacking: None }, Box::new(bytes), take)
 }
 
@@ -98,17 +125,17 @@ fn read_source<'a>(
     file: DataFile<'a>,
     bytes: Box<dyn BufRead + 'a>,
     take: &mut TakeRow<'_>,
-) -> Result<bool, Error> {
+) -> Result<Content, Error> {
     let mut source = Source { file, lines: Lines::new(bytes) };
     let beginning = source.lines.beginning().map_err(|error| file.failed(error))?;
     let is_json = beginning.first().is_some_and(|byte| matches!(byte, b'{' | b'['));
+    let content = if is_json { Content::Json } else { Content::OtherText };
     if let Some(container) = CONTAINERS.iter().find(|container| container.recognises(beginning, &file)) {
-        container.read(source, take)?;
-        return Ok(is_json);
+        return Ok(container.read(source, take)?.unwrap_or(content));
     }
     if let Some(format) = Format::of_bytes(&beginning[..beginning.len().min(Format::N_BYTES)], file.path) {
         return Err(Error::OtherFormat { path: file.path.to_owned(), format });
     }
     json_lines::JsonLines.read(source, take)?;
-    Ok(is_json)
+    Ok(content)
 }

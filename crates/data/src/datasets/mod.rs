@@ -13,7 +13,7 @@ use std::path::Path;
 
 use temper_tokenizer::{LearnedTurns, Overflow, TextSide};
 
-use crate::{BadRows, Error, Record, RowReport, Rows, read_rows};
+use crate::{BadRows, Error, ReadOptions, Record, RowReport, Rows, read_rows};
 
 pub use accuracy::{accuracy, correctness};
 pub use demonstrations::Demonstrations;
@@ -63,11 +63,13 @@ pub trait Dataset: Sized {
     fn read(
         paths: &[impl AsRef<Path>],
         purpose: &'static str,
-        bad_rows: BadRows,
+        options: impl Into<ReadOptions>,
         encoding: &Encoding<'_>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
-        let rows = read_rows::<Self::Record>(paths, bad_rows)?.with_purpose(purpose);
+        let options = options.into();
+        let bad_rows = options.bad_rows;
+        let rows = read_rows::<Self::Record>(paths, options)?.with_purpose(purpose);
         rows.notes_of_skipped().iter().for_each(|sentence| note(sentence));
         let data = Self::encode(&rows.records, encoding).map_err(|error| error.at(&rows.places))?;
         if bad_rows == BadRows::Refuse

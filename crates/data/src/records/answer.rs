@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use temper_tokenizer::Prompt;
 
-use super::{Demonstration, Fault, Record, Row};
+use super::{Demonstration, Fault, Purpose, Record, Row};
 
 /// A prompt, what was answered, and whether the answer ended by itself: what a reward model, a judge or a scoring
 /// program is asked about.
@@ -20,6 +20,7 @@ pub struct Answer {
 }
 
 impl Record for Answer {
+    const PURPOSE: Purpose = Purpose::Answers;
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let Demonstration { prompt, completion } = Demonstration::from_row(row)?;
         let ended = match row.get("ended") {

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use serde_json::Value;
+use temper_tokenizer::Prompt;
 
-use super::{READ_FROM, Row};
+use super::{Purpose, Row};
 use crate::containers::kind_of;
+use crate::families::{messages, nearest};
 
 /// Columns that a prompt is read from.
 pub(super) const PROMPT: [&str; 3] = ["prompt", "instruction", "question"];
@@ -15,8 +17,6 @@ pub(super) const COMPLETION: [&str; 4] = ["completion", "response", "output", "a
 const MATERIAL: [&str; 2] = ["input", "context"];
 /// What else can be part of a prompt: instructions for the whole dialogue, and its earlier turns.
 const UNREAD: [&str; 3] = ["system", "system_prompt", "history"];
-/// Lists of turns.
-const CHAT: [&str; 1] = ["conversations"];
 
 /// What is wrong with the columns of a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +30,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FaultKind {
     Missing,
-    ListOfMessages,
     UnreadPrompt,
+    Unused,
     Other,
 }
 
@@ -47,11 +47,15 @@ impl Fault {
         Self { message, kind: FaultKind::Missing }
     }
 
+    /// The rows are as they should be, and are of no use for what they are read for, because of this: "their answers are
+    /// tied". Such rows are left out and counted.
+    pub(crate) fn unused(reason: &str) -> Self {
+        Self { message: reason.into(), kind: FaultKind::Unused }
+    }
+
     /// The value of a column is not what it must be.
     pub(crate) fn wrong_type(column: &str, expected: &str, value: &Value) -> Self {
-        let is_list_of_messages = expected == "a string" && value.is_array();
-        let kind = if is_list_of_messages { FaultKind::ListOfMessages } else { FaultKind::Other };
-        Self { message: format!("column `{column}` must be {expected}, found {}", kind_of(value)), kind }
+        Self::new(format_args!("column `{column}` must be {expected}, found {}", kind_of(value)))
     }
 
     /// A text without a visible character.
@@ -69,54 +73,82 @@ impl Fault {
     pub(crate) fn is_missing_column(&self) -> bool {
         self.kind == FaultKind::Missing
     }
+
+    /// Whether the row is left out without being wrong.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.kind == FaultKind::Unused
+    }
 }
 
-/// What to do about a file all of whose rows have a fault like this one; `columns` are those of its first row.
-pub(crate) fn advice(fault: &Fault, columns: &[String]) -> String {
-    if let Some(chat) = CHAT.iter().find(|chat| columns.iter().any(|column| column == *chat)) {
-        return format!("chats in `{chat}` are not read yet: give each row a `prompt` and a `completion`");
-    }
+/// What to do about a file all of whose rows have a fault like this one; `columns` are those of its first row, which
+/// were read for `purpose`.
+pub(crate) fn advice(fault: &Fault, columns: &[String], purpose: Purpose) -> String {
     match fault.kind {
         FaultKind::Missing => {
-            let parts: Vec<&str> = READ_FROM.iter().copied().filter(|part| !part.is_empty()).collect();
-            format!("rename the columns: Temper reads {}", parts.join(", "))
-        }
-        FaultKind::ListOfMessages => {
-            "lists of messages are not read yet: give the texts themselves, as strings".into()
+            let [one, other] = nearest(columns).map(|family| {
+                let names: Vec<String> = family.columns.iter().map(|column| format!("`{column}`")).collect();
+                format!("{} ({})", family.name, names.join(", "))
+            });
+            let names = match purpose {
+                Purpose::Demonstrations | Purpose::Answers => "prompt=NAME,completion=NAME",
+                Purpose::Comparisons => "prompt=NAME,chosen=NAME,rejected=NAME",
+                Purpose::Prompts => "prompt=NAME",
+                Purpose::Texts => "text=NAME",
+            };
+            format!(
+                "the formats most like it are {one} and {other}; say which columns to read with `--columns {names}`"
+            )
         }
         FaultKind::UnreadPrompt => {
             "put its text into the prompt, or remove the column if the prompt does not need it".into()
+        }
+        FaultKind::Unused => {
+            "give rows that are of use here: `temper data inspect` shows what a file holds".into()
         }
         FaultKind::Other => "fix the rows of the file".into(),
     }
 }
 
 /// The prompt, if the row has a column for it.
-pub(super) fn optional_prompt(row: &Row) -> Result<Option<String>, Fault> {
+pub(super) fn optional_prompt(row: &Row) -> Result<Option<Prompt>, Fault> {
     if let Some(column) = UNREAD.into_iter().find(|column| row.get(*column).is_some_and(has_content)) {
         return Err(Fault::unread(column, ""));
     }
     let Some(column) = present(row, &PROMPT) else { return Ok(None) };
-    let mut prompt = text(row, &PROMPT)?.to_owned();
-    for material in MATERIAL {
-        match row.get(material).filter(|value| has_content(value)) {
+    let has_material = |column: &&&str| row.get(**column).is_some_and(has_content);
+    if column == "prompt"
+        && let Some(material) = MATERIAL.iter().find(has_material)
+    {
+        // A whole prompt may contain it already, or need it before the question: the row does not say.
+        return Err(Fault::unread(material, "next to `prompt` "));
+    }
+    if row[column].is_array() {
+        return Ok(Some(messages(row, column)?.into()));
+    }
+    let prompt = text(row, &PROMPT)?.to_owned() + &material(row)?;
+    Ok(Some(prompt.into()))
+}
+
+/// What a question is about, from the columns next to it, each part after a blank line.
+pub(crate) fn material(row: &Row) -> Result<String, Fault> {
+    let mut text = String::new();
+    for column in MATERIAL {
+        match row.get(column).filter(|value| has_content(value)) {
             None => {}
-            // A whole prompt may contain it already, or need it before the question: the row does not say.
-            Some(_) if column == "prompt" => return Err(Fault::unread(material, "next to `prompt` ")),
-            Some(Value::String(material)) => prompt += &format!("\n\n{material}"),
-            Some(other) => return Err(Fault::wrong_type(material, "a string", other)),
+            Some(Value::String(part)) => text += &format!("\n\n{part}"),
+            Some(other) => return Err(Fault::wrong_type(column, "a string", other)),
         }
     }
-    Ok(Some(prompt))
+    Ok(text)
 }
 
 /// The prompt of a row that must have one.
-pub(super) fn prompt(row: &Row) -> Result<String, Fault> {
+pub(super) fn prompt(row: &Row) -> Result<Prompt, Fault> {
     optional_prompt(row)?.ok_or_else(|| Fault::missing(&PROMPT, ""))
 }
 
 /// Whether a value has any content: not null, and not an empty text, list or object.
-fn has_content(value: &Value) -> bool {
+pub(crate) fn has_content(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::String(text) => !is_blank(text),
@@ -128,13 +160,13 @@ fn has_content(value: &Value) -> bool {
 
 /// Whether a text has no visible character: only white space, and characters of no width that `char::is_whitespace` does
 /// not include.
-pub(super) fn is_blank(text: &str) -> bool {
+pub(crate) fn is_blank(text: &str) -> bool {
     let is_invisible = |c| matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
 /// The text in the first of `columns` that is present.
-pub(super) fn text<'r>(row: &'r Row, columns: &[&'static str]) -> Result<&'r str, Fault> {
+pub(crate) fn text<'r>(row: &'r Row, columns: &[&'static str]) -> Result<&'r str, Fault> {
     let column = present(row, columns).ok_or_else(|| Fault::missing(columns, ""))?;
     match &row[column] {
         Value::String(text) if is_blank(text) => Err(Fault::empty(column)),
@@ -144,7 +176,7 @@ pub(super) fn text<'r>(row: &'r Row, columns: &[&'static str]) -> Result<&'r str
 }
 
 /// The first of `columns` that the row has and that is not null.
-pub(super) fn present(row: &Row, columns: &[&'static str]) -> Option<&'static str> {
+pub(crate) fn present(row: &Row, columns: &[&'static str]) -> Option<&'static str> {
     columns.iter().copied().find(|&column| row.get(column).is_some_and(|value| !value.is_null()))
 }
 
@@ -172,15 +204,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_advice_names_every_column_that_is_read() {
-        let all = READ_FROM.join(", ");
-        for columns in [PROMPT.as_slice(), &COMPLETION] {
-            assert!(all.contains(&alternatives(columns)), "{all}");
-        }
+    fn the_advice_names_the_formats_most_like_a_row_and_how_to_name_its_columns() {
         let row = json!({"x": 1});
         let fault = Demonstration::from_row(row.as_object().unwrap()).unwrap_err();
-        assert!(advice(&fault, &["x".into()]).contains(", plain text from `text`"));
-        assert!(advice(&fault, &["messages".into()]).starts_with("chats in `messages`"));
+        let columns = ["id".into(), "chosen_answer".into(), "rejected_answer".into()];
+        let advice = advice(&fault, &columns, Purpose::Comparisons);
+        assert!(advice.contains("preference without a prompt (`chosen`, `rejected`)"), "{advice}");
+        assert!(advice.ends_with("`--columns prompt=NAME,chosen=NAME,rejected=NAME`"), "{advice}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use temper_tokenizer::Prompt;
 
 use super::columns::{array, is_blank, optional_prompt, present, prompt, text};
 use super::transcripts::split_transcripts;
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 use crate::containers::kind_of;
 
 /// Columns that ranked completions are read from.
@@ -66,6 +66,9 @@ impl Comparison {
         if let (Some(chosen), Some(rejected)) = (score("score_chosen"), score("score_rejected"))
             && chosen <= rejected
         {
+            if chosen == rejected {
+                return Err(Fault::unused("their two answers have equal scores"));
+            }
             return Err(Fault::new(format_args!(
                 "column `score_chosen` must be above `score_rejected`, found {chosen} and {rejected}"
             )));
@@ -84,12 +87,10 @@ impl Comparison {
 }
 
 impl Record for Comparison {
-    const READ_FROM: &'static str = "a pair from `chosen` and `rejected`, a ranking from `completions` or `responses` \
-                                     with `scores` or `ranking`";
-
+    const PURPOSE: Purpose = Purpose::Comparisons;
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let Some(column) = present(row, &COMPLETIONS) else { return Self::from_pair(row) };
-        let prompt = prompt(row)?.into();
+        let prompt = prompt(row)?;
         let completions = read_completions(array(row, column)?, column)?;
         let scores = match present(row, &["scores", "ranking"]) {
             Some("scores") => read_scores(array(row, "scores")?, completions.len())?,
@@ -97,7 +98,7 @@ impl Record for Comparison {
             None => return Err(Fault::missing(&["scores", "ranking"], "")),
         };
         if scores.iter().all(|score| *score == scores[0]) {
-            return Err(Fault::new("all completions are tied: there is nothing to learn from"));
+            return Err(Fault::unused("all completions are tied"));
         }
         Ok(Self { prompt, completions, scores })
     }
@@ -184,8 +185,10 @@ mod tests {
             row(8.0, 7.5),
             json!({"prompt": "p", "completions": ["a", "b"], "scores": [1.0, 0.0]}),
         );
-        check_error::<Comparison>(row(7.5, 7.5), "must be above `score_rejected`, found 7.5 and 7.5");
-        check_error::<Comparison>(row(1.0, 7.5), "must be above `score_rejected`");
+        check_error::<Comparison>(row(1.0, 7.5), "must be above `score_rejected`, found 1 and 7.5");
+        // A tie is not wrong, and is left out.
+        let tie = Comparison::from_row(row(7.5, 7.5).as_object().unwrap()).unwrap_err();
+        assert!(tie.is_unused() && tie.to_string().ends_with("equal scores"), "{tie}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use temper_tokenizer::Message;
 
-use super::columns::{array, present};
-use super::{Fault, Record, Row};
+use super::columns::present;
+use super::{Fault, Purpose, Record, Row};
+use crate::families::messages;
 
 /// The column that holds a list of messages.
 pub(super) const MESSAGES: [&str; 1] = ["messages"];
@@ -17,17 +18,11 @@ pub struct Conversation {
 }
 
 impl Record for Conversation {
-    const READ_FROM: &'static str = "a conversation from `messages`";
+    const PURPOSE: Purpose = Purpose::Demonstrations;
 
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let column = present(row, &MESSAGES).ok_or_else(|| Fault::missing(&MESSAGES, ""))?;
-        let mut messages = Vec::new();
-        for (idx, value) in array(row, column)?.iter().enumerate() {
-            let message: Message = serde_json::from_value(value.clone()).map_err(|error| {
-                Fault::new(format_args!("message {} of column `{column}`: {error}", idx + 1))
-            })?;
-            messages.push(message);
-        }
+        let messages = messages(row, column)?;
         if !messages.iter().any(Message::is_of_assistant) {
             let message =
                 format!("column `{column}` has no message of the assistant, so nothing can be learned");
@@ -50,7 +45,7 @@ mod tests {
         check::<Conversation>(row, json!({"messages": [user, assistant]}));
         check_error::<Conversation>(json!({"messages": [user]}), "no message of the assistant");
         let broken = json!({"messages": [user, {"role": "assistant"}]});
-        check_error::<Conversation>(broken, "message 2 of column `messages`: missing field `content`");
-        check_error::<Conversation>(json!({"messages": "x"}), "column `messages` must be an array");
+        check_error::<Conversation>(broken, "message 2 of column `messages` has no `content`");
+        check_error::<Conversation>(json!({"messages": "x"}), "column `messages` must be a list of messages");
     }
 }

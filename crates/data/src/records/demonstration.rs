@@ -4,7 +4,7 @@ use serde::Serialize;
 use temper_tokenizer::Prompt;
 
 use super::columns::{COMPLETION, prompt, text};
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 
 /// A prompt and a completion to imitate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,10 +16,9 @@ pub struct Demonstration {
 }
 
 impl Record for Demonstration {
-    const READ_FROM: &'static str = "a completion from `completion`, `response`, `output` or `answer`";
-
+    const PURPOSE: Purpose = Purpose::Answers;
     fn from_row(row: &Row) -> Result<Self, Fault> {
-        let prompt = prompt(row)?.into();
+        let prompt = prompt(row)?;
         let completion = text(row, &COMPLETION)?;
         Ok(Self { prompt, completion: completion.to_owned() })
     }
@@ -50,7 +49,7 @@ mod tests {
         check_error::<Demonstration>(json!({"prompt": "p"}), "missing column `completion`, `response`");
         check_error::<Demonstration>(json!({"prompt": "p", "output": " \n"}), "column `output` is empty");
         check_error::<Demonstration>(json!({"prompt": " ", "output": "o"}), "column `prompt` is empty");
-        check_error::<PromptRow>(json!({"prompt": []}), "column `prompt` must be a string, found an array");
+        check_error::<PromptRow>(json!({"prompt": []}), "column `prompt` has no message");
         check_error::<Comparison>(json!({"prompt": "p", "chosen": "a"}), "missing column `rejected`");
         check_error::<Comparison>(
             json!({"prompt": "p", "chosen": "", "rejected": "b"}),

@@ -1,9 +1,11 @@
-//! Kinds of records: what a row of a data file can be, under any of the column names that are in use.
+//! Kinds of records: what a row of a data file can be, under any of the column names that are in use. Rows of the formats
+//! that data are published in get these names first (`families`).
 //!
 //! | part of a record | columns; the first one counts that the row has and that is not null |
 //! | --- | --- |
-//! | `prompt` | `prompt`, `instruction` or `question`; after the last two, a blank line and each non-empty one of `input` and `context` |
+//! | `prompt` | `prompt` (a text or a list of messages), `instruction` or `question`; after the last two, a blank line and each non-empty one of `input` and `context` |
 //! | `completion` | `completion`, `response`, `output`, `answer` |
+//! | a conversation | `messages`, where the row has neither a prompt nor a completion |
 //! | plain text | `text`, where the row has neither a prompt nor a completion |
 //! | `completions`, ranked | `completions` or `responses`, with `scores` or `ranking` |
 //! | a pair of them | `chosen`, `rejected`, and `margin` if given; without a prompt column, whole hh-rlhf transcripts |
@@ -37,16 +39,30 @@ mod sft_row;
 use serde_json::{Map, Value};
 
 pub use columns::Fault;
-pub(crate) use columns::advice;
+pub(crate) use columns::{advice, has_content, is_blank, material, present, text};
 
 /// The columns of a row, in the order of the file.
 pub type Row = Map<String, Value>;
 
+/// What the rows of a file are read for. It decides what a row is where it has more than one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whatever a policy can learn to imitate.
+    Demonstrations,
+    /// A prompt with one answer, whoever gave it.
+    Answers,
+    /// Answers to the same prompt, ranked.
+    Comparisons,
+    /// What is asked, without an answer.
+    Prompts,
+    /// Plain text.
+    Texts,
+}
+
 /// What a row of a data file can be.
 pub trait Record: Sized {
-    /// Which columns only this kind of record is read from, as part of a sentence such as "a completion from `completion`
-    /// or `response`"; empty where other kinds say it all. A file without a usable row is answered with these.
-    const READ_FROM: &'static str = "";
+    /// What its rows are read for.
+    const PURPOSE: Purpose;
 
     /// The record in a row.
     ///
@@ -55,25 +71,13 @@ pub trait Record: Sized {
     fn from_row(row: &Row) -> Result<Self, Fault>;
 }
 
-/// Exports the kinds of records, and lists them for the advice about files that hold none.
-macro_rules! records {
-    ($($file:ident::$Record:ident),+ $(,)?) => {
-        $(pub use $file::$Record;)+
-
-        /// [`Record::READ_FROM`] of every kind.
-        const READ_FROM: &[&str] = &[$(<$Record as Record>::READ_FROM),+];
-    };
-}
-
-records! {
-    prompt_row::PromptRow,
-    demonstration::Demonstration,
-    conversation::Conversation,
-    comparison::Comparison,
-    plain_text::PlainText,
-    sft_row::SftRow,
-    answer::Answer,
-}
+pub use answer::Answer;
+pub use comparison::Comparison;
+pub use conversation::Conversation;
+pub use demonstration::Demonstration;
+pub use plain_text::PlainText;
+pub use prompt_row::PromptRow;
+pub use sft_row::SftRow;
 
 /// A record with all columns of its row, those that the record ignores included.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +89,8 @@ pub struct WithColumns<R> {
 }
 
 impl<R: Record> Record for WithColumns<R> {
+    const PURPOSE: Purpose = R::PURPOSE;
+
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { record: R::from_row(row)?, columns: row.clone() })
     }

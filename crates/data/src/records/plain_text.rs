@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::columns::text;
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 
 /// Columns that plain text is read from.
 pub(super) const TEXT: [&str; 1] = ["text"];
@@ -16,8 +16,7 @@ pub struct PlainText {
 }
 
 impl Record for PlainText {
-    const READ_FROM: &'static str = "plain text from `text`";
-
+    const PURPOSE: Purpose = Purpose::Texts;
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { text: text(row, &TEXT)?.to_owned() })
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use temper_tokenizer::Prompt;
 
 use super::columns::prompt;
-use super::{Fault, Record, Row};
+use super::{Fault, Purpose, Record, Row};
 
 /// A prompt alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,9 +14,8 @@ pub struct PromptRow {
 }
 
 impl Record for PromptRow {
-    const READ_FROM: &'static str = "a prompt from `prompt`, `instruction` or `question`";
-
+    const PURPOSE: Purpose = Purpose::Prompts;
     fn from_row(row: &Row) -> Result<Self, Fault> {
-        Ok(Self { prompt: prompt(row)?.into() })
+        Ok(Self { prompt: prompt(row)? })
     }
 }

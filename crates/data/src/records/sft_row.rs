@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::columns::{COMPLETION, PROMPT, present};
 use super::conversation::MESSAGES;
 use super::plain_text::TEXT;
-use super::{Comparison, Conversation, Demonstration, Fault, PlainText, Record, Row};
+use super::{Comparison, Conversation, Demonstration, Fault, PlainText, Purpose, Record, Row};
 
 /// A row for SFT: a demonstration, the chosen side of a pair, or plain text that is mixed in among demonstrations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,11 +23,11 @@ pub enum SftRow {
 }
 
 impl Record for SftRow {
+    const PURPOSE: Purpose = Purpose::Demonstrations;
     fn from_row(row: &Row) -> Result<Self, Fault> {
         let has = |columns| present(row, columns).is_some();
         if row.get("label") == Some(&Value::Bool(false)) {
-            let message = "column `label` is false, which marks a bad answer: it must not be imitated";
-            return Err(Fault::new(message));
+            return Err(Fault::unused("column `label` is false, which marks a bad answer"));
         }
         if !has(&COMPLETION) && Comparison::is_pair(row) {
             let Comparison { prompt, mut completions, .. } = Comparison::from_pair(row)?;
