@@ -344,9 +344,18 @@ pub struct GenerateArgs {
     /// Model directory, or the name of a model on the Hugging Face hub
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
     pub model: PathBuf,
-    /// One prompt; without it, one per line of standard input
-    #[arg(long, value_name = "TEXT")]
+    /// One prompt; without it and without `--data`, one per line of standard input
+    #[arg(long, value_name = "TEXT", conflicts_with = "data")]
     pub prompt: Option<String>,
+    /// Data files with a `prompt`, or with `messages` that the model continues
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// Which columns of the rows to read, for example `prompt=question`
+    #[arg(long, value_name = "KNOWN=NAME,…", requires = "data")]
+    pub columns: Option<ColumnNames>,
+    /// Leave out rows that cannot be read or answered, and count them
+    #[arg(long, requires = "data")]
+    pub skip_bad_rows: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// JSON lines with tokens and log-probabilities
@@ -370,11 +379,18 @@ pub struct ChatArgs {
 #[derive(Debug, Args)]
 pub struct TokenizeArgs {
     /// The prompt
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, default_value = "", value_name = "TEXT", required_unless_present = "messages")]
     pub prompt: String,
     /// The completion
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub completion: String,
+    /// A conversation as JSON, `[{"role": "user", "content": "Hi"}, …]`: prints its text and the ids of the text, with a
+    /// label for each id: the id itself where it is learned, otherwise -100
+    #[arg(long, value_name = "JSON", requires = "model", conflicts_with_all = ["prompt", "completion", "max_len"])]
+    pub messages: Option<String>,
+    /// End where the assistant would begin its answer; nothing is learned of a conversation like that
+    #[arg(long, requires = "messages")]
+    pub add_generation_prompt: bool,
     /// Take tokenizer and template from this model, and show the labels that are trained. Without it, print the arrays
     /// of the notebook's `encode_dialog`, whose labels its own training uses and Temper's does not
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]

@@ -7,7 +7,9 @@ use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
 use temper_data::{BadRows, ColumnNames, ReadOptions};
 use temper_eval::JudgeSpec;
 
-use crate::args::{DataArgs, EvalArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs};
+use crate::args::{
+    DataArgs, EvalArgs, GenerateArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs,
+};
 use crate::failure::hinted;
 
 impl SamplingArgs {
@@ -65,6 +67,13 @@ impl EvalArgs {
 }
 
 impl DataArgs {
+    /// How the data files are read.
+    pub fn read(&self) -> ReadOptions {
+        read_options(self.columns.as_ref(), self.skip_bad_rows)
+    }
+}
+
+impl GenerateArgs {
     /// How the data files are read.
     pub fn read(&self) -> ReadOptions {
         read_options(self.columns.as_ref(), self.skip_bad_rows)

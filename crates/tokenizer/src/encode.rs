@@ -177,7 +177,7 @@ impl Template {
     }
 
     /// A whole conversation up to its last answer.
-    fn conversation(
+    pub(crate) fn conversation(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],

@@ -45,7 +45,7 @@ pub use guard::guarded;
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};
-pub use text_side::TextSide;
+pub use text_side::{Rendered, TextSide};
 pub use tokenizer::Tokenizer;
 
 /// The snippets of the README are compiled and run as documentation tests.

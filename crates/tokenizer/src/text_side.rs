@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    ChatTemplate, Date, Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template,
-    Tokenizer,
+    ChatTemplate, Date, Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef,
+    RenderedConversation, Template, Tokenizer,
 };
 
 /// A tokenizer with its template: everything that turns text into the ids of one model, and back.
@@ -30,6 +30,17 @@ pub struct TextSide {
     pub has_template: bool,
     /// The directory it was read from, for messages. A preset has its name here.
     pub dir: PathBuf,
+}
+
+/// A conversation as a model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Its ids.
+    pub tokens: Vec<u32>,
+    /// For each id, whether it is learned.
+    pub mask: Vec<bool>,
 }
 
 impl TextSide {
@@ -258,6 +269,40 @@ impl TextSide {
         overflow: Overflow,
     ) -> Result<Option<Example>, Error> {
         self.template.encode_conversation(&self.tokenizer, messages, learned, max_len, overflow)
+    }
+
+    /// A whole conversation as text and as ids, to look at. With `add_generation_prompt` it ends where the assistant would
+    /// begin its answer, and nothing of it is learned; otherwise every turn of the assistant is.
+    ///
+    /// The ids are those of the text: unlike in [`TextSide::encode_conversation`], what a chat template writes after the
+    /// last turn is there too. The text of a template of pieces is the decoded ids, without special tokens.
+    ///
+    /// # Errors
+    /// Those of [`TextSide::encode_conversation`], except that a conversation may have no turn of the assistant.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered, Error> {
+        let is_learned = !add_generation_prompt && messages.iter().any(Message::is_of_assistant);
+        let (Some(chat), Tokenizer::Pretrained(tokenizer)) = (self.template.chat_template(), &self.tokenizer)
+        else {
+            let example = match is_learned {
+                true => self.template.conversation(&self.tokenizer, messages, LearnedTurns::All)?,
+                false => {
+                    let tokens = self.encode_prompt(messages)?;
+                    let prompt_len = tokens.len();
+                    Example::new(tokens, prompt_len)
+                }
+            };
+            let (text, mask) = (self.tokenizer.decode(&example.tokens), example.completion_mask());
+            return Ok(Rendered { text, tokens: example.tokens, mask });
+        };
+        if is_learned {
+            let conversation = chat.render_conversation(tokenizer, messages, LearnedTurns::All)?;
+            let RenderedConversation { text, tokens, mask, .. } = conversation;
+            return Ok(Rendered { text, tokens, mask });
+        }
+        let text = chat.render(messages, add_generation_prompt)?;
+        let tokens = chat.encode(tokenizer, messages, add_generation_prompt)?;
+        let mask = vec![false; tokens.len()];
+        Ok(Rendered { text, tokens, mask })
     }
 
     /// Sampled ids as the example that a model of the same texts would learn.

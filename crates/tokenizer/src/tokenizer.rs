@@ -72,6 +72,12 @@ impl Tokenizer {
         }
     }
 
+    /// What to show for one id: its text, or the name of a special token, which has none.
+    pub fn name_of(&self, id: u32) -> String {
+        let text = self.decode(&[id]);
+        if text.is_empty() { self.token(id).unwrap_or_default() } else { text }
+    }
+
     /// One more than the largest id; a model may have more rows than that, never fewer.
     pub fn vocab_size(&self) -> usize {
         match self {

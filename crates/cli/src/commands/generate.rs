@@ -5,13 +5,13 @@ use std::io::BufRead;
 use anyhow::{Context, Result};
 use serde_json::json;
 use temper_assistant::{Assistant, BATCH_SIZE, PromptFault, Sampling, batch_seed};
-
+use temper_data::PromptRow;
 use temper_tokenizer::Prompt;
 
 use crate::args::GenerateArgs;
 use crate::commands::{Outcome, print_json, print_line};
 use crate::device;
-use crate::failure::hinted;
+use crate::failure::{hint_of_prompt, hinted};
 use crate::lines::next_line;
 use crate::session::Session;
 
@@ -25,6 +25,9 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
         print_answers(&assistant, &[(prompt.as_str().into(), tokens)], &sampling, seed, args.json)?;
         return Ok(Outcome::Done);
     }
+    if !args.data.is_empty() {
+        return answer_rows(session, args, &assistant, &sampling, seed);
+    }
     let mut input = std::io::stdin().lock();
     let (mut n_lines, mut n_bad, mut batch) = (0, 0, 0);
     let encode = |prompt: &str| assistant.encode(prompt);
@@ -37,6 +40,27 @@ pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
             format!("{n_bad} of the {n_lines} lines of standard input could not be answered"),
             "the messages above name each line; the others were answered",
         ));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Answers the rows of data files. All of them are encoded before the first is answered, because a program may be
+/// reading the output.
+fn answer_rows(
+    session: &Session,
+    args: &GenerateArgs,
+    assistant: &Assistant,
+    sampling: &Sampling,
+    seed: u64,
+) -> Result<Outcome> {
+    let rows = session.rows::<PromptRow>(&args.data, args.read())?.into_placed();
+    let encode = |row: &PromptRow| {
+        assistant.encode(&row.prompt).map_err(|fault| (fault.to_string(), hint_of_prompt(&fault)))
+    };
+    let rows = session.encode_rows(rows.collect(), args.skip_bad_rows, encode)?;
+    let prompts: Vec<EncodedPrompt> = rows.into_iter().map(|(_, row, tokens)| (row.prompt, tokens)).collect();
+    for (batch, prompts) in prompts.chunks(BATCH_SIZE).enumerate() {
+        print_answers(assistant, prompts, sampling, batch_seed(seed, batch as u64), args.json)?;
     }
     Ok(Outcome::Done)
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use temper_tokenizer::{Dialog, Example, TextSide, Tokenizer, encode_dialog};
+use serde_json::json;
+use temper_tokenizer::{
+    Dialog, Example, IGNORE_LABEL, Message, Rendered, TextSide, Tokenizer, encode_dialog,
+};
 
 use crate::args::TokenizeArgs;
 use crate::commands::{Outcome, print_json, print_line};
@@ -15,6 +18,9 @@ const LONGEST: usize = 1 << 24;
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     if args.max_len > LONGEST {
         bail!("`--max-len` must be at most {LONGEST}, got {}", args.max_len);
+    }
+    if let (Some(messages), Some(dir)) = (&args.messages, &args.model) {
+        return print_conversation(dir, messages, args);
     }
     let (dialog, tokenizer) = match &args.model {
         None => (encode_dialog(&args.prompt, &args.completion, args.max_len), Tokenizer::byte()),
@@ -28,6 +34,29 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     for (i, &id) in dialog.input_ids.iter().enumerate() {
         let piece = tokenizer.decode(&[id]).escape_debug().to_string();
         print_line(&format!("{i:8} {id:7} {:7} {:7}  {piece}", dialog.attention_mask[i], dialog.labels[i]))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Prints a conversation as this model reads it: its text, the ids, and what a stage would learn of them.
+fn print_conversation(dir: &Path, messages: &str, args: &TokenizeArgs) -> Result<Outcome> {
+    let messages: Vec<Message> = serde_json::from_str(messages).map_err(|error| {
+        let hint = "give a list such as `[{\"role\": \"user\", \"content\": \"Hi\"}]`";
+        hinted(format!("`--messages` is not a list of messages: {error}"), hint)
+    })?;
+    let mut text = TextSide::load(dir)?;
+    text.settle("auto")?;
+    let Rendered { text: rendered, tokens, mask } = text.render(&messages, args.add_generation_prompt)?;
+    let label = |(id, learned): (&u32, &bool)| if *learned { i64::from(*id) } else { IGNORE_LABEL };
+    let labels: Vec<i64> = tokens.iter().zip(&mask).map(label).collect();
+    if args.json {
+        print_json(&json!({"text": rendered, "input_ids": tokens, "labels": labels}))?;
+        return Ok(Outcome::Done);
+    }
+    print_line("position      id   label  text")?;
+    for (i, (id, label)) in tokens.iter().zip(labels).enumerate() {
+        let piece = text.tokenizer.name_of(*id).escape_debug().to_string();
+        print_line(&format!("{i:8} {id:7} {label:7}  {piece}"))?;
     }
     Ok(Outcome::Done)
 }
