@@ -49,6 +49,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         out: out.to_owned(),
         resume: out.exists(),
         skip_bad_rows: false,
+        columns: None,
         load: LoadArgs::default(),
     };
     if !Run::is_finished(&files.sft) {
