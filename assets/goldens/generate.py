@@ -47,7 +47,7 @@ from models import write_models
 from ppo import write_ppo
 
 CHECK_TOLERANCE = 1e-5
-OTHER_SCRIPTS = {"notebook_curves.json"}
+OTHER_SCRIPTS = {"notebook_curves.json", "chat_templates.json", "chat_ids.json"}
 
 
 def generate(out):

@@ -22,7 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 TOLERANCE = 1e-4
@@ -105,7 +105,8 @@ def compare_logprobs(temper, model, out):
     worst = 0.0
     for row in rows_of(temper, "logprobs", model, out):
         prompt, completion = row["prompt_tokens"], row["completion_tokens"]
-        logits = network.eval()(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        tokens = torch.tensor([prompt + completion])
+        logits = network.eval()(tokens, attention_mask=torch.ones_like(tokens)).logits[0, len(prompt) - 1 : -1]
         found = logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
         worst = max(worst, (found - torch.tensor(row["logprobs"])).abs().max().item())
     return network, report, worst, None
@@ -113,7 +114,8 @@ def compare_logprobs(temper, model, out):
 
 def compare_scores(temper, model, out):
     network, report = AutoModelForSequenceClassification.from_pretrained(out / model, output_loading_info=True)
-    tokenizer = AutoTokenizer.from_pretrained(out / model)
+    # Not AutoTokenizer: for `qwen2` it takes the pre-tokenizer of Qwen, whatever `tokenizer.json` says.
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(out / model)
     pad = network.config.pad_token_id
     # Where the padding is an unused row of the embedding, the tokenizer has no name for it.
     assert pad != tokenizer.eos_token_id and tokenizer.pad_token_id in (pad, None), (pad, tokenizer.pad_token_id)

@@ -311,13 +311,20 @@ fn a_parquet_file_of_arrow_is_read_and_trained_on() {
     let temper = Temper::with_sft();
     temper.write("rows.parquet", include_bytes!("../../assets/goldens/rows.parquet"));
     let row = temper.run("data inspect --data rows.parquet --json").ok().rows()[0].clone();
-    assert_eq!((&row["family"], &row["rows"], &row["skipped"]), (&"UltraFeedback binarized".into(), &36.into(), &4.into()));
-    let example = serde_json::json!({"prompt": "Question 1", "completions": ["good 1", "bad 1"], "scores": [1.0, 0.0]});
+    assert_eq!(
+        (&row["family"], &row["rows"], &row["skipped"]),
+        (&"UltraFeedback binarized".into(), &36.into(), &4.into())
+    );
+    let example =
+        serde_json::json!({"prompt": "Question 1", "completions": ["good 1", "bad 1"], "scores": [1.0, 0.0]});
     assert_eq!(row["examples"][0], example);
     let said = temper.run("reward --data rows.parquet --model sft/final --out r --set max_steps=1").ok();
     let line = "note: left out 4 of 40 rows of rows.parquet (training data): their two answers have equal scores (first: row 10)";
     assert!(said.stderr.contains(line), "{said:?}");
     let bytes = temper.bytes("rows.parquet");
     temper.write("cut.parquet", &bytes[..bytes.len() / 2]);
-    temper.refuses("reward --data cut.parquet --model sft/final --out s", &["cannot read the Parquet file cut.parquet: "]);
+    temper.refuses(
+        "reward --data cut.parquet --model sft/final --out s",
+        &["cannot read the Parquet file cut.parquet: "],
+    );
 }

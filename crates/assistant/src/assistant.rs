@@ -7,7 +7,7 @@ use rand::Rng;
 use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, PRESETS, generate};
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
-use crate::outline::{check_vocabulary, encode_prompt, name_config_file, warn_of_chat_template};
+use crate::outline::{check_vocabulary, encode_prompt, name_config_file};
 use crate::{
     Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
 };
@@ -38,9 +38,7 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
-        let assistant = Self::read(dir, device, options)?;
-        warn_of_chat_template(&assistant.text)?;
-        Ok(assistant)
+        Self::read(dir, device, options)
     }
 
     /// Loads a model directory for a stage, which chooses a template where the directory has none: see
@@ -56,7 +54,6 @@ impl Assistant {
     ) -> Result<Self, Error> {
         let mut assistant = Self::read(dir, device, options)?;
         assistant.text.settle(template)?;
-        warn_of_chat_template(&assistant.text)?;
         Ok(assistant)
     }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use temper_model::{LoadOptions, ModelConfig};
 use temper_tokenizer::{Prompt, PromptRef, TextSide};
 
-use crate::once::warn_once;
 use crate::{Error, PromptFault};
 
 /// The shape and the text side of a model, whatever its head. It is cheap to load, so that texts can be checked before
@@ -99,20 +98,6 @@ pub(crate) fn check_vocabulary(text: &TextSide, config: &ModelConfig) -> Result<
     let (n_tokens, n_rows) = (text.tokenizer.vocab_size(), config.vocab_size);
     if n_tokens > n_rows {
         return Err(Error::Vocabulary { dir: text.dir.clone(), n_tokens, n_rows });
-    }
-    Ok(())
-}
-
-/// Warns, once for each directory, that its chat template is not applied, and says what is used instead.
-pub(crate) fn warn_of_chat_template(text: &TextSide) -> Result<(), Error> {
-    if text.ignores_chat_template()? {
-        let (dir, template) = (text.dir.display(), text.template.name());
-        warn_once(&format!("chat template of {dir}"), || {
-            format!(
-                "{dir} has a chat template, which is not applied: a prompt and its completion are put together by \
-                 the template `{template}`, or by a template.json in that directory"
-            )
-        });
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use temper_model::{LoadOptions, ScalarModel};
 use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, TextSide};
 
 use crate::once::warn_once;
-use crate::outline::{check_vocabulary, name_config_file, warn_of_chat_template};
+use crate::outline::{check_vocabulary, name_config_file};
 use crate::{Answer, BATCH_SIZE, Error, Export, RowFault};
 
 /// A reward model with its text side.
@@ -41,7 +41,6 @@ impl RewardModel {
             text.template = Template::plain_eos();
         }
         check_vocabulary(&text, model.config())?;
-        warn_of_chat_template(&text)?;
         Ok(Self { model, text })
     }
 

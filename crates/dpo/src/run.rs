@@ -31,7 +31,8 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     config.validate()?;
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
-    let Assistant { model: policy, text } = start;
+    let Assistant { model: policy, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
     let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;

@@ -49,6 +49,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let options = launch.model_options().clone();
     let start = Assistant::load_to_train(&files.policy, "auto", &device, &options)?;
     let Assistant { model: policy, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let reward_model = files.reward.as_deref();
     let reward_model = reward_model
@@ -139,7 +140,7 @@ fn load_reward_model(
     launch: &mut Launch,
 ) -> Result<ScoringModel, Error> {
     let device: Device = launch.device().clone();
-    let model = RewardModel::load_with(dir, &device, launch.model_options())?;
+    let mut model = RewardModel::load_with(dir, &device, launch.model_options())?;
     if text.adopt(&model.text) {
         launch.note(&format!(
             "{} has no template.json, so prompts are put together as {} learned them: `{}`",
@@ -147,6 +148,10 @@ fn load_reward_model(
             dir.display(),
             text.template.name()
         ));
+    }
+    launch.freeze_date(text)?;
+    if let Some(date) = text.date() {
+        model.text.freeze_date(date);
     }
     let Some(difference) = text.difference(&model.text) else {
         context_len(max_len, model.model.config())?;

@@ -35,7 +35,8 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     config.validate()?;
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
-    let Assistant { model: sft, text } = start;
+    let Assistant { model: sft, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
     let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;

@@ -33,7 +33,8 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let mut init = Seed(config.training.seed).stream("init");
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::start(&files.model, template, &mut init, launch.device(), options)?;
-    let Assistant { model, text } = start;
+    let Assistant { model, mut text } = start;
+    launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
     let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;

@@ -9,6 +9,7 @@ use temper_data::{
     BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows,
 };
 use temper_scorer::Stop;
+use temper_tokenizer::{Date, TextSide};
 use temper_train::{
     Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
 };
@@ -47,6 +48,7 @@ pub struct Launch {
     asked_for: BTreeSet<String>,
     base: Base,
     data: Vec<Data>,
+    date: Option<Date>,
 }
 
 impl Launch {
@@ -65,6 +67,7 @@ impl Launch {
             asked_for: BTreeSet::new(),
             base: Base::default(),
             data: Vec::new(),
+            date: None,
         }
     }
 
@@ -195,6 +198,19 @@ impl Launch {
         (!paths.is_empty()).then(|| self.dataset(paths, purpose, encoding)).transpose()
     }
 
+    /// Fixes the date that a model's chat template takes for today, so that the run and whatever resumes it see the same
+    /// text. A resumed run takes over the date of its start, any other takes today. A template with a stored date keeps it.
+    ///
+    /// # Errors
+    /// An `inputs.json` of the run that cannot be read.
+    pub fn freeze_date(&mut self, text: &mut TextSide) -> Result<(), Error> {
+        let stored = if self.is_resumed { Inputs::of_run(&self.out)? } else { None };
+        let stored = stored.and_then(|inputs| inputs.date?.parse().ok());
+        text.freeze_date(stored.unwrap_or_else(Date::today));
+        self.date = text.date();
+        Ok(())
+    }
+
     /// Passes on several notes.
     pub fn note_all(&mut self, notes: &[String]) {
         notes.iter().for_each(|note| self.note(note));
@@ -237,6 +253,7 @@ impl Launch {
         let inputs = Inputs {
             given: given.into_iter().filter_map(|(flag, found)| Some((flag.to_owned(), found?))).collect(),
             machine: machine.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            date: self.date.map(|date| date.to_string()),
         };
         let run = Run::open_with(&self.out, stage, config, &inputs, self.is_resumed)?;
         if run.finished().is_some() {
@@ -289,7 +306,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use temper_data::Prompts;
-    use temper_tokenizer::{Template, TextSide, Tokenizer};
+    use temper_tokenizer::{Template, Tokenizer};
     use temper_train::settings;
 
     use super::*;

@@ -78,18 +78,21 @@ pub enum Error {
         /// The piece, as `template.json` writes it.
         token: &'static str,
     },
+    /// The byte tokenizer has a template of its own.
+    #[error("a chat template needs the tokenizer that it was written for, not the byte tokenizer")]
+    ChatNeedsTokenizer,
+    /// A `template.json` names a chat template that is not there.
+    #[error("`{path}` names a chat template, and the directory has none")]
+    NoChatTemplate {
+        /// The `template.json`.
+        path: PathBuf,
+    },
     /// A template of pieces knows only system, user and assistant.
     #[error("a message has the role `{role}`, which only a chat template can render")]
     Role {
         /// The role.
         role: String,
     },
-    /// A prompt has nothing to answer.
-    #[error("a prompt must end with a message of the user")]
-    NothingAsked,
-    /// A conversation has nothing to learn.
-    #[error("the conversation has no message of the assistant to learn")]
-    NoAnswer,
     /// Even with its text cut to one token, the prompt is too long.
     #[error("a prompt needs at least {needed} tokens in template `{template}`, but only {max_len} fit")]
     PromptTooLong {
@@ -100,6 +103,76 @@ pub enum Error {
         /// The limit.
         max_len: usize,
     },
+    /// A chat template cannot be parsed, or fails on a conversation.
+    #[error("the chat template{place} fails: {reason}")]
+    ChatTemplate {
+        /// Empty, or a space and the file.
+        place: String,
+        /// What the template engine said, with the line of the template.
+        reason: String,
+    },
+    /// The source of a chat template is too large to be one.
+    #[error("the chat template{place} has {len} bytes, the limit is {max}")]
+    ChatTemplateTooLarge {
+        /// Empty, or a space and the file.
+        place: String,
+        /// Its size, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A chat template works or writes far more than a conversation needs.
+    #[error(
+        "the chat template{place} does not come to an end: it works or writes too much for this conversation"
+    )]
+    ChatTemplateEndless {
+        /// Empty, or a space and the file.
+        place: String,
+    },
+    /// A chat template called `raise_exception`.
+    #[error("the chat template{place} refuses the conversation: {message}")]
+    ConversationRefused {
+        /// Empty, or a space and the file.
+        place: String,
+        /// The template's own message.
+        message: String,
+    },
+    /// No message of the assistant, so nothing to learn.
+    #[error("the conversation has no message with the role `assistant`, so it has nothing to learn")]
+    NoAssistantTurn,
+    /// A prompt without messages, or one that was answered.
+    #[error("a prompt must end with a message that the assistant can answer, but it {reason}")]
+    NotAPrompt {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The rendered text does not show which part of it the assistant wrote.
+    #[error("the template does not show what the assistant says{}: {reason}", in_message(*turn))]
+    DoubtfulTurn {
+        /// The message of the assistant, from 1; `None` for the whole conversation.
+        turn: Option<usize>,
+        /// Why it is not clear, and perhaps what helps.
+        reason: String,
+    },
+    /// The conversation has every character that could mark a place in it.
+    #[error("the conversation has every private character of Unicode, so none is left to mark its turns")]
+    NoUnusedCharacter,
+    /// The tokenizer cannot encode a rendered conversation.
+    #[error("the tokenizer cannot encode the conversation: {reason}")]
+    CannotEncode {
+        /// What the `tokenizers` crate said.
+        reason: String,
+    },
+    /// A text is not a date.
+    #[error("a date is written as YYYY-MM-DD, got `{text}`")]
+    BadDate {
+        /// The text.
+        text: String,
+    },
+}
+
+fn in_message(turn: Option<usize>) -> String {
+    turn.map(|number| format!(" in message {number}")).unwrap_or_default()
 }
 
 impl Error {

@@ -37,7 +37,7 @@ mod text_side;
 mod tokenizer;
 
 pub use byte::ByteTokenizer;
-pub use chat::{Message, Prompt, PromptRef};
+pub use chat::{ChatTemplate, Date, EncodedConversation, Message, Prompt, PromptRef, RenderedConversation};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
 pub use example::{Example, LearnedTurns, Overflow, encode_text};

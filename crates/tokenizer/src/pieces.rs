@@ -44,7 +44,7 @@ impl Template {
     ) -> Result<Option<Example>, Error> {
         let turns = turns(prompt)?;
         let Some((Turn { asked, answer: None }, before)) = turns.split_last() else {
-            return Err(Error::NothingAsked);
+            return Err(Error::NotAPrompt { reason: "does not" });
         };
         let mut tokens = Vec::new();
         for turn in before {
@@ -84,7 +84,7 @@ impl Template {
             self.push_answer(&mut example.tokens, tokenizer, &answer, true);
             end_of_answer = Some(example.tokens.len());
         }
-        if end_of_answer.is_none() { Err(Error::NoAnswer) } else { Ok(example) }
+        if end_of_answer.is_none() { Err(Error::NoAssistantTurn) } else { Ok(example) }
     }
 
     /// Appends a question. The start token stands at the start of a conversation only.

@@ -14,8 +14,9 @@ use tokenizers::ModelWrapper;
 
 use crate::{
     Error, SpecialTokens,
+    chat::encoder::ChatEncoder,
     guard::guarded,
-    special::{end_tokens, id_in, read_json},
+    special::{self, id_in, read_json},
 };
 
 /// A tokenizer that somebody trained, as its `tokenizer.json` has it. Clones share one vocabulary.
@@ -42,6 +43,8 @@ struct Shared {
     raw_config: Option<String>,
     /// The names and contents of [`SIDE_FILES`] that are there, as they are.
     side_files: Vec<(&'static str, Vec<u8>)>,
+    /// Made when a conversation needs it: it holds the vocabulary again.
+    chat_encoder: OnceLock<ChatEncoder>,
 }
 
 /// What other tools keep next to a `tokenizer.json` and Temper does not use, or only the special tokens of.
@@ -86,7 +89,7 @@ impl PretrainedTokenizer {
         }
         // The largest id, not the count: some vocabularies have gaps.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let end_tokens = end_tokens(path.parent().unwrap_or(Path::new("")), special.eos, &inner)?;
+        let end_tokens = special::end_tokens(path, &inner, special.eos)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 inner,
@@ -98,6 +101,7 @@ impl PretrainedTokenizer {
                 config,
                 raw_config,
                 side_files,
+                chat_encoder: OnceLock::new(),
             }),
         })
     }
@@ -180,6 +184,10 @@ impl PretrainedTokenizer {
         map.into_iter().chain([("tokenizer_config.json", padded(self.config_json()))]).collect()
     }
 
+    pub(crate) fn chat_encoder(&self) -> &ChatEncoder {
+        self.shared.chat_encoder.get_or_init(|| ChatEncoder::new(&self.shared.inner))
+    }
+
     pub(crate) fn raw_json(&self) -> &str {
         &self.shared.raw
     }
@@ -221,7 +229,7 @@ impl PretrainedTokenizer {
 const PROBE: &str = "Wie spät? 12:30, \n ok";
 
 /// `None` where there is no such file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),

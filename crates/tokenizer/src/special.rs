@@ -1,6 +1,6 @@
 //! The ids that stand for structure, not for text.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,18 +56,34 @@ impl SpecialTokens {
     }
 }
 
-/// The ids that end a completion, in order: `eos`, and every id of `eos_token_id` in the files of `dir` that say where
-/// generation stops.
-pub(crate) fn end_tokens(dir: &Path, eos: u32, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u32>, Error> {
-    let mut ids = BTreeSet::from([eos]);
-    for name in ["config.json", "generation_config.json"] {
+/// Every id that ends an answer: the union of what the files say, and `eos`.
+///
+/// What this tokenizer does not have does not count.
+pub(crate) fn end_tokens(
+    tokenizer_path: &Path,
+    tokenizer: &tokenizers::Tokenizer,
+    eos: u32,
+) -> Result<Vec<u32>, Error> {
+    let dir = tokenizer_path.parent().unwrap_or(Path::new(""));
+    let mut ids = vec![eos];
+    for name in ["config.json", "generation_config.json", "tokenizer_config.json"] {
         let json = read_json(&dir.join(name))?.unwrap_or_default();
-        let value = &json["eos_token_id"];
-        let named = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        let named = named.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok());
-        ids.extend(named.filter(|id| tokenizer.id_to_token(*id).is_some()));
+        let listed = match &json["eos_token_id"] {
+            Value::Array(ids) => ids.as_slice(),
+            id => std::slice::from_ref(id),
+        };
+        let known = |id: &Value| {
+            let id = u32::try_from(id.as_u64()?).ok()?;
+            tokenizer.id_to_token(id).map(|_| id)
+        };
+        ids.extend(listed.iter().filter_map(known));
+        let token = &json["eos_token"];
+        let token = token.get("content").unwrap_or(token).as_str();
+        ids.extend(token.and_then(|token| tokenizer.token_to_id(token)));
     }
-    Ok(ids.into_iter().collect())
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 const SOURCES: [&str; 4] =

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, SpecialTokens, Tokenizer, hash::stable_hash, special::read_json};
+use crate::{ChatTemplate, Error, SpecialTokens, Tokenizer, hash::stable_hash, special::read_json};
 
 /// One part of a template.
 ///
@@ -45,12 +45,29 @@ pub enum Piece {
 /// assert_eq!(template.name(), "qa");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// The chat template of an instruct model is one, too: see [`Template::of_chat`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked")]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Template {
     name: String,
-    prompt: Vec<Piece>,
-    completion: Vec<Piece>,
+    form: Form,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    Pieces { prompt: Vec<Piece>, completion: Vec<Piece> },
+    Chat(ModelChat),
+}
+
+/// A chat template with what a [`Template`] has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModelChat {
+    pub(crate) template: ChatTemplate,
+    /// The special token that ends an answer.
+    pub(crate) turn_end: Option<u32>,
+    /// Whether its date is final: it was stored.
+    pub(crate) is_dated: bool,
 }
 
 impl Template {
@@ -72,7 +89,71 @@ impl Template {
         if count(&completion, Piece::Completion) != 1 || count(&completion, Piece::Prompt) != 0 {
             return bad("completion", "prompt");
         }
-        Ok(Self { name: name.to_owned(), prompt, completion })
+        Ok(Self { name: name.to_owned(), form: Form::Pieces { prompt, completion } })
+    }
+
+    /// The chat template of an instruct model. A prompt that is a text becomes one message of the user.
+    ///
+    /// `template.json` stores only its date, as `{"name":"chat","date":"2026-11-29"}`; the template itself stays in
+    /// `chat_template.jinja` or in `tokenizer_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ChatNeedsTokenizer`] for the byte tokenizer, and a template that fails on a question with its answer.
+    pub fn of_chat(template: ChatTemplate, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let Tokenizer::Pretrained(pretrained) = tokenizer else { return Err(Error::ChatNeedsTokenizer) };
+        let turn_end = template.turn_end(pretrained)?;
+        Ok(Self {
+            name: CHAT.to_owned(),
+            form: Form::Chat(ModelChat { template, turn_end, is_dated: false }),
+        })
+    }
+
+    /// Reads `template.json` of a model directory, or else its chat template, if the tokenizer is not the byte tokenizer,
+    /// which has a template of its own. `None` without either.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be read or are no templates, and a template that does not fit the tokenizer.
+    pub(crate) fn of_dir(dir: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>, Error> {
+        let stored = read_json(&dir.join(FILE_NAME))?;
+        let chat = || ChatTemplate::load(dir);
+        let template = match stored {
+            None if matches!(tokenizer, Tokenizer::Byte(_)) => None,
+            None => chat()?.map(|chat| Self::of_chat(chat, tokenizer)).transpose()?,
+            Some(json) if json["name"] == CHAT && json["prompt"].is_null() => {
+                let path = dir.join(FILE_NAME);
+                let date = json["date"].as_str().unwrap_or_default().parse()?;
+                let chat = chat()?.ok_or(Error::NoChatTemplate { path })?.with_date(date);
+                let mut template = Self::of_chat(chat, tokenizer)?;
+                template.chat_mut().expect("it is a chat template").is_dated = true;
+                Some(template)
+            }
+            Some(_) => Self::load(dir)?,
+        };
+        if let Some(template) = &template {
+            template.check(tokenizer)?;
+        }
+        Ok(template)
+    }
+
+    /// The chat template, if it is one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat().map(|chat| &chat.template)
+    }
+
+    pub(crate) fn chat(&self) -> Option<&ModelChat> {
+        match &self.form {
+            Form::Pieces { .. } => None,
+            Form::Chat(chat) => Some(chat),
+        }
+    }
+
+    pub(crate) fn chat_mut(&mut self) -> Option<&mut ModelChat> {
+        match &mut self.form {
+            Form::Pieces { .. } => None,
+            Form::Chat(chat) => Some(chat),
+        }
     }
 
     /// The notebook's: `[BOS]Instruct:{prompt}[SEP]` and `{completion}[EOS]`.
@@ -99,7 +180,7 @@ impl Template {
     fn built_in(name: &str, prompt: Vec<Piece>, ends: bool) -> Self {
         let mut completion = vec![Piece::Completion];
         completion.extend(ends.then_some(Piece::Eos));
-        Self { name: name.to_owned(), prompt, completion }
+        Self { name: name.to_owned(), form: Form::Pieces { prompt, completion } }
     }
 
     /// One of the built-in templates.
@@ -117,7 +198,7 @@ impl Template {
         }
     }
 
-    /// Reads `dir/template.json`; `None` if there is none.
+    /// Reads the pieces in `dir/template.json`; `None` without such a file.
     ///
     /// # Errors
     ///
@@ -142,10 +223,14 @@ impl Template {
         fs::write(&path, json + "\n").map_err(|source| Error::write(&path, source))
     }
 
-    /// A hash of the pieces, whatever the name: equal hashes put text together in the same way.
+    /// A hash of the pieces, whatever the name, or of what a chat template writes: equal hashes put text together in the
+    /// same way.
     pub fn hash(&self) -> String {
-        let json = serde_json::to_vec(&(&self.prompt, &self.completion)).expect("strings and lists are JSON");
-        stable_hash(&json)
+        if let Some(chat) = self.chat() {
+            return chat.template.hash();
+        }
+        let pieces = (self.prompt(), self.completion());
+        stable_hash(&serde_json::to_vec(&pieces).expect("strings and lists are JSON"))
     }
 
     /// Whether the tokenizer has the special tokens that the pieces need.
@@ -156,7 +241,7 @@ impl Template {
     pub fn check(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
         let SpecialTokens { bos, sep, .. } = tokenizer.special();
         for (piece, id, token) in [(Piece::Bos, bos, "<bos>"), (Piece::Sep, sep, "<sep>")] {
-            if id.is_none() && self.prompt.iter().chain(&self.completion).any(|other| *other == piece) {
+            if id.is_none() && self.prompt().iter().chain(self.completion()).any(|other| *other == piece) {
                 return Err(Error::MissingSpecial { template: self.name.clone(), token });
             }
         }
@@ -168,32 +253,56 @@ impl Template {
         &self.name
     }
 
-    /// The pieces before a completion.
+    /// The pieces before a completion; a chat template has none.
     pub fn prompt(&self) -> &[Piece] {
-        &self.prompt
+        match &self.form {
+            Form::Pieces { prompt, .. } => prompt,
+            Form::Chat(_) => &[],
+        }
     }
 
-    /// The pieces from a completion on.
+    /// The pieces from a completion on; a chat template has none.
     pub fn completion(&self) -> &[Piece] {
-        &self.completion
+        match &self.form {
+            Form::Pieces { completion, .. } => completion,
+            Form::Chat(_) => &[],
+        }
     }
 }
 
 const FILE_NAME: &str = "template.json";
+/// The name of every chat template.
+const CHAT: &str = "chat";
 
-/// A template as it is written, before [`Template::new`] has looked at it.
-#[derive(Deserialize)]
+/// A template as it is written, before [`Template::new`] has looked at it. Pieces for a prompt and a completion, or the
+/// date of a chat template.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Unchecked {
+struct Written {
     name: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     prompt: Vec<Piece>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     completion: Vec<Piece>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    date: Option<String>,
 }
 
-impl TryFrom<Unchecked> for Template {
+impl From<Template> for Written {
+    fn from(template: Template) -> Self {
+        let date = template.chat_template().map(|chat| chat.date().to_string());
+        let Template { name, form } = template;
+        match form {
+            Form::Pieces { prompt, completion } => Self { name, prompt, completion, date },
+            Form::Chat(_) => Self { name, prompt: Vec::new(), completion: Vec::new(), date },
+        }
+    }
+}
+
+impl TryFrom<Written> for Template {
     type Error = Error;
 
-    fn try_from(written: Unchecked) -> Result<Self, Error> {
+    fn try_from(written: Written) -> Result<Self, Error> {
         Self::new(&written.name, written.prompt, written.completion)
     }
 }

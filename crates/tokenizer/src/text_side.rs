@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template, Tokenizer};
+use crate::{
+    ChatTemplate, Date, Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template,
+    Tokenizer,
+};
 
 /// A tokenizer with its template: everything that turns text into the ids of one model, and back.
 ///
@@ -23,7 +26,7 @@ pub struct TextSide {
     pub tokenizer: Tokenizer,
     /// Puts a prompt and its completion together.
     pub template: Template,
-    /// Whether the model directory has its own `template.json`. Such a template is never replaced.
+    /// Whether the model directory has a template of its own: a `template.json` or a chat template. It is never replaced.
     pub has_template: bool,
     /// The directory it was read from, for messages. A preset has its name here.
     pub dir: PathBuf,
@@ -42,19 +45,18 @@ impl TextSide {
         Self { tokenizer, template: Template::plain(), has_template: false, dir: name.into() }
     }
 
-    /// Reads `tokenizer.json` and `template.json` of a model directory.
+    /// Reads `tokenizer.json` and the template of a model directory: its `template.json`, or else its chat template.
     ///
-    /// Without a `template.json`, the template is [`Template::plain`], which adds nothing to a text. A stage replaces
-    /// it with [`TextSide::settle`].
+    /// Without either, the template is [`Template::plain`], which adds nothing to a text. A stage replaces it with
+    /// [`TextSide::settle`].
     ///
     /// # Errors
     /// Files that are missing or damaged, and a template that needs a special token that the tokenizer lacks.
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let tokenizer = Tokenizer::from_dir(dir)?;
-        let stored = Template::load(dir)?;
-        let has_template = stored.is_some();
-        let template = stored.unwrap_or_else(Template::plain);
-        template.check(&tokenizer)?;
+        let own = Template::of_dir(dir, &tokenizer)?;
+        let has_template = own.is_some();
+        let template = own.unwrap_or_else(Template::plain);
         Ok(Self { tokenizer, template, has_template, dir: dir.to_owned() })
     }
 
@@ -98,10 +100,27 @@ impl TextSide {
         Ok(())
     }
 
+    /// The date that a chat template takes for today.
+    pub fn date(&self) -> Option<Date> {
+        self.template.chat_template().map(ChatTemplate::date)
+    }
+
+    /// Sets the date that a chat template takes for today, unless the directory has stored one.
+    pub fn freeze_date(&mut self, date: Date) {
+        if let Some(chat) = self.template.chat_mut().filter(|chat| !chat.is_dated) {
+            chat.template = chat.template.clone().with_date(date);
+        }
+    }
+
     /// Takes the template of another model with the same tokenizer, if this directory has none, so that both put text
-    /// together alike. Returns whether that changed the template.
+    /// together alike; or the date of the same chat template, if this directory has not stored one. Returns whether
+    /// that changed the template.
     pub fn adopt(&mut self, other: &Self) -> bool {
-        let may_adopt = !self.has_template
+        let has_same_chat = match (self.template.chat(), other.template.chat_template()) {
+            (Some(own), Some(theirs)) => !own.is_dated && own.template.source() == theirs.source(),
+            _ => false,
+        };
+        let may_adopt = (!self.has_template || has_same_chat)
             && self.tokenizer.fingerprint() == other.tokenizer.fingerprint()
             && other.template.check(&self.tokenizer).is_ok();
         let changes = may_adopt && self.template.hash() != other.template.hash();
@@ -130,13 +149,17 @@ impl TextSide {
             let completion = text.template.completion();
             completion.strip_suffix(&[Piece::Eos]).unwrap_or(completion).to_vec()
         };
-        if self.template.prompt() != other.template.prompt() || without_end(self) != without_end(other) {
+        let chat = |text: &Self| text.template.chat_template().map(ChatTemplate::hash);
+        if self.template.prompt() != other.template.prompt()
+            || without_end(self) != without_end(other)
+            || chat(self) != chat(other)
+        {
             return Some("template");
         }
-        let (own, others) = (self.tokenizer.special(), other.tokenizer.special());
-        if own.eos != others.eos {
+        if self.eos() != other.eos() {
             return Some("end token");
         }
+        let (own, others) = (self.tokenizer.special(), other.tokenizer.special());
         let pieces = || self.template.prompt().iter().chain(self.template.completion());
         let differs = |piece, own, other| pieces().any(|used| *used == piece) && own != other;
         match () {
@@ -146,22 +169,20 @@ impl TextSide {
         }
     }
 
-    /// Whether the directory has a chat template, which Temper does not apply, and nothing that replaces it.
-    ///
-    /// # Errors
-    /// A `tokenizer_config.json` that is not JSON.
-    pub fn ignores_chat_template(&self) -> Result<bool, Error> {
-        Ok(!self.has_template && Tokenizer::has_chat_template(&self.dir)?)
-    }
-
-    /// The id that ends a completion in training.
+    /// The id that ends a completion in training: the end of a turn in a chat template, or else the end token of the
+    /// tokenizer.
     pub fn eos(&self) -> u32 {
-        self.tokenizer.special().eos
+        let turn_end = self.template.chat().and_then(|chat| chat.turn_end);
+        turn_end.unwrap_or(self.tokenizer.special().eos)
     }
 
-    /// The ids that end a completion in generation: [`Tokenizer::end_tokens`].
+    /// The ids that end a completion in generation, in order: [`Tokenizer::end_tokens`] and [`TextSide::eos`].
     pub fn end_tokens(&self) -> Vec<u32> {
-        self.tokenizer.end_tokens()
+        let mut ids = self.tokenizer.end_tokens();
+        ids.push(self.eos());
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// [`Template::encode_prompt`] with this tokenizer.
@@ -249,7 +270,8 @@ impl TextSide {
             [text @ .., last] if ended && self.end_tokens().contains(last) => text,
             _ => answer,
         };
-        let template_ends = self.template.completion().contains(&Piece::Eos);
+        let template_ends =
+            self.template.chat().is_some() || self.template.completion().contains(&Piece::Eos);
         let end = (ended && template_ends).then_some(eos);
         let tokens = prompt.iter().chain(answer).copied().chain(end).collect();
         Example::new(tokens, prompt.len())

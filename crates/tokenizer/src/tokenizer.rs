@@ -4,9 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{
-    ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, Template, hash::stable_hash, special::read_json,
-};
+use crate::{ByteTokenizer, Error, PretrainedTokenizer, SpecialTokens, Template, hash::stable_hash};
 
 /// Text to ids and back, either by bytes or by somebody's vocabulary.
 #[derive(Clone, Debug)]
@@ -116,16 +114,6 @@ impl Tokenizer {
             Self::Pretrained(tokenizer) => serde_json::from_str(tokenizer.raw_json()).unwrap_or_default(),
         };
         stable_hash(canonical(json).to_string().as_bytes())
-    }
-
-    /// Whether the tokenizer of a model directory has a chat template, which Temper does not apply.
-    ///
-    /// # Errors
-    ///
-    /// If `tokenizer_config.json` is there and is not JSON.
-    pub fn has_chat_template(dir: &Path) -> Result<bool, Error> {
-        let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
-        Ok(!config["chat_template"].is_null() || dir.join("chat_template.jinja").exists())
     }
 
     /// Writes `tokenizer.json`, the `tokenizer_config.json` that transformers wants, and the files that were next to a

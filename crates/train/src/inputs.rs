@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::error::{Error, Origin, one_line};
+use crate::files::load_json;
+use crate::run::INPUTS_FILE;
 use crate::settings::leaves;
 
 /// What a run was given in addition to its settings. Is stored next to them as `inputs.json`.
@@ -19,9 +21,21 @@ pub struct Inputs {
     pub given: BTreeMap<String, String>,
     /// What rounding depends on: threads, backend. With another one the run continues, but ends with other bits.
     pub machine: BTreeMap<String, String>,
+    /// The date that chat templates took for today, as `2026-11-29`. A resumed run takes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
 }
 
 impl Inputs {
+    /// What the run in `dir` was started with; `None` if the directory holds no run.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and an `inputs.json` that is not one of ours.
+    pub fn of_run(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = dir.join(INPUTS_FILE);
+        if path.exists() { load_json(&path).map(Some) } else { Ok(None) }
+    }
+
     /// Refuses other data and models than `stored`, and says how the machine differs.
     pub(crate) fn compare(&self, stored: &Inputs, dir: &Path) -> Result<Vec<String>, Error> {
         let of = |inputs: &BTreeMap<String, String>, name: &str| {
@@ -105,6 +119,7 @@ mod tests {
         let inputs = |data: &str, threads: &str| Inputs {
             given: map(&[("--data", data)]),
             machine: map(&[("threads", threads)]),
+            date: None,
         };
         let stored = inputs("5 rows", "2");
         let dir = Path::new("runs/sft");

@@ -25,7 +25,7 @@ use crate::plan::is_due;
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
 const CONFIG_FILE: &str = "config.toml";
-const INPUTS_FILE: &str = "inputs.json";
+pub(crate) const INPUTS_FILE: &str = "inputs.json";
 const METRICS_FILE: &str = "metrics.jsonl";
 const FINAL_DIR: &str = "final";
 /// What a step checkpoint says of its run.

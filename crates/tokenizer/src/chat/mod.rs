@@ -1,5 +1,15 @@
-//! Conversations: messages with roles, and prompts that are made of them.
+//! Conversations: messages with roles, prompts that are made of them, and the chat templates that write them as text.
 
+mod conversation;
+mod date;
+pub(crate) mod encoder;
+mod environment;
+mod generation;
+mod json;
 mod message;
+mod template;
 
+pub use conversation::{EncodedConversation, RenderedConversation};
+pub use date::Date;
 pub use message::{Message, Prompt, PromptRef};
+pub use template::ChatTemplate;
