@@ -34,8 +34,8 @@ fn a_missing_data_file_is_named() {
 fn an_unreadable_data_file_is_named() {
     let temper = Temper::with_sft();
     fs::create_dir(temper.path("folder.jsonl")).unwrap();
-    temper.refuses(&format!("{SFT} folder.jsonl"), &["cannot read folder.jsonl", "hint: "]);
-    temper.refuses("eval --model sft/final --data folder.jsonl", &["cannot read folder.jsonl", "hint: "]);
+    temper.refuses(&format!("{SFT} folder.jsonl"), &["folder.jsonl has no data files", "hint: "]);
+    temper.refuses("eval --model sft/final --data folder.jsonl", &["folder.jsonl has no data files", "hint: "]);
     temper.refuses(&format!("{TRAIN} --config folder.jsonl"), &["cannot read folder.jsonl", "hint: "]);
 }
 

@@ -85,7 +85,7 @@ impl Fault {
 pub(crate) fn advice(fault: &Fault, columns: &[String], purpose: Purpose) -> String {
     match fault.kind {
         FaultKind::Missing => {
-            let [one, other] = nearest(columns).map(|family| {
+            let [one, other] = nearest(columns, purpose).map(|family| {
                 let names: Vec<String> = family.columns.iter().map(|column| format!("`{column}`")).collect();
                 format!("{} ({})", family.name, names.join(", "))
             });
