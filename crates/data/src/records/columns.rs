@@ -129,6 +129,11 @@ pub(super) fn optional_prompt(row: &Row) -> Result<Option<Prompt>, Fault> {
     Ok(Some(prompt.into()))
 }
 
+/// The columns that [`optional_prompt`] makes the prompt of, those that are empty included.
+pub(super) fn prompt_columns(row: &Row) -> Vec<&'static str> {
+    present(row, &PROMPT).into_iter().chain(MATERIAL).chain(UNREAD).collect()
+}
+
 /// What a question is about, from the columns next to it, each part after a blank line.
 pub(crate) fn material(row: &Row) -> Result<String, Fault> {
     let mut text = String::new();

@@ -38,7 +38,7 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
     let prompts: Vec<PromptRow> =
-        asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
+        asked.into_iter().map(PromptRow::new).collect();
     let prompts = Prompts::new(&prompts, &Encoding::new(&text, model.max_seq_len - 1))?;
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 
