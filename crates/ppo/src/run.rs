@@ -105,6 +105,8 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     };
 
     launch.note_settings_without_effect(config, &config.idle(texts.is_some()))?;
+    let reads_rows = spec.program.is_some() || spec.endpoint.is_some();
+    let other_columns = |data: &Prompts| data.fingerprint_of_columns().filter(|_| reads_rows);
     let weights = format!("{} {} {}", spec.model_weight, spec.program_weight, spec.endpoint_weight);
     let given = [
         ("--policy", Some(model_fingerprint(&files.policy)?)),
@@ -113,7 +115,9 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         ("--reward-url", spec.endpoint.as_deref().map(temper_scorer::masked)),
         ("the weights of the scores", Some(weights)),
         ("--prompts", Some(prompts.fingerprint())),
+        ("the other columns of --prompts", other_columns(&prompts)),
         ("--eval-data", eval_prompts.as_ref().map(Prompts::fingerprint)),
+        ("the other columns of --eval-data", eval_prompts.as_ref().and_then(other_columns)),
         ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
         ("--gold", files.gold.clone()),
     ];
@@ -173,6 +177,7 @@ fn load_reward_model(
 fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
     let answer = |sample: &Sample<'_>| Answer {
         prompt: sample.prompt.into(),
+        row: sample.row.clone(),
         prompt_tokens: sample.prompt_tokens.to_vec(),
         tokens: sample.completion_tokens.to_vec(),
         logprobs: Vec::new(),

@@ -54,11 +54,8 @@ impl Prompts {
         let mut report = RowReport::default();
         let mut encode = |(i, row): (usize, &PromptRow)| {
             let PromptRow { prompt, columns } = row;
-            let encoded = |tokens| EncodedPrompt {
-                prompt: prompt.clone(),
-                tokens,
-                columns: Arc::new(columns.clone()),
-            };
+            let encoded =
+                |tokens| EncodedPrompt { prompt: prompt.clone(), tokens, columns: Arc::new(columns.clone()) };
             let tokens = report.accepted(i, text.encode_prompt(prompt))?;
             if tokens.is_empty() {
                 // A tokenizer may have no id for a text; cutting would not give it one.
@@ -136,8 +133,7 @@ mod tests {
     use temper_tokenizer::{Template, TextSide, Tokenizer};
 
     fn dataset(prompts: &[&str], max_prompt_len: usize, overflow: Overflow) -> Result<Prompts, Error> {
-        let prompts: Vec<PromptRow> =
-            prompts.iter().copied().map(PromptRow::new).collect();
+        let prompts: Vec<PromptRow> = prompts.iter().copied().map(PromptRow::new).collect();
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, max_prompt_len) })
     }
