@@ -1,4 +1,4 @@
-//! Checksums of token rows.
+//! Checksums of rows.
 
 /// A checksum over rows of tokens, in words: what a stage trains on, whichever file the rows came from. A resumed run
 /// compares it with that of its start.
