@@ -94,7 +94,15 @@ impl Prompts {
         fingerprint_rows(self.prompts.len(), self.prompts.iter().map(|prompt| prompt.tokens.as_slice()))
     }
 
-    /// What a resumed run compares if its scores depend on the other columns of the rows; `None` if no row has any.
+    /// The same prompts without the other columns of their rows, where nobody reads these.
+    #[must_use]
+    pub fn without_columns(mut self) -> Self {
+        self.prompts.iter_mut().for_each(|prompt| prompt.columns = Arc::default());
+        self
+    }
+
+    /// What a resumed run compares in addition, because its scores may depend on the other columns of the rows; `None` if
+    /// no row has any.
     pub fn fingerprint_of_columns(&self) -> Option<String> {
         let rows = self.prompts.iter().map(|prompt| &*prompt.columns);
         let has_columns = rows.clone().any(|row| !row.is_empty());
@@ -169,6 +177,8 @@ mod tests {
         };
         let [plain, some, other] = [[None, two, None], [one, two, three], [three, two, one]].map(prints);
         assert_eq!((&plain.0, &plain.1), (&some.0, &None));
+        let dropped = encode([one, two, three], Overflow::Drop).without_columns();
+        assert_eq!((dropped.fingerprint(), dropped.fingerprint_of_columns()), plain);
         assert!(some.1.is_some() && some.0 == other.0 && some.1 != other.1, "{some:?}, {other:?}");
     }
 
