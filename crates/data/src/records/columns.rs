@@ -280,6 +280,6 @@ mod tests {
             check::<Demonstration>(row(nothing), json!({"prompt": "i", "completion": "o"}));
         }
         check_error::<Demonstration>(row(json!(3)), "column `input` must be a string, found a number");
-        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx"}));
+        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx", "columns": {"output": "o"}}));
     }
 }
