@@ -51,6 +51,9 @@ fn a_program_and_a_reward_model_add_up_by_their_weights() {
 #[test]
 fn an_endpoint_scores_too() {
     let temper = Temper::with_sft();
+    let row =
+        |prompt: &str| format!("{{\"prompt\": \"{prompt}\", \"length\": {}, \"id\": null}}\n", prompt.len());
+    temper.write("prompts.jsonl", ["a", "bc", "def"].map(row).concat());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/score", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -65,7 +68,12 @@ fn an_endpoint_scores_too() {
             let mut body = vec![0; length.unwrap()];
             reader.read_exact(&mut body).unwrap();
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            let scores = vec![2.5; body["answers"].as_array().unwrap().len()];
+            let answers = body["answers"].as_array().unwrap();
+            for answer in answers {
+                let prompt = answer["prompt"].as_str().unwrap();
+                assert_eq!(answer["row"], serde_json::json!({"length": prompt.len()}));
+            }
+            let scores = vec![2.5; answers.len()];
             let reply = format!("{{\"scores\": {scores:?}}}");
             let n = reply.len();
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {n}\r\nConnection: close\r\n\r\n{reply}")
@@ -230,6 +238,60 @@ fn a_reward_model_of_other_texts_scores_text_where_it_only_scores() {
     // Read as ids, the same texts are worth something else.
     temper.run(&format!("{ppo} --reward reward/final --set critic.kind=value_head --out ids")).ok();
     assert!((scores(&temper, "ids")[0] - scores(&temper, "by-template")[0]).abs() > 1e-3);
+}
+
+/// Compares an answer with that of the row, and dies if there is none.
+const COMPARE: &str = r#"
+part() { printf '%s\n' "$line" | sed -n "s/.*$1:\"\([^\"]*\)\".*/\1/p"; }
+while read -r line; do
+    expected=$(part '"row":{.*"answer"')
+    if [ -z "$expected" ]; then exit 7; fi
+    if [ "$expected" = "$(part '"completion"')" ]; then echo 1; else echo 0; fi
+done
+"#;
+
+/// The policy gives the answers of the data, and one of the five is changed there.
+#[test]
+fn programs_compare_with_the_reference_answers_of_the_prompts() {
+    let temper = with_a_policy_that_speaks();
+    temper.write("compare.sh", COMPARE);
+    let questions = |change: bool| -> String {
+        let question = |(idx, line): (usize, &str)| {
+            let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let answer = if change && idx == 2 { &"something else".into() } else { &row["completion"] };
+            format!("{}\n", serde_json::json!({"question": row["prompt"], "answer": answer, "id": null}))
+        };
+        crate::util::DEMONSTRATIONS.lines().enumerate().map(question).collect()
+    };
+    temper.write("questions.jsonl", questions(true));
+    let ppo = |prompts: &str, more: &str| {
+        let mut arguments: Vec<&str> =
+            "ppo --policy sft/final --set rollout.max_new_tokens=30 --set batch_size=5 --set critic.kind=value_head \
+             --set rollout.temperature=0.01 --set max_steps=1"
+                .split_whitespace()
+                .collect();
+        arguments.extend(["--reward-program", "sh compare.sh", "--prompts", prompts]);
+        arguments.extend(more.split_whitespace());
+        temper.run_of(&arguments)
+    };
+    ppo("questions.jsonl", "--eval-data questions.jsonl --set eval_every=1 --out out").ok();
+    let row: serde_json::Value =
+        serde_json::from_str(temper.read("out/metrics.jsonl").lines().next().unwrap()).unwrap();
+    for key in ["objective/raw_scores", "eval/raw_scores"] {
+        assert!((row[key].as_f64().unwrap() - 0.8).abs() < 1e-6, "{row}");
+    }
+    let eval = "eval --model sft/final --data questions.jsonl --max-new-tokens 30 --temperature 0.01 --judge-program";
+    let mut eval: Vec<&str> = eval.split_whitespace().collect();
+    eval.push("sh compare.sh");
+    assert_eq!(temper.run_of(&eval).ok().rows()[0]["score"], 0.8);
+
+    // Without a reference answer, the program ends.
+    temper.write("alone.jsonl", questions(true).replace("answer", "reply"));
+    ppo("alone.jsonl", "--out alone").failed(&["`sh compare.sh` ended (exit status: 7)"]);
+    // Other reference answers give other scores.
+    temper.write("questions.jsonl", questions(false));
+    ppo("questions.jsonl", "--eval-data questions.jsonl --set eval_every=1 --out out --resume")
+        .failed(&["the other columns of --"]);
 }
 
 #[test]

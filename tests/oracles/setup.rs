@@ -89,7 +89,7 @@ pub fn comparisons() -> Rankings {
 
 /// Prompts as ids: what a toy model reads.
 pub fn prompts<const N: usize>(rows: [&[u32]; N]) -> Prompts {
-    let prompts = rows.map(|row| EncodedPrompt { prompt: "".into(), tokens: row.to_vec() });
+    let prompts = rows.map(|row| EncodedPrompt::new("", row.to_vec()));
     Prompts::from(prompts.to_vec())
 }
 

@@ -103,7 +103,7 @@ fn assert_step_equals_pytorchs(name: &str) {
         ["separate", "full"].contains(&name)
     );
     let prompts = rows(&golden("prompts"));
-    let prompts = prompts.into_iter().map(|tokens| EncodedPrompt { prompt: "".into(), tokens });
+    let prompts = prompts.into_iter().map(|tokens| EncodedPrompt::new("", tokens));
     let prompts = Prompts::from(prompts.collect::<Vec<_>>());
     let (tokenizer, template) = (Tokenizer::byte(), Template::notebook());
     let scores: Vec<f32> = numbers(&golden("scores")).iter().map(|&s| s as f32).collect();

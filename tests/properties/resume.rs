@@ -49,7 +49,7 @@ fn ppo(run: &mut Run) -> Result<CausalLm, temper_ppo::Error> {
     let mut config = PpoConfig::default();
     (config.training.epochs, config.training.batch_size, config.training.checkpoint_every) = (2, 2, 1);
     config.rollout.max_new_tokens = 4;
-    let prompt = |tokens: &[u32]| EncodedPrompt { prompt: "".into(), tokens: tokens.to_vec() };
+    let prompt = |tokens: &[u32]| EncodedPrompt::new("", tokens.to_vec());
     let prompts = Prompts::from(vec![prompt(&[1, 5]), prompt(&[1, 6, 7])]);
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
     let mut score = |samples: &[Sample<'_>]| {

@@ -107,7 +107,7 @@ impl Setup {
         let critic =
             if self.own_critic { Critic::Separate(Box::new(self.critic())) } else { Critic::ValueHead };
         let models = Models { policy: self.policy(), ref_policy: self.ref_policy(), critic };
-        let encoded = |tokens: &Vec<u32>| EncodedPrompt { prompt: "".into(), tokens: tokens.clone() };
+        let encoded = |tokens: &Vec<u32>| EncodedPrompt::new("", tokens.clone());
         let prompts = Prompts::from(self.prompts.iter().map(encoded).collect::<Vec<_>>());
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let mut answers = Vec::new();

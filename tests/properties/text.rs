@@ -168,7 +168,7 @@ fn texts_without_tokens_are_dropped_and_counted() {
                 template.name()
             );
 
-            let prompts = [&known, &unknown].map(|prompt| PromptRow { prompt: prompt.as_str().into() });
+            let prompts = [&known, &unknown].map(|prompt| PromptRow::new(prompt.as_str()));
             let text = TextSide::new(tokenizer.clone(), template.clone());
             let found = Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
             assert_eq!((found.prompts.len(), found.report.n_dropped()), (1, 1), "{}", template.name());

@@ -34,7 +34,7 @@ mod reward_model;
 mod sampling;
 mod scorer;
 
-pub use answer::{Answer, eos_rate};
+pub use answer::{Answer, PromptOfRow, eos_rate};
 pub use assistant::Assistant;
 pub use error::{Error, PromptFault, RowFault};
 pub use export::Export;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use temper_model::{LoadOptions, ModelConfig};
-use temper_tokenizer::{Prompt, PromptRef, TextSide};
+use temper_tokenizer::{PromptRef, TextSide};
 
 use crate::{Error, PromptFault};
 
@@ -47,7 +47,11 @@ impl Outline {
     ///
     /// # Errors
     /// A prompt that the template refuses.
-    pub fn longest_row(&self, prompts: &[Prompt], max_new_tokens: usize) -> Result<usize, Error> {
+    pub fn longest_row<'p>(
+        &self,
+        prompts: impl IntoIterator<Item = impl Into<PromptRef<'p>>>,
+        max_new_tokens: usize,
+    ) -> Result<usize, Error> {
         let mut longest = 0;
         for prompt in prompts {
             longest = longest.max(self.text.encode_prompt(prompt)?.len());

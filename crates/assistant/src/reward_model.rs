@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_text_that_is_too_long_loses_the_left_of_its_prompt_and_then_the_right_of_its_answer() {
         let text = text(Template::bare());
-        let answer = temper_scorer::Answer { prompt: "abc".into(), completion: "yes", ended: true };
+        let answer = temper_scorer::Answer::new("abc", "yes", true);
         let encode = |context| encode_to_fit(&text, &answer, context).unwrap();
         let example = |tokens: Vec<u32>, prompt_len| Example {
             n_cut: 9 - tokens.len(),

@@ -10,7 +10,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use temper_assistant::{Assistant, LoadOptions, Sampling};
+use temper_assistant::{Assistant, LoadOptions, PromptOfRow, Sampling};
 use temper_courtesy::{Sizes, Task};
 use temper_eval::{Draws, Error, Judge, JudgeSpec, PolicyComparison, judged_answers};
 use temper_scorer::Stop;
@@ -23,8 +23,9 @@ fn main() -> Result<(), Error> {
         Some(dir) => Assistant::load(Path::new(dir), &device),
         None => Assistant::fresh("tiny", "bare", &mut ChaCha8Rng::seed_from_u64(i as u64), &device),
     };
-    let prompts: Vec<Prompt> =
-        Task::new().generate(0, &Sizes::default()).prompts.into_iter().take(32).map(Prompt::from).collect();
+    let questions = Task::new().generate(0, &Sizes::default()).prompts;
+    let prompts: Vec<PromptOfRow> =
+        questions.into_iter().take(32).map(|question| Prompt::from(question).into()).collect();
     let sampling = Sampling { max_new_tokens: 32, ..Sampling::default() };
     let mut judge = Judge::open(&JudgeSpec::Courtesy, &LoadOptions::default(), &device, &Stop::default())?;
 

@@ -1,7 +1,6 @@
 //! Best-of-n: what a reward model gets out of a policy without training it.
 
-use temper_assistant::{Answer, Assistant, RewardModel, Sampling};
-use temper_tokenizer::Prompt;
+use temper_assistant::{Answer, Assistant, PromptOfRow, RewardModel, Sampling};
 
 use crate::Error;
 
@@ -23,7 +22,7 @@ pub struct BestOf<'a> {
 /// Prompts that cannot be answered, and models whose output is not finite.
 pub fn best_answers(
     policy: &Assistant,
-    prompts: &[Prompt],
+    prompts: &[PromptOfRow],
     sampling: &Sampling,
     seed: u64,
     best_of: BestOf<'_>,

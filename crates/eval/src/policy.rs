@@ -1,8 +1,8 @@
 //! One policy by itself: its answers, and what a judge says about them.
 
 use serde::Serialize;
-use temper_assistant::{Answer, Assistant, Sampling, eos_rate};
-use temper_tokenizer::{Prompt, TextSide};
+use temper_assistant::{Answer, Assistant, PromptOfRow, Sampling, eos_rate};
+use temper_tokenizer::TextSide;
 
 use crate::{BestOf, Error, Judge, best_answers, kl_bound};
 
@@ -19,22 +19,26 @@ pub struct JudgedAnswers {
     pub best_of: u16,
 }
 
-/// Lets a policy answer each prompt and a judge score the answers.
+/// Lets a policy answer each prompt and a judge score the answers. A program that judges gets the other columns of the
+/// prompts' rows, too.
 ///
 /// # Errors
 /// Prompts that cannot be answered, models whose output is not finite, a judge that fails.
 pub fn judged_answers(
     policy: &Assistant,
-    prompts: &[Prompt],
+    prompts: &[PromptOfRow],
     sampling: &Sampling,
     seed: u64,
     best_of: Option<BestOf<'_>>,
     judge: &mut Judge,
 ) -> Result<JudgedAnswers, Error> {
-    let answers = match best_of {
+    let mut answers = match best_of {
         None => policy.answer(prompts, sampling, seed)?,
         Some(best_of) => best_answers(policy, prompts, sampling, seed, best_of)?,
     };
+    for (answer, asked) in answers.iter_mut().zip(prompts) {
+        answer.row = asked.row.clone();
+    }
     let scores = judge.scores(&policy.text, &answers)?;
     let best_of = best_of.map_or(1, |best_of| best_of.n);
     Ok(JudgedAnswers { text: policy.text.clone(), answers, scores, best_of })

@@ -13,8 +13,7 @@ use temper_train::{Event, Run, Seed, TrainingConfig};
 
 fn main() -> Result<(), Error> {
     let text = TextSide::new(Tokenizer::byte(), Template::bare());
-    let prompts =
-        ["Write", "Say something", "Letters, please"].map(|prompt| PromptRow { prompt: prompt.into() });
+    let prompts = ["Write", "Say something", "Letters, please"].map(PromptRow::new);
     let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
 
     let policy = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());

@@ -16,7 +16,7 @@ use temper_train::Seed;
 
 fn main() -> Result<(), Error> {
     let (tokenizer, template, seed) = (Tokenizer::byte(), Template::bare(), Seed(0));
-    let prompts = ["Write", "Say something"].map(|prompt| PromptRow { prompt: prompt.into() });
+    let prompts = ["Write", "Say something"].map(PromptRow::new);
     let text = TextSide::new(tokenizer.clone(), template.clone());
     let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
     let batch: Vec<&EncodedPrompt> = prompts.prompts.iter().cycle().take(48).collect();

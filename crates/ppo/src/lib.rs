@@ -29,7 +29,7 @@
 //!
 //! # fn main() -> Result<(), temper_ppo::Error> {
 //! let text = TextSide::new(Tokenizer::byte(), Template::notebook());
-//! let prompts = [PromptRow { prompt: "Say aaa".into() }];
+//! let prompts = [PromptRow::new("Say aaa")];
 //! let prompts = Prompts::new(&prompts, &Encoding::new(&text, 64))?;
 //! let sft = CausalLm::new(&ModelConfig::preset("tiny")?, &mut Seed(0).stream("init"), &Device::flex());
 //! let models = Models { policy: sft.clone(), ref_policy: sft, critic: Critic::ValueHead };

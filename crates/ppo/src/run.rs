@@ -62,8 +62,14 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let max_prompt_len = config.prompt_limit(max_len.min(room))?;
     let overflow = config.overflow;
     let of_prompts = Encoding { overflow, ..Encoding::new(&text, max_prompt_len) };
-    let prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
-    let eval_prompts: Option<Prompts> = launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
+    let mut prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
+    let mut eval_prompts: Option<Prompts> =
+        launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
+    // A reward model reads prompts and answers only, and other columns may be large.
+    if files.scorer.program.is_none() && files.scorer.endpoint.is_none() {
+        prompts = prompts.without_columns();
+        eval_prompts = eval_prompts.map(Prompts::without_columns);
+    }
     let of_texts = Encoding { overflow, ..Encoding::new(&text, max_len) };
     let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
     let stop = launch.stop_signal().clone();
@@ -113,7 +119,9 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         ("--reward-url", spec.endpoint.as_deref().map(temper_scorer::masked)),
         ("the weights of the scores", Some(weights)),
         ("--prompts", Some(prompts.fingerprint())),
+        ("the other columns of --prompts", prompts.fingerprint_of_columns()),
         ("--eval-data", eval_prompts.as_ref().map(Prompts::fingerprint)),
+        ("the other columns of --eval-data", eval_prompts.as_ref().and_then(Prompts::fingerprint_of_columns)),
         ("--ptx-data", texts.as_ref().map(Texts::fingerprint)),
         ("--gold", files.gold.clone()),
     ];
@@ -173,6 +181,7 @@ fn load_reward_model(
 fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
     let answer = |sample: &Sample<'_>| Answer {
         prompt: sample.prompt.into(),
+        row: sample.row.clone(),
         prompt_tokens: sample.prompt_tokens.to_vec(),
         tokens: sample.completion_tokens.to_vec(),
         logprobs: Vec::new(),

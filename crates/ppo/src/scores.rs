@@ -1,5 +1,8 @@
 //! Scores of answers: who gives them, how they are checked, and which rules they go through.
 
+use std::sync::Arc;
+
+use temper_data::Row;
 use temper_tokenizer::PromptRef;
 
 use crate::Error;
@@ -10,6 +13,8 @@ use crate::config::{MissingEos, RolloutConfig};
 pub struct Sample<'a> {
     /// The prompt as it was given.
     pub prompt: PromptRef<'a>,
+    /// The other columns of the prompt's row, such as a reference answer; empty if it has none.
+    pub row: &'a Arc<Row>,
     /// The prompt as the template encodes it.
     pub prompt_tokens: &'a [u32],
     /// The answer as text, without the end token.

@@ -56,7 +56,7 @@ pub(crate) fn scalar_model(seed: u64) -> ScalarModel {
 /// Prompts of 1 to 6 tokens.
 pub(crate) fn prompts(n: usize) -> Vec<EncodedPrompt> {
     let row = [1, 4, 5, 6, 7, 2];
-    (0..n).map(|i| EncodedPrompt { prompt: "".into(), tokens: row[..1 + i % 6].to_vec() }).collect()
+    (0..n).map(|i| EncodedPrompt::new("", row[..1 + i % 6].to_vec())).collect()
 }
 
 pub(crate) fn config() -> PpoConfig {

@@ -14,8 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut program = Program::start(&command, Duration::from_secs(10), &Stop::default())?;
     let answers = ["Paris.", "Gladly! It is Paris."];
-    let asked =
-        answers.map(|completion| Answer { prompt: "Capital of France?".into(), completion, ended: true });
+    let asked = answers.map(|completion| Answer::new("Capital of France?", completion, true));
     for (answer, score) in answers.iter().zip(program.score(&asked)?) {
         println!("{score:>8.2}  {answer}");
     }

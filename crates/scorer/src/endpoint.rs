@@ -91,7 +91,8 @@ impl Endpoint {
         Ok(Self { address, agent: config.build().into(), time_limit, retries, stop: stop.clone() })
     }
 
-    /// One score for each answer, by a POST of `{"answers": [{"prompt": …, "completion": …, "ended": …}, …]}`.
+    /// One score for each answer, by a POST of `{"answers": [{"prompt": …, "completion": …, "ended": …}, …]}`. What
+    /// an answer holds is that of a [`Program`](crate::Program).
     ///
     /// The server answers with `{"scores": [1.5, …]}` or the array alone. No connection, a broken one, and the
     /// statuses 429 and 5xx are tried again until the time limit.
@@ -275,8 +276,8 @@ mod tests {
     const QUICK: Retries = Retries { n: 2, pause: Duration::from_millis(1) };
     const LIMIT: Duration = Duration::from_secs(20);
     const ANSWERS: [Answer<'static>; 2] = [
-        Answer { prompt: PromptRef::Text("p"), completion: "a", ended: true },
-        Answer { prompt: PromptRef::Text("p"), completion: "b", ended: false },
+        Answer { prompt: PromptRef::Text("p"), completion: "a", ended: true, row: None },
+        Answer { prompt: PromptRef::Text("p"), completion: "b", ended: false, row: None },
     ];
 
     /// Gives one of `responses` to each request, then closes; the thread returns the bodies that came.

@@ -5,17 +5,18 @@
 //! [`Program`] is started once and asked as often as there are rollouts. For every answer it reads one line
 //!
 //! ```json
-//! {"prompt": "Capital of France?", "completion": "Paris.", "ended": true}
+//! {"prompt": "Capital of France?", "completion": "Paris.", "ended": true, "row": {"answer": "Paris"}}
 //! ```
 //!
-//! and writes one line, in the same order: a number, or an object with a `score`. Whatever it writes to standard error
-//! is passed on. In Python, for example:
+//! and writes one line, in the same order: a number, or an object with a `score`. `row` has the other columns of the
+//! prompt's row, and is left out where there are none. Whatever the program writes to standard error is passed on. In
+//! Python, for example:
 //!
 //! ```python
 //! import json, sys
 //! for line in sys.stdin:
-//!     row = json.loads(line)
-//!     print(-len(row["completion"]), flush=True)
+//!     answer = json.loads(line)
+//!     print(float(answer["row"]["answer"] in answer["completion"]), flush=True)
 //! ```
 //!
 //! # An endpoint
@@ -35,7 +36,7 @@ mod stop;
 pub use address::masked;
 pub use endpoint::{Endpoint, Retries};
 pub use error::{Error, Status};
-pub use program::{Answer, Program};
+pub use program::{Answer, Program, Row};
 pub use stop::Stop;
 
 /// The snippets of the README are compiled and run as documentation tests.

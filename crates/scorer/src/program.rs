@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use temper_tokenizer::PromptRef;
 
 use crate::error::{Error, SHOWN, Status};
@@ -24,6 +25,9 @@ const LAST_LINES: Duration = Duration::from_millis(300);
 /// give every answer the score of another one.
 const SETTLING: Duration = Duration::from_millis(100);
 
+/// The other columns of a prompt's row, by their names.
+pub type Row = Map<String, Value>;
+
 /// An answer to be scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer<'a> {
@@ -33,6 +37,16 @@ pub struct Answer<'a> {
     pub completion: &'a str,
     /// Whether it ended by itself.
     pub ended: bool,
+    /// What else the row of the prompt says, such as a reference answer. JSON has no `row` without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<&'a Row>,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer whose prompt has no other columns.
+    pub fn new(prompt: impl Into<PromptRef<'a>>, completion: &'a str, ended: bool) -> Self {
+        Self { prompt: prompt.into(), completion, ended, row: None }
+    }
 }
 
 /// A running program. It ends when this is dropped, with every process that it has started (on Unix, those that are
@@ -126,7 +140,7 @@ impl Program {
         }
         let mut request = Vec::new();
         for answer in answers {
-            serde_json::to_writer(&mut request, answer).expect("strings and a bool are JSON");
+            serde_json::to_writer(&mut request, answer).expect("strings, a bool and JSON are JSON");
             request.push(b'\n');
         }
         if let Some(requests) = &self.requests {
@@ -306,7 +320,7 @@ mod tests {
     }
 
     fn answers(n: usize) -> Vec<Answer<'static>> {
-        vec![Answer { prompt: "p".into(), completion: "say \"hi\"\n", ended: true }; n]
+        vec![Answer::new("p", "say \"hi\"\n", true); n]
     }
 
     /// The one line that a user sees, of the `n_calls`th call.
@@ -335,6 +349,16 @@ mod tests {
     }
 
     #[test]
+    fn the_other_columns_of_a_row_are_in_the_line_as_they_are() {
+        let columns = serde_json::json!({"answer": "4\n#### 4", "tests": [1, {"n": 2.5}]});
+        let answer = Answer { row: columns.as_object(), ..Answer::new("p", "c", false) };
+        let expected = r##"{"prompt":"p","completion":"c","ended":false,"row":{"answer":"4\n#### 4","tests":[1,{"n":2.5}]}}"##;
+        let script = format!("sh -c 'read -r line; if [ \"$line\" = \"$0\" ]; then echo 1; fi' '{expected}'");
+        let mut program = Program::start(&script, LIMIT, &Stop::default()).unwrap();
+        assert_eq!(program.score(&[answer]).unwrap(), [1.0]);
+    }
+
+    #[test]
     fn an_object_with_a_score_will_do() {
         let mut program =
             start("while read -r line; do echo \"{\\\"score\\\": -2, \\\"why\\\": []}\"; done", LIMIT);
@@ -344,7 +368,7 @@ mod tests {
     #[test]
     fn more_than_a_pipe_holds_goes_through() {
         let long = "x".repeat(100_000);
-        let answers = vec![Answer { prompt: (&long).into(), completion: "c", ended: false }; 50];
+        let answers = vec![Answer::new(&long, "c", false); 50];
         let mut program = start("while read -r line; do echo 1; done", LIMIT);
         assert_eq!(program.score(&answers).unwrap().len(), 50);
     }

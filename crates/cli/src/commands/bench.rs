@@ -228,8 +228,7 @@ fn ppo_step(repeats: usize, device: &Device) -> Result<()> {
     let critic =
         ScalarModel::new(policy.transformer.clone(), Pooling::Last, &mut Seed(0).stream("reward_head"));
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
-    let prompts: Vec<PromptRow> =
-        asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
+    let prompts: Vec<PromptRow> = asked.into_iter().map(PromptRow::new).collect();
     let prompts = Prompts::new(&prompts, &Encoding::new(&text, model.max_seq_len - 1))?;
     let models =
         Models { policy: policy.clone(), ref_policy: policy, critic: Critic::Separate(Box::new(critic)) };

@@ -245,7 +245,7 @@ fn judge(
     seed: u64,
     device: &Device,
 ) -> Result<Vec<Judged>> {
-    let prompts = PlacedPrompts::read(session, &[files.judged_prompts()], BadRows::Refuse)?.prompts;
+    let prompts = PlacedPrompts::read(session, &[files.judged_prompts()], BadRows::Refuse)?.alone();
     let rule = GoldRule::new(files)?;
     let reward_model = RewardModel::load(&files.reward.join("final"), device)?;
     let sampling = Sampling {

@@ -30,7 +30,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
         prompts.check(session, &Outline::load(&model.dir)?)?;
     }
     let seed = session.seed.unwrap_or(0);
-    let selection = models.select(&reward_model, &prompts.prompts, &sampling, seed, &device)?;
+    let selection = models.select(&reward_model, &prompts.alone(), &sampling, seed, &device)?;
     for fault in &selection.passed_over {
         session.note(&format!("note: passing over a checkpoint: {fault}"));
     }

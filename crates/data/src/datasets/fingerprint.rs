@@ -1,4 +1,4 @@
-//! Checksums of token rows.
+//! Checksums of rows.
 
 /// A checksum over rows of tokens, in words: what a stage trains on, whichever file the rows came from. A resumed run
 /// compares it with that of its start.
@@ -10,6 +10,21 @@ pub(crate) fn fingerprint_rows<'a>(n_rows: usize, parts: impl IntoIterator<Item 
         crc.update(&(part.len() as u64).to_le_bytes());
         part.iter().for_each(|token| crc.update(&token.to_le_bytes()));
     }
+    in_words(n_rows, &crc)
+}
+
+/// The same over texts, one for each row.
+pub(crate) fn fingerprint_texts(texts: impl IntoIterator<Item = String>) -> String {
+    let (mut crc, mut n_rows) = (flate2::Crc::new(), 0);
+    for text in texts {
+        crc.update(&(text.len() as u64).to_le_bytes());
+        crc.update(text.as_bytes());
+        n_rows += 1;
+    }
+    in_words(n_rows, &crc)
+}
+
+fn in_words(n_rows: usize, crc: &flate2::Crc) -> String {
     format!("{n_rows} rows with checksum {:08x}", crc.sum())
 }
 

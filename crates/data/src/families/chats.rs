@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use temper_tokenizer::Message;
 
 use super::messages::{answer, messages, optional_text, prompt_value};
-use super::{pairs, with};
+use super::{answers_read, pairs, with};
 use crate::records::{Fault, Purpose, Row, has_content};
 
 /// TRL's and OpenAI's `messages`.
@@ -14,7 +14,7 @@ pub(super) fn chat(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault> {
         return Err(Fault::new("column `tools` is not read, and the conversation may need it"));
     }
     if purpose == Purpose::Prompts && row.get("prompt").is_some_and(has_content) {
-        return Ok(vec![with(row, &["messages"], [])]);
+        return Ok(rows.to_vec());
     }
     conversation(row, "messages", messages(row, "messages")?, purpose)
 }
@@ -30,14 +30,14 @@ pub(super) fn sharegpt(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault
     if !system.is_empty() {
         turns.insert(0, Message::new("system", system));
     }
-    let row = &with(row, &["conversations", "system"], []);
+    let row = &with(row, &["system"], []);
     if row.get("chosen").is_some_and(has_content) && row.get("rejected").is_some_and(has_content) {
-        return pairs::preference(&[with(row, &[], [("prompt", json!(turns))])], purpose);
+        return pairs::preference(&[with(row, &["conversations"], [("prompt", json!(turns))])], purpose);
     }
     conversation(row, "conversations", turns, purpose)
 }
 
-/// What a conversation is for a purpose; `row` has its other columns, `column` is named in errors.
+/// What the conversation in `column` of a row is for a purpose.
 fn conversation(
     row: &Row,
     column: &str,
@@ -46,13 +46,13 @@ fn conversation(
 ) -> Result<Vec<Row>, Fault> {
     let n_answers = turns.iter().filter(|turn| turn.is_of_assistant()).count();
     if purpose == Purpose::Prompts {
-        while turns.last().is_some_and(Message::is_of_assistant) {
-            turns.pop();
-        }
-        if turns.is_empty() {
+        let Some(last) = turns.iter().rposition(|turn| !turn.is_of_assistant()) else {
             return Err(Fault::new(format_args!("column `{column}` has only turns of the assistant")));
-        }
-        return Ok(vec![with(row, &[column], [("prompt", prompt_value(turns))])]);
+        };
+        let has_answer = last + 1 < turns.len();
+        turns.truncate(last + 1);
+        let read = if has_answer { &[][..] } else { &[column] };
+        return Ok(vec![with(row, read, [("prompt", prompt_value(turns))])]);
     }
     if purpose == Purpose::Comparisons {
         return Err(Fault::new(format_args!(
@@ -74,7 +74,7 @@ fn conversation(
 /// TRL's `prompt` and `completion`, texts or lists of messages.
 pub(super) fn prompt_completion(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault> {
     let row = &rows[0];
-    let mut row = with(row, &["messages"], []);
+    let mut row = with(row, answers_read(purpose, &["messages"]), []);
     if !row["prompt"].is_string() {
         row.insert("prompt".into(), prompt_value(messages(&row, "prompt")?));
     }
@@ -125,7 +125,11 @@ mod tests {
         let whole = turns(&[&asked[..], &[("assistant", "d")]].concat());
         let row = json!({"messages": whole, "prompt_id": 7});
         check("chat messages", &[row.clone()], Demonstrations, &[row.clone()]);
-        check("chat messages", &[row.clone()], Prompts, &[json!({"prompt": turns(&asked), "prompt_id": 7})]);
+        let with_answer = json!({"messages": whole, "prompt_id": 7, "prompt": turns(&asked)});
+        check("chat messages", &[row.clone()], Prompts, &[with_answer]);
+        let only_asked = json!({"messages": turns(&asked), "prompt_id": 7});
+        let expected = json!({"prompt_id": 7, "prompt": turns(&asked)});
+        check("chat messages", &[only_asked], Prompts, &[expected]);
         let last = json!({"prompt": turns(&asked), "completion": "d", "prompt_id": 7});
         check("chat messages", &[row.clone()], Answers, &[last]);
         check_error(&[row], Comparisons, "a comparison needs two answers");

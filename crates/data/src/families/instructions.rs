@@ -43,13 +43,16 @@ pub(super) fn instruction(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fa
 }
 
 /// The summaries of Reddit that OpenAI fine-tuned on.
-pub(super) fn tldr(rows: &[Row], _: Purpose) -> Result<Vec<Row>, Fault> {
+pub(super) fn tldr(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault> {
     let row = &rows[0];
     let [subreddit, title] = [optional_text(row, "subreddit")?, optional_text(row, "title")?];
     let prompt = tldr_prompt(Some(subreddit), Some(title), text(row, &["post"])?);
+    let asked = with(row, &["subreddit", "title", "post"], [("prompt", prompt.into())]);
+    if purpose == Purpose::Prompts {
+        return Ok(vec![asked]);
+    }
     let summary = format!(" {}", text(row, &["summary"])?.trim());
-    let read = ["subreddit", "title", "post", "summary"];
-    Ok(vec![with(row, &read, [("prompt", prompt.into()), ("completion", summary.into())])])
+    Ok(vec![with(&asked, &["summary"], [("completion", summary.into())])])
 }
 
 #[cfg(test)]
@@ -95,9 +98,10 @@ mod tests {
         let prompt = "SUBREDDIT: r/S\n\nTITLE: T\n\nPOST: P\n\nTL;DR:";
         check(
             "TL;DR",
-            &[row],
+            &[row.clone()],
             Demonstrations,
             &[json!({"id": "1", "prompt": prompt, "completion": " Sum."})],
         );
+        check("TL;DR", &[row], Prompts, &[json!({"id": "1", "prompt": prompt, "summary": "Sum."})]);
     }
 }

@@ -87,6 +87,12 @@ fn unchanged(rows: &[Row], _: Purpose) -> Result<Vec<Row>, Fault> {
     Ok(rows.to_vec())
 }
 
+/// The columns of answers that a purpose reads. Whoever reads prompts keeps them as other columns: a scoring program may
+/// compare with them.
+fn answers_read(purpose: Purpose, columns: &'static [&'static str]) -> &'static [&'static str] {
+    if purpose == Purpose::Prompts { &[] } else { columns }
+}
+
 /// The row without the columns `read`, and with those of `columns`.
 fn with<const N: usize>(row: &Row, read: &[&str], columns: [(&str, Value); N]) -> Row {
     let kept = row.iter().filter(|(name, _)| !read.contains(&name.as_str()));

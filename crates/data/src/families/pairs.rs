@@ -4,7 +4,7 @@ use serde_json::Value;
 use temper_tokenizer::Message;
 
 use super::messages::{answer, messages, prompt_value};
-use super::with;
+use super::{answers_read, with};
 use crate::records::{Fault, Purpose, Row, is_blank, text};
 
 /// The two sides of a pair are equally good.
@@ -27,7 +27,7 @@ pub(super) fn preference(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fau
         Some(_) => messages(row, "prompt")?,
     };
     if row["chosen"].is_string() && row["rejected"].is_string() {
-        let row = with(row, &["messages"], []);
+        let row = with(row, answers_read(purpose, &["messages"]), []);
         let is_list = row.get("prompt").is_some_and(Value::is_array);
         return Ok(vec![if is_list { with(&row, &[], [("prompt", prompt_value(prompt))]) } else { row }]);
     }
@@ -43,7 +43,7 @@ pub(super) fn preference(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fau
             ", and `chosen` and `rejected` do not begin with the same messages",
         ));
     }
-    let mut row = with(row, &["messages"], [("prompt", prompt_value(prompt))]);
+    let mut row = with(row, answers_read(purpose, &["messages"]), [("prompt", prompt_value(prompt))]);
     if purpose == Purpose::Prompts {
         return Ok(vec![row]);
     }
@@ -109,8 +109,8 @@ pub(super) fn summaries(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Faul
         _ => return Err(Fault::new(format_args!("column `choice` must be 0 or 1, found {}", row["choice"]))),
     };
     let [first, second] = [first, second].map(|text| format!(" {}", text.trim()));
-    let row = with(row, &["info", "summaries", "choice"], []);
-    pair(&row, prompt.into(), [&first, &second], preference, purpose)
+    let row = with(row, answers_read(purpose, &["summaries", "choice"]), []);
+    pair(&with(&row, &["info"], []), prompt.into(), [&first, &second], preference, purpose)
 }
 
 /// The prompt for a summary of a post, as OpenAI and TRL put it.
@@ -125,7 +125,8 @@ pub(super) fn helpsteer2(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fau
     let prompt = helpsteer_prompt(text(row, &["prompt"])?);
     let answers = [text(row, &["response_1"])?, text(row, &["response_2"])?];
     let preference = -strength(row, "preference_strength")?;
-    pair(&with(row, &["response_1", "response_2"], []), prompt, answers, preference, purpose)
+    let row = with(row, answers_read(purpose, &["response_1", "response_2"]), []);
+    pair(&row, prompt, answers, preference, purpose)
 }
 
 /// NVIDIA's HelpSteer3: the same with the conversation so far in `context`.
@@ -137,7 +138,8 @@ pub(super) fn helpsteer3(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fau
     let prompt = prompt_value(messages(row, "context")?);
     let answers = [text(row, &["response1"])?, text(row, &["response2"])?];
     let preference = -strength(row, "overall_preference")?;
-    pair(&with(row, &["context", "response1", "response2"], []), prompt, answers, preference, purpose)
+    let row = with(row, answers_read(purpose, &["response1", "response2"]), []);
+    pair(&with(&row, &["context"], []), prompt, answers, preference, purpose)
 }
 
 fn strength(row: &Row, column: &str) -> Result<f64, Fault> {
@@ -185,7 +187,7 @@ pub(super) fn arena(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault> {
             "columns `conversation_a` and `conversation_b` do not begin with the same message",
         ));
     }
-    let row = with(row, &["conversation_a", "conversation_b", "winner"], []);
+    let row = with(row, answers_read(purpose, &["conversation_a", "conversation_b", "winner"]), []);
     let prompt = prompt_value(prompt);
     if purpose == Purpose::Prompts {
         return pair(&row, prompt, ["", ""], preference, purpose);
@@ -269,12 +271,7 @@ mod tests {
         check("HelpSteer2-Preference", &[row(-2)], Comparisons, &[expected("a", "b", -2)]);
         check("HelpSteer2-Preference", &[row(2)], Comparisons, &[expected("b", "a", 2)]);
         check_error(&[row(0)], Comparisons, "tied");
-        check(
-            "HelpSteer2-Preference",
-            &[row(0)],
-            Prompts,
-            &[json!({"prompt": "p", "preference_strength": 0})],
-        );
+        check("HelpSteer2-Preference", &[row(0)], Prompts, &[row(0)]);
         check_error(&[row(4)], Comparisons, "from -3 to 3, found 4");
         let context = turns(&[("user", "u"), ("assistant", "x"), ("user", "v")]);
         let third = json!({"context": context, "response1": "a", "response2": "b", "overall_preference": 1, "domain": "code"});

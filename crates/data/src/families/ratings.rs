@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pairs::helpsteer_prompt;
-use super::{has, with};
+use super::{answers_read, has, with};
 use crate::records::{Comparison, Fault, Purpose, Record, Row, is_blank, present, text};
 
 /// What answers with scores are for a purpose. An answer that occurs twice counts once, with its first score; an empty one
@@ -95,7 +95,8 @@ pub(super) fn ultrafeedback(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, 
             number(&completion["overall_score"]).or_else(|| mean_rating(&completion["annotations"]))?;
         Some((completion["response"].as_str()?.to_owned(), score))
     });
-    ranked(&with(row, &["instruction", "completions"], []), prompt, answers, purpose)
+    let row = with(row, answers_read(purpose, &["completions"]), []);
+    ranked(&with(&row, &["instruction"], []), prompt, answers, purpose)
 }
 
 /// A number, or a text that is one, as the ratings of UltraFeedback are.
@@ -123,7 +124,7 @@ pub(super) fn nectar(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Fault> 
         let text = answer["answer"].as_str().filter(|text| !is_blank(text))?;
         Some((format!("{before}{}", text.trim_start()), -number(&answer["rank"])?))
     });
-    ranked(&with(row, &["answers"], []), prompt.into(), answers, purpose)
+    ranked(&with(row, answers_read(purpose, &["answers"]), []), prompt.into(), answers, purpose)
 }
 
 /// NVIDIA's HelpSteer and HelpSteer2: neighbouring rows answer the same prompt, and are ranked by `helpfulness`.
@@ -140,7 +141,7 @@ pub(super) fn helpsteer(rows: &[Row], purpose: Purpose) -> Result<Vec<Row>, Faul
         let answers = rows.iter().zip(answers);
         return Ok(answers.map(|(row, (answer, _))| with(row, &["response"], columns(answer))).collect());
     }
-    ranked(&with(&rows[0], &["response"], []), prompt, answers, purpose)
+    ranked(&with(&rows[0], answers_read(purpose, &["response"]), []), prompt, answers, purpose)
 }
 
 #[cfg(test)]
@@ -180,7 +181,8 @@ mod tests {
             &[with(json!({"chosen": "b", "rejected": "c"}))],
         );
         check("UltraFeedback", &[row.clone()], Answers, &[with(json!({"completion": "b"}))]);
-        check("UltraFeedback", &[row], Prompts, &[rest]);
+        let asked = with(json!({"completions": row["completions"]}));
+        check("UltraFeedback", &[row], Prompts, &[asked]);
     }
 
     #[test]

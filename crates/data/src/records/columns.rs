@@ -129,6 +129,11 @@ pub(super) fn optional_prompt(row: &Row) -> Result<Option<Prompt>, Fault> {
     Ok(Some(prompt.into()))
 }
 
+/// The columns that [`optional_prompt`] makes the prompt of, those that are empty included.
+pub(super) fn prompt_columns(row: &Row) -> Vec<&'static str> {
+    present(row, &PROMPT).into_iter().chain(MATERIAL).chain(UNREAD).collect()
+}
+
 /// What a question is about, from the columns next to it, each part after a blank line.
 pub(crate) fn material(row: &Row) -> Result<String, Fault> {
     let mut text = String::new();
@@ -275,6 +280,6 @@ mod tests {
             check::<Demonstration>(row(nothing), json!({"prompt": "i", "completion": "o"}));
         }
         check_error::<Demonstration>(row(json!(3)), "column `input` must be a string, found a number");
-        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx"}));
+        check::<PromptRow>(row(json!("x")), json!({"prompt": "i\n\nx", "columns": {"output": "o"}}));
     }
 }

@@ -14,10 +14,10 @@
 //! of all completions from best to worst, tied ones in a list of their own: `[2, [0, 1], 3]`. If a row has both,
 //! `scores` count.
 //!
-//! Other columns are ignored, except for those that would change what a row means and that Temper does not read. Unless
-//! they are empty, a row is refused for them: `input` and `context` next to `prompt`, `system`, `system_prompt` and
-//! `history` (they are all part of what was asked); and a `score_chosen` that is not above `score_rejected`. Among
-//! rows for SFT, `label: false` is refused too: it marks a bad answer.
+//! Other columns are ignored, or kept next to a prompt ([`PromptRow::columns`]), except for those that would change what
+//! a row means and that Temper does not read. Unless they are empty, a row is refused for them: `input` and `context` next
+//! to `prompt`, `system`, `system_prompt` and `history` (they are all part of what was asked); and a `score_chosen` that is
+//! not above `score_rejected`. Among rows for SFT, `label: false` is refused too: it marks a bad answer.
 //!
 //! Texts without a visible character count as empty and are refused.
 //!

@@ -43,6 +43,7 @@ impl<'a> Answers<'a> {
             .zip(&self.completions)
             .map(|(prompt, completion)| Sample {
                 prompt: (&prompt.prompt).into(),
+                row: &prompt.columns,
                 prompt_tokens: &prompt.tokens,
                 completion: tokenizer.decode(&completion.tokens),
                 completion_tokens: &completion.tokens,

@@ -17,7 +17,7 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
     let mut config = config();
     config.training.batch_size = batch_size;
     config.rollout.sampling_batch_size = sampling_batch_size;
-    let one = EncodedPrompt { prompt: "".into(), tokens: vec![1, 5, 2] };
+    let one = EncodedPrompt::new("", vec![1, 5, 2]);
     let prompts = Prompts::from(vec![one; 8]);
     let mut answers = Vec::new();
     let mut score = |samples: &[Sample<'_>]| {

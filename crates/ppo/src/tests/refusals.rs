@@ -25,7 +25,7 @@ fn prompts_without_room_for_a_whole_answer_are_refused() {
         crate::Models { policy: language_model(1), ref_policy: language_model(1), critic: Critic::ValueHead };
     let text = TextSide::new(tokenizer, template);
     // Contexts of 32 tokens, answers of 6.
-    let long = |len| EncodedPrompt { prompt: "".into(), tokens: vec![4; len] };
+    let long = |len| EncodedPrompt::new("", vec![4; len]);
     let prompts = Prompts::from(vec![long(26), long(27)]);
     let mut run = temper_train::Run::ephemeral().unwrap();
     let error = crate::train(&config(), models, &text, &prompts, &mut count_fives, &mut run).unwrap_err();

@@ -67,7 +67,7 @@ fn tokens_come_as_often_as_their_recorded_log_probs_say() {
     config.rollout.max_new_tokens = 1;
     config.rollout.temperature = 0.5;
     let learner = learner(&config, Critic::ValueHead);
-    let one = EncodedPrompt { prompt: "".into(), tokens: vec![1, 5, 2] };
+    let one = EncodedPrompt::new("", vec![1, 5, 2]);
     let rollout = collect(&config, &learner, &language_model(1), &vec![one; N]);
     let logprobs = numbers(rollout.old_logprobs);
     let mut expected = [0.0; VOCAB];

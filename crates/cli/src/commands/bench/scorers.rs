@@ -37,8 +37,7 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
     let model = ModelConfig::preset("small")?;
     let policy = CausalLm::new(&model, &mut Seed(0).stream("init"), device);
     let asked = Task::new().generate(0, &Sizes::default()).prompts;
-    let prompts: Vec<PromptRow> =
-        asked.into_iter().map(|prompt| PromptRow { prompt: prompt.into() }).collect();
+    let prompts: Vec<PromptRow> = asked.into_iter().map(PromptRow::new).collect();
     let prompts = Prompts::new(&prompts, &Encoding::new(&text, model.max_seq_len - 1))?;
     let models = Models { policy: policy.clone(), ref_policy: policy, critic: Critic::ValueHead };
 
@@ -55,9 +54,8 @@ pub fn scorers(repeats: usize, device: &Device) -> Result<()> {
         let scores = if turn == 0 {
             counted()
         } else {
-            let answers: Vec<Answer<'_>> = (samples.iter())
-                .map(|s| Answer { prompt: s.prompt, completion: &s.completion, ended: s.ended })
-                .collect();
+            let answers: Vec<Answer<'_>> =
+                (samples.iter()).map(|s| Answer::new(s.prompt, &s.completion, s.ended)).collect();
             let scores = program.score(&answers)?;
             if scores != counted() {
                 return Err("the program counts otherwise: two kinds of work would be compared".into());
