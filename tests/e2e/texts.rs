@@ -5,7 +5,7 @@ use std::fs;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 
-use crate::util::{DEMONSTRATIONS, Said, Temper, keys};
+use crate::util::{DEMONSTRATIONS, Temper, keys};
 
 fn number(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"))
