@@ -233,4 +233,202 @@ fn times(weight: f64, seed: Seed, row: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{BadRows, Demonstration, PromptRow, SftRow, read_rows};
+
+    /// Rows with these prompts, of a file of this name.
+    fn prompts(name: &str, prompts: &[&str]) -> Rows<PromptRow> {
+        let lines: String = prompts.iter().map(|prompt| format!("{{\"prompt\": \"{prompt}\"}}\n")).collect();
+        Rows::from_reader(name.as_ref(), lines.as_bytes(), BadRows::Refuse).unwrap()
+    }
+
+    fn texts(rows: &Rows<PromptRow>) -> Vec<String> {
+        rows.records.iter().map(|row| row.prompt.to_string()).collect()
+    }
+
+    /// The prompts to learn, those for evaluation, and the notes.
+    fn divide(
+        selection: &Selection,
+        rows: Rows<PromptRow>,
+        seed: u64,
+    ) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let mut notes = Vec::new();
+        let (training, evaluation) =
+            selection.divide(rows, Seed(seed), &mut |note| notes.push(note.to_owned())).unwrap();
+        (texts(&training), evaluation.iter().flat_map(texts).collect(), notes)
+    }
+
+    fn split(fraction: f64) -> Selection {
+        Selection { eval_fraction: Some(fraction), ..Selection::default() }
+    }
+
+    fn weigh(weights: &[(&str, f64)]) -> Selection {
+        let weigh = |&(path, weight): &(&str, f64)| FileWeight { path: path.into(), weight };
+        Selection { mix: weights.iter().map(weigh).collect(), ..Selection::default() }
+    }
+
+    /// `zlib.crc32(prompt) / 2**32` in Python: a 0.909, b 0.444, c 0.026, d 0.597, e 0.937, f 0.464, g 0.007.
+    #[test]
+    fn the_prompts_with_the_lowest_hashes_are_for_evaluation_in_any_order_and_with_any_seed() {
+        let rows = prompts("1.jsonl", &["a", "b", "c", "d", "e", "f", "g"]);
+        let (training, evaluation, notes) = divide(&split(0.45), rows, 0);
+        assert_eq!((training.concat(), evaluation.concat()), ("adef".into(), "bcg".into()));
+        assert_eq!(notes, ["kept 3 of 7 rows of 1.jsonl for evaluation (first: line 2)"]);
+        let (training, evaluation, _) = divide(&split(0.45), prompts("2.jsonl", &["g", " b\\n", "f"]), 7);
+        assert_eq!((training.concat(), evaluation.concat()), ("f".into(), "g b\n".into()));
+        assert_eq!(divide(&split(0.01), prompts("1.jsonl", &["c", "g"]), 0).1, ["g"]);
+    }
+
+    #[test]
+    fn all_rows_about_one_question_are_on_the_same_side() {
+        // The hash of c is low, and that of e is high.
+        let lines = r#"{"prompt": "c", "completion": "1"}
+            {"prompt": [{"role": "system", "content": "e"}, {"role": "user", "content": "c"}], "completion": "2"}
+            {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "3"},
+             {"role": "user", "content": "e"}, {"role": "assistant", "content": "4"}]}
+            {"text": "c"}
+            {"prompt": "c", "chosen": "5", "rejected": "6"}
+            {"prompt": "e", "completion": "c"}"#
+            .replace(",\n", ",");
+        let rows = Rows::<SftRow>::from_reader("f".as_ref(), lines.as_bytes(), BadRows::Refuse).unwrap();
+        let (training, evaluation) = split(0.5).divide(rows, Seed(0), &mut |_| ()).unwrap();
+        let last = Demonstration { prompt: "e".into(), completion: "c".into() };
+        assert_eq!(training.records, [SftRow::Demonstration(last)]);
+        let lines: Vec<usize> = evaluation.unwrap().places.iter().map(|place| place.line).collect();
+        assert_eq!(lines, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_side_without_rows_is_an_error_with_a_way_out() {
+        let error = |fraction, prompt| {
+            split(fraction).divide(prompts("f", &[prompt]), Seed(0), &mut |_| ()).unwrap_err()
+        };
+        let empty = error(0.2, "a");
+        assert_eq!(empty.to_string(), "`--eval-fraction 0.2` leaves no evaluation data of the 1 rows");
+        assert!(empty.hint().unwrap().contains("larger"), "{empty}");
+        let empty = error(0.2, "g");
+        assert_eq!(empty.to_string(), "`--eval-fraction 0.2` leaves no training data of the 1 rows");
+        assert!(empty.hint().unwrap().contains("smaller"), "{empty}");
+    }
+
+    #[test]
+    fn a_fraction_is_above_0_and_below_1() {
+        for fraction in [0.0, 1.0, -0.1, 5.0, f64::NAN] {
+            let error = split(fraction).paths(&[]).unwrap_err();
+            assert!(error.to_string().starts_with("`--eval-fraction` must be above 0"), "{error}");
+        }
+        assert!(split(0.999).paths(&[]).is_ok());
+    }
+
+    #[test]
+    fn rows_that_are_the_same_are_counted_by_file_and_left_out_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["1.jsonl", "2.jsonl"].map(|name| dir.path().join(name));
+        std::fs::write(&one, r#"{"prompt": "a"}"#.to_owned() + "\n" + r#"{"question": "a"}"#).unwrap();
+        std::fs::write(&two, r#"{"prompt": "b"}"#.to_owned() + "\n" + r#"{"prompt": "a", "id": 7}"#).unwrap();
+        let rows = || read_rows::<PromptRow>(&[&one, &two], BadRows::Refuse).unwrap();
+        assert_eq!(rows().duplicates(), [1, 3]);
+        let (training, _, notes) = divide(&Selection::default(), rows(), 0);
+        assert_eq!(training.concat(), "aaba");
+        let same = "are the same as earlier ones; `--drop-duplicates` leaves them out (first: line 2)";
+        let share = |path: &Path| format!("1 of 2 rows of {}", path.display());
+        assert_eq!(notes, [format!("{} {same}", share(&one)), format!("{} {same}", share(&two))]);
+        let dropping = Selection { drop_duplicates: true, ..Selection::default() };
+        let (training, _, notes) = divide(&dropping, rows(), 0);
+        assert_eq!(training.concat(), "ab");
+        let left_out = format!("left out {}: they are the same as earlier ones (first: line 2)", share(&one));
+        assert_eq!((notes.len(), &notes[0]), (2, &left_out));
+    }
+
+    #[test]
+    fn rows_are_the_same_only_if_nothing_that_is_read_differs() {
+        let call = |name: &str| {
+            format!(
+                r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "", "tool_calls": "{name}"}}]}}"#
+            )
+        };
+        let lines = [call("x"), call("y"), call("x")].join("\n");
+        let rows = Rows::<SftRow>::from_reader("f".as_ref(), lines.as_bytes(), BadRows::Refuse).unwrap();
+        assert_eq!(rows.duplicates(), [2]);
+    }
+
+    #[test]
+    fn a_whole_weight_repeats_each_row_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["1.jsonl", "2.jsonl"].map(|name| dir.path().join(name));
+        std::fs::write(&one, r#"{"prompt": "a"}"#.to_owned() + "\n" + r#"{"prompt": "b"}"#).unwrap();
+        std::fs::write(&two, r#"{"prompt": "c"}"#).unwrap();
+        let selection = weigh(&[(two.to_str().unwrap(), 3.0)]);
+        let paths = selection.paths(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(paths, [one, two.clone()]);
+        let rows = read_rows::<PromptRow>(&paths, BadRows::Refuse).unwrap().with_purpose("training data");
+        let (training, _, notes) = divide(&selection, rows.clone(), 0);
+        assert_eq!(training.concat(), "abccc");
+        let note =
+            format!("by its weight of 3, the 1 rows of {} (training data) are learned as 3", two.display());
+        assert_eq!(notes, [note]);
+        let (training, _) = selection.divide(rows.clone(), Seed(0), &mut |_| ()).unwrap();
+        let of_files: Vec<usize> = training.files.iter().map(|file| file.n_rows).collect();
+        assert_eq!((of_files, training.places[4].line), (vec![2, 3], 1));
+        // What is kept for evaluation occurs once.
+        let selection = Selection { eval_fraction: Some(0.1), ..weigh(&[(two.to_str().unwrap(), 3.0)]) };
+        let (training, evaluation, _) = divide(&selection, rows, 0);
+        assert_eq!((training.concat(), evaluation.concat()), ("ab".into(), "c".into()));
+    }
+
+    #[test]
+    fn the_rest_of_a_weight_is_a_probability_that_the_seed_decides() {
+        let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let learned = |weight, seed| divide(&weigh(&[("f", weight)]), prompts("f", &names), seed).0;
+        let half = learned(0.5, 0);
+        // Four standard deviations of 1000 coins are 63.
+        assert!((437..=563).contains(&half.len()), "{}", half.len());
+        assert_eq!(half, learned(0.5, 0));
+        assert_ne!(half, learned(0.5, 1));
+        let (tenth, more) = (learned(0.1, 0), learned(2.5, 0));
+        // Four of them are 38 here.
+        assert!((62..=138).contains(&tenth.len()), "{}", tenth.len());
+        assert_eq!(more.len(), 2000 + half.len());
+        let n_times = |name: &str| more.iter().filter(|other| *other == name).count();
+        assert!(
+            names.iter().all(|name| n_times(name) == 2 + usize::from(half.contains(&(*name).to_owned())))
+        );
+        let error = weigh(&[("f", 1e-9)]).divide(prompts("f", &["a"]), Seed(0), &mut |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "`--mix` leaves none of the 1 rows of training data");
+    }
+
+    #[test]
+    fn a_file_has_one_weight_in_range_under_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.jsonl");
+        std::fs::write(&file, r#"{"prompt": "a"}"#).unwrap();
+        let other_name = dir.path().join("./a.jsonl");
+        let selection = weigh(&[(other_name.to_str().unwrap(), 2.0)]);
+        let data = [file.clone()];
+        assert_eq!(selection.paths(&data).unwrap(), data);
+        // A directory is its files.
+        let directory = weigh(&[(dir.path().to_str().unwrap(), 2.0)]);
+        assert_eq!(directory.paths(&data).unwrap(), data);
+        let rows = read_rows::<PromptRow>(&data, BadRows::Refuse).unwrap();
+        assert_eq!(divide(&directory, rows, 0).0, ["a", "a"]);
+        let twice = Selection { mix: [&selection.mix[..], &directory.mix[..]].concat(), ..split(0.5) };
+        assert!(twice.paths(&data).unwrap_err().to_string().ends_with("a.jsonl two weights"));
+        for weight in [0.0, -1.0, 1000.5, f64::NAN, f64::INFINITY] {
+            let error = weigh(&[("a.jsonl", weight)]).paths(&[]).unwrap_err().to_string();
+            assert!(
+                error.starts_with("`--mix` must give a.jsonl a weight above 0 and up to 1000"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_weight_follows_the_last_equals_sign() {
+        let parse = |text: &str| text.parse::<FileWeight>();
+        let expected = FileWeight { path: "a=b.jsonl".into(), weight: 0.5 };
+        assert_eq!(parse("a=b.jsonl=0.5").unwrap(), expected);
+        for (text, says) in [("a.jsonl", "FILE=WEIGHT"), ("=2", "FILE=WEIGHT"), ("a=b", "not a number")] {
+            assert!(parse(text).unwrap_err().contains(says), "{text}");
+        }
+    }
 }
