@@ -35,7 +35,8 @@ fn an_unreadable_data_file_is_named() {
     let temper = Temper::with_sft();
     fs::create_dir(temper.path("folder.jsonl")).unwrap();
     temper.refuses(&format!("{SFT} folder.jsonl"), &["folder.jsonl has no data files", "hint: "]);
-    temper.refuses("eval --model sft/final --data folder.jsonl", &["folder.jsonl has no data files", "hint: "]);
+    temper
+        .refuses("eval --model sft/final --data folder.jsonl", &["folder.jsonl has no data files", "hint: "]);
     temper.refuses(&format!("{TRAIN} --config folder.jsonl"), &["cannot read folder.jsonl", "hint: "]);
 }
 
