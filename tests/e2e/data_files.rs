@@ -129,6 +129,114 @@ fn where_every_row_is_bad_the_hint_is_about_columns() {
     assert!(said.hint().contains("JSON array") && !said.hint().contains("--skip-bad-rows"), "{said:?}");
 }
 
+/// By `zlib.crc32(prompt) / 2**32` in Python, `What is AI?` (0.514), `Capital of Spain?` (0.032) and `Greet!` (0.396) are
+/// below 0.52, and the other prompts are above.
+#[test]
+fn a_fraction_of_the_prompts_is_kept_for_evaluation() {
+    let temper = Temper::with_reward_model();
+    for (name, command, flag, kept) in [
+        ("demonstrations.jsonl", "sft --model gpt2-tiny", "--data", "2 of 5"),
+        ("comparisons.jsonl", "reward --model sft/final", "--data", "1 of 4"),
+        ("comparisons.jsonl", "dpo --model sft/final", "--data", "1 of 4"),
+        ("prompts.jsonl", "ppo --policy sft/final --reward reward/final", "--prompts", "2 of 3"),
+    ] {
+        let is_kept = |line: &&str| ["What is AI?", "Capital of", "Greet!"].iter().any(|p| line.contains(p));
+        let (kept_lines, learned): (Vec<_>, Vec<_>) =
+            temper.read(name).lines().map(str::to_owned).partition(|line| is_kept(&line.as_str()));
+        temper.write("eval.jsonl", kept_lines.join("\n"));
+        temper.write("learned.jsonl", learned.join("\n"));
+        let out = command.split(' ').next().unwrap();
+        let steps = match out {
+            "ppo" => "--set max_steps=1 --set batch_size=1 --set rollout.max_new_tokens=2",
+            _ => "--set max_steps=1",
+        };
+        let split = format!("{command} {flag} {name} {steps} --out {out}-split --eval-fraction");
+        let said = temper.run(&format!("{split} 0.52")).ok();
+        let line = format!("note: kept {kept} rows of {name} (training data) for evaluation (first: line 1)");
+        assert!(said.stderr.contains(&line), "{said:?}");
+        // The same as two files with these rows.
+        let files =
+            format!("{command} {flag} learned.jsonl --eval-data eval.jsonl {steps} --out {out}-files");
+        temper.run(&files).ok();
+        let given = |run: &str| temper.json(&format!("{out}-{run}/inputs.json"))["given"].clone();
+        assert_eq!(given("split"), given("files"));
+        // A resumed run must split in the same way.
+        temper.run(&format!("{split} 0.52 --resume")).ok();
+        let resumed = temper.refuses(&format!("{split} 0.6 --resume"), &["when the run started"]);
+        assert!(resumed.stderr.contains(flag) || resumed.stderr.contains("--eval-data"), "{resumed:?}");
+    }
+}
+
+#[test]
+fn a_fraction_that_is_none_or_leaves_nothing_is_refused() {
+    let temper = Temper::new();
+    let run = format!("{SFT} demonstrations.jsonl --eval-fraction");
+    for fraction in ["0", "1", "-0.5", "NaN"] {
+        temper.refuses(&format!("{run} {fraction}"), &["`--eval-fraction` must be above 0 and below 1"]);
+    }
+    let said = temper.refuses(&format!("{run} 0.01"), &["leaves no evaluation data of the 5 rows"]);
+    assert!(said.hint().contains("larger fraction"), "{said:?}");
+    let said = temper.refuses(&format!("{run} 0.99"), &["leaves no training data of the 5 rows"]);
+    assert!(said.hint().contains("smaller fraction"), "{said:?}");
+    temper.run(&format!("{run} 0.5 --eval-data demonstrations.jsonl")).misused();
+}
+
+#[test]
+fn files_are_learned_as_often_as_they_weigh() {
+    let temper = Temper::new();
+    temper.write("a.jsonl", demonstration(2, 2));
+    let said =
+        temper.run(&format!("{SFT} demonstrations.jsonl --mix a.jsonl=2 --mix demonstrations.jsonl=0.5"));
+    let said = said.ok();
+    let line = "note: by its weight of 2, the 1 rows of a.jsonl (training data) are learned as 2";
+    assert!(said.stderr.contains(line), "{said:?}");
+    let start =
+        "note: by its weight of 0.5, the 5 rows of demonstrations.jsonl (training data) are learned as ";
+    let n = said.stderr.split(start).nth(1).and_then(|rest| rest.split_whitespace().next());
+    let n: usize = n.expect("a note about the other file").parse().expect("a number");
+    let learned = temper.json("out/inputs.json")["given"]["--data"].clone();
+    assert!(n <= 5 && learned.as_str().unwrap().starts_with(&format!("{} rows ", n + 2)), "{learned}");
+    // Files that only a weight names are data too.
+    let alone = "sft --model gpt2-tiny --set max_steps=1 --mix a.jsonl=2 --out alone";
+    temper.run(alone).ok();
+    temper.write("twice.jsonl", demonstration(2, 2).repeat(2));
+    temper.run(&format!("{SFT} twice.jsonl").replace("--out out", "--out twice")).ok();
+    let given = |run: &str| temper.json(&format!("{run}/inputs.json"))["given"].clone();
+    assert_eq!(given("alone"), given("twice"));
+    for (mix, says) in [
+        ("a.jsonl=0", "`--mix` must give a.jsonl a weight above 0 and up to 1000, got 0"),
+        ("a.jsonl=1 --mix ./a.jsonl=2", "two weights"),
+        ("none.jsonl=1", "cannot read none.jsonl"),
+    ] {
+        temper.refuses(&format!("{SFT} demonstrations.jsonl --mix {mix}"), &[says]);
+    }
+    temper.run(&format!("{SFT} demonstrations.jsonl --mix a.jsonl")).misused();
+}
+
+#[test]
+fn rows_that_are_the_same_are_noted_and_left_out_on_request() {
+    let temper = Temper::with_sft();
+    temper.write("a.jsonl", [temper.read("comparisons.jsonl"), temper.read("comparisons.jsonl")].concat());
+    for command in ["reward", "dpo"] {
+        let run = format!("{command} --model sft/final --data a.jsonl --set max_steps=1 --out {command}");
+        let said = temper.run(&run).ok();
+        let line = "note: 4 of 8 rows of a.jsonl (training data) are the same as earlier ones; \
+                    `--drop-duplicates` leaves them out (first: line 5)";
+        assert!(said.stderr.contains(line), "{said:?}");
+        let said = temper.run(&format!("{run}-dropped --drop-duplicates --eval-data a.jsonl")).ok();
+        for purpose in ["training", "evaluation"] {
+            let line = format!(
+                "note: left out 4 of 8 rows of a.jsonl ({purpose} data): they are the same as earlier ones (first: \
+                 line 5)"
+            );
+            assert!(said.stderr.contains(&line), "{said:?}");
+        }
+        temper.run(&run.replace("a.jsonl", "comparisons.jsonl").replace("--out ", "--out once-")).ok();
+        let given = |run: String| temper.json(&format!("{run}/inputs.json"))["given"]["--data"].clone();
+        assert_eq!(given(format!("{command}-dropped")), given(format!("once-{command}")));
+    }
+}
+
 #[test]
 fn devices_and_pipes_are_no_data() {
     let temper = Temper::new();

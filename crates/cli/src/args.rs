@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use temper_data::ColumnNames;
+use temper_data::{ColumnNames, FileWeight};
 
 use crate::recipe::Recipe;
 
@@ -191,14 +191,31 @@ pub struct RunArgs {
     #[arg(long)]
     pub skip_bad_rows: bool,
     #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// Which rows of the training data are learned, how often, and which are kept for evaluation.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SelectionArgs {
+    /// Keep this part of the prompts, such as 0.05, for evaluation, chosen by a hash of their texts
+    #[arg(long, value_name = "PART", allow_negative_numbers = true, conflicts_with = "eval_data")]
+    pub eval_fraction: Option<f64>,
+    /// Learn the rows of a file as often as its weight says, such as `chats.jsonl=0.5`; may be repeated. Without this
+    /// flag each row is learned once an epoch
+    #[arg(long, value_name = "FILE=WEIGHT")]
+    pub mix: Vec<FileWeight>,
+    /// Leave out rows that are the same as an earlier one
+    #[arg(long)]
+    pub drop_duplicates: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct SftArgs {
     /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone are
     /// plain text, which is learned in full; from rows with `chosen` and `rejected` the chosen side is learned
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(long, required_unless_present = "mix", num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A model directory; the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small; or a model of the
     /// Hugging Face hub
@@ -217,7 +234,7 @@ pub struct SftArgs {
 pub struct ComparisonArgs {
     /// Comparisons: `prompt` with `chosen` and `rejected`, or with `completions` and their `scores` or `ranking`; or
     /// hh-rlhf transcripts without `prompt`
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(long, required_unless_present = "mix", num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// The SFT model: its directory, or its name on the Hugging Face hub
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
@@ -248,7 +265,7 @@ pub struct PpoArgs {
     #[command(flatten)]
     pub rewards: RewardSources,
     /// Prompts: JSON lines with `prompt`
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(long, required_unless_present = "mix", num_args = 1.., value_name = "FILE")]
     pub prompts: Vec<PathBuf>,
     /// Held-out prompts
     #[arg(long, num_args = 1.., value_name = "FILE")]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
-use temper_data::{BadRows, ColumnNames, ReadOptions};
+use temper_data::{BadRows, ColumnNames, ReadOptions, Selection};
 use temper_eval::JudgeSpec;
 
 use crate::args::{
     DataArgs, EvalArgs, GenerateArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs,
+    SelectionArgs,
 };
 use crate::failure::hinted;
 
@@ -34,6 +35,14 @@ impl LoadArgs {
     /// How the library reads model directories.
     pub fn options(&self) -> LoadOptions {
         LoadOptions { ignored_fields: self.allow_config.clone() }
+    }
+}
+
+impl SelectionArgs {
+    /// Which rows of the training data are used, for the library.
+    pub fn selection(&self) -> Selection {
+        let Self { eval_fraction, ref mix, drop_duplicates } = *self;
+        Selection { eval_fraction, mix: mix.clone(), drop_duplicates }
     }
 }
 

@@ -170,6 +170,44 @@ pub enum Error {
         /// Rows that were given.
         rows: usize,
     },
+    /// The part of the prompts to keep for evaluation is not a part.
+    #[error("`--eval-fraction` must be above 0 and below 1, got {fraction}")]
+    EvalFraction {
+        /// What was given.
+        fraction: f64,
+    },
+    /// A split by the prompts of the rows has no row on one side.
+    #[error("`--eval-fraction {fraction}` leaves no {side} data of the {rows} rows")]
+    EmptySide {
+        /// The part of the prompts that was to be kept for evaluation.
+        fraction: f64,
+        /// What is empty: `training` or `evaluation`.
+        side: &'static str,
+        /// Rows that were split.
+        rows: usize,
+    },
+    /// A weight of a data file is out of range.
+    #[error("`--mix` must give {} a weight above 0 and up to {largest}, got {weight}", path.display())]
+    Weight {
+        /// The data file.
+        path: PathBuf,
+        /// What was given.
+        weight: f64,
+        /// The largest weight.
+        largest: f64,
+    },
+    /// A data file has two weights.
+    #[error("`--mix` gives {} two weights", path.display())]
+    TwoWeights {
+        /// The data file.
+        path: PathBuf,
+    },
+    /// The weights of the data files keep no row.
+    #[error("`--mix` leaves none of the {rows} rows of training data")]
+    EmptyMix {
+        /// Rows that were weighed.
+        rows: usize,
+    },
     /// The template cannot put a row together.
     #[error("{place}: {message}")]
     Refused {
@@ -224,6 +262,18 @@ impl Error {
             Error::NothingToLearn { .. } => {
                 "the tokenizer knows none of these texts: use a model whose tokenizer does"
             }
+            Error::EvalFraction { .. } => "0.05 keeps the rows of one prompt in twenty for evaluation",
+            Error::EmptySide { side: "training", .. } => {
+                "a hash of each prompt decides: use a smaller fraction, or give evaluation data by `--eval-data`"
+            }
+            Error::EmptySide { .. } => {
+                "a hash of each prompt decides: use a larger fraction, or give evaluation data by `--eval-data`"
+            }
+            Error::Weight { .. } => {
+                "0.5 keeps half of the rows, 2 repeats each; leave out a file that is not wanted"
+            }
+            Error::TwoWeights { .. } => "name each file once",
+            Error::EmptyMix { .. } => "use larger weights",
             Error::NoText { .. } => "each row needs a `text` of two tokens or more",
             Error::Io { .. } | Error::Tokenizer(_) => return None,
         };

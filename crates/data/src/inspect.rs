@@ -1,13 +1,12 @@
 //! What data files hold, before anything is trained on them.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use temper_tokenizer::{Error as TokenizerError, Example, Overflow, Tokenizer, encode_text};
 
-use crate::records::{Comparison, Demonstration, PromptRow, Purpose, Record, SftRow};
+use crate::records::{Comparison, Demonstration, PromptRow, Purpose, SftRow, TrainingRecord};
 use crate::{BadRows, Encoding, Error, ReadOptions, Rows, read_rows};
 
 /// How many rows are shown as examples.
@@ -132,14 +131,12 @@ fn inspect_rows<R: Inspected>(rows: Rows<R>, encoding: Option<&Encoding<'_>>) ->
         notes: rows.notes_of_skipped(),
         n_too_long: encoding.map(|_| 0),
         n_tied_pairs: rows.records.iter().map(Inspected::n_tied_pairs).sum(),
-        n_duplicates: 0,
+        n_duplicates: rows.duplicates().len(),
         shown: Vec::new(),
     };
     let mut lengths = Vec::with_capacity(rows.records.len());
     let mut refused = Vec::new();
-    let mut seen = HashSet::new();
     for (idx, record) in rows.records.iter().enumerate() {
-        inspection.n_duplicates += usize::from(!seen.insert(record.example().to_string()));
         let shown = match encoding {
             None => {
                 let texts = record.texts();
@@ -202,7 +199,7 @@ fn parts(tokenizer: &Tokenizer, example: &Example) -> Vec<(String, bool)> {
 }
 
 /// A record that can be measured and shown.
-trait Inspected: Record {
+trait Inspected: TrainingRecord {
     /// As JSON: a prompt with its completions and scores, with a completion, or alone, or a text.
     fn example(&self) -> Value;
 

@@ -6,6 +6,7 @@
 //!   its [`Place`], and every mistake is named with it.
 //! - A [`Dataset`] encodes records: [`Demonstrations`], [`Rankings`] with their [`ScorePairs`], [`Prompts`], [`Texts`].
 //!   A [`RowReport`] says which rows did not fit.
+//! - A [`Selection`] says which rows are learned, how often, and which are kept for evaluation.
 //!
 //! **Invariant:** this crate knows no model and no stage, and prints nothing: what it has to say are errors and notes.
 //! Every ranking counts the same, however many completions it has, and tied completions make no pair.
@@ -36,6 +37,7 @@ mod options;
 pub mod records;
 mod report;
 mod rows;
+mod selection;
 
 pub use config::EncodingConfig;
 pub use containers::{Format, data_files};
@@ -46,6 +48,7 @@ pub use options::{ColumnNames, ReadOptions};
 pub use records::*;
 pub use report::{Refusal, RowReport};
 pub use rows::{BadRows, FileRows, Place, Rows, UnusedRows, read_rows};
+pub use selection::{FileWeight, Selection};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -135,7 +135,7 @@ impl<R> Rows<R> {
     }
 
     /// The records of each file, as indices.
-    fn records_of_files(&self) -> impl Iterator<Item = (&FileRows, Range<usize>)> {
+    pub(crate) fn records_of_files(&self) -> impl Iterator<Item = (&FileRows, Range<usize>)> {
         self.files.iter().scan(0, |end, file| {
             let start = *end;
             *end += file.n_rows;
@@ -144,8 +144,18 @@ impl<R> Rows<R> {
     }
 
     fn share(&self, n: usize, total: usize, what: &str, file: &FileRows) -> String {
+        format!("{n} of {total} {what} of {}", self.name(file))
+    }
+
+    /// A file with what its rows are for.
+    fn name(&self, file: &FileRows) -> String {
         let purpose = if self.purpose.is_empty() { String::new() } else { format!(" ({})", self.purpose) };
-        format!("{n} of {total} {what} of {}{purpose}", file.path.display())
+        format!("{}{purpose}", file.path.display())
+    }
+
+    /// All records of a file, in words: "the 40 rows of a.jsonl (training data)".
+    pub(crate) fn all_of(&self, file: &FileRows) -> String {
+        format!("the {} rows of {}", file.n_rows, self.name(file))
     }
 }
 

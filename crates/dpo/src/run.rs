@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use temper_assistant::{Assistant, context_len};
 use temper_data::Rankings;
-use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+use temper_stage::{Error, Launch, model_fingerprint};
 
 use crate::{DpoConfig, train};
 
@@ -35,8 +35,8 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
-    let data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
-    let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
+    let (data, eval_data): (Rankings, _) =
+        launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
     launch.note_settings_without_effect(config, idle.as_slice())?;

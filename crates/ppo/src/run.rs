@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use temper_assistant::{Answer, Assistant, RewardModel, Scorer, ScorerSpec, context_len};
 use temper_data::{Encoding, Prompts, Texts};
 use temper_eval::{Judge, JudgeSpec};
-use temper_stage::{EVALUATION, Launch, TRAINING, model_fingerprint};
+use temper_stage::{Launch, model_fingerprint};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
@@ -62,9 +62,8 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let max_prompt_len = config.prompt_limit(max_len.min(room))?;
     let overflow = config.overflow;
     let of_prompts = Encoding { overflow, ..Encoding::new(&text, max_prompt_len) };
-    let mut prompts: Prompts = launch.dataset(&files.prompts, TRAINING, &of_prompts)?;
-    let mut eval_prompts: Option<Prompts> =
-        launch.dataset_if_given(&files.eval_data, EVALUATION, &of_prompts)?;
+    let (mut prompts, mut eval_prompts): (Prompts, _) =
+        launch.datasets(&files.prompts, &files.eval_data, config.training.seed, &of_prompts)?;
     // A reward model reads prompts and answers only, and other columns may be large.
     if files.scorer.program.is_none() && files.scorer.endpoint.is_none() {
         prompts = prompts.without_columns();

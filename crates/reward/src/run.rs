@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use temper_assistant::{Assistant, RewardModel, context_len};
 use temper_data::{Demonstration, Rankings};
 use temper_model::{Pooling, ScalarModel};
-use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+use temper_stage::{Error, Launch, model_fingerprint};
 use temper_train::Seed;
 
 use crate::{Normalize, RewardConfig, train};
@@ -39,14 +39,14 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, sft.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
-    let mut data: Rankings = launch.dataset(&files.data, TRAINING, &encoding)?;
+    let (mut data, eval_data): (Rankings, _) =
+        launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
         data = data.with_demonstrations(&rows.records, &encoding)?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
-    let eval_data: Option<Rankings> = launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
 
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use temper_assistant::{Assistant, context_len};
 use temper_data::Demonstrations;
-use temper_stage::{EVALUATION, Error, Launch, TRAINING, model_fingerprint};
+use temper_stage::{Error, Launch, model_fingerprint};
 use temper_train::Seed;
 
 use crate::{SftConfig, train};
@@ -37,9 +37,8 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
-    let data: Demonstrations = launch.dataset(&files.data, TRAINING, &encoding)?;
-    let eval_data: Option<Demonstrations> =
-        launch.dataset_if_given(&files.eval_data, EVALUATION, &encoding)?;
+    let (data, eval_data): (Demonstrations, _) =
+        launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let idle = config.idle(text.has_template, model.config().dropout > 0.0);
     launch.note_settings_without_effect(config, &idle)?;
     let given = [

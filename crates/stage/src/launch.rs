@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use temper_assistant::LoadOptions;
 use temper_data::{
-    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, data_files, read_rows,
+    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, Selection, data_files, read_rows,
 };
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
-    Event, Inputs, Run, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
+    Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
 };
 
 use crate::Error;
@@ -41,6 +41,7 @@ pub struct Launch {
     out: PathBuf,
     is_resumed: bool,
     read: ReadOptions,
+    selection: Selection,
     load_options: LoadOptions,
     stop: Stop,
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
@@ -60,6 +61,7 @@ impl Launch {
             out: out.into(),
             is_resumed: false,
             read: ReadOptions::default(),
+            selection: Selection::default(),
             load_options: LoadOptions::default(),
             stop: Stop::default(),
             observer: None,
@@ -88,6 +90,12 @@ impl Launch {
     #[must_use]
     pub fn columns(self, columns: ColumnNames) -> Self {
         Self { read: ReadOptions { columns, ..self.read }, ..self }
+    }
+
+    /// Which rows of the training data are learned, how often, and which are kept for evaluation.
+    #[must_use]
+    pub fn selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
     }
 
     /// How the model directories that the run starts from are read.
@@ -161,11 +169,58 @@ impl Launch {
     /// # Errors
     /// Those of [`read_rows`].
     pub fn rows<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
+        let rows = self.read(paths, purpose)?;
+        self.data.push(Data::new(purpose, paths, rows.records.len()));
+        Ok(rows)
+    }
+
+    fn read<R: Record>(&mut self, paths: &[PathBuf], purpose: &'static str) -> Result<Rows<R>, Error> {
         self.files_read.extend(data_files(paths)?);
         let rows = read_rows::<R>(paths, self.read.clone())?.with_purpose(purpose);
         self.note_all(&rows.notes_of_skipped());
-        self.data.push(Data::new(purpose, paths, rows.records.len()));
         Ok(rows)
+    }
+
+    fn encode<D: Dataset>(
+        &mut self,
+        paths: &[PathBuf],
+        rows: &Rows<D::Record>,
+        purpose: &'static str,
+        encoding: &Encoding<'_>,
+    ) -> Result<D, Error> {
+        let bad_rows = self.read.bad_rows;
+        let data = D::encode_rows(rows, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        self.data.push(Data::new(purpose, paths, data.n_rows()));
+        Ok(data)
+    }
+
+    /// The token rows that a model learns from, and those that it is measured on: the rows of `eval_data`, or those that
+    /// the [`Selection`] keeps of `data`. Notes tell of rows that were left out, cut or repeated.
+    ///
+    /// # Errors
+    /// Those of [`Selection::paths`], [`read_rows`], [`Selection::divide`] and [`Dataset::encode`].
+    pub fn datasets<D: Dataset>(
+        &mut self,
+        data: &[PathBuf],
+        eval_data: &[PathBuf],
+        seed: u64,
+        encoding: &Encoding<'_>,
+    ) -> Result<(D, Option<D>), Error> {
+        let selection = self.selection.clone();
+        let paths = selection.paths(data)?;
+        let rows = self.read::<D::Record>(&paths, TRAINING)?;
+        let (rows, mut eval_rows) =
+            selection.divide(rows, Seed(seed), &mut |sentence| self.note(sentence))?;
+        let training = self.encode(&paths, &rows, TRAINING, encoding)?;
+        let mut eval_paths = paths.as_slice();
+        if !eval_data.is_empty() {
+            let rows = self.read::<D::Record>(eval_data, EVALUATION)?;
+            eval_rows = Some(selection.without_duplicates(rows, &mut |sentence| self.note(sentence)));
+            eval_paths = eval_data;
+        }
+        let evaluation = eval_rows
+            .map(|rows| self.encode(eval_paths, &rows.with_purpose(EVALUATION), EVALUATION, encoding));
+        Ok((training, evaluation.transpose()?))
     }
 
     /// The token rows of some data files, with notes about rows that were left out or cut.
@@ -178,11 +233,8 @@ impl Launch {
         purpose: &'static str,
         encoding: &Encoding<'_>,
     ) -> Result<D, Error> {
-        self.files_read.extend(data_files(paths)?);
-        let read = self.read.clone();
-        let data = D::read(paths, purpose, read, encoding, &mut |sentence| self.note(sentence))?;
-        self.data.push(Data::new(purpose, paths, data.n_rows()));
-        Ok(data)
+        let rows = self.read(paths, purpose)?;
+        self.encode(paths, &rows, purpose, encoding)
     }
 
     /// The same, if there are any files.

@@ -20,8 +20,8 @@ use temper_tokenizer::Overflow;
 use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_file};
 
 use crate::args::{
-    ComparisonArgs, LoadArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, Settings, SftArgs,
-    Stage,
+    ComparisonArgs, LoadArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, SelectionArgs,
+    Settings, SftArgs, Stage,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -50,6 +50,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         resume: out.exists(),
         skip_bad_rows: false,
         columns: None,
+        selection: SelectionArgs::default(),
         load: LoadArgs::default(),
     };
     if !Run::is_finished(&files.sft) {

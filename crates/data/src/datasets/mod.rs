@@ -13,7 +13,7 @@ use std::path::Path;
 
 use temper_tokenizer::{LearnedTurns, Overflow, TextSide};
 
-use crate::{BadRows, Error, ReadOptions, Record, RowReport, Rows, read_rows};
+use crate::{BadRows, Error, ReadOptions, RowReport, Rows, TrainingRecord, read_rows};
 
 pub use accuracy::{accuracy, correctness};
 pub use demonstrations::Demonstrations;
@@ -46,7 +46,7 @@ impl<'a> Encoding<'a> {
 /// Token rows of one kind, made from records of one kind.
 pub trait Dataset: Sized {
     /// What it is made from.
-    type Record: Record;
+    type Record: TrainingRecord;
 
     /// Encodes records as rows of at most `max_len` tokens, put together by the template; longer ones are left out or
     /// lose the left of their prompt, as `overflow` says.
@@ -71,13 +71,27 @@ pub trait Dataset: Sized {
         let bad_rows = options.bad_rows;
         let rows = read_rows::<Self::Record>(paths, options)?.with_purpose(purpose);
         rows.notes_of_skipped().iter().for_each(|sentence| note(sentence));
+        Self::encode_rows(&rows, bad_rows, encoding, note)
+    }
+
+    /// Encodes rows that were read, with a note for each file and each reason why some of them were left out, cut or
+    /// changed. `bad_rows` says what happens to rows that the template refuses.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::encode`].
+    fn encode_rows(
+        rows: &Rows<Self::Record>,
+        bad_rows: BadRows,
+        encoding: &Encoding<'_>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
         let data = Self::encode(&rows.records, encoding).map_err(|error| error.at(&rows.places))?;
         if bad_rows == BadRows::Refuse
             && let Some(refusal) = &data.report().first_refusal
         {
             return Err(refusal.error().at(&rows.places));
         }
-        data.notes(&rows, encoding.max_len).iter().for_each(|sentence| note(sentence));
+        data.notes(rows, encoding.max_len).iter().for_each(|sentence| note(sentence));
         Ok(data)
     }
 

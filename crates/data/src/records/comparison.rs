@@ -6,7 +6,7 @@ use temper_tokenizer::Prompt;
 
 use super::columns::{array, is_blank, optional_prompt, present, prompt, text};
 use super::transcripts::split_transcripts;
-use super::{Fault, Purpose, Record, Row};
+use super::{Fault, Purpose, Record, Row, TrainingRecord, question};
 use crate::containers::kind_of;
 
 /// Columns that ranked completions are read from.
@@ -101,6 +101,12 @@ impl Record for Comparison {
             return Err(Fault::unused("all completions are tied"));
         }
         Ok(Self { prompt, completions, scores })
+    }
+}
+
+impl TrainingRecord for Comparison {
+    fn question(&self) -> &str {
+        question(&self.prompt)
     }
 }
 

@@ -36,7 +36,9 @@ mod plain_text;
 mod prompt_row;
 mod sft_row;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
+use temper_tokenizer::{Message, Prompt};
 
 pub use columns::Fault;
 pub(crate) use columns::{advice, has_content, is_blank, material, present, text};
@@ -69,6 +71,27 @@ pub trait Record: Sized {
     /// # Errors
     /// A [`Fault`]: a column is missing, or its value cannot be used.
     fn from_row(row: &Row) -> Result<Self, Fault>;
+}
+
+/// A record that a model learns from or is measured on. Records that are written as the same JSON are the same.
+pub trait TrainingRecord: Record + Clone + Serialize {
+    /// What the record is about: its prompt, of a conversation the first message of a user, of plain text the text.
+    /// Records about the same stay together when data are split.
+    fn question(&self) -> &str;
+}
+
+/// What a prompt is about.
+fn question(prompt: &Prompt) -> &str {
+    match prompt {
+        Prompt::Text(text) => text,
+        Prompt::Messages(messages) => first_question(messages),
+    }
+}
+
+/// What a conversation is about: its first message of a user. Without one, its first message.
+fn first_question(messages: &[Message]) -> &str {
+    let of_user = messages.iter().find(|message| message.role == "user");
+    of_user.or(messages.first()).map_or("", |message| &message.content)
 }
 
 pub use answer::Answer;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::columns::text;
-use super::{Fault, Purpose, Record, Row};
+use super::{Fault, Purpose, Record, Row, TrainingRecord};
 
 /// Columns that plain text is read from.
 pub(super) const TEXT: [&str; 1] = ["text"];
@@ -19,5 +19,11 @@ impl Record for PlainText {
     const PURPOSE: Purpose = Purpose::Texts;
     fn from_row(row: &Row) -> Result<Self, Fault> {
         Ok(Self { text: text(row, &TEXT)?.to_owned() })
+    }
+}
+
+impl TrainingRecord for PlainText {
+    fn question(&self) -> &str {
+        &self.text
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use temper_tokenizer::Prompt;
 
 use super::columns::{prompt, prompt_columns};
-use super::{Fault, Purpose, Record, Row};
+use super::{Fault, Purpose, Record, Row, TrainingRecord, question};
 
 /// A prompt, and what else its row says: reference answers, for example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +30,12 @@ impl Record for PromptRow {
         let others = row.iter().filter(|(name, value)| !value.is_null() && !asked.contains(&name.as_str()));
         let columns = others.map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Self { prompt: prompt(row)?, columns })
+    }
+}
+
+impl TrainingRecord for PromptRow {
+    fn question(&self) -> &str {
+        question(&self.prompt)
     }
 }
 

@@ -6,7 +6,10 @@ use serde_json::Value;
 use super::columns::{COMPLETION, PROMPT, present};
 use super::conversation::MESSAGES;
 use super::plain_text::TEXT;
-use super::{Comparison, Conversation, Demonstration, Fault, PlainText, Purpose, Record, Row};
+use super::{
+    Comparison, Conversation, Demonstration, Fault, PlainText, Purpose, Record, Row, TrainingRecord,
+    first_question, question,
+};
 
 /// A row for SFT: a demonstration, the chosen side of a pair, or plain text that is mixed in among demonstrations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +43,16 @@ impl Record for SftRow {
             return PlainText::from_row(row).map(Self::PlainText);
         }
         Demonstration::from_row(row).map(Self::Demonstration)
+    }
+}
+
+impl TrainingRecord for SftRow {
+    fn question(&self) -> &str {
+        match self {
+            Self::Demonstration(row) | Self::Chosen(row) => question(&row.prompt),
+            Self::Conversation(row) => first_question(&row.messages),
+            Self::PlainText(row) => &row.text,
+        }
     }
 }
 
