@@ -5,6 +5,7 @@
 mod bad_data;
 mod bad_models;
 mod bad_runs;
+mod chats;
 mod cli;
 mod data_files;
 mod defects;

@@ -130,7 +130,8 @@ mod tests {
         let logits = TargetLogits::new(&model, &rows, &device, &mut Dropout::off());
         assert_eq!(logits.n_targets(), 7);
         assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 81, 3, 90, 3, 61, 3]);
-        let between = TargetRow { tokens: &[1, 70, 80, 3, 71, 72, 81, 3], first: 2, except: &[4..6] };
+        let except = std::slice::from_ref(&(4..6));
+        let between = TargetRow { tokens: &[1, 70, 80, 3, 71, 72, 81, 3], first: 2, except };
         let logits = TargetLogits::new(&model, &[between], &device, &mut Dropout::off());
         assert_eq!(logits.targets.into_data().as_slice::<i32>().unwrap(), [80, 3, 81, 3]);
     }

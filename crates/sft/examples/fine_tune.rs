@@ -16,6 +16,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = SftConfig::default();
     config.training.max_steps = 20;
     let assistant = run(&config, &files, Launch::new(&Device::flex(), &out).resume(true))?;
-    println!("{out}/final: {}", assistant.answer(&["Say hello."], &Sampling::default(), 0)?[0].completion);
+    println!("{out}/final: {}", assistant.answer(["Say hello."], &Sampling::default(), 0)?[0].completion);
     Ok(())
 }

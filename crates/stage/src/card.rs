@@ -114,7 +114,7 @@ impl Card {
             );
             text += "| setting | value |\n| --- | --- |\n";
             for (key, value) in &self.settings {
-                text += &format!("| `{key}` | {} |\n", code(&[value.clone()]));
+                text += &format!("| `{key}` | {} |\n", code(std::slice::from_ref(value)));
             }
         }
         if !metrics.is_empty() {

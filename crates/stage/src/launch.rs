@@ -438,4 +438,32 @@ mod tests {
         assert_eq!(noted(&[]), [""; 0]);
         assert_eq!(noted(&["rate"]), ["`rate` has no effect: nothing reads it"]);
     }
+
+    #[test]
+    fn a_resumed_run_takes_over_the_date_of_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("model");
+        let saved = TextSide::new(Tokenizer::byte(), Template::bare());
+        saved.save(&model).unwrap();
+        std::fs::remove_file(model.join("template.json")).unwrap();
+        // Any change makes it a tokenizer of others, whose chat template counts.
+        let path = model.join("tokenizer.json");
+        let mut json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        json["model"]["vocab"]["a"] = 102.into();
+        json["model"]["vocab"]["b"] = 101.into();
+        std::fs::write(&path, json.to_string()).unwrap();
+        let out = dir.path().join("run");
+        std::fs::create_dir_all(&out).unwrap();
+        let inputs = Inputs { date: Some("2001-02-03".into()), ..Inputs::default() };
+        std::fs::write(out.join("inputs.json"), serde_json::to_string(&inputs).unwrap()).unwrap();
+        let date = |is_resumed| {
+            let mut text = TextSide::load(&model).unwrap();
+            let mut launch = Launch::new(&Device::flex(), &out).resume(is_resumed);
+            launch.freeze_date(&mut text).unwrap();
+            text.date().expect("the directory has a chat template")
+        };
+        assert_eq!(date(true).to_string(), "2001-02-03");
+        assert_eq!(date(false), Date::today());
+    }
 }

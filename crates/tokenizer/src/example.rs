@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn what_others_say_between_the_answers_is_not_learned() {
-        let example = Example { between: vec![4..6], ..Example::new(vec![9; 8], 2) };
+        let mut example = Example::new(vec![9; 8], 2);
+        example.between.push(4..6);
         assert_eq!(example.completion_mask(), [false, false, true, true, false, false, true, true]);
         assert_eq!(example.n_targets(), 4);
         assert_eq!(Example::new(vec![9; 3], 0).n_targets(), 2);
