@@ -233,7 +233,7 @@ fn a_judge_that_cannot_be_is_refused() {
     }
     temper.refuses(
         "eval --model sft/final --against nowhere --judge courtesy --data prompts.jsonl",
-        &["nowhere/config.json"],
+        &["nowhere is neither a model directory nor"],
     );
     temper.refuses(
         "eval --model sft/final --against sft/final --judge courtesy --data prompts.jsonl",

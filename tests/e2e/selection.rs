@@ -167,7 +167,7 @@ fn what_is_not_an_sft_run_or_a_reward_model_is_refused() {
     refuses("--run sft", "--run sft/final", &["sft/final is not a run directory"]);
     refuses("--run sft", "--run reward", &["reward is not the run of an SFT stage", "hint: "]);
     refuses("reward/final", "sft/final", &["sft/final", "a reward model is needed"]);
-    refuses("reward/final", "nowhere", &["nowhere/", "hint: "]);
+    refuses("reward/final", "nowhere", &["nowhere is neither a model directory nor", "hint: "]);
     refuses("prompts.jsonl", "nothing.jsonl", &["nothing.jsonl"]);
     refuses(
         "--max-new-tokens 30",

@@ -66,6 +66,14 @@ fn diverge(temper: &Temper, from: &str, to: &str) {
     });
 }
 
+/// A directory as somebody else would have it: without our template, and without the chat template that says the same.
+fn forget_template(temper: &Temper, dir: &str) {
+    remove(temper, &format!("{dir}/template.json"));
+    temper.edit_json(&format!("{dir}/tokenizer_config.json"), |config| {
+        config.as_object_mut().expect("an object").remove("chat_template");
+    });
+}
+
 /// A model of the first positions alone.
 fn shorten(temper: &Temper, from: &str, to: &str, context: usize) {
     temper.copy(from, to);
@@ -85,14 +93,14 @@ fn a_directory_without_a_template_is_alike_in_every_stage() {
     temper.run("sft --data demonstrations.jsonl --model tiny --out base --set max_steps=1").ok();
     temper.copy("base/final", "raw");
     swap_two_bytes(&temper, "raw");
-    remove(&temper, "raw/template.json");
+    forget_template(&temper, "raw");
     // It says its demonstrations, and is again a directory as somebody else would have it.
     temper
         .run("sft --data demonstrations.jsonl --model raw --out sft --set epochs=80 --set batch_size=5 --set learning_rate=5e-3")
         .ok();
     assert_eq!(temper.json("sft/final/template.json")["name"], "plain_eos");
     temper.copy("sft/final", "raw");
-    remove(&temper, "raw/template.json");
+    forget_template(&temper, "raw");
     temper.write("prompts.jsonl", DEMONSTRATIONS);
 
     let reward = "reward --data comparisons.jsonl --model raw --set max_steps=2";
@@ -106,7 +114,7 @@ fn a_directory_without_a_template_is_alike_in_every_stage() {
         assert_eq!(temper.json(&format!("{dir}/final/template.json"))["name"], template, "{dir}");
     }
     temper.copy("reward/final", "bought");
-    remove(&temper, "bought/template.json");
+    forget_template(&temper, "bought");
 
     let ppo = "ppo --policy raw --prompts prompts.jsonl --set rollout.max_new_tokens=30 --set batch_size=5 \
                --set rollout.temperature=0.01 --set max_steps=1";
@@ -169,7 +177,7 @@ fn other_files_of_a_model_directory_go_through_the_stages() {
     let files = [
         ("generation_config.json", "{\"eos_token_id\":   3, \"temperature\": 0.7}"),
         ("special_tokens_map.json", "{\"eos_token\":   \"[EOS]\"}"),
-        ("chat_template.jinja", "{{ messages }}"),
+        ("chat_template.jinja", "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"),
         (
             "tokenizer_config.json",
             "{\"chat_template\": \"{{ messages }}\",   \"eos_token\": \"[EOS]\", \"bos_token\": \"[BOS]\", \"sep_token\": \"[SEP]\", \"pad_token\": \"[PAD]\"}",
@@ -178,15 +186,16 @@ fn other_files_of_a_model_directory_go_through_the_stages() {
     for (name, text) in files {
         temper.write(&format!("hub/{name}"), text);
     }
-    let warnings = |said: &Said| said.stderr.matches("hub has a chat template, which is not applied").count();
-    let said = temper.run("sft --data demonstrations.jsonl --model hub --out a --set max_steps=1").ok();
-    assert!(warnings(&said) == 1 && said.stderr.contains("`plain_eos`"), "{said:?}");
-    let said = temper.run("generate --model hub --prompt Hi --max-new-tokens 2").ok();
-    assert!(warnings(&said) == 1 && said.stderr.contains("`plain`"), "{said:?}");
+    temper.run("sft --data demonstrations.jsonl --model hub --out a --set max_steps=1").ok();
+    // The chat template of the directory is its template, and the checkpoint stores the date of the run with it.
+    let template = temper.json("a/final/template.json");
+    assert_eq!((&template["name"], template["date"].as_str().map(str::len)), (&json!("chat"), Some(10)));
+    let row = temper.run("tokenize --model a/final --prompt Hi --max-len 3 --json").ok().rows().remove(0);
+    assert_eq!(row["input_ids"], json!([76, 109, 3]), "Hi and the end token");
     temper.run("reward --data comparisons.jsonl --model a/final --out b --set max_steps=1").ok();
     let ppo = "ppo --policy a/final --reward b/final --prompts prompts.jsonl --out c --set rollout.max_new_tokens=3";
     let said = temper.run(&format!("{ppo} --set batch_size=3 --set max_steps=1")).ok();
-    assert!(!said.stderr.contains("chat template"), "it has a template.json now: {said:?}");
+    assert!(!said.stderr.contains("scores text"), "{said:?}");
     for dir in ["a/final", "b/final", "c/final"] {
         let config = temper.json(&format!("{dir}/config.json"));
         for (key, value) in
@@ -455,7 +464,7 @@ fn a_prompt_that_is_too_long_is_named_by_its_line_before_anything_is_answered() 
 fn generate_answers_the_other_lines_and_names_those_that_it_cannot() {
     let temper = Temper::with_sft();
     temper.copy("sft/final", "raw");
-    remove(&temper, "raw/template.json");
+    forget_template(&temper, "raw");
     let mut input: Vec<u8> = b"one\n\ntwo\r\n\xff\xfe\n".to_vec();
     input.extend("x".repeat(3000).bytes());
     input.extend(b"\nlast");
@@ -519,7 +528,7 @@ fn tokenize_with_a_model_shows_what_is_trained() {
     // A directory without a template is trained with an end.
     temper.copy("sft/final", "raw");
     swap_two_bytes(&temper, "raw");
-    remove(&temper, "raw/template.json");
+    forget_template(&temper, "raw");
     let row = temper
         .run("tokenize --prompt Hi --completion Yo --max-len 5 --json --model raw")
         .ok()

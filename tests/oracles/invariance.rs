@@ -80,7 +80,9 @@ fn a_score_sees_the_last_token_and_nothing_after_it() {
 
 /// One step with each size of microbatch, in a directory each; all models must come out the same, and moved.
 fn assert_same_steps(start: &Path, step: impl Fn(usize, &mut Run)) {
-    let before = weights(start);
+    let mut before = weights(start);
+    // A finished reward model has none, and the bias cancels in the scores of a pair.
+    before.remove("score.bias");
     let after: Vec<BTreeMap<String, Vec<f64>>> = [0, 1, 3]
         .into_iter()
         .map(|size| {

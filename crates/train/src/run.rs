@@ -453,7 +453,6 @@ impl Run {
     /// Whether a run has come as far as a step, a checkpoint or its end in `dir`.
     ///
     /// # Errors
-    ///
     /// [`Error::Io`] if the directory cannot be read.
     pub fn has_started(dir: &Path) -> Result<bool, Error> {
         let logged = fs::metadata(dir.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0);
