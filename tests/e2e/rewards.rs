@@ -275,10 +275,11 @@ fn programs_compare_with_the_reference_answers_of_the_prompts() {
         temper.run_of(&arguments)
     };
     ppo("questions.jsonl", "--eval-data questions.jsonl --set eval_every=1 --out out").ok();
-    let row: serde_json::Value =
-        serde_json::from_str(temper.read("out/metrics.jsonl").lines().next().unwrap()).unwrap();
+    let metrics = temper.read("out/metrics.jsonl");
+    let rows = metrics.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("JSON"));
     for key in ["objective/raw_scores", "eval/raw_scores"] {
-        assert!((row[key].as_f64().unwrap() - 0.8).abs() < 1e-6, "{row}");
+        let score = rows.clone().find_map(|row| row[key].as_f64()).expect("a score");
+        assert!((score - 0.8).abs() < 1e-6, "{key}: {score}");
     }
     let eval = "eval --model sft/final --data questions.jsonl --max-new-tokens 30 --temperature 0.01 --judge-program";
     let mut eval: Vec<&str> = eval.split_whitespace().collect();
