@@ -134,11 +134,11 @@ fn where_every_row_is_bad_the_hint_is_about_columns() {
 #[test]
 fn a_fraction_of_the_prompts_is_kept_for_evaluation() {
     let temper = Temper::with_reward_model();
-    for (name, command, flag, kept) in [
-        ("demonstrations.jsonl", "sft --model gpt2-tiny", "--data", "2 of 5"),
-        ("comparisons.jsonl", "reward --model sft/final", "--data", "1 of 4"),
-        ("comparisons.jsonl", "dpo --model sft/final", "--data", "1 of 4"),
-        ("prompts.jsonl", "ppo --policy sft/final --reward reward/final", "--prompts", "2 of 3"),
+    for (name, command, flag, kept, another) in [
+        ("demonstrations.jsonl", "sft --model gpt2-tiny", "--data", "2 of 5", 0.6),
+        ("comparisons.jsonl", "reward --model sft/final", "--data", "1 of 4", 0.6),
+        ("comparisons.jsonl", "dpo --model sft/final", "--data", "1 of 4", 0.6),
+        ("prompts.jsonl", "ppo --policy sft/final --reward reward/final", "--prompts", "2 of 3", 0.45),
     ] {
         let is_kept = |line: &&str| ["What is AI?", "Capital of", "Greet!"].iter().any(|p| line.contains(p));
         let (kept_lines, learned): (Vec<_>, Vec<_>) =
@@ -162,7 +162,7 @@ fn a_fraction_of_the_prompts_is_kept_for_evaluation() {
         assert_eq!(given("split"), given("files"));
         // A resumed run must split in the same way.
         temper.run(&format!("{split} 0.52 --resume")).ok();
-        let resumed = temper.refuses(&format!("{split} 0.6 --resume"), &["when the run started"]);
+        let resumed = temper.refuses(&format!("{split} {another} --resume"), &["when the run started"]);
         assert!(resumed.stderr.contains(flag) || resumed.stderr.contains("--eval-data"), "{resumed:?}");
     }
 }
