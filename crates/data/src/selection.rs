@@ -324,7 +324,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [one, two] = ["1.jsonl", "2.jsonl"].map(|name| dir.path().join(name));
         std::fs::write(&one, r#"{"prompt": "a"}"#.to_owned() + "\n" + r#"{"question": "a"}"#).unwrap();
-        std::fs::write(&two, r#"{"prompt": "b"}"#.to_owned() + "\n" + r#"{"prompt": "a", "id": 7}"#).unwrap();
+        std::fs::write(&two, r#"{"prompt": "b"}"#.to_owned() + "\n" + r#"{"prompt": "a", "id": null}"#)
+            .unwrap();
         let rows = || read_rows::<PromptRow>(&[&one, &two], BadRows::Refuse).unwrap();
         assert_eq!(rows().duplicates(), [1, 3]);
         let (training, _, notes) = divide(&Selection::default(), rows(), 0);
@@ -343,7 +344,7 @@ mod tests {
     fn rows_are_the_same_only_if_nothing_that_is_read_differs() {
         let call = |name: &str| {
             format!(
-                r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "", "tool_calls": "{name}"}}]}}"#
+                r#"{{"messages": [{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "", "tool_calls": "{name}"}}, {{"role": "assistant", "content": "b"}}]}}"#
             )
         };
         let lines = [call("x"), call("y"), call("x")].join("\n");
