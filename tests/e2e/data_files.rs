@@ -413,7 +413,7 @@ fn inspection_shows_what_the_context_cuts_and_what_is_learned() {
     }
 }
 
-/// `assets/goldens/parquet_rows.py` wrote this file with Arrow: 40 pairs in two groups of rows, of which four are tied.
+/// `assets/goldens/parquet_rows.py` wrote this file with Arrow: 40 pairs in two groups of rows; four pairs are tied.
 #[test]
 fn a_parquet_file_of_arrow_is_read_and_trained_on() {
     let temper = Temper::with_sft();

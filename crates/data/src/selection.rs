@@ -210,7 +210,7 @@ fn json(record: &impl Serialize) -> String {
     serde_json::to_string(record).expect("records are texts and numbers under texts")
 }
 
-/// A path that is the same for all names of a file; as it is given if there is no such file.
+/// A path that is the same for all names of a file; as it is given if the file does not exist.
 fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

@@ -334,7 +334,7 @@ fn front_matter(card: &str) -> Vec<(String, String)> {
     fields
 }
 
-/// A value that can stand in a card without quotes; other values are left out.
+/// A value that needs no quotes in a card; other values are left out.
 fn plain(value: &str) -> Option<String> {
     let value = value.trim().trim_matches(['"', '\'']);
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "._-/:~".contains(char);

@@ -116,6 +116,9 @@ impl Template {
         max_len: usize,
         overflow: Overflow,
     ) -> Result<Option<Example>, Error> {
+        // What nobody answers is no turn.
+        let last = messages.iter().rposition(Message::is_of_assistant).ok_or(Error::NoAssistantTurn)?;
+        let messages = &messages[..=last];
         let whole = self.conversation(tokenizer, messages, learned)?;
         let n_tokens = whole.tokens.len();
         let (mut example, mut messages) = (whole, Cow::Borrowed(messages));
@@ -235,11 +238,14 @@ impl Template {
             PromptRef::Text(text) => text,
             PromptRef::Messages(messages) => messages.last().map_or("", |message| &message.content),
         };
-        let n_cut = tokenizer.encode(question).len().saturating_sub(1);
-        match self.example_cut(tokenizer, prompt, n_cut, answer)? {
-            Some(example) => Ok(example),
-            None => self.whole(tokenizer, prompt, answer),
+        let mut example = self.whole(tokenizer, prompt, answer)?;
+        let mut n_cut = tokenizer.encode(question).len().saturating_sub(1).max(1);
+        // A template may put more before the question, such as what the system says.
+        while let Some(shorter) = self.example_cut(tokenizer, prompt, n_cut, answer)? {
+            example = shorter;
+            n_cut += 1;
         }
+        Ok(example)
     }
 }
 
@@ -329,12 +335,14 @@ mod tests {
         let prompt = |max_len| {
             template.encode_prompt_truncated(&tokenizer, conversation().as_slice(), max_len).unwrap()
         };
-        assert_eq!(
-            prompt(14),
-            [vec![BOS], bytes("S\n\nc"), vec![SEP], bytes("d"), vec![EOS], bytes("e"), vec![SEP]].concat()
-                [..10]
-        );
+        assert_eq!(prompt(14).len(), 14);
+        let turns = [vec![BOS], bytes("S\n\nc"), vec![SEP], bytes("d"), vec![EOS], bytes("e"), vec![SEP]];
+        assert_eq!(prompt(13), turns.concat());
+        assert_eq!(prompt(9), [vec![BOS], bytes("S\n\ne"), vec![SEP]].concat());
         assert_eq!(prompt(4), [vec![BOS], bytes("\ne"), vec![SEP]].concat());
+        let chat = conversation();
+        let error = template.encode_prompt_truncated(&tokenizer, chat.as_slice(), 2).unwrap_err();
+        assert!(matches!(error, Error::PromptTooLong { needed: 3, .. }), "{error}");
     }
 
     #[test]
@@ -347,10 +355,7 @@ mod tests {
         assert!(prompt(&[Message::new("tool", "a")]).contains("role `tool`"));
         let messages = [Message::user("a")];
         let error = template.encode_conversation(&tokenizer, &messages, LearnedTurns::All, 9, Overflow::Drop);
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            "the conversation has no message of the assistant to learn"
-        );
+        assert!(matches!(error, Err(Error::NoAssistantTurn)));
     }
 
     #[test]

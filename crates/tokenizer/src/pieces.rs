@@ -87,7 +87,7 @@ impl Template {
         if end_of_answer.is_none() { Err(Error::NoAssistantTurn) } else { Ok(example) }
     }
 
-    /// Appends a question. The start token stands at the start of a conversation only.
+    /// Appends a question. Only the first one of a conversation has the start token.
     fn push_question(&self, tokens: &mut Vec<u32>, tokenizer: &Tokenizer, text: &[u32]) {
         let is_first = tokens.is_empty();
         let pieces = self.prompt().iter().filter(|piece| is_first || **piece != Piece::Bos);

@@ -146,7 +146,7 @@ mod tests {
     use Purpose::{Answers, Comparisons, Demonstrations, Prompts};
     use serde_json::json;
 
-    /// A question with three answers, of which the second is the best, one has a further question, and one is deleted.
+    /// A question with three answers: the second is the best, one has a further question, and one is deleted.
     fn messages() -> [Value; 6] {
         let row = |id: &str, parent: Option<&str>, text: &str, rank: Option<f64>| {
             let role = if rank.is_some() { "assistant" } else { "prompter" };

@@ -1,4 +1,4 @@
-//! Two answers of which one is preferred.
+//! Two answers, one of them preferred.
 
 use serde_json::Value;
 use temper_tokenizer::Message;

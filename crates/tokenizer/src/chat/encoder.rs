@@ -102,7 +102,7 @@ impl ChatEncoder {
         }
         anchored.push_str(&text[end..]);
         let mut anchors = anchors.into_iter();
-        // Where the text goes on after the last anchor, in both texts.
+        // Where the text continues after the last anchor, in both texts.
         let (mut place, mut anchored_place) = (0, 0);
         let mut tokens = Vec::new();
         for token in encode(&self.plain, &anchored)? {

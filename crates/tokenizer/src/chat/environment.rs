@@ -62,7 +62,7 @@ pub(super) fn strftime_now(date: Date) -> Value {
     })
 }
 
-/// Makes the filter that stands in for `{% generation %}` put marks around what the block writes.
+/// Makes the filter that replaces `{% generation %}` put marks around what the block writes.
 pub(super) fn mark_generation(env: &mut Environment<'_>, [open, close]: [char; 2]) {
     env.add_filter(generation::FILTER, move |text: &str| format!("{open}{text}{close}"));
 }

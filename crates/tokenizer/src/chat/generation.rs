@@ -2,7 +2,7 @@
 
 use super::conversation::Text;
 
-/// The filter that stands in for the tag.
+/// The filter that replaces the tag.
 pub(super) const FILTER: &str = "__generation";
 
 /// Rewrites `{% generation %}` as a filter in a scope of its own. Returns whether there is such a tag.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 /// One message of a conversation.
 ///
-/// In JSON: `{"role": "user", "content": "Hi"}`. The content may also be a list of parts, of which only text is read:
+/// In JSON: `{"role": "user", "content": "Hi"}`. The content may also be a list of parts, which must all be text:
 /// `[{"type": "text", "text": "Hi"}]`. A chat template sees every other field as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
