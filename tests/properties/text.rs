@@ -159,19 +159,17 @@ fn texts_without_tokens_are_dropped_and_counted() {
             // With an end token, the end of an unknown answer to a known prompt is something to learn.
             let rows = [row(&known, "yes"), row(&known, "zzz"), row(&unknown, "zzz")];
             let text = TextSide::new(tokenizer.clone(), template.clone());
-            let found =
-                Demonstrations::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
+            let data = Demonstrations::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
             assert_eq!(
-                (found.len(), found.report.without_tokens.len()),
+                (data.len(), data.report.without_tokens.len()),
                 (kept, 3 - kept),
                 "{}",
                 template.name()
             );
 
             let prompts = [&known, &unknown].map(|prompt| PromptRow::new(prompt.as_str()));
-            let text = TextSide::new(tokenizer.clone(), template.clone());
-            let found = Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
-            assert_eq!((found.prompts.len(), found.report.n_dropped()), (1, 1), "{}", template.name());
+            let data = Prompts::new(&prompts, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
+            assert_eq!((data.prompts.len(), data.report.n_dropped()), (1, 1), "{}", template.name());
         }
         let text = TextSide::new(tokenizer.clone(), Template::plain());
         let error = Demonstrations::new(
@@ -181,12 +179,7 @@ fn texts_without_tokens_are_dropped_and_counted() {
         assert_eq!(error.unwrap_err().to_string(), "none of the 1 examples has a token to learn from");
         let row = |prompt: &String| Comparison::pair(prompt.as_str(), "yes", "zzz");
         let rows = [row(&known), row(&unknown)];
-        let text = TextSide::new(tokenizer.clone(), Template::plain());
-        let found = Rankings::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
-        assert_eq!(
-            (found.len(), found.report.without_tokens.len()),
-            (1, 1),
-            "an empty side has no last token"
-        );
+        let data = Rankings::new(&rows, &Encoding { overflow, ..Encoding::new(&text, 8) }).unwrap();
+        assert_eq!((data.len(), data.report.without_tokens.len()), (1, 1), "an empty side has no last token");
     }
 }

@@ -116,7 +116,7 @@ impl Template {
         max_len: usize,
         overflow: Overflow,
     ) -> Result<Option<Example>, Error> {
-        // What nobody answers is no turn.
+        // Messages after the last answer have nothing to learn.
         let last = messages.iter().rposition(Message::is_of_assistant).ok_or(Error::NoAssistantTurn)?;
         let messages = &messages[..=last];
         let whole = self.conversation(tokenizer, messages, learned)?;
