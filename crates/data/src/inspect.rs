@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use temper_tokenizer::{Error as TokenizerError, Example, Overflow, Tokenizer, encode_text};
+use temper_tokenizer::{Error as TokenizerError, Example, Message, Overflow, Tokenizer, encode_text};
 
 use crate::records::{Comparison, Demonstration, PromptRow, Purpose, SftRow, TrainingRecord};
 use crate::{BadRows, Encoding, Error, ReadOptions, Rows, read_rows};
@@ -12,7 +12,7 @@ use crate::{BadRows, Encoding, Error, ReadOptions, Rows, read_rows};
 /// How many rows are shown as examples.
 const N_EXAMPLES: usize = 3;
 
-/// What data files hold, for one purpose. As JSON it has `family`, `rows`, `skipped`, `lengths` and `examples`.
+/// What data files hold, for one purpose. As JSON it has all but `purpose` and `shown`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// The format that the rows were recognised as; several are joined by commas, and `other` is one that is not known.
@@ -29,16 +29,15 @@ pub struct Inspection {
     #[serde(skip)]
     pub purpose: Purpose,
     /// A sentence for each file and each reason why rows are left out.
-    #[serde(skip)]
     pub notes: Vec<String>,
     /// Rows that do not fit into the longest row allowed; `None` without a model.
-    #[serde(skip)]
+    #[serde(rename = "too_long")]
     pub n_too_long: Option<usize>,
     /// Pairs of answers with equal scores in rows that can be used.
-    #[serde(skip)]
+    #[serde(rename = "tied_pairs")]
     pub n_tied_pairs: usize,
     /// Rows that are the same as an earlier one.
-    #[serde(skip)]
+    #[serde(rename = "duplicates")]
     pub n_duplicates: usize,
     /// The examples as a model sees them: each answer of each example.
     #[serde(skip)]
@@ -184,14 +183,14 @@ fn inspect_rows<R: Inspected>(rows: Rows<R>, encoding: Option<&Encoding<'_>>) ->
     inspection
 }
 
-/// The text of an example, cut where the mask changes.
+/// The text of an example with its special tokens, cut where the mask changes.
 fn parts(tokenizer: &Tokenizer, example: &Example) -> Vec<(String, bool)> {
     let mask = example.completion_mask();
     let mut parts = Vec::new();
     let mut start = 0;
     for end in 1..=mask.len() {
         if end == mask.len() || mask[end] != mask[start] {
-            parts.push((tokenizer.decode(&example.tokens[start..end]), mask[start]));
+            parts.push((tokenizer.decode_with_special(&example.tokens[start..end]), mask[start]));
             start = end;
         }
     }
@@ -226,9 +225,9 @@ impl Inspected for SftRow {
             Self::Demonstration(row) | Self::Chosen(row) => json!(row),
             Self::PlainText(row) => json!(row),
             Self::Conversation(row) => {
-                let last = row.messages.iter().rposition(temper_tokenizer::Message::is_of_assistant);
+                let last = row.messages.iter().rposition(Message::is_of_assistant);
                 let (prompt, rest) = row.messages.split_at(last.unwrap_or(0));
-                json!({"prompt": prompt, "completion": rest.first().map_or("", |message| &message.content)})
+                json!({"prompt": prompt, "completion": rest.first().map_or("", Message::text)})
             }
         }
     }
@@ -256,9 +255,7 @@ impl Inspected for SftRow {
                 vec![(row.prompt.to_string(), false), (row.completion.clone(), true)]
             }
             Self::Conversation(row) => {
-                let part = |message: &temper_tokenizer::Message| {
-                    (message.content.clone(), message.is_of_assistant())
-                };
+                let part = |message: &Message| (message.text().to_owned(), message.is_of_assistant());
                 row.messages.iter().map(part).collect()
             }
             Self::PlainText(row) => vec![(row.text.clone(), true)],
@@ -353,7 +350,8 @@ mod tests {
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let tokens = inspect_lines(lines, None, Some(&Encoding::new(&text, 7)));
         assert_eq!((tokens.lengths.unit, tokens.lengths.max, tokens.n_too_long), ("tokens", 8, Some(2)));
-        let shown = Shown { score: Some(2.0), parts: vec![("ab".into(), false), ("c".into(), true)] };
+        let shown =
+            Shown { score: Some(2.0), parts: vec![("[BOS]ab[SEP]".into(), false), ("c[EOS]".into(), true)] };
         assert_eq!(tokens.shown[0][0], shown);
     }
 

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::{Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template, Tokenizer};
+use crate::{
+    Error, Example, LearnedTurns, Message, Overflow, Piece, PromptRef, Template, Tokenizer,
+    chat::messages_of_transcript,
+};
 
 impl Template {
     /// The ids of a prompt, up to where generation starts: for the notebook's template, after `[SEP]`.
@@ -160,6 +163,9 @@ impl Template {
         prompt: PromptRef<'_>,
         answer: Option<(&str, bool)>,
     ) -> Result<Example, Error> {
+        if let Some(messages) = self.transcript(prompt) {
+            return self.whole(tokenizer, PromptRef::Messages(&messages), answer.map(without_blank));
+        }
         let example = self.example_cut(tokenizer, prompt, 0, answer)?;
         Ok(example.expect("a question without a cut has enough tokens"))
     }
@@ -204,6 +210,9 @@ impl Template {
         answer: Option<(&str, bool)>,
         max_len: usize,
     ) -> Result<Result<Example, Example>, Error> {
+        if let Some(messages) = self.transcript(prompt) {
+            return self.fit(tokenizer, PromptRef::Messages(&messages), answer.map(without_blank), max_len);
+        }
         let mut example = self.whole(tokenizer, prompt, answer)?;
         let n_tokens = example.tokens.len();
         let mut fewer;
@@ -227,6 +236,14 @@ impl Template {
         Ok(Ok(Example { n_cut: n_tokens - example.tokens.len(), ..example }))
     }
 
+    /// The messages of a prompt of hh-rlhf. A chat template has its own marks for who speaks.
+    fn transcript(&self, prompt: PromptRef<'_>) -> Option<Vec<Message>> {
+        match prompt {
+            PromptRef::Text(text) => self.chat().and_then(|_| messages_of_transcript(text)),
+            PromptRef::Messages(_) => None,
+        }
+    }
+
     /// A prompt with one token of its last question.
     fn shortest(
         &self,
@@ -236,7 +253,7 @@ impl Template {
     ) -> Result<Example, Error> {
         let question = match prompt {
             PromptRef::Text(text) => text,
-            PromptRef::Messages(messages) => messages.last().map_or("", |message| &message.content),
+            PromptRef::Messages(messages) => messages.last().map_or("", Message::text),
         };
         let mut example = self.whole(tokenizer, prompt, answer)?;
         let mut n_cut = tokenizer.encode(question).len().saturating_sub(1).max(1);
@@ -247,6 +264,11 @@ impl Template {
         }
         Ok(example)
     }
+}
+
+/// An answer of a transcript without the blank after `Assistant:`.
+fn without_blank((answer, ended): (&str, bool)) -> (&str, bool) {
+    (answer.trim_start(), ended)
 }
 
 /// A conversation without its first turn: the first message of a user, and all before the next one. System messages at

@@ -92,7 +92,8 @@ impl Template {
         Ok(Self { name: name.to_owned(), form: Form::Pieces { prompt, completion } })
     }
 
-    /// The chat template of an instruct model. A prompt that is a text becomes one message of the user.
+    /// The chat template of an instruct model. A prompt that is a text becomes one message of the user, a
+    /// transcript of hh-rlhf the messages in it.
     ///
     /// `template.json` stores only its date, as `{"name":"chat","date":"2026-11-29"}`; the template itself stays in
     /// `chat_template.jinja` or in `tokenizer_config.json`.

@@ -78,6 +78,17 @@ impl Tokenizer {
         if text.is_empty() { self.token(id).unwrap_or_default() } else { text }
     }
 
+    /// As [`Tokenizer::decode`], with the names of special tokens in their places: text to look at.
+    pub fn decode_with_special(&self, ids: &[u32]) -> String {
+        let is_special = |id: u32| self.decode(&[id]).is_empty();
+        let runs = ids.chunk_by(|a, b| is_special(*a) == is_special(*b));
+        let text = |run: &[u32]| match is_special(run[0]) {
+            true => run.iter().map(|id| self.name_of(*id)).collect(),
+            false => self.decode(run),
+        };
+        runs.map(text).collect()
+    }
+
     /// One more than the largest id; a model may have more rows than that, never fewer.
     pub fn vocab_size(&self) -> usize {
         match self {

@@ -69,6 +69,22 @@ fn a_text_is_one_message_of_the_user_and_an_answer_ends_with_the_end_of_a_turn()
     }
 }
 
+/// With its first turn cut too, if it is too long. Other texts keep the blanks around them.
+#[test]
+fn a_transcript_of_hh_rlhf_is_the_conversation_in_it() {
+    let dir = directory(TEMPLATE);
+    let text = load(&dir);
+    let transcript = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c d\n\nAssistant:";
+    let messages = [Message::user("a"), Message::assistant("b"), Message::user("c d")];
+    let prompt = [USER, 0, END, ASSISTANT, 1, END, USER, 2, 3, END, ASSISTANT];
+    assert_eq!(text.encode_prompt(transcript).unwrap(), prompt);
+    assert_eq!(text.encode_answer(transcript, " e", true), text.encode_answer(&messages[..], "e", true));
+    let cut = text.template.encode_example(&text.tokenizer, transcript, " e", 9, Overflow::TruncatePrompt);
+    let cut = cut.unwrap().unwrap();
+    assert_eq!((cut.n_cut, cut.tokens), (6, vec![USER, 2, 3, END, ASSISTANT, 4, END]));
+    assert_eq!(text.encode_prompt("Human: a").unwrap(), [USER, 8, 0, END, ASSISTANT]);
+}
+
 #[test]
 fn every_answer_of_a_conversation_is_learned_or_the_last_one() {
     let dir = directory(TEMPLATE);

@@ -65,15 +65,13 @@ fn message(value: &Value) -> Result<Message, String> {
     if fields.len() == 1 {
         return Err("has no `content`".into());
     }
-    // A message that calls a tool may have nothing to say.
-    fields.entry("content").or_insert(Value::Null);
     serde_json::from_value(fields.into()).map_err(|error| format!("cannot be read: {error}"))
 }
 
 /// The conversation so far as the value of a column. The only message of a user is its text, which every model can read.
 pub(super) fn prompt_value(messages: Vec<Message>) -> Value {
     match messages.as_slice() {
-        [only] if only.role == "user" && only.other.is_empty() => only.content.clone().into(),
+        [only] if only.role == "user" && only.other.is_empty() => only.text().into(),
         _ => json!(messages),
     }
 }
@@ -81,7 +79,7 @@ pub(super) fn prompt_value(messages: Vec<Message>) -> Value {
 /// The text of the one answer that `messages` must be.
 pub(super) fn answer(messages: &[Message], column: &str) -> Result<String, Fault> {
     match messages {
-        [only] if only.is_of_assistant() && only.other.is_empty() => Ok(only.content.clone()),
+        [only] if only.is_of_assistant() && only.other.is_empty() => Ok(only.text().to_owned()),
         [only] if only.is_of_assistant() => {
             let message = format_args!("the answer in column `{column}` has fields besides its text");
             Err(Fault::new(message))

@@ -91,7 +91,7 @@ fn question(prompt: &Prompt) -> &str {
 /// What a conversation is about: its first message of a user. Without one, its first message.
 fn first_question(messages: &[Message]) -> &str {
     let of_user = messages.iter().find(|message| message.role == "user");
-    of_user.or(messages.first()).map_or("", |message| &message.content)
+    of_user.or(messages.first()).map_or("", Message::text)
 }
 
 pub use answer::Answer;

@@ -53,11 +53,11 @@ impl ModelChat {
         };
         if n_cut > 0 {
             let Some(last) = messages.last_mut() else { return Ok(None) };
-            let ids = tokenizer.encode(&last.content);
+            let ids = tokenizer.encode(last.text());
             if n_cut >= ids.len() {
                 return Ok(None);
             }
-            last.content = tokenizer.decode(&ids[n_cut..]);
+            last.content = Some(tokenizer.decode(&ids[n_cut..]));
         }
         let Some((answer, ended)) = answer else {
             let tokens = self.template.encode_prompt(tokenizer, &messages)?;

@@ -2,20 +2,22 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One message of a conversation.
 ///
 /// In JSON: `{"role": "user", "content": "Hi"}`. The content may also be a list of parts, which must all be text:
-/// `[{"type": "text", "text": "Hi"}]`. A chat template sees every other field as well.
+/// `[{"type": "text", "text": "Hi"}]`. A chat template sees every other field as well. A field that is `null` counts as
+/// absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "MessageFields")]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, or another role that the chat template knows.
     pub role: String,
-    /// What is said.
-    #[serde(deserialize_with = "content")]
-    pub content: String,
+    /// What is said. A message that only calls a tool says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// All other fields, such as `tool_calls`.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -25,7 +27,7 @@ impl Message {
     /// A message without other fields.
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.into(), content: content.into(), other: Map::new() }
+        Self { role: role.into(), content: Some(content.into()), other: Map::new() }
     }
 
     /// A message of the user.
@@ -40,6 +42,11 @@ impl Message {
         Self::new(ASSISTANT, content)
     }
 
+    /// What is said; empty if nothing is.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
+    }
+
     /// Whether the assistant says it.
     pub fn is_of_assistant(&self) -> bool {
         self.role == ASSISTANT
@@ -49,28 +56,44 @@ impl Message {
 /// The role whose turns are learned.
 const ASSISTANT: &str = "assistant";
 
-/// A text, or a list of parts of text, which are joined as they are. `null` is an empty text: an assistant that only
-/// calls a tool says nothing.
-fn content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let parts = match Value::deserialize(deserializer)? {
-        Value::String(text) => return Ok(text),
-        Value::Null => return Ok(String::new()),
-        Value::Array(parts) => parts,
-        _ => return Err(D::Error::custom("`content` must be a text or a list of parts")),
-    };
-    let text = |part: &Value| match (part["type"].as_str(), part["text"].as_str()) {
-        (Some("text"), Some(text)) => Ok(text.to_owned()),
-        (Some(kind), _) => {
-            Err(D::Error::custom(format_args!("`content` has a part of type `{kind}`, only `text` is read")))
-        }
-        (None, _) => Err(D::Error::custom("a part of `content` has no `type`")),
-    };
-    parts.iter().map(text).collect()
+/// A message as it is written, with any value as its content.
+#[derive(Deserialize)]
+struct MessageFields {
+    role: String,
+    content: Option<Value>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+impl TryFrom<MessageFields> for Message {
+    type Error = String;
+
+    fn try_from(MessageFields { role, content, mut other }: MessageFields) -> Result<Self, String> {
+        other.retain(|_, value| !value.is_null());
+        let content = match content {
+            None if other.is_empty() => return Err("no `content`".into()),
+            None => None,
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Array(parts)) => Some(parts.iter().map(part_text).collect::<Result<_, _>>()?),
+            Some(_) => return Err("`content` must be a text or a list of parts".into()),
+        };
+        Ok(Self { role, content, other })
+    }
+}
+
+/// The text of a part of the content; parts are joined as they are.
+fn part_text(part: &Value) -> Result<String, String> {
+    match (part["type"].as_str(), part["text"].as_str()) {
+        (Some("text"), Some(text)) => Ok(text.into()),
+        (Some(kind), _) => Err(format!("`content` has a part of type `{kind}`, only `text` is read")),
+        (None, _) => Err("a part of `content` has no `type`".into()),
+    }
 }
 
 /// What was asked: a text, or the conversation so far.
 ///
-/// A model with a chat template takes a text as one message of the user.
+/// A model with a chat template takes a text as one message of the user, and a transcript of hh-rlhf
+/// (`"\n\nHuman: …\n\nAssistant:"`) as the messages in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {
@@ -95,11 +118,11 @@ impl fmt::Display for PromptRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Messages([message]) if message.role == "user" => f.write_str(&message.content),
+            Self::Messages([message]) if message.role == "user" => f.write_str(message.text()),
             Self::Messages(messages) => {
-                for (idx, Message { role, content, .. }) in messages.iter().enumerate() {
+                for (idx, message) in messages.iter().enumerate() {
                     let end = if idx == 0 { "" } else { "\n" };
-                    write!(f, "{end}{role}: {content}")?;
+                    write!(f, "{end}{}: {}", message.role, message.text())?;
                 }
                 Ok(())
             }
@@ -184,7 +207,10 @@ mod tests {
         assert_eq!(serde_json::from_value::<Message>(json).unwrap(), Message::user("a b"));
         let called = json!({"role": "assistant", "content": null, "tool_calls": [1]});
         let message: Message = serde_json::from_value(called).unwrap();
-        assert_eq!((message.content.as_str(), &message.other["tool_calls"]), ("", &json!([1])));
+        assert_eq!((&message.content, &message.other["tool_calls"]), (&None, &json!([1])));
+        assert_eq!(json!(message), json!({"role": "assistant", "tool_calls": [1]}));
+        let silent = json!({"role": "user", "content": null, "name": null});
+        assert_eq!(serde_json::from_value::<Message>(silent).unwrap_err().to_string(), "no `content`");
         let image = json!({"role": "user", "content": [{"type": "image"}]});
         let error = serde_json::from_value::<Message>(image).unwrap_err().to_string();
         assert_eq!(error, "`content` has a part of type `image`, only `text` is read");

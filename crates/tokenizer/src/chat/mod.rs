@@ -8,8 +8,10 @@ mod generation;
 mod json;
 mod message;
 mod template;
+mod transcript;
 
 pub use conversation::{EncodedConversation, RenderedConversation};
 pub use date::Date;
 pub use message::{Message, Prompt, PromptRef};
 pub use template::ChatTemplate;
+pub(crate) use transcript::messages_of_transcript;

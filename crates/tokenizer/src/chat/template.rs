@@ -256,7 +256,7 @@ pub(super) fn fields(message: &Message) -> Json {
         fields.insert("thinking".into(), reasoning.clone());
     }
     fields.insert("role".into(), role.as_str().into());
-    fields.insert("content".into(), content.as_str().into());
+    fields.extend(content.iter().map(|text| ("content".into(), text.as_str().into())));
     for (name, value) in other.iter().filter(|(_, value)| !value.is_null()) {
         fields.insert(name.clone(), value.clone());
     }
