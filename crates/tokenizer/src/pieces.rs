@@ -19,13 +19,16 @@ fn turns(prompt: PromptRef<'_>) -> Result<Vec<Turn>, Error> {
         PromptRef::Messages(messages) => messages,
     };
     let mut turns: Vec<Turn> = Vec::new();
-    for Message { role, content, .. } in messages {
+    for message in messages {
+        let (role, content) = (&message.role, message.text());
         match (role.as_str(), turns.last_mut()) {
             ("system" | "user", Some(Turn { asked, answer: None })) => *asked += &format!("\n\n{content}"),
-            ("system" | "user", _) => turns.push(Turn { asked: content.clone(), answer: None }),
-            ("assistant", Some(Turn { answer: answer @ None, .. })) => *answer = Some(content.clone()),
+            ("system" | "user", _) => turns.push(Turn { asked: content.to_owned(), answer: None }),
+            ("assistant", Some(Turn { answer: answer @ None, .. })) => *answer = Some(content.to_owned()),
             ("assistant", Some(Turn { answer: Some(answer), .. })) => *answer += &format!("\n\n{content}"),
-            ("assistant", None) => turns.push(Turn { asked: String::new(), answer: Some(content.clone()) }),
+            ("assistant", None) => {
+                turns.push(Turn { asked: String::new(), answer: Some(content.to_owned()) })
+            }
             _ => return Err(Error::Role { role: role.clone() }),
         }
     }
