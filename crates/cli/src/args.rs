@@ -462,6 +462,9 @@ pub struct EvalArgs {
     pub best_of: BestOf,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Save every prompt with its answer, and with the score where there is a judge, as JSON lines in a new file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// `overflow` or `max_seq_len`, for example `--set overflow=truncate_prompt`; else as in the run that the model is of
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "who")]
     pub sets: Vec<String>,

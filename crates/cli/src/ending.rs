@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use temper_train::Event;
 
+use crate::machine;
 use crate::progress::short;
+use crate::units::{in_bytes, in_time};
 
 /// Results in the order in which they are said, where there are any.
 const RESULTS: [&str; 8] = [
@@ -81,12 +83,28 @@ impl Ending {
             .collect();
         let results = if results.is_empty() { String::new() } else { format!(": {}", results.join("  ")) };
         let model = self.out.join("final");
-        let mut lines =
-            vec![format!("{stage}: finished{results}"), format!("{stage}: the model is {}", model.display())];
+        let mut lines = vec![format!("{stage}: finished{results}{}", self.cost())];
+        lines.extend(self.verdicts().into_iter().map(|sentence| format!("{stage}: {sentence}")));
+        lines.push(format!("{stage}: the model is {}", model.display()));
         if !command.is_pipeline {
             lines.extend(self.next(command).into_iter().map(|next| format!("{stage}: next: {next}")));
         }
         lines
+    }
+
+    /// How long the run has taken, and the most memory that it has had.
+    fn cost(&self) -> String {
+        let seconds = self.metrics.get("time/elapsed_seconds").and_then(Value::as_f64);
+        let memory = machine::peak_rss_bytes();
+        let memory = (memory > 0).then(|| format!("at most {} of memory", in_bytes(memory)));
+        let parts: Vec<String> = seconds.map(in_time).into_iter().chain(memory).collect();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    }
+
+    /// What the numbers mean. A run whose files cannot be read has said so itself.
+    fn verdicts(&self) -> Vec<String> {
+        let sentences = temper_report::verdicts_of(&self.out).unwrap_or_default();
+        sentences.into_iter().map(|sentence| sentence.replace('\u{a0}', " ")).collect()
     }
 
     /// Commands that usually follow.
@@ -94,32 +112,38 @@ impl Ending {
         let model = quoted(&self.out.join("final").to_string_lossy());
         let sibling = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
         let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), quoted);
+        let held_out = command.values_of("--eval-data");
+        let report = format!("temper report {}", quoted(&self.out.to_string_lossy()));
         match self.stage.as_str() {
             "sft" => vec![
-                format!("temper generate --model {model} --prompt TEXT"),
+                format!("temper chat --model {model}"),
                 format!("temper reward --data comparisons.jsonl --model {model} --out {}", sibling("reward")),
             ],
-            "reward" => vec![format!(
-                "temper ppo --policy {} --reward {model} --prompts prompts.jsonl --out {}",
-                given("--model"),
-                sibling("ppo")
-            )],
-            "dpo" => vec![
-                format!("temper generate --model {model} --prompt TEXT"),
-                format!("temper report {}", quoted(&self.out.to_string_lossy())),
+            "reward" => vec![
+                report,
+                format!(
+                    "temper ppo --policy {} --reward {model} --prompts {}{} --out {}",
+                    given("--model"),
+                    command.values_of("--data").unwrap_or("prompts.jsonl".into()),
+                    held_out.map_or(String::new(), |files| format!(" --eval-data {files}")),
+                    sibling("ppo")
+                ),
             ],
+            "dpo" => vec![format!("temper chat --model {model}"), report],
             "ppo" => {
                 let judge = match command.value_of("--reward") {
                     Some(reward) => quoted(reward),
                     None => "REWARD_MODEL".to_owned(),
                 };
+                let prompts = held_out.or_else(|| command.values_of("--prompts"));
                 vec![
-                    format!("temper generate --model {model} --prompt TEXT"),
+                    format!("temper chat --model {model}"),
                     format!(
-                        "temper eval --model {model} --against {} --judge {judge} --data prompts.jsonl",
-                        given("--policy")
+                        "temper eval --model {model} --against {} --judge {judge} --data {}",
+                        given("--policy"),
+                        prompts.unwrap_or("prompts.jsonl".into())
                     ),
-                    format!("temper report {}", quoted(&self.out.to_string_lossy())),
+                    report,
                 ]
             }
             _ => Vec::new(),
@@ -146,6 +170,23 @@ impl Command {
         let arguments = || self.arguments.iter().map(String::as_str);
         let joined = arguments().find_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
         joined.or_else(|| arguments().skip_while(|argument| *argument != flag).nth(1))
+    }
+
+    /// All values of a flag that takes files, as a shell takes them.
+    fn values_of(&self, flag: &str) -> Option<String> {
+        let mut values: Vec<String> = Vec::new();
+        let mut is_value = false;
+        for argument in &self.arguments {
+            let joined = argument.strip_prefix(flag).and_then(|rest| rest.strip_prefix('='));
+            if let Some(value) = joined {
+                values.push(quoted(value));
+            } else if is_value && !argument.starts_with("--") {
+                values.push(quoted(argument));
+                continue;
+            }
+            is_value = argument == flag;
+        }
+        (!values.is_empty()).then(|| values.join(" "))
     }
 
     /// The command that continues what this one has begun.
@@ -194,21 +235,35 @@ mod tests {
         let line = metrics(&[("objective/scores", 1.5), ("objective/kl", 0.25), ("lr", 1.0)]);
         ending.watch(&Event::Step { step: 2, total_steps: 2, metrics: &line });
         ending.watch(&Event::Evaluated { step: 2, metrics: &metrics(&[("eval/scores", 2.0)]) });
-        let lines = ending.lines(false, &command("temper ppo --policy sft/final --reward=rm/final"));
+        let given = "temper ppo --policy sft/final --reward=rm/final --prompts a.jsonl --eval-data b.jsonl c.jsonl --quiet";
+        let lines = ending.lines(false, &command(given));
         let model = "'my runs/ppo/final'";
+        let said = lines[0].split(" (").next().unwrap();
+        assert_eq!(said, "ppo: finished: eval/scores 2.000  objective/scores 1.500  objective/kl 0.250");
         assert_eq!(
-            lines,
+            lines[1..],
             [
-                "ppo: finished: eval/scores 2.000  objective/scores 1.500  objective/kl 0.250".to_owned(),
                 "ppo: the model is my runs/ppo/final".to_owned(),
-                format!("ppo: next: temper generate --model {model} --prompt TEXT"),
+                format!("ppo: next: temper chat --model {model}"),
                 format!(
-                    "ppo: next: temper eval --model {model} --against sft/final --judge rm/final --data prompts.jsonl"
+                    "ppo: next: temper eval --model {model} --against sft/final --judge rm/final --data b.jsonl c.jsonl"
                 ),
                 "ppo: next: temper report 'my runs/ppo'".to_owned(),
             ]
         );
         assert_eq!(ending.lines(true, &command("temper pipeline")).len(), 2);
+    }
+
+    #[test]
+    fn the_next_command_has_the_files_of_this_one() {
+        let ending = Ending { out: "runs/reward".into(), stage: "reward".into(), ..Ending::default() };
+        let given = command("temper reward --data a.jsonl b.jsonl --model sft/final --out runs/reward");
+        assert_eq!(
+            ending.next(&given)[1],
+            "temper ppo --policy sft/final --reward runs/reward/final --prompts a.jsonl b.jsonl --out runs/ppo"
+        );
+        assert_eq!(command("temper ppo --prompts=a --prompts b c").values_of("--prompts").unwrap(), "a b c");
+        assert_eq!(command("temper ppo").values_of("--prompts"), None);
     }
 
     #[test]

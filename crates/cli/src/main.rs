@@ -18,6 +18,7 @@ mod recipe;
 mod session;
 mod signals;
 mod terminal;
+mod units;
 
 use std::process::ExitCode;
 

@@ -7,15 +7,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use temper_train::Event;
 
-use crate::terminal;
+use crate::units::{in_bytes, in_time};
+use crate::{machine, terminal};
 
 /// Seconds between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Steps after which the rest is estimated. The first ones also set up what later ones reuse.
+const ESTIMATED_AFTER: usize = 3;
+/// A rest that is shorter than this needs no estimate, in seconds.
+const WORTH_ESTIMATING: f64 = 20.0;
 
 /// An observer for [`temper_train::Run`].
 pub fn observer(quiet: bool) -> impl FnMut(Event<'_>) + Send + 'static {
-    let mut view =
-        View { quiet, bar: None, stage: String::new(), last_line: None, began: Instant::now(), first: 0 };
+    let mut view = View {
+        quiet,
+        bar: None,
+        stage: String::new(),
+        last_line: None,
+        began: Instant::now(),
+        first: 0,
+        unit: "steps",
+    };
     move |event| view.show(event)
 }
 
@@ -26,6 +38,7 @@ struct View {
     last_line: Option<Instant>,
     began: Instant,
     first: usize,
+    unit: &'static str,
 }
 
 impl Drop for View {
@@ -48,6 +61,7 @@ impl View {
                 self.stage = stage.to_owned();
                 self.began = Instant::now();
                 self.first = first_step;
+                self.unit = if stage == "ppo" { "rollouts" } else { "steps" };
                 if std::io::stderr().is_terminal() {
                     let style = "{prefix:>6} {bar:30} {pos}/{len}  {msg}  {eta} left";
                     let style = ProgressStyle::with_template(style).expect("the template is constant");
@@ -57,7 +71,10 @@ impl View {
                     bar.reset_eta();
                     terminal::show_bar(Some(bar.clone()));
                     self.bar = Some(bar);
-                } else if first_step > 0 {
+                }
+                if first_step == 0 {
+                    terminal::say(&format!("{stage}: {total_steps} {}", self.unit));
+                } else {
                     terminal::say(&format!("{stage}: resuming from step {first_step} of {total_steps}"));
                 }
             }
@@ -76,8 +93,26 @@ impl View {
         }
     }
 
+    /// Seconds that the rest will take, as far as the steps so far tell.
+    fn seconds_left(&self, step: usize, total_steps: usize) -> f64 {
+        let rate = self.began.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
+        rate * (total_steps - step) as f64
+    }
+
     fn step(&mut self, step: usize, total_steps: usize, metrics: &Map<String, Value>) {
         let summary = summary(metrics);
+        let left = self.seconds_left(step, total_steps);
+        if step == self.first + ESTIMATED_AFTER && left > WORTH_ESTIMATING {
+            let memory = machine::peak_rss_bytes();
+            let memory =
+                if memory == 0 { String::new() } else { format!("; {} of memory so far", in_bytes(memory)) };
+            let (rest, unit) = (total_steps - step, self.unit);
+            terminal::say(&format!(
+                "{}: about {} for the other {rest} {unit}{memory}",
+                self.stage,
+                in_time(left)
+            ));
+        }
         if let Some(bar) = &self.bar {
             bar.set_message(summary);
             bar.set_position(step as u64);
@@ -90,8 +125,6 @@ impl View {
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due || step == total_steps {
-            let rate = self.began.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
-            let left = rate * (total_steps - step) as f64;
             terminal::say(&format!("{} step {step}/{total_steps}  {summary}  {left:.0} s left", self.stage));
             self.last_line = Some(Instant::now());
         }

@@ -152,6 +152,13 @@ impl Session {
         if self.interrupted() { Outcome::Interrupted } else { Outcome::Done }
     }
 
+    /// Some lines for people, unless they want none.
+    pub fn note_lines(&self, text: &str) {
+        if !self.quiet {
+            terminal::say_lines(text);
+        }
+    }
+
     /// A line for people, unless they want none.
     pub fn note(&self, text: &str) {
         if !self.quiet {

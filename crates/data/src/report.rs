@@ -153,6 +153,22 @@ impl<R> Rows<R> {
         format!("{}{purpose}", file.path.display())
     }
 
+    /// How many of these rows a dataset uses, and of which files: "12 of the 13 rows of a.jsonl and b.jsonl".
+    pub fn used(&self, n_used: usize) -> String {
+        let names: Vec<String> = self.files.iter().map(|file| file.path.display().to_string()).collect();
+        let files = match names.as_slice() {
+            [one] => one.clone(),
+            [a, b] => format!("{a} and {b}"),
+            more => format!("{} files", more.len()),
+        };
+        let n = self.records.len();
+        if n_used == n {
+            format!("all {n} rows of {files}")
+        } else {
+            format!("{n_used} of the {n} rows of {files}")
+        }
+    }
+
     /// All records of a file, in words: "the 40 rows of a.jsonl (training data)".
     pub(crate) fn all_of(&self, file: &FileRows) -> String {
         format!("the {} rows of {}", file.n_rows, self.name(file))

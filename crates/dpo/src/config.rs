@@ -1,6 +1,7 @@
 //! Settings of the DPO stage.
 
 use temper_data::EncodingConfig;
+use temper_stage::SamplesConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 settings! {
@@ -23,6 +24,9 @@ settings! {
         /// How rows become tokens.
         #[serde(flatten)]
         section encoding: EncodingConfig,
+        /// Answers that show what the policy says.
+        #[serde(flatten)]
+        section shown: SamplesConfig,
         /// Reward per nat of log-probability; the smaller, the further the policy may leave its reference.
         ///
         /// β of the paper: 0.1 in its dialogue task and in TRL.

@@ -39,7 +39,8 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
-    launch.note_settings_without_effect(config, idle.as_slice())?;
+    let idle: Vec<_> = idle.into_iter().chain(config.shown.idle(eval_data.is_some())).collect();
+    launch.note_settings_without_effect(config, &idle)?;
     let given = [
         ("--model", Some(model_fingerprint(&files.model)?)),
         ("--data", Some(data.fingerprint())),

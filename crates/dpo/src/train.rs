@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::CausalLm;
-use temper_stage::{resume, save};
+use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, World, accumulate, values_of};
 use temper_tokenizer::TextSide;
 use temper_train::{Optimizer, Run, StepPlan, require_finite};
@@ -18,7 +18,7 @@ use crate::{DpoConfig, Error};
 
 /// Trains a policy on comparisons, without dropout. The reference is `policy` as it is given.
 ///
-/// Returns the policy off the tape. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
+/// Returns the policy off the tape. The run directory gets metrics, samples, checkpoints and `final/`. An interrupted run has
 /// written a checkpoint; ask [`Run::interrupted`]. A resumed run is given the model of the start again.
 ///
 /// # Errors
@@ -45,6 +45,11 @@ pub fn train(
         (policy, step) = resume(dir, &mut optimizer, &policy)?;
     }
     run.started(plan.total_steps());
+    let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
+    let samples = Samples::new(&config.shown, asked, text, &policy);
+    if step == 0 {
+        samples.take(&policy, run, step)?;
+    }
 
     // Once, and only of what the run will meet: the same rows in the same batches if it is resumed.
     let ref_logprobs = reference(config, &ref_policy, data, &plan.rows());
@@ -87,6 +92,7 @@ pub fn train(
             let evaluation = judge(config, &policy, eval_data, ref_logprobs);
             require_finite("evaluation loss", step, evaluation.eval_loss)?;
             run.log_evaluation(step, &evaluation)?;
+            samples.take(&policy, run, step)?;
             if config.training.keep_best {
                 run.save_best(&evaluation.candidate(step), |dir| save(dir, &policy, text, None))?;
             }

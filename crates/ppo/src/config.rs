@@ -1,6 +1,7 @@
 //! Settings of the PPO stage.
 
 use serde::{Deserialize, Serialize};
+use temper_stage::SamplesConfig;
 use temper_tokenizer::Overflow;
 use temper_train::range::require;
 use temper_train::{AdamWConfig, Error, TrainingConfig, settings};
@@ -26,6 +27,9 @@ settings! {
             optimizer: AdamWConfig { epsilon: 1e-5, ..AdamWConfig::default() },
             ..TrainingConfig::default()
         },
+        /// Answers that show what the policy says.
+        #[serde(flatten)]
+        section shown: SamplesConfig,
         /// Longest prompt in tokens; 0: the longest that leaves room for rollout.max_new_tokens in max_seq_len.
         pub max_prompt_len: usize = 0,
         /// What happens to a longer prompt: drop | truncate_prompt.

@@ -1,11 +1,12 @@
-//! Evaluation: one answer to each held-out prompt, scored like those of a rollout.
+//! Evaluation: one answer to each held-out prompt, scored like those of a rollout; and answers to show, of a few of them.
 
 use rand::RngExt;
 use serde::Serialize;
 use temper_data::{EncodedPrompt, Prompts};
-use temper_model::{CausalLm, GenerateOptions, generate};
+use temper_model::{CausalLm, Completion, GenerateOptions, generate};
+use temper_stage::Samples;
 use temper_tokenizer::Tokenizer;
-use temper_train::Seed;
+use temper_train::{Run, Seed};
 
 use crate::Error;
 use crate::config::PpoConfig;
@@ -76,6 +77,42 @@ pub fn evaluate(
         eos_rate: n_ended as f64 / n,
         length_mean: n_tokens as f64 / n,
     })
+}
+
+/// Answers that a run shows, with what the scoring function and the judge say of them.
+pub(crate) struct Shown {
+    completions: Vec<Completion>,
+    scores: Vec<f32>,
+    gold: Vec<f32>,
+}
+
+impl Shown {
+    /// Lets the policy answer, and asks who scores. The scores are as the scoring function gives them.
+    ///
+    /// # Errors
+    /// Those of [`evaluate`].
+    pub(crate) fn take(
+        config: &PpoConfig,
+        policy: &CausalLm,
+        tokenizer: &Tokenizer,
+        samples: &Samples<'_>,
+        step: usize,
+        scorers: &mut Scorers<'_>,
+    ) -> Result<Self, Error> {
+        if samples.is_empty() {
+            return Ok(Self { completions: Vec::new(), scores: Vec::new(), gold: Vec::new() });
+        }
+        let completions = samples.answers(policy).map_err(|e| Error::from(e).in_step(step))?;
+        let answers = Answers { prompts: samples.prompts().to_vec(), completions };
+        let scored = score_answers(&config.rollout, &answers.samples(tokenizer), scorers, step)?;
+        let gold = scored.gold_scores.unwrap_or_default();
+        Ok(Self { completions: answers.completions, scores: scored.raw_scores, gold })
+    }
+
+    /// Appends them to `samples.jsonl`.
+    pub(crate) fn log(&self, samples: &Samples<'_>, run: &mut Run, step: usize) -> Result<(), Error> {
+        Ok(samples.log(run, step, &self.completions, &self.scores, &self.gold)?)
+    }
 }
 
 fn mean(scores: &[f32]) -> f64 {

@@ -109,7 +109,9 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         gold: gold.as_mut().map(|gold| gold as &mut ScoreFn<'_>),
     };
 
-    launch.note_settings_without_effect(config, &config.idle(texts.is_some()))?;
+    let mut idle = config.idle(texts.is_some());
+    idle.extend(config.shown.idle(eval_prompts.is_some()));
+    launch.note_settings_without_effect(config, &idle)?;
     let weights = format!("{} {} {}", spec.model_weight, spec.program_weight, spec.endpoint_weight);
     let given = [
         ("--policy", Some(model_fingerprint(&files.policy)?)),

@@ -15,15 +15,16 @@ use burn::module::Module;
 use rand::RngExt;
 use temper_data::{EncodedPrompt, Prompts, Texts};
 use temper_model::CausalLm;
+use temper_stage::Samples;
 use temper_tokenizer::TextSide;
 use temper_train::{Candidate, Run, Seed, is_due, shuffled};
 
 use crate::checks::Checks;
-use crate::evaluation::evaluate;
+use crate::evaluation::{Shown, evaluate};
 use crate::learner::{Learner, LearningRates, Progress, UpdateInput};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::networks::Critic;
-use crate::rollout::collect_rollout;
+use crate::rollout::{collect_rollout, sampling_options};
 use crate::scores::Scorers;
 use crate::{Error, PpoConfig};
 
@@ -96,6 +97,15 @@ pub fn train<'a>(
         progress = learner.resume(dir)?;
     }
     run.started(total_steps);
+    let asked = data.eval_prompts.map_or(&[][..], |data| data.prompts.as_slice());
+    let options = sampling_options(config, &text.tokenizer, 0)?;
+    let samples = Samples::with_options(&config.shown, asked, text, &ref_policy, options);
+    if run.resume_from().is_none() {
+        match Shown::take(config, &ref_policy, &text.tokenizer, &samples, 1, &mut scorers) {
+            Ok(shown) => shown.log(&samples, run, 0)?,
+            Err(error) => return stop_early(error, config, &learner, text, &progress, run),
+        }
+    }
 
     while progress.step < total_steps || !progress.is_evaluated {
         // A run that was stopped during an evaluation continues with that evaluation.
@@ -141,12 +151,20 @@ pub fn train<'a>(
             && (is_last || is_due(step, config.training.eval_every))
         {
             let policy = learner.evaluated_policy();
-            let evaluated = evaluate(config, &policy, &text.tokenizer, eval_prompts, step, &mut scorers);
-            let evaluation = match evaluated {
-                Ok(evaluation) => evaluation,
+            let tokenizer = &text.tokenizer;
+            let evaluated = evaluate(config, &policy, tokenizer, eval_prompts, step, &mut scorers).and_then(
+                |evaluation| {
+                    let shown = Shown::take(config, &policy, tokenizer, &samples, step, &mut scorers)?;
+                    Ok((evaluation, shown))
+                },
+            );
+            // Both are logged together, so that a run that is stopped in between logs neither twice.
+            let (evaluation, shown) = match evaluated {
+                Ok(both) => both,
                 Err(error) => return stop_early(error, config, &learner, text, &progress, run),
             };
             run.log_evaluation(step, &evaluation)?;
+            shown.log(&samples, run, step)?;
             candidate = Some(match evaluation.gold {
                 Some(gold) => ("eval/gold", gold),
                 None => ("eval/scores", evaluation.scores),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::Error;
-use crate::escape::{escape, escape_up_to};
+use crate::escape::{escape, escape_up_to, visible};
 use crate::files::read;
 use crate::frontier::{Frontier, Track, root, thinned};
 use crate::frontier_plot::{Picture, Plot, Series};
@@ -12,9 +12,8 @@ use crate::metrics::{LARGEST, Metrics};
 use crate::number::figure;
 use crate::palette::{Ink, SERIES};
 
-const OF_DIFFERENT_JUDGES: &str = "Scores of DIFFERENT independent judges: heights cannot be compared";
-const OF_DIFFERENT_SCORERS: &str =
-    "Scores that are learned from, of DIFFERENT models: heights cannot be compared";
+/// Characters of a judge's name above a plot.
+const HEADING_CHARACTERS: usize = 60;
 
 /// A run of PPO, or of what else logs score and KL at every rollout.
 #[derive(Debug)]
@@ -100,48 +99,77 @@ impl Comparison {
         Ok(comparison)
     }
 
-    /// The picture: gold above score, each as far as anything has it.
-    pub fn picture(&self) -> Picture {
-        let plot = |heading: &str, track: fn(&Runner) -> Option<&Track>, value: fn(&Point) -> Option<f64>| {
-            let inks = SERIES.into_iter();
-            let lines = self.runners.iter().map(|runner| {
-                let line = track(runner).map_or_else(Vec::new, |track| thinned(&track.smooth));
-                (line, Vec::new())
-            });
-            let points = self.point_labels().into_iter().map(|label| {
-                let of_label = self.points.iter().filter(|point| point.label == label);
-                let placed = of_label.filter_map(|point| {
-                    let note = point.note.clone().unwrap_or_default();
-                    Some(((root(point.kl), value(point)?), note))
-                });
-                (Vec::new(), placed.collect())
-            });
-            let series: Vec<Series> = (lines.chain(points).zip(inks))
-                .map(|((line, points), ink)| Series { ink, cloud: Vec::new(), line, points })
-                .collect();
-            let empty = series.iter().all(|series| series.line.is_empty() && series.points.is_empty());
-            (!empty).then(|| Plot { heading: heading.to_owned(), series, mark: None })
-        };
-        let plots = [
-            plot(
-                if self.gold_differs() { OF_DIFFERENT_JUDGES } else { "Score of the independent judge" },
-                |runner| runner.frontier.gold.as_ref(),
-                |point| point.gold,
-            ),
-            plot(
-                if self.score_differs() { OF_DIFFERENT_SCORERS } else { "Score that is learned from" },
-                |runner| Some(&runner.frontier.score),
-                |point| point.score,
-            ),
-        ];
+    /// The picture: gold above score, each as far as anything has it. Scores of different judges have a plot each.
+    pub fn picture<'a>(&'a self) -> Picture {
+        let gold = |runner: &Runner| runner.frontier.gold.is_some().then(|| runner.judges.gold.clone());
+        let score = |runner: &Runner| Some(runner.judges.score.clone());
+        let mut plots = Vec::new();
+        for (heading, judge) in
+            headings("Score of the independent judge", self.judges(gold), self.gold_differs())
+        {
+            let track = |runner: &'a Runner| {
+                let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.gold == *judge);
+                runner.frontier.gold.as_ref().filter(|_| is_shown)
+            };
+            // A point does not say who judged it.
+            let value = |point: &Point| point.gold.filter(|_| judge.is_none());
+            plots.extend(self.plot(heading, track, value));
+        }
+        for (heading, judge) in
+            headings("Score that is learned from", self.judges(score), self.score_differs())
+        {
+            let track = |runner: &'a Runner| {
+                let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.score == *judge);
+                Some(&runner.frontier.score).filter(|_| is_shown)
+            };
+            let value = |point: &Point| point.score.filter(|_| judge.is_none());
+            plots.extend(self.plot(heading, track, value));
+        }
         let labels = self.runners.iter().map(|runner| runner.label.clone());
         let legend = SERIES.into_iter().zip(labels.chain(self.point_labels().into_iter().map(str::to_owned)));
         Picture {
-            plots: plots.into_iter().flatten().collect(),
+            plots,
             legend: legend.collect::<Vec<(Ink, String)>>(),
             in_words: "Scores against the root of the KL to the SFT model; the table below has the numbers"
                 .to_owned(),
         }
+    }
+
+    /// One plot: the runs that have such a track, and the points that have such a value. Nothing if there is neither.
+    fn plot<'a>(
+        &'a self,
+        heading: String,
+        track: impl Fn(&'a Runner) -> Option<&'a Track>,
+        value: impl Fn(&Point) -> Option<f64>,
+    ) -> Option<Plot> {
+        let lines = self.runners.iter().map(|runner| {
+            let line = track(runner).map_or_else(Vec::new, |track| thinned(&track.smooth));
+            (line, Vec::new())
+        });
+        let points = self.point_labels().into_iter().map(|label| {
+            let of_label = self.points.iter().filter(|point| point.label == label);
+            let placed = of_label.filter_map(|point| {
+                let note = point.note.clone().unwrap_or_default();
+                Some(((root(point.kl), value(point)?), note))
+            });
+            (Vec::new(), placed.collect())
+        });
+        let series: Vec<Series> = (lines.chain(points).zip(SERIES))
+            .map(|((line, points), ink)| Series { ink, cloud: Vec::new(), line, points })
+            .collect();
+        let empty = series.iter().all(|series| series.line.is_empty() && series.points.is_empty());
+        (!empty).then_some(Plot { heading, series, mark: None })
+    }
+
+    /// The judges of the runs, each once, in the order of the runs.
+    fn judges(&self, judge: impl Fn(&Runner) -> Option<Option<String>>) -> Vec<Option<String>> {
+        let mut judges = Vec::new();
+        for judge in self.runners.iter().filter_map(judge) {
+            if !judges.contains(&judge) {
+                judges.push(judge);
+            }
+        }
+        judges
     }
 
     /// The numbers of the picture.
@@ -217,12 +245,12 @@ impl Comparison {
         };
         let gold = note(
             self.gold_differs(),
-            "The runs were judged by different independent judges, so heights of their gold lines cannot be compared",
+            "The runs were judged by different independent judges, so each judge has a plot of its own, and heights cannot be compared between them",
             |judges| judges.gold.as_ref(),
         );
         let score = note(
             self.score_differs(),
-            "The runs learned from different scores, so heights of these lines cannot be compared",
+            "The runs learned from different scores, so each score has a plot of its own, and heights cannot be compared between them",
             |judges| judges.score.as_ref(),
         );
         gold + &score
@@ -257,6 +285,18 @@ impl Comparison {
         }
         labels
     }
+}
+
+/// The heading of each plot, and the judge whose scores it shows: of all judges together, unless they differ.
+fn headings(of: &str, judges: Vec<Option<String>>, differ: bool) -> Vec<(String, Option<Option<String>>)> {
+    if !differ {
+        return vec![(of.to_owned(), None)];
+    }
+    let heading = |judge: Option<String>| {
+        let name = visible(judge.as_deref().unwrap_or("unknown"), HEADING_CHARACTERS);
+        (format!("{of}: {name}"), Some(judge))
+    };
+    judges.into_iter().map(heading).collect()
 }
 
 /// The name of each directory, with as many of its parents as tell it from the others.

@@ -2,8 +2,8 @@ use serde::Deserialize;
 
 use crate::number::{figure, percent};
 
-/// `evaluation.json` of a reward model's run directory: what `temper eval` printed about the model on held-out
-/// comparisons. Other keys are ignored.
+/// `evaluation.json` of a reward model's run directory: its last evaluation on held-out comparisons, or what `temper eval`
+/// printed about one. Other keys are ignored.
 #[derive(Debug, Deserialize)]
 pub struct Evaluation {
     eval_accuracy: f64,
@@ -32,6 +32,11 @@ struct Confidence {
 }
 
 impl Evaluation {
+    /// Share of the pairs in which the longer answer is the chosen one; equal lengths count half.
+    pub fn longer_wins(&self) -> Option<f64> {
+        self.eval_longer_wins
+    }
+
     /// Reads it; `None` when it is something else.
     pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()

@@ -23,6 +23,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod answers;
 mod compare;
 mod curve;
 mod error;
@@ -44,6 +45,7 @@ mod stage;
 mod summary;
 mod timings;
 mod verdict;
+mod verdicts;
 
 pub use error::Error;
 pub use sample::Sample;
@@ -75,6 +77,16 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         files::write(path, text)?;
     }
     Ok(drawn.into_iter().map(|(path, _)| path).collect())
+}
+
+/// What a run directory of a single stage says in words: its result in one sentence, then what to watch out for and what
+/// to do about it. Nothing where nothing was measured. `docs/verdicts.md` has the rules.
+///
+/// # Errors
+/// When `dir` is not a directory with a run, or something in it cannot be read or is not a regular file.
+pub fn verdicts_of(dir: &Path) -> Result<Vec<String>, Error> {
+    let run = run::Run::read(dir)?;
+    Ok(run.stages.iter().rev().find(|stage| stage.name.is_none()).map(verdicts::verdicts).unwrap_or_default())
 }
 
 /// Draws the scores of several runs against √KL into one picture, and returns the paths of a page and of the picture

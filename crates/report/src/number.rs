@@ -25,6 +25,22 @@ pub fn percent(share: f64) -> String {
     signed(if near_an_end { format!("{percent:.1}\u{a0}%") } else { format!("{percent:.0}\u{a0}%") })
 }
 
+/// `77.6 %`: a share in a sentence, where a tenth counts.
+pub fn share(share: f64) -> String {
+    signed(format!("{:.1}\u{a0}%", 100.0 * share))
+}
+
+/// `1,227`: a whole number.
+pub fn count(value: f64) -> String {
+    signed(grouped(value))
+}
+
+/// `1 step`, `1,227 steps`: a whole number of what has this name in the plural.
+pub fn counted(value: f64, units: &str) -> String {
+    let unit = if value == 1.0 { units.strip_suffix('s').unwrap_or(units) } else { units };
+    format!("{} {unit}", count(value))
+}
+
 /// A fixed number of decimals, for columns.
 pub fn signed_fixed(value: f64, decimals: usize) -> String {
     if value.abs() < 1e9 { signed(format!("{value:.decimals$}")) } else { signed(scientific(value)) }

@@ -3,7 +3,9 @@ use crate::escape::escape;
 use crate::frontier::Frontier;
 use crate::run::Run;
 use crate::stage::StageRun;
-use crate::{figures, frontier_plot, palette, plot, sample, settings, timings, verdict};
+use crate::{
+    answers, figures, frontier_plot, number, palette, plot, sample, settings, timings, verdict, verdicts,
+};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -23,7 +25,7 @@ pub fn render(run: &Run) -> Result<String, Error> {
         body.push_str(&sample::table(&run.samples));
     }
     for stage in &run.stages {
-        body.push_str(&curves(stage)?);
+        body.push_str(&curves(stage, run.single)?);
     }
     body.push_str(&settings::settings(run));
     body.push_str(&settings::machine(run));
@@ -52,10 +54,17 @@ fn title(run: &Run) -> String {
     }
 }
 
-fn curves(stage: &StageRun) -> Result<String, Error> {
+fn curves(stage: &StageRun, single: bool) -> Result<String, Error> {
     // Escaped, although a slug has only characters that need none.
     let (slug, heading) = (escape(&stage.slug), escape(&stage.title()));
     let mut html = format!("<section id=\"{slug}\"><h2>{heading}</h2>\n");
+    let state = stage.state();
+    let steps = number::counted(stage.metrics.last("step").unwrap_or(0.0), stage.unit());
+    html.push_str(&format!("<p class=\"note\">State: {state}, after {steps}.</p>\n"));
+    // A single stage has its findings at the top of the page.
+    for sentence in verdicts::verdicts(stage).iter().filter(|_| !single) {
+        html.push_str(&format!("<p class=\"finding\">{}</p>\n", escape(sentence)));
+    }
     let curves = stage.curves();
     if curves.is_empty() {
         html.push_str("<p class=\"note\">No steps have been logged yet.</p></section>\n");
@@ -71,6 +80,7 @@ fn curves(stage: &StageRun) -> Result<String, Error> {
             "<p class=\"note\">In each panel, {note} · number at the top right: where it ends.</p>\n"
         ));
     }
+    html.push_str(&answers::table(&stage.answers, stage.unit()));
     if let Some(evaluation) = &stage.evaluation {
         html.push_str(&evaluation.html());
     }

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Error;
+use crate::answers::StageAnswer;
 use crate::evaluation::Evaluation;
 use crate::files::read;
 use crate::metrics::Metrics;
@@ -57,6 +58,7 @@ impl Run {
             stages.extend(other.map(|run| StageRun { name: Some(name), config_file, ..run }));
         }
         let single = stages.is_empty() && itself.is_some();
+        let is_stage = itself.is_some();
         stages.extend(itself);
         name_pictures(&mut stages);
 
@@ -65,8 +67,9 @@ impl Run {
         if summary_text.is_some() && summary.is_none() {
             notes.push("summary.json is not a JSON object and is left out.".to_owned());
         }
-        let (samples, bad_samples) =
-            Sample::parse_all(&read(&dir.join("samples.jsonl"))?.unwrap_or_default());
+        // In the run directory of a stage, they are those of the stage.
+        let samples_text = if is_stage { None } else { read(&dir.join("samples.jsonl"))? };
+        let (samples, bad_samples) = Sample::parse_all(&samples_text.unwrap_or_default());
         if bad_samples > 0 {
             notes.push(format!("{bad_samples} lines of samples.jsonl are not samples and are left out."));
         }
@@ -121,8 +124,22 @@ fn stage_run(dir: &Path, stage: Option<Stage>, notes: &mut Vec<String>) -> Resul
             ));
         }
     }
+    let (answers, bad_answers) =
+        StageAnswer::parse_all(&read(&dir.join("samples.jsonl"))?.unwrap_or_default());
+    if bad_answers > 0 {
+        notes.push(format!(
+            "{bad_answers} lines of the samples.jsonl of {called} are not answers and are left out."
+        ));
+    }
     let has_final = dir.join("final").is_dir();
-    Ok(Some(StageRun { config, has_final, evaluation, ..StageRun::of(stage, metrics) }))
+    let is_running = is_locked(dir);
+    Ok(Some(StageRun { config, has_final, is_running, evaluation, answers, ..StageRun::of(stage, metrics) }))
+}
+
+/// Whether a process has the run directory open: it holds a lock on it then. Where that cannot be told, nobody has.
+fn is_locked(dir: &Path) -> bool {
+    let locked = fs::File::open(dir).map(|dir| dir.try_lock_shared());
+    cfg!(unix) && matches!(locked, Ok(Err(fs::TryLockError::WouldBlock)))
 }
 
 /// The directories in `dir` that are not called as a stage is, in order.

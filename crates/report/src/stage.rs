@@ -1,3 +1,4 @@
+use crate::answers::StageAnswer;
 use crate::curve::{Curve, Panel, Unit};
 use crate::evaluation::Evaluation;
 use crate::metrics::Metrics;
@@ -193,8 +194,12 @@ pub struct StageRun {
     pub config: Option<String>,
     /// Whether it has left a final model.
     pub has_final: bool,
+    /// Whether a process is writing into its directory.
+    pub is_running: bool,
     /// What `temper eval` printed about a reward model, if that was kept in the run directory.
     pub evaluation: Option<Evaluation>,
+    /// What its model said at some steps.
+    pub answers: Vec<StageAnswer>,
 }
 
 impl StageRun {
@@ -210,7 +215,9 @@ impl StageRun {
             metrics,
             config: None,
             has_final: false,
+            is_running: false,
             evaluation: None,
+            answers: Vec::new(),
         }
     }
 
@@ -250,20 +257,36 @@ impl StageRun {
         kind.map_or(self.stage.label().to_owned(), str::to_uppercase)
     }
 
+    /// What its steps are called.
+    pub fn unit(&self) -> &'static str {
+        if self.stage == Stage::Ppo { "rollouts" } else { "steps" }
+    }
+
+    /// `finished`, `running`, or `stopped`.
+    pub fn state(&self) -> &'static str {
+        match self.unfinished() {
+            None => "finished",
+            Some(_) if self.is_running => "running",
+            Some(_) => "stopped before its end",
+        }
+    }
+
     /// The sentence about a run that has not come to its end; none for one that has.
     pub fn unfinished(&self) -> Option<String> {
         let done = self.metrics.last("step").unwrap_or(0.0);
         let most = self.config.as_deref().and_then(|config| setting(config, "", "max_steps")?.parse().ok());
         let most: Option<f64> = most.filter(|most| *most > 0.0);
-        if self.has_final || most.is_some_and(|most| done >= most) {
+        let is_done = !self.is_running && most.is_some_and(|most| done >= most);
+        if self.has_final || is_done {
             return None;
         }
-        let unit = if self.stage == Stage::Ppo { "rollouts" } else { "steps" };
+        let unit = self.unit();
         let so_far = match most {
             Some(most) => format!("{done} of at most {most} {unit}"),
             None => format!("{done} {unit} so far, and no final model"),
         };
-        Some(format!("{} has not finished: {so_far}.", self.label()))
+        let state = if self.is_running { "is running" } else { "has not finished" };
+        Some(format!("{} {state}: {so_far}.", self.label()))
     }
 }
 
@@ -328,6 +351,10 @@ mod tests {
             Some("PPO has not finished: 33 rollouts so far, and no final model.")
         );
         assert_eq!(StageRun { has_final: true, ..run(of_40, 33) }.unfinished(), None);
+        let running = StageRun { is_running: true, ..run(of_40, 40) };
+        assert_eq!(running.unfinished().as_deref(), Some("PPO is running: 40 of at most 40 rollouts."));
+        let states = [running.state(), run(of_40, 33).state(), run(of_40, 40).state()];
+        assert_eq!(states, ["running", "stopped before its end", "finished"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 use crate::number::{figure, percent};
 use crate::run::Run;
 use crate::stage::{Stage, StageRun};
+use crate::verdicts::verdicts;
 
 /// What came out, in one sentence, claimed no more strongly than the numbers allow; and what has not come to its end.
 /// Plain text.
 pub fn verdict(run: &Run) -> String {
-    let claim = judged(run).or_else(|| scored(run)).or_else(|| ordered(run)).or_else(|| trained(run));
+    let claim = judged(run).or_else(|| of_stage(run)).or_else(|| scored(run));
     let claim = claim.unwrap_or_else(|| {
         "The run has not come far enough for a verdict; this is what it has left so far.".to_owned()
     });
@@ -53,67 +54,26 @@ fn judged(run: &Run) -> Option<String> {
     ))
 }
 
-/// By the reward model, which cannot judge itself.
+/// What the last stage with a result says, after its name: its result, and what to watch out for. PPO comes before others.
+fn of_stage(run: &Run) -> Option<String> {
+    let stages = || run.stages.iter().rev().filter(|stage| stage.metrics.steps() > 0);
+    let ppo = stages().filter(|stage| stage.stage == Stage::Ppo);
+    let (stage, said) = ppo.chain(stages()).find_map(|stage| {
+        let said = verdicts(stage);
+        (!said.is_empty()).then_some((stage, said))
+    })?;
+    Some(format!("{}: {}", stage.label(), said.join(" ")))
+}
+
+/// By the reward model, where the stage itself has left nothing.
 fn scored(run: &Run) -> Option<String> {
-    let ends = run.summary.ppo.score_first.zip(run.summary.ppo.score_last);
-    let (first, last) = ends.or_else(|| quarters(run.stage(Stage::Ppo)?, "objective/scores"))?;
-    let moved = |first, last| if last > first { "rose" } else { "did not rise: it went" };
-    let gold = run.stage(Stage::Ppo).and_then(|stage| quarters(stage, "objective/gold"));
-    let judge = match gold {
-        Some((before, after)) => format!(
-            "that of the independent judge, which it does not learn from, {} from {} to {}",
-            moved(before, after),
-            figure(before),
-            figure(after)
-        ),
-        None => "no independent judge was asked".to_owned(),
-    };
-    let label = run.stage(Stage::Ppo).map_or(Stage::Ppo.label().to_owned(), StageRun::label);
+    let (first, last) = run.summary.ppo.score_first.zip(run.summary.ppo.score_last)?;
+    let moved = if last > first { "rose" } else { "did not rise: it went" };
     Some(format!(
-        "Under {label} the reward model’s mean score {} from {} to {}; {judge}.",
-        moved(first, last),
+        "Under PPO the reward model’s mean score {moved} from {} to {}; no independent judge was asked.",
         figure(first),
         figure(last)
     ))
-}
-
-/// By the comparisons that a reward model was not trained on, if that is the last stage that ran.
-fn ordered(run: &Run) -> Option<String> {
-    let stage = run.stages.iter().rev().find(|stage| stage.metrics.steps() > 0)?;
-    if stage.stage != Stage::Reward {
-        return None;
-    }
-    let accuracy = stage.metrics.last("eval_accuracy")?;
-    let loss = stage.metrics.last("eval_loss");
-    let loss =
-        loss.map_or(String::new(), |loss| format!(", at a held-out loss of {} nats per pair", figure(loss)));
-    Some(format!(
-        "{}: it orders {} of the held-out pairs as the data do{loss}.",
-        stage.label(),
-        percent(accuracy)
-    ))
-}
-
-/// By the loss of the last stage that ran.
-fn trained(run: &Run) -> Option<String> {
-    let stage = run.stages.iter().rev().find(|stage| stage.metrics.last("loss").is_some())?;
-    let (first, last) = quarters(stage, "loss")?;
-    let moved = if last < first { "fell" } else { "did not fall: it went" };
-    let (label, steps) = (stage.label(), stage.metrics.steps());
-    Some(format!(
-        "{label}: over {steps} {} the loss {moved} from {} (mean of the first quarter) to {} (last quarter).",
-        if steps == 1 { "step" } else { "steps" },
-        figure(first),
-        figure(last)
-    ))
-}
-
-/// The means of a metric over the first and the last quarter of its steps.
-fn quarters(stage: &StageRun, key: &str) -> Option<(f64, f64)> {
-    let values: Vec<_> = stage.metrics.series(key).into_iter().map(|point| point.1).collect();
-    let quarter = values.len().div_ceil(4);
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    (quarter > 0).then(|| (mean(&values[..quarter]), mean(&values[values.len() - quarter..])))
 }
 
 #[cfg(test)]
@@ -167,8 +127,8 @@ mod tests {
         run.stages.push(StageRun { has_final: true, ..StageRun::of(Stage::Ppo, metrics) });
         assert_eq!(
             verdict(&run),
-            "Under PPO the reward model’s mean score rose from 1.00 to 4.00; that of the independent judge, which it \
-             does not learn from, did not rise: it went from 0.400 to 0.100."
+            "PPO: The score rose from 1.00 to 4.00; the gold score, which is not learned from, did not rise: it went from \
+             0.400 to 0.100."
         );
     }
 
@@ -181,8 +141,8 @@ mod tests {
         run.stages.push(StageRun { has_final: true, ..StageRun::of(Stage::Reward, metrics) });
         assert_eq!(
             verdict(&run).replace('\u{a0}', " "),
-            "Reward model: it orders 74 % of the held-out pairs as the data do, at a held-out loss of 0.520 nats per \
-             pair."
+            "Reward model: The reward model ranks 74.0 % of held-out pairs correctly. It ranks 90.0 % of its training pairs \
+             correctly, so it has memorised some: use `best/`, or train for fewer epochs."
         );
     }
 

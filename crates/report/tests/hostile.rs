@@ -245,18 +245,21 @@ fn scores_of_different_judges_are_called_so() {
     };
     let mixed = texts(&[a.clone(), b]);
     for text in &mixed {
-        assert!(text.contains("DIFFERENT independent judges"), "{text}");
-        assert!(text.contains("Score that is learned from"), "the reward models are the same");
+        assert!(text.contains("Score of the independent judge: courtesy"), "{text}");
+        assert!(text.contains("Score of the independent judge: rm/&lt;final&gt;"), "{text}");
+        assert!(!text.contains("Score that is learned from:"), "the reward models are the same");
     }
     assert!(mixed[0].contains("a: courtesy; b: rm/&lt;final&gt;"), "{}", mixed[0]);
-    assert!(texts(&[a.clone(), same]).iter().all(|text| !text.contains("DIFFERENT")));
+    assert!(texts(&[a.clone(), same]).iter().all(|text| !text.contains("judge: courtesy")));
     // Other reward models, the same judge.
     let other = ppo_run(dir.path(), "d", "courtesy");
     let inputs = fs::read_to_string(other.join("inputs.json")).unwrap().replace("\"files\"", "\"others\"");
     fs::write(other.join("inputs.json"), inputs).unwrap();
     let mixed = texts(&[a, other]);
     assert!(
-        mixed.iter().all(|text| text.contains("of DIFFERENT models") && !text.contains("DIFFERENT indep"))
+        mixed
+            .iter()
+            .all(|text| text.contains("Score that is learned from: ") && !text.contains("judge: courtesy"))
     );
 }
 

@@ -12,6 +12,7 @@ use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, StepPlan, require_finite};
 
+use crate::evaluation::{RewardDetails, examine};
 use crate::{Error, Normalize, RewardConfig, ScoreStats, normalized, ranking_loss, score};
 
 /// One line of `metrics.jsonl`, under TRL's names.
@@ -66,10 +67,20 @@ impl RewardEvaluation {
     }
 }
 
+/// The content of `evaluation.json`: what `temper eval` prints, of the last evaluation of the run.
+#[derive(Serialize)]
+struct ExaminedEvaluation<'a> {
+    #[serde(flatten)]
+    evaluation: &'a RewardEvaluation,
+    #[serde(flatten)]
+    details: &'a RewardDetails,
+}
+
 /// Trains a reward model, without dropout.
 ///
 /// Returns it off the tape, normalised if the data bring demonstrations for it; so are `best/` and `final/`, while step
-/// checkpoints hold the model as it is trained. The run directory gets metrics, checkpoints and `final/`. An interrupted run has
+/// checkpoints hold the model as it is trained. The run directory gets metrics, checkpoints, `final/`, and the details of the
+/// last evaluation in `evaluation.json`. An interrupted run has
 /// written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
@@ -126,6 +137,8 @@ pub fn train(
             let evaluation = evaluate(&model, eval_data, comparisons_at_once(config));
             require_finite("evaluation loss", step, evaluation.eval_loss)?;
             run.log_evaluation(step, &evaluation)?;
+            let details = examine(eval_data, &evaluation);
+            run.save_evaluation(&ExaminedEvaluation { evaluation: &evaluation, details: &details })?;
             if config.training.keep_best {
                 run.save_best(&evaluation.candidate(step), |dir| {
                     save(dir, &finished_model(&model, data, config).0, text, None)

@@ -1,6 +1,7 @@
 //! Settings of the SFT stage.
 
 use temper_data::EncodingConfig;
+use temper_stage::SamplesConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 settings! {
@@ -22,6 +23,9 @@ settings! {
         /// How rows become tokens.
         #[serde(flatten)]
         section encoding: EncodingConfig,
+        /// Answers that show what the model says.
+        #[serde(flatten)]
+        section shown: SamplesConfig,
         /// Train with the dropout of the model's configuration.
         ///
         /// InstructGPT: 0.2 on the residual stream.

@@ -39,7 +39,8 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let encoding = config.encoding.encoding(&text, max_len);
     let (data, eval_data): (Demonstrations, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
-    let idle = config.idle(text.has_template, model.config().dropout > 0.0);
+    let mut idle = config.idle(text.has_template, model.config().dropout > 0.0);
+    idle.extend(config.shown.idle(eval_data.is_some()));
     launch.note_settings_without_effect(config, &idle)?;
     let given = [
         ("--model", Some(model_fingerprint(Path::new(&files.model))?)),

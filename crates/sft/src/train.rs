@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde::Serialize;
 use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout};
-use temper_stage::{resume, save};
+use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, require_finite};
@@ -57,7 +57,7 @@ impl SftEvaluation {
 
 /// Fine-tunes `model` on demonstrations.
 ///
-/// Returns the trained model, off the tape. The run directory gets metrics, checkpoints and `final/`. An
+/// Returns the trained model, off the tape. The run directory gets metrics, samples, checkpoints and `final/`. An
 /// interrupted run has written a checkpoint; ask [`Run::interrupted`].
 ///
 /// # Errors
@@ -84,6 +84,11 @@ pub fn train(
         (model, step) = resume(dir, &mut optimizer, &model)?;
     }
     run.started(plan.total_steps());
+    let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
+    let samples = Samples::new(&config.shown, asked, text, &model);
+    if step == 0 {
+        samples.take(&model, run, step)?;
+    }
 
     while !plan.is_done(step) {
         let started = Instant::now();
@@ -119,6 +124,7 @@ pub fn train(
             let evaluation = evaluate(&model, eval_data, rows_at_once);
             require_finite("evaluation loss", step, evaluation.eval_loss)?;
             run.log_evaluation(step, &evaluation)?;
+            samples.take(&model, run, step)?;
             if config.training.keep_best {
                 run.save_best(&evaluation.candidate(step), |dir| save(dir, &model, text, None))?;
             }

@@ -190,6 +190,8 @@ impl Launch {
     ) -> Result<D, Error> {
         let bad_rows = self.read.bad_rows;
         let data = D::encode_rows(rows, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        let used = rows.used(rows.records.len().saturating_sub(data.report().n_dropped()));
+        self.note(&format!("{purpose}: {used}, {} tokens", data.n_tokens()));
         self.data.push(Data::new(purpose, paths, data.n_rows()));
         Ok(data)
     }
@@ -403,8 +405,13 @@ mod tests {
         launch.open("ppo", &TestConfig::default(), &TrainingConfig::default(), given).unwrap();
         let told = told.lock().unwrap();
         assert!(told[0].contains("prompts.jsonl") && told[0].contains('1'), "{told:?}");
-        assert!(told[1].ends_with("holds no run yet, this one starts it"), "{told:?}");
-        assert_eq!(told[2..], ["opened ppo, None"]);
+        // The notebook's template puts a start, `Instruct:`, the six bytes of the prompt and a separator.
+        assert!(
+            told[1].starts_with("training data: all 1 rows of ") && told[1].ends_with(", 17 tokens"),
+            "{told:?}"
+        );
+        assert!(told[2].ends_with("holds no run yet, this one starts it"), "{told:?}");
+        assert_eq!(told[3..], ["opened ppo, None"]);
         let inputs = std::fs::read_to_string(out.join("inputs.json")).unwrap();
         assert!(inputs.contains("--prompts") && inputs.contains("\"flex\""), "{inputs}");
         assert!(!inputs.contains("--eval-data"), "{inputs}");

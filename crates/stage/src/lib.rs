@@ -3,7 +3,7 @@
 //! A stage takes its settings, its files, and a [`Launch`]: the device, the run directory, whether an earlier run is
 //! resumed, and who is told about it. [`Launch`] reads the data files, compares what a resumed run is given, and opens
 //! the run directory. [`save`] and [`resume`] are the checkpoints of a stage that trains one model. [`Error`] is what can
-//! go wrong in such a stage.
+//! go wrong in such a stage. [`Samples`] are answers that show what a model says.
 //!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
@@ -11,10 +11,12 @@ mod card;
 mod checkpoint;
 mod error;
 mod launch;
+mod samples;
 
 pub use checkpoint::{StageModel, resume, save};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
+pub use samples::{Samples, SamplesConfig};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, only ever appended to.
+//! `metrics.jsonl` and `samples.jsonl`: one JSON object a line, only ever appended to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -46,9 +46,14 @@ impl MetricsWriter {
     ///
     /// [`Error::Io`] if it cannot be created, or something else than a file has its name.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let mut writer = Self { path: path.to_owned(), file: None, kept_len: Some(0), lines: 0 };
+        let mut writer = Self::create_later(path);
         writer.open()?;
         Ok(writer)
+    }
+
+    /// Starts an empty file with the first line, in place of one that may be there then.
+    pub(crate) fn create_later(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: None, kept_len: Some(0), lines: 0 }
     }
 
     /// Goes on with a file after a resume: keeps the first `lines` lines, which a checkpoint promises, and cuts what
@@ -111,6 +116,11 @@ impl MetricsWriter {
     /// Waits until everything is on the disk.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.open()?.sync_all().map_err(Error::io("flush", &self.path))
+    }
+
+    /// The same for a file that may have no line: one that nobody has begun stays away.
+    pub(crate) fn sync_if_there(&mut self) -> Result<(), Error> {
+        if self.lines > 0 || self.path.exists() { self.sync() } else { Ok(()) }
     }
 
     /// Looks whether the file is still where it was. One that was removed is written again, from the lines that the

@@ -1,4 +1,4 @@
-//! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
+//! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -27,13 +27,24 @@ use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_s
 const CONFIG_FILE: &str = "config.toml";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 const METRICS_FILE: &str = "metrics.jsonl";
+const SAMPLES_FILE: &str = "samples.jsonl";
+const EVALUATION_FILE: &str = "evaluation.json";
 const FINAL_DIR: &str = "final";
 /// What a step checkpoint says of its run.
 const MARK_FILE: &str = "training/run.json";
 /// Where a stage puts what it resumes from.
 const STATE_FILE: &str = "training/state.json";
 /// What a run writes into its directory. Of these `inputs.json` says that they are a run's.
-const OWN_NAMES: [&str; 6] = [CONFIG_FILE, INPUTS_FILE, METRICS_FILE, CHECKPOINTS_DIR, BEST_DIR, FINAL_DIR];
+const OWN_NAMES: [&str; 8] = [
+    CONFIG_FILE,
+    INPUTS_FILE,
+    METRICS_FILE,
+    SAMPLES_FILE,
+    EVALUATION_FILE,
+    CHECKPOINTS_DIR,
+    BEST_DIR,
+    FINAL_DIR,
+];
 /// The setting by which a run knows which checkpoints are of its schedule.
 const SCHEDULE_KEY: &str = "checkpoint_every";
 const ELAPSED_KEY: &str = "time/elapsed_seconds";
@@ -57,6 +68,7 @@ pub struct Run {
     dir: PathBuf,
     stage: String,
     metrics: MetricsWriter,
+    samples: MetricsWriter,
     resume_from: Option<(usize, PathBuf)>,
     best: Option<Best>,
     finished: bool,
@@ -80,12 +92,15 @@ pub struct Run {
 }
 
 /// The content of a step checkpoint's `training/run.json`: that it is this run's, of this step, and how much of the
-/// metrics goes with it.
+/// metrics and samples goes with it.
 #[derive(Serialize, Deserialize)]
 struct Mark {
     stage: String,
     step: usize,
     metrics_lines: usize,
+    /// A run of an earlier version has no samples.
+    #[serde(default)]
+    samples_lines: usize,
 }
 
 /// What a run that is resumed has left in its directory.
@@ -189,6 +204,7 @@ impl Run {
         create_dir(dir)?;
         let lock = lock(dir)?;
         check_regular(&metrics_path)?;
+        check_regular(&dir.join(SAMPLES_FILE))?;
         if !resume {
             refuse_foreign_names(dir)?;
         }
@@ -213,14 +229,17 @@ impl Run {
             write_file(&config_path, settings.toml.as_bytes())?;
         }
         let mut elapsed = None;
-        let metrics = if let Some((step, path)) = &stored.resume_from {
-            let (metrics, last) = MetricsWriter::resume_after(&metrics_path, lines_of(path, stage, *step)?)?;
+        let samples_path = dir.join(SAMPLES_FILE);
+        let (metrics, samples) = if let Some((step, path)) = &stored.resume_from {
+            let mark = mark_of(path, stage, *step)?;
+            let (metrics, last) = MetricsWriter::resume_after(&metrics_path, mark.metrics_lines)?;
             elapsed = last.and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
-            metrics
+            let (samples, _) = MetricsWriter::resume_after(&samples_path, mark.samples_lines)?;
+            (metrics, samples)
         } else if stored.finished {
-            MetricsWriter::at_the_end(&metrics_path)
+            (MetricsWriter::at_the_end(&metrics_path), MetricsWriter::at_the_end(&samples_path))
         } else {
-            MetricsWriter::create(&metrics_path)?
+            (MetricsWriter::create(&metrics_path)?, MetricsWriter::create_later(&samples_path))
         };
         sync_dir(dir)?;
         remove_leftovers(dir);
@@ -232,6 +251,7 @@ impl Run {
             dir: dir.to_owned(),
             stage: stage.to_owned(),
             metrics,
+            samples,
             resume_from: stored.resume_from,
             best: stored.best,
             finished: stored.finished,
@@ -331,6 +351,30 @@ impl Run {
         Ok(())
     }
 
+    /// Appends an answer after update number `step`, 0 for none yet, to `samples.jsonl`.
+    ///
+    /// Do this before the checkpoint of the same step, as with [`Run::log`]: a resumed run keeps what its checkpoint
+    /// promises, and no more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Run::log`].
+    pub fn log_sample(&mut self, step: usize, sample: &impl Serialize) -> Result<(), Error> {
+        let line = line_of(step, sample)?;
+        self.check_place()?;
+        self.samples.append(&line)
+    }
+
+    /// Writes the details of an evaluation to `evaluation.json`, in place of those of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if they cannot be written, and those of [`Run::save_checkpoint`].
+    pub fn save_evaluation(&mut self, details: &impl Serialize) -> Result<(), Error> {
+        self.check_place()?;
+        save_json(&self.dir.join(EVALUATION_FILE), details)
+    }
+
     /// Passes a one-line warning on to the observer, or to the log where there is none: not twice to one reader.
     pub fn warn(&mut self, message: &str) {
         match &self.observer {
@@ -362,11 +406,17 @@ impl Run {
         self.check_place()?;
         // A checkpoint promises the lines up to its step.
         self.metrics.sync()?;
+        self.samples.sync_if_there()?;
         let path = step_dir(&self.dir, step);
         if path.exists() && !is_complete(&path) {
             checkpoint::remove(&path)?;
         }
-        let mark = Mark { stage: self.stage.clone(), step, metrics_lines: self.metrics.lines() };
+        let mark = Mark {
+            stage: self.stage.clone(),
+            step,
+            metrics_lines: self.metrics.lines(),
+            samples_lines: self.samples.lines(),
+        };
         write_atomic(&path, |dir| {
             fill(dir)?;
             Ok::<(), E>(save_json(&dir.join(MARK_FILE), &mark)?)
@@ -412,6 +462,7 @@ impl Run {
     ) -> Result<PathBuf, E> {
         self.check_place()?;
         self.metrics.sync()?;
+        self.samples.sync_if_there()?;
         let path = self.dir.join(FINAL_DIR);
         write_atomic(&path, |dir| {
             fill(dir)?;
@@ -487,22 +538,19 @@ impl Run {
             Ok(place) if is_ours(&self.dir) => self.place = place,
             _ => return Err(Error::RunRemoved { dir: self.dir.clone() }),
         }
-        if self.metrics.restore_if_removed()? == InPlace::Restored {
-            let path = self.dir.join(METRICS_FILE);
+        let restored = [
+            (METRICS_FILE, self.metrics.restore_if_removed()?),
+            (SAMPLES_FILE, self.samples.restore_if_removed()?),
+        ];
+        for (name, _) in restored.into_iter().filter(|(_, place)| *place == InPlace::Restored) {
+            let path = self.dir.join(name);
             self.warn(&format!("{} was removed during the run, and was written again", path.display()));
         }
         Ok(())
     }
 
     fn append(&mut self, step: usize, metrics: &impl Serialize) -> Result<Map<String, Value>, Error> {
-        let bad = |message: String| Error::BadMetrics { step, message: one_line(&message) };
-        // By way of text, which keeps `f32` values short.
-        let text = serde_json::to_string(metrics).map_err(|error| bad(error.to_string()))?;
-        let metrics: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        let mut line = Map::new();
-        line.insert(STEP_KEY.to_owned(), step.into());
-        line.extend(metrics.into_iter().filter(|(key, _)| key != STEP_KEY));
+        let mut line = line_of(step, metrics)?;
         let elapsed = self.elapsed_before + self.opened.elapsed().as_secs_f64();
         line.insert(ELAPSED_KEY.to_owned(), ((elapsed * 1e3).round() / 1e3).into());
         self.check_place()?;
@@ -515,6 +563,18 @@ impl Run {
             observer(event);
         }
     }
+}
+
+/// A struct or a map as a line of a file, with the step before all else.
+fn line_of(step: usize, row: &impl Serialize) -> Result<Map<String, Value>, Error> {
+    let bad = |message: String| Error::BadMetrics { step, message: one_line(&message) };
+    // By way of text, which keeps `f32` values short.
+    let text = serde_json::to_string(row).map_err(|error| bad(error.to_string()))?;
+    let row: Map<String, Value> = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let mut line = Map::new();
+    line.insert(STEP_KEY.to_owned(), step.into());
+    line.extend(row.into_iter().filter(|(key, _)| key != STEP_KEY));
+    Ok(line)
 }
 
 /// Refuses a directory in which something has a name that a run writes, unless a run of Temper wrote it.
@@ -573,8 +633,8 @@ fn lock(dir: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// The lines of the metrics file that belong to a step checkpoint, after a look at whether it is what its place says.
-fn lines_of(checkpoint: &Path, stage: &str, step: usize) -> Result<usize, Error> {
+/// What a step checkpoint says of its run, after a look at whether it is what its place says.
+fn mark_of(checkpoint: &Path, stage: &str, step: usize) -> Result<Mark, Error> {
     let path = checkpoint.join(MARK_FILE);
     if !path.exists() {
         let (path, file) = (checkpoint.to_owned(), MARK_FILE.to_owned());
@@ -593,7 +653,7 @@ fn lines_of(checkpoint: &Path, stage: &str, step: usize) -> Result<usize, Error>
     {
         return Err(Error::BadState { path, message: format!("it is of step {other}, not of step {step}") });
     }
-    Ok(mark.metrics_lines)
+    Ok(mark)
 }
 
 #[cfg(test)]

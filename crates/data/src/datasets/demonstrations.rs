@@ -1,9 +1,10 @@
 //! Demonstrations as token rows: what SFT trains on.
 
-use temper_tokenizer::{Example, encode_text};
+use temper_tokenizer::{Example, LearnedTurns, Message, Prompt, encode_text};
 
+use super::asked::{ask, start_of};
 use super::fingerprint::fingerprint_rows;
-use super::{Dataset, Encoding};
+use super::{Dataset, EncodedPrompt, Encoding};
 use crate::{Demonstration, Error, RowReport, Rows, SftRow};
 
 /// Encoded demonstrations, and plain text among them.
@@ -11,6 +12,9 @@ use crate::{Demonstration, Error, RowReport, Rows, SftRow};
 pub struct Demonstrations {
     /// The examples that fit.
     pub examples: Vec<Example>,
+    /// The first distinct prompts, at most [`MOST_ASKED`](crate::MOST_ASKED): what a run lets its model answer, to show
+    /// what it says.
+    pub asked: Vec<EncodedPrompt>,
     /// Which of the given rows were left out or lost a part of their prompt.
     pub report: RowReport,
 }
@@ -39,6 +43,7 @@ impl Demonstrations {
         text.template.check(&text.tokenizer)?;
         let n_rows = rows.len();
         let mut examples = Vec::with_capacity(n_rows);
+        let mut asked = Vec::new();
         let mut report = RowReport::default();
         for (idx, row) in rows.iter().enumerate() {
             let encoded = match row {
@@ -65,6 +70,20 @@ impl Demonstrations {
             } else if encoded.iter().any(|example| example.n_cut > 0) {
                 report.truncated.push(idx);
             }
+            if let Some(example) = encoded.first() {
+                match row {
+                    SftRow::Demonstration(row) | SftRow::Chosen(row) => {
+                        ask(&mut asked, example.prompt(), || row.prompt.clone());
+                    }
+                    SftRow::Conversation(row) => {
+                        ask(&mut asked, example.prompt(), || before_answer(&row.messages, learned));
+                    }
+                    SftRow::PlainText(_) => {
+                        let start = start_of(&example.tokens);
+                        ask(&mut asked, start, || text.tokenizer.decode(start).into());
+                    }
+                }
+            }
             examples.extend(encoded);
         }
         if examples.is_empty() {
@@ -76,12 +95,12 @@ impl Demonstrations {
         if examples.is_empty() {
             return Err(Error::NothingFits { what: "examples", rows: n_rows, max_seq_len: max_len });
         }
-        Ok(Self { examples, report })
+        Ok(Self { examples, asked, report })
     }
 
-    /// Makes a dataset of examples that are already encoded. It leaves none out.
+    /// Makes a dataset of examples that are already encoded. It leaves none out, and asks nothing.
     pub fn of(examples: Vec<Example>) -> Self {
-        Self { report: RowReport::default(), examples }
+        Self { report: RowReport::default(), asked: Vec::new(), examples }
     }
 
     /// What a resumed run compares: that these are the same examples.
@@ -112,6 +131,15 @@ impl Demonstrations {
     }
 }
 
+/// The messages before the first answer that is learned.
+fn before_answer(messages: &[Message], learned: LearnedTurns) -> Prompt {
+    let answer = match learned {
+        LearnedTurns::All => messages.iter().position(Message::is_of_assistant),
+        LearnedTurns::Last => messages.iter().rposition(Message::is_of_assistant),
+    };
+    messages[..answer.unwrap_or(messages.len())].to_vec().into()
+}
+
 impl Dataset for Demonstrations {
     type Record = SftRow;
 
@@ -125,6 +153,10 @@ impl Dataset for Demonstrations {
 
     fn n_rows(&self) -> usize {
         self.examples.len()
+    }
+
+    fn n_tokens(&self) -> usize {
+        self.lengths().iter().sum()
     }
 
     fn notes(&self, rows: &Rows<SftRow>, max_len: usize) -> Vec<String> {
@@ -148,6 +180,35 @@ mod tests {
     use crate::{BadRows, Rows};
     use std::path::Path;
     use temper_tokenizer::{Template, TextSide, Tokenizer};
+
+    #[test]
+    fn the_first_prompts_are_asked_each_once_and_a_text_by_its_start() {
+        let lines = [
+            r#"{"prompt": "p", "completion": "c"}"#,
+            r#"{"prompt": "p", "completion": "another"}"#,
+            r#"{"text": "twelve chars"}"#,
+            r#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#,
+        ];
+        let lines = lines.join("\n");
+        let rows = Rows::from_reader(Path::new("a.jsonl"), lines.as_bytes(), BadRows::Refuse).unwrap();
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let data = Demonstrations::encode(&rows.records, &Encoding::new(&text, 32)).unwrap();
+        let asked: Vec<String> = data.asked.iter().map(|asked| asked.prompt.to_string()).collect();
+        // Start token, twelve bytes, end token: the first seven of fourteen are the start and six bytes.
+        assert_eq!(asked, ["p", "twelve", "q"]);
+        assert_eq!(data.asked[0].tokens, data.examples[0].prompt());
+    }
+
+    #[test]
+    fn a_conversation_is_asked_up_to_the_first_answer_that_is_learned() {
+        let said = |role: &str| Message::new(role, "");
+        let messages = ["user", "assistant", "user", "assistant"].map(said);
+        let n_messages = |learned| match before_answer(&messages, learned) {
+            Prompt::Messages(messages) => messages.len(),
+            Prompt::Text(_) => 0,
+        };
+        assert_eq!([LearnedTurns::All, LearnedTurns::Last].map(n_messages), [1, 3]);
+    }
 
     #[test]
     fn the_notes_say_which_rows_were_taken_in_another_way_or_left_out() {

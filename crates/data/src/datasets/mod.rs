@@ -1,6 +1,7 @@
 //! Records as token rows: what the stages train on.
 
 mod accuracy;
+mod asked;
 mod demonstrations;
 mod fingerprint;
 mod pairs;
@@ -16,6 +17,7 @@ use temper_tokenizer::{LearnedTurns, Overflow, TextSide};
 use crate::{BadRows, Error, ReadOptions, RowReport, Rows, TrainingRecord, read_rows};
 
 pub use accuracy::{accuracy, correctness};
+pub use asked::MOST_ASKED;
 pub use demonstrations::Demonstrations;
 pub use pairs::ScorePairs;
 pub use prompts::{EncodedPrompt, Prompts};
@@ -104,6 +106,9 @@ pub trait Dataset: Sized {
 
     /// Rows that are left to learn from.
     fn n_rows(&self) -> usize;
+
+    /// Tokens of all these rows, prompts included.
+    fn n_tokens(&self) -> usize;
 
     /// What a resumed run compares: that these are the same rows, whichever file they came from.
     fn fingerprint(&self) -> String;

@@ -125,6 +125,10 @@ impl Dataset for Prompts {
         self.prompts.len()
     }
 
+    fn n_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.tokens.len()).sum()
+    }
+
     fn notes(&self, rows: &Rows<PromptRow>, max_len: usize) -> Vec<String> {
         let room = format!("the {max_len} tokens that leave room for an answer");
         self.report.notes(rows, &room, "them")

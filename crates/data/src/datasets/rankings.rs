@@ -2,9 +2,10 @@
 
 use temper_tokenizer::Example;
 
+use super::asked::ask;
 use super::fingerprint::fingerprint_rows;
 use super::ranking::{Pair, Ranking, pairs};
-use super::{Dataset, Encoding};
+use super::{Dataset, EncodedPrompt, Encoding};
 use crate::{Comparison, Demonstration, Error, RowReport, Rows};
 
 /// Encoded comparisons.
@@ -12,6 +13,9 @@ use crate::{Comparison, Demonstration, Error, RowReport, Rows};
 pub struct Rankings {
     /// The comparisons with a pair that fits and is not tied, in the order given.
     pub rankings: Vec<Ranking>,
+    /// The first distinct prompts, at most [`MOST_ASKED`](crate::MOST_ASKED): what a run lets its model answer, to show
+    /// what it says.
+    pub asked: Vec<EncodedPrompt>,
     /// Demonstrations on which the scores are normalised at the end; may be empty.
     pub demonstrations: Vec<Example>,
     /// Which of the given comparisons were left out, because too few of their completions fit or have a token to
@@ -66,6 +70,7 @@ impl Rankings {
                 }
                 data.completions_too_long.extend(std::iter::repeat_n(row, n_too_long));
                 data.completions_without_tokens.extend(std::iter::repeat_n(row, n_without_tokens));
+                ask(&mut data.asked, completions[0].prompt(), || comparison.prompt.clone());
                 data.rankings.push(Ranking { completions, pairs, row });
             }
         }
@@ -90,6 +95,7 @@ impl Rankings {
         Self {
             report: RowReport::default(),
             rankings,
+            asked: Vec::new(),
             demonstrations: Vec::new(),
             completions_too_long: Vec::new(),
             completions_without_tokens: Vec::new(),
@@ -185,6 +191,10 @@ impl Dataset for Rankings {
 
     fn n_rows(&self) -> usize {
         self.rankings.len()
+    }
+
+    fn n_tokens(&self) -> usize {
+        self.rankings.iter().flat_map(|ranking| &ranking.completions).map(|c| c.tokens.len()).sum()
     }
 
     fn notes(&self, rows: &Rows<Comparison>, max_len: usize) -> Vec<String> {

@@ -64,6 +64,10 @@ impl Dataset for Texts {
         self.examples.len()
     }
 
+    fn n_tokens(&self) -> usize {
+        self.examples.iter().map(|row| row.tokens.len()).sum()
+    }
+
     fn notes(&self, rows: &Rows<PlainText>, max_len: usize) -> Vec<String> {
         self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned")
     }
