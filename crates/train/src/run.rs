@@ -1,13 +1,13 @@
 //! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use toml::Table;
 
@@ -16,7 +16,7 @@ use crate::checkpoint::{
     self, CHECKPOINTS_DIR, TRAINING_DIR, is_complete, latest, prune_scheduled, refuse_foreign,
     remove_leftovers, remove_unscheduled, step_dir, step_dirs, verify, write_atomic,
 };
-use crate::error::{Error, Fault, one_line};
+use crate::error::{Error, one_line};
 use crate::event::Event;
 use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
 use crate::inputs::{Inputs, compare_configs, parse_config};
@@ -24,16 +24,18 @@ use crate::metrics::{InPlace, MetricsWriter, STEP_KEY, last_values, read_metrics
 use crate::plan::is_due;
 use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
 
+mod mark;
+mod place;
+
+use mark::Mark;
+use place::{Place, lock};
+
 const CONFIG_FILE: &str = "config.toml";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 const METRICS_FILE: &str = "metrics.jsonl";
 const SAMPLES_FILE: &str = "samples.jsonl";
 const EVALUATION_FILE: &str = "evaluation.json";
 const FINAL_DIR: &str = "final";
-/// What a step checkpoint says of its run.
-const MARK_FILE: &str = "training/run.json";
-/// Where a stage puts what it resumes from.
-const STATE_FILE: &str = "training/state.json";
 /// What a run writes into its directory. Of these `inputs.json` says that they are a run's.
 const OWN_NAMES: [&str; 8] = [
     CONFIG_FILE,
@@ -89,18 +91,6 @@ pub struct Run {
     place: Place,
     /// Held until the end of the process, however it comes.
     _lock: Option<File>,
-}
-
-/// The content of a step checkpoint's `training/run.json`: that it is this run's, of this step, and how much of the
-/// metrics and samples goes with it.
-#[derive(Serialize, Deserialize)]
-struct Mark {
-    stage: String,
-    step: usize,
-    metrics_lines: usize,
-    /// A run of an earlier version has no samples.
-    #[serde(default)]
-    samples_lines: usize,
 }
 
 /// What a run that is resumed has left in its directory.
@@ -231,7 +221,7 @@ impl Run {
         let mut elapsed = None;
         let samples_path = dir.join(SAMPLES_FILE);
         let (metrics, samples) = if let Some((step, path)) = &stored.resume_from {
-            let mark = mark_of(path, stage, *step)?;
+            let mark = Mark::load(path, stage, *step)?;
             let (metrics, last) = MetricsWriter::resume_after(&metrics_path, mark.metrics_lines)?;
             elapsed = last.and_then(|row| row.get(ELAPSED_KEY)?.as_f64());
             let (samples, _) = MetricsWriter::resume_after(&samples_path, mark.samples_lines)?;
@@ -419,7 +409,7 @@ impl Run {
         };
         write_atomic(&path, |dir| {
             fill(dir)?;
-            Ok::<(), E>(save_json(&dir.join(MARK_FILE), &mark)?)
+            Ok::<(), E>(mark.save(dir)?)
         })?;
         self.prune(step);
         self.notify(Event::Checkpoint { step, path: &path });
@@ -593,67 +583,6 @@ fn refuse_foreign_names(dir: &Path) -> Result<(), Error> {
 fn is_ours(dir: &Path) -> bool {
     let path = dir.join(INPUTS_FILE);
     fs::symlink_metadata(&path).is_ok_and(|file| file.is_file()) && load_json::<Inputs>(&path).is_ok()
-}
-
-/// What a directory is, whatever it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    /// Device and inode, where the system has them.
-    #[cfg(unix)]
-    id: (u64, u64),
-}
-
-impl Place {
-    fn of(dir: &Path) -> Result<Self, Error> {
-        let metadata = fs::metadata(dir).map_err(Error::io("read", dir))?;
-        #[cfg(unix)]
-        let id = {
-            use std::os::unix::fs::MetadataExt;
-            (metadata.dev(), metadata.ino())
-        };
-        #[cfg(not(unix))]
-        let _ = metadata;
-        Ok(Self {
-            #[cfg(unix)]
-            id,
-        })
-    }
-}
-
-/// The lock on a run directory, where the system has such locks. It ends with the process, however that ends.
-fn lock(dir: &Path) -> Result<Option<File>, Error> {
-    let Some(file) = cfg!(unix).then(|| File::open(dir).ok()).flatten() else { return Ok(None) };
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::RunInUse { dir: dir.to_owned() }),
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::Error(error)) => {
-            tracing::debug!("{} cannot be locked: {error}", dir.display());
-            Ok(None)
-        }
-    }
-}
-
-/// What a step checkpoint says of its run, after a look at whether it is what its place says.
-fn mark_of(checkpoint: &Path, stage: &str, step: usize) -> Result<Mark, Error> {
-    let path = checkpoint.join(MARK_FILE);
-    if !path.exists() {
-        let (path, file) = (checkpoint.to_owned(), MARK_FILE.to_owned());
-        return Err(Error::DamagedCheckpoint { path, file, fault: Fault::Missing });
-    }
-    let mark: Mark = load_json(&path)?;
-    if mark.stage != stage || mark.step != step {
-        let message = format!("it is of {} step {}, not of {stage} step {step}", mark.stage, mark.step);
-        return Err(Error::BadState { path, message });
-    }
-    // The state of the stage must be of the same step. The stage itself checks the rest of it.
-    let path = checkpoint.join(STATE_FILE);
-    let state = load_json::<Value>(&path).ok();
-    if let Some(other) =
-        state.as_ref().and_then(|state| state.get(STEP_KEY)?.as_u64()).filter(|&s| s != step as u64)
-    {
-        return Err(Error::BadState { path, message: format!("it is of step {other}, not of step {step}") });
-    }
-    Ok(mark)
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::mark::STATE_FILE;
 use super::*;
 use crate::read_metrics;
 use serde_json::json;
