@@ -4,6 +4,8 @@ use temper_data::EncodingConfig;
 use temper_stage::SamplesConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
+use crate::auto::AUTO;
+
 settings! {
     /// Settings of supervised fine-tuning.
     ///
@@ -31,6 +33,7 @@ settings! {
         /// InstructGPT: 0.2 on the residual stream.
         pub dropout: bool = true,
     }
+    auto AUTO
 }
 
 #[cfg(test)]

@@ -12,23 +12,21 @@ struct Turn {
 /// several messages of the user in a row.
 ///
 /// # Errors
-/// [`Error::Role`] for a message of anybody else.
+/// [`Error::Role`] for a message of anybody else, and [`Error::NoContent`] for one that only calls a tool.
 fn turns(prompt: PromptRef<'_>) -> Result<Vec<Turn>, Error> {
     let messages = match prompt {
         PromptRef::Text(text) => return Ok(vec![Turn { asked: text.to_owned(), answer: None }]),
         PromptRef::Messages(messages) => messages,
     };
     let mut turns: Vec<Turn> = Vec::new();
-    for message in messages {
-        let (role, content) = (&message.role, message.text());
+    for Message { role, content, .. } in messages {
+        let content = content.as_ref().ok_or_else(|| Error::NoContent { role: role.clone() })?;
         match (role.as_str(), turns.last_mut()) {
             ("system" | "user", Some(Turn { asked, answer: None })) => *asked += &format!("\n\n{content}"),
-            ("system" | "user", _) => turns.push(Turn { asked: content.to_owned(), answer: None }),
-            ("assistant", Some(Turn { answer: answer @ None, .. })) => *answer = Some(content.to_owned()),
+            ("system" | "user", _) => turns.push(Turn { asked: content.clone(), answer: None }),
+            ("assistant", Some(Turn { answer: answer @ None, .. })) => *answer = Some(content.clone()),
             ("assistant", Some(Turn { answer: Some(answer), .. })) => *answer += &format!("\n\n{content}"),
-            ("assistant", None) => {
-                turns.push(Turn { asked: String::new(), answer: Some(content.to_owned()) })
-            }
+            ("assistant", None) => turns.push(Turn { asked: String::new(), answer: Some(content.clone()) }),
             _ => return Err(Error::Role { role: role.clone() }),
         }
     }

@@ -4,6 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use crate::error::Error;
+use crate::files::load_json;
+use crate::inputs::Inputs;
+
+use super::INPUTS_FILE;
 
 /// What a directory is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,4 +45,10 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>, Error> {
             Ok(None)
         }
     }
+}
+
+/// Whether a run has begun here: nothing else writes an `inputs.json` like ours.
+pub(super) fn is_ours(dir: &Path) -> bool {
+    let path = dir.join(INPUTS_FILE);
+    fs::symlink_metadata(&path).is_ok_and(|file| file.is_file()) && load_json::<Inputs>(&path).is_ok()
 }
