@@ -82,12 +82,13 @@ impl Ending {
             .filter_map(|key| Some(format!("{key} {}", short(self.metrics.get(*key)?))))
             .collect();
         let results = if results.is_empty() { String::new() } else { format!(": {}", results.join("  ")) };
-        let model = self.out.join("final");
+        let verdicts = self.verdicts();
+        let model = self.recommended(&verdicts);
         let mut lines = vec![format!("{stage}: finished{results}{}", self.cost())];
-        lines.extend(self.verdicts().into_iter().map(|sentence| format!("{stage}: {sentence}")));
+        lines.extend(verdicts.iter().map(|sentence| format!("{stage}: {sentence}")));
         lines.push(format!("{stage}: the model is {}", model.display()));
         if !command.is_pipeline {
-            lines.extend(self.next(command).into_iter().map(|next| format!("{stage}: next: {next}")));
+            lines.extend(self.next(command, &model).into_iter().map(|next| format!("{stage}: next: {next}")));
         }
         lines
     }
@@ -107,9 +108,16 @@ impl Ending {
         sentences.into_iter().map(|sentence| sentence.replace('\u{a0}', " ")).collect()
     }
 
+    /// The model to go on with: the best one where a verdict says so.
+    fn recommended(&self, verdicts: &[String]) -> PathBuf {
+        let best = self.out.join("best");
+        let is_better = verdicts.iter().any(|sentence| sentence.contains("`best/`")) && best.is_dir();
+        if is_better { best } else { self.out.join("final") }
+    }
+
     /// Commands that usually follow.
-    fn next(&self, command: &Command) -> Vec<String> {
-        let model = quoted(&self.out.join("final").to_string_lossy());
+    fn next(&self, command: &Command, model: &Path) -> Vec<String> {
+        let model = quoted(&model.to_string_lossy());
         let sibling = |name: &str| quoted(&self.out.with_file_name(name).to_string_lossy());
         let given = |flag: &str| command.value_of(flag).map_or("DIR".to_owned(), quoted);
         let held_out = command.values_of("--eval-data");
@@ -259,11 +267,22 @@ mod tests {
         let ending = Ending { out: "runs/reward".into(), stage: "reward".into(), ..Ending::default() };
         let given = command("temper reward --data a.jsonl b.jsonl --model sft/final --out runs/reward");
         assert_eq!(
-            ending.next(&given)[1],
+            ending.next(&given, Path::new("runs/reward/final"))[1],
             "temper ppo --policy sft/final --reward runs/reward/final --prompts a.jsonl b.jsonl --out runs/ppo"
         );
         assert_eq!(command("temper ppo --prompts=a --prompts b c").values_of("--prompts").unwrap(), "a b c");
         assert_eq!(command("temper ppo").values_of("--prompts"), None);
+    }
+
+    #[test]
+    fn the_best_model_is_the_one_to_go_on_with_where_a_verdict_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let ending = Ending { out: dir.path().into(), ..Ending::default() };
+        let verdicts = ["The held-out loss has risen: use `best/`.".to_owned()];
+        assert_eq!(ending.recommended(&verdicts), dir.path().join("final"), "there is none");
+        std::fs::create_dir(dir.path().join("best")).unwrap();
+        assert_eq!(ending.recommended(&verdicts), dir.path().join("best"));
+        assert_eq!(ending.recommended(&[]), dir.path().join("final"));
     }
 
     #[test]

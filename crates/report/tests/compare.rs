@@ -84,7 +84,8 @@ fn a_run_of_dpo_has_its_own_panels() {
     assert!(written[0].ends_with("curves-dpo.svg"), "{written:?}");
     let page = page(&written);
     assert_eq!(page.matches("<svg").count(), 6);
-    assert!(page.contains("DPO: over 9 steps the loss") && page.contains("Implied reward, rejected"));
+    let claim = "DPO: The policy prefers the chosen answer in 90.0\u{a0}% of its training pairs";
+    assert!(page.contains(claim) && page.contains("Implied reward, rejected"));
 }
 
 #[test]
