@@ -73,7 +73,8 @@ impl View {
                     self.bar = Some(bar);
                 }
                 if first_step == 0 {
-                    terminal::say(&format!("{stage}: {total_steps} {}", self.unit));
+                    let unit = if total_steps == 1 { self.unit.trim_end_matches('s') } else { self.unit };
+                    terminal::say(&format!("{stage}: {total_steps} {unit}"));
                 } else {
                     terminal::say(&format!("{stage}: resuming from step {first_step} of {total_steps}"));
                 }

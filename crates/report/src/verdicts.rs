@@ -158,25 +158,29 @@ fn memorised_pairs(stage: &StageRun) -> Option<String> {
 /// PPO: how the score has gone, on held-out prompts where there are several evaluations, and what it cost.
 fn score(stage: &StageRun) -> Option<String> {
     let held_out = stage.metrics.series("eval/scores");
-    let (of, (first, last)) = match held_out.as_slice() {
+    let (of, ends) = match held_out.as_slice() {
         [(_, first), .., (_, last)] => ("The score on held-out prompts", (*first, *last)),
         _ => ("The score", quarters(stage, "objective/scores")?),
     };
-    let moved = if last > first { "rose" } else { "did not rise: it went" };
-    let gold = quarters(stage, "objective/gold").map_or(
-        "; no independent judge was asked".into(),
-        |(first, last)| {
-            let moved = if last > first { "rose" } else { "did not rise: it went" };
-            format!(
-                "; the gold score, which is not learned from, {moved} from {} to {}",
-                figure(first),
-                figure(last)
-            )
-        },
-    );
+    // Of a single rollout there is nothing to compare.
+    let has_moved = stage.metrics.series("objective/scores").len() > 1;
+    let gold = quarters(stage, "objective/gold").map_or("; no independent judge was asked".into(), |ends| {
+        format!("; the gold score, which is not learned from, {}", course(ends, has_moved))
+    });
+    let course_of_score = course(ends, has_moved);
     let kl = stage.metrics.last("objective/kl");
     let kl = kl.map_or(String::new(), |kl| format!(" at a KL of {} nats per answer", figure(kl)));
-    Some(format!("{of} {moved} from {} to {}{kl}{gold}.", figure(first), figure(last)))
+    Some(format!("{of} {course_of_score}{kl}{gold}."))
+}
+
+/// What a score has done: "rose from 1 to 2".
+fn course((first, last): (f64, f64), has_moved: bool) -> String {
+    let (from, to) = (figure(first), figure(last));
+    match last > first {
+        _ if !has_moved => format!("is {to}"),
+        true => format!("rose from {from} to {to}"),
+        false => format!("did not rise: it went from {from} to {to}"),
+    }
 }
 
 /// PPO: a policy far from its start, and whether the gold score has paid for it.
@@ -404,7 +408,8 @@ mod tests {
 
     #[test]
     fn answers_that_do_not_end_and_policies_that_do_not_move_are_named() {
-        let run = stage(Stage::Ppo, &[("objective/scores", &[0.0]), ("response/eos_rate", &[0.71])]);
+        let run = stage(Stage::Ppo, &[("objective/scores", &[0.5]), ("response/eos_rate", &[0.71])]);
+        assert_eq!(said(&run)[0], "The score is 0.500; no independent judge was asked.");
         assert_eq!(
             said(&run)[1],
             "29.0 % of answers do not end: raise `rollout.max_new_tokens` or the penalty, `rollout.missing_eos_value`."
