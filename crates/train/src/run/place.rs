@@ -14,7 +14,7 @@ use super::INPUTS_FILE;
 pub(super) struct Place {
     /// Device and inode, where the system has them.
     #[cfg(unix)]
-    id: (u64, u64),
+    pub(super) id: (u64, u64),
 }
 
 impl Place {
