@@ -26,6 +26,7 @@ mod reports;
 mod resume;
 mod rewards;
 mod rollouts;
+mod scratch;
 mod selection;
 mod stages;
 mod texts;

@@ -7,6 +7,7 @@ use rand::Rng;
 use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, PRESETS, generate};
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
+use crate::export::export_fresh;
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file};
 use crate::{
     Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
@@ -99,6 +100,15 @@ impl Assistant {
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         Export::export(&self.model, &self.text, dir)
+    }
+
+    /// Writes fresh weights as a model directory that a stage starts from. Unlike [`Assistant::save`] it stores no date of
+    /// a chat template, and no template where none was chosen: the stage does.
+    ///
+    /// # Errors
+    /// As [`Assistant::save`].
+    pub fn save_fresh(&self, dir: &Path) -> Result<(), Error> {
+        export_fresh(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.

@@ -32,6 +32,17 @@ impl Export for ScalarModel {
     }
 }
 
+/// Writes a model that has not been trained, without what a stage decides about its template.
+pub(crate) fn export_fresh(model: &CausalLm, text: &TextSide, dir: &Path) -> Result<(), Error> {
+    model.export(dir, &ids(text, text.tokenizer.special().pad)).map_err(Error::Model)?;
+    if text.has_template && text.template.chat_template().is_none() {
+        text.save(dir)?;
+    } else {
+        text.tokenizer.save(dir)?;
+    }
+    Ok(())
+}
+
 fn ids(text: &TextSide, pad: Option<u32>) -> TokenIds {
     TokenIds { eos: text.eos(), end_tokens: text.end_tokens(), bos: text.tokenizer.special().bos, pad }
 }

@@ -5,16 +5,20 @@
 //! the run directory. [`save`] and [`resume`] are the checkpoints of a stage that trains one model. [`Error`] is what can
 //! go wrong in such a stage.
 //!
+//! [`fresh_shape`] is the shape of a model that has not been trained yet.
+//!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
 mod card;
 mod checkpoint;
 mod error;
 mod launch;
+mod shape;
 
 pub use checkpoint::{StageModel, resume, save};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
+pub use shape::{Architecture, ShapeConfig, fresh_shape};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]
