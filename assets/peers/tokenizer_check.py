@@ -23,6 +23,9 @@ from transformers import AutoTokenizer
 # Texts that are known to be hard: spaces, signs of several bytes, names of special tokens, no text at all.
 HARD = ["  two  spaces ", "\t\r\n", "1+1 等于几?", "🧪👩🏽‍🚀", "e\u0301", "don't 'll", "<|end|> <|user|>", "\u3000", "a\u200bb"]
 
+# Linux has 128 KiB for one argument, and a character may take six bytes of JSON in it.
+MOST_CHARS = 15_000
+
 
 def strings(value):
     """Every text in a value of JSON."""
@@ -40,6 +43,22 @@ def texts(path):
             yield from strings(json.loads(line)) if line.startswith("{") else [line]
 
 
+def parts(text):
+    """A text in parts that fit into an argument of a command."""
+    return [text[start : start + MOST_CHARS] for start in range(0, len(text), MOST_CHARS)]
+
+
+def groups(given):
+    """Many texts at a time, so that the binary starts once for each group, with the index of the first."""
+    start, length = 0, 0
+    for end, text in enumerate(given):
+        if length + len(text) > MOST_CHARS and end > start:
+            yield start, given[start:end]
+            start, length = end, 0
+        length += len(text) + 40
+    yield start, given[start:]
+
+
 def temper_ids(temper, directory, messages):
     """The ids of a conversation, by Temper."""
     command = [temper, "tokenize", "--model", directory, "--json", "--messages", json.dumps(messages)]
@@ -55,12 +74,9 @@ def main():
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
 
-    given = HARD + [text for path in args.data for text in texts(path)][:: args.every]
+    given = HARD + [part for path in args.data for text in texts(path) for part in parts(text)][:: args.every]
     problems, n_tokens, n_bytes = [], 0, 0
-    # One conversation of many messages, so that the binary starts once for many texts.
-    size = 200
-    for start in range(0, len(given), size):
-        group = given[start : start + size]
+    for start, group in groups(given):
         expected = [tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in group]
         for text, ids in zip(group, expected):
             n_tokens, n_bytes = n_tokens + len(ids), n_bytes + len(text.encode())
