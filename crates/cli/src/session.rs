@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use temper_scorer::Stop;
 use temper_stage::Launch;
-use temper_train::{Event, TrainingConfig, keys_with_source, resolve};
+use temper_train::{AutoKeys, Event, TrainingConfig, keys_with_source, resolve_with_auto};
 
 use crate::args::{self, Cli, RunArgs, Settings, Stage};
 use crate::commands::Outcome;
@@ -91,8 +91,12 @@ impl Session {
         self.device.as_deref().unwrap_or("auto")
     }
 
-    /// Defaults < preset < file < `--set` < flags; in range, each and together.
-    pub fn settings<T: temper_train::Settings>(&self, stage: Stage, settings: &Settings) -> Result<T> {
+    /// Defaults < preset < file < `--set` < flags; in range, each and together. With the settings that are left to Temper.
+    pub fn settings<T: temper_train::Settings>(
+        &self,
+        stage: Stage,
+        settings: &Settings,
+    ) -> Result<(T, AutoKeys)> {
         let preset =
             settings.preset.as_deref().map(|name| recipe::stage_settings(name, stage)).transpose()?;
         if let Some(seed) = self.seed.filter(|&seed| i64::try_from(seed).is_err()) {
@@ -101,12 +105,13 @@ impl Session {
         let mut sets = settings.sets.clone();
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
-        let config: T = resolve(preset, settings.config.as_deref(), &sets)?;
+        let (config, auto): (T, _) = resolve_with_auto(preset, settings.config.as_deref(), &sets)?;
+        let (config, _) = auto.fill(&config, config.first_choices())?;
         if let Some(name) = serde_json::to_value(&config)?.get("device").and_then(|name| name.as_str()) {
             device::check(name)?;
         }
         config.check("")?;
-        Ok(config)
+        Ok((config, auto))
     }
 
     /// How a stage is launched: on its device, in its run directory, with progress and Ctrl-C connected.

@@ -3,6 +3,8 @@
 use temper_data::EncodingConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
+use crate::auto::AUTO;
+
 settings! {
     /// Settings of direct preference optimisation.
     ///
@@ -32,6 +34,7 @@ settings! {
         /// Conservative DPO. At one half both orders of a pair would cost the same.
         pub label_smoothing: f64 = 0.0, in 0.0..0.5,
     }
+    auto AUTO
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod auto;
 mod config;
 mod logprobs;
 mod loss;

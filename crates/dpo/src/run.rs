@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use temper_assistant::{Assistant, context_len};
 use temper_data::Rankings;
-use temper_stage::{Error, Launch, model_fingerprint};
+use temper_stage::{Error, Launch, Weights, model_fingerprint};
 
 use crate::{DpoConfig, train};
 
@@ -37,6 +37,8 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     let encoding = config.encoding.encoding(&text, max_len);
     let (data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
+    let weights = Weights::of(&policy, policy.config(), false);
+    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
     let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
     launch.note_settings_without_effect(config, idle.as_slice())?;

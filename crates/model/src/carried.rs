@@ -11,6 +11,7 @@ use crate::config::INIT_STD;
 use crate::directory::{TokenIds, write_json};
 
 const GENERATION_CONFIG: &str = "generation_config.json";
+const MAX_NEW_TOKENS: &str = "max_new_tokens";
 
 /// Keys of `config.json` that Temper writes whatever the family: the kind of head, the end token, the type of numbers.
 const OWN_KEYS: [&str; 6] =
@@ -83,6 +84,22 @@ impl Carried {
         write_json(&dir.join(GENERATION_CONFIG), &json)
     }
 
+    /// `max_new_tokens` of the `generation_config.json`.
+    pub(crate) fn max_new_tokens(&self) -> Option<usize> {
+        let json: Map<String, Value> = serde_json::from_slice(self.generation_config.as_deref()?).ok()?;
+        usize::try_from(json.get(MAX_NEW_TOKENS)?.as_u64()?).ok()
+    }
+
+    /// Sets `max_new_tokens` of the `generation_config.json`, and leaves the rest of it.
+    pub(crate) fn set_max_new_tokens(&mut self, max_new_tokens: usize) {
+        let carried = self.generation_config.as_deref().map(serde_json::from_slice::<Map<String, Value>>);
+        let mut json = carried.and_then(Result::ok).unwrap_or_default();
+        json.insert(MAX_NEW_TOKENS.into(), max_new_tokens.into());
+        let mut text = format!("{:#}", Value::from(json));
+        text.push('\n');
+        self.generation_config = Some(text.into_bytes());
+    }
+
     /// Writes the files that go with `config.json`.
     pub(crate) fn save(&self, dir: &Path) -> Result<(), Error> {
         let Some(bytes) = &self.generation_config else { return Ok(()) };
@@ -113,6 +130,19 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use serde_json::json;
+
+    #[test]
+    fn the_longest_answer_is_set_and_read_and_the_rest_stays() {
+        let mut carried = Carried::default();
+        assert_eq!(carried.max_new_tokens(), None);
+        carried.set_max_new_tokens(40);
+        assert_eq!(carried.max_new_tokens(), Some(40));
+        carried.generation_config = Some(b"{\"temperature\": 0.7, \"max_new_tokens\": 8}".to_vec());
+        assert_eq!(carried.max_new_tokens(), Some(8));
+        carried.set_max_new_tokens(9);
+        let json: Value = serde_json::from_slice(carried.generation_config.as_deref().unwrap()).unwrap();
+        assert_eq!(json, json!({"temperature": 0.7, "max_new_tokens": 9}));
+    }
 
     #[test]
     fn what_a_hugging_face_directory_says_besides_its_shape_is_saved_with_the_model() {

@@ -90,6 +90,16 @@ impl CausalLm {
         save_weights(&self.clone().merged(), self.config(), family, &[], dir)
     }
 
+    /// The longest answer that the model is meant to give, in tokens: `max_new_tokens` of its `generation_config.json`.
+    pub fn max_new_tokens(&self) -> Option<usize> {
+        self.transformer.carried.max_new_tokens()
+    }
+
+    /// Says how long the answers are that the model learns. It is stored with the model.
+    pub fn set_max_new_tokens(&mut self, max_new_tokens: usize) {
+        self.transformer.carried.set_max_new_tokens(max_new_tokens);
+    }
+
     /// [`CausalLm::save`] for a model that is finished: with a `generation_config.json` that names every end token.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use temper_train::range::require;
 use temper_train::{AdamWConfig, Error, TrainingConfig, settings};
 
 use crate::advantage::AdvantageConfig;
+use crate::auto::AUTO;
 
 /// The most answers in a rollout. A larger number is almost certainly a typing mistake.
 const MOST_ANSWERS: usize = 65536;
@@ -49,6 +50,7 @@ settings! {
         /// What an answer is compared with.
         section advantage: AdvantageConfig,
     }
+    auto AUTO first group_choices
     check Self::check_groups
 }
 

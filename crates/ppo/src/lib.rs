@@ -44,6 +44,7 @@
 //! ```
 
 mod advantage;
+mod auto;
 mod checks;
 mod config;
 mod episodes;

@@ -51,6 +51,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let Assistant { model: policy, mut text } = start;
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
+    let config = &launch.settle(config, |auto| config.choices(auto, &policy, max_len))?;
     let reward_model = files.reward.as_deref();
     let reward_model = reward_model
         .map(|dir| load_reward_model(config, dir, &mut text, max_len, &mut launch))

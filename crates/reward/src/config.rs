@@ -5,6 +5,7 @@ use temper_model::Pooling;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 use crate::Normalize;
+use crate::auto::AUTO;
 
 settings! {
     /// Settings of reward-model training.
@@ -40,6 +41,7 @@ settings! {
         /// InstructGPT has none; TRL suggests 0.01.
         pub center: f64 = 0.0, in ZeroOr(Positive),
     }
+    auto AUTO
 }
 
 #[cfg(test)]

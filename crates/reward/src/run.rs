@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use temper_assistant::{Assistant, RewardModel, context_len};
 use temper_data::{Demonstration, Rankings};
 use temper_model::{Pooling, ScalarModel};
-use temper_stage::{Error, Launch, model_fingerprint};
+use temper_stage::{Error, Launch, Weights, model_fingerprint};
 use temper_train::Seed;
 
 use crate::{Normalize, RewardConfig, train};
@@ -55,6 +55,8 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
             "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",
         );
     }
+    let weights = Weights::of(&model, model.config(), false);
+    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [

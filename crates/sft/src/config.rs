@@ -3,6 +3,8 @@
 use temper_data::EncodingConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
+use crate::auto::AUTO;
+
 settings! {
     /// Settings of supervised fine-tuning.
     ///
@@ -27,6 +29,7 @@ settings! {
         /// InstructGPT: 0.2 on the residual stream.
         pub dropout: bool = true,
     }
+    auto AUTO
 }
 
 #[cfg(test)]

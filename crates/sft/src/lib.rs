@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod auto;
 mod config;
 mod loss;
 mod run;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use temper_assistant::{Assistant, context_len};
 use temper_data::Demonstrations;
-use temper_stage::{Error, Launch, model_fingerprint};
+use temper_stage::{Error, Launch, Weights, model_fingerprint};
 use temper_train::Seed;
 
 use crate::{SftConfig, train};
@@ -33,12 +33,17 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let mut init = Seed(config.training.seed).stream("init");
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::start(&files.model, template, &mut init, launch.device(), options)?;
-    let Assistant { model, mut text } = start;
+    let Assistant { mut model, mut text } = start;
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
     let (data, eval_data): (Demonstrations, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
+    let weights = Weights::of(&model, model.config(), !Path::new(&files.model).is_dir());
+    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
+    if let Some(longest) = data.longest_answers() {
+        model.set_max_new_tokens(longest);
+    }
     let idle = config.idle(text.has_template, model.config().dropout > 0.0);
     launch.note_settings_without_effect(config, &idle)?;
     let given = [

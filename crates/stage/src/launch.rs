@@ -12,7 +12,8 @@ use temper_data::{
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
-    Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files, notes_on_settings_without_effect,
+    AutoKeys, Chosen, Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files,
+    notes_on_settings_without_effect,
 };
 
 use crate::Error;
@@ -48,6 +49,8 @@ pub struct Launch {
     observer: Option<Box<dyn FnMut(Event<'_>) + Send>>,
     files_read: Vec<PathBuf>,
     asked_for: BTreeSet<String>,
+    auto: AutoKeys,
+    chosen: Vec<Chosen>,
     base: Base,
     data: Vec<Data>,
     date: Option<Date>,
@@ -68,6 +71,8 @@ impl Launch {
             observer: None,
             files_read: Vec::new(),
             asked_for: BTreeSet::new(),
+            auto: AutoKeys::default(),
+            chosen: Vec::new(),
             base: Base::default(),
             data: Vec::new(),
             date: None,
@@ -142,6 +147,12 @@ impl Launch {
     #[must_use]
     pub fn settings_asked_for(self, keys: BTreeSet<String>) -> Self {
         Self { asked_for: keys, ..self }
+    }
+
+    /// The settings whose values are left to Temper; without this, none is.
+    #[must_use]
+    pub fn auto(self, auto: AutoKeys) -> Self {
+        Self { auto, ..self }
     }
 
     /// Where the stage computes.
@@ -275,6 +286,33 @@ impl Launch {
         notes.iter().for_each(|note| self.note(note));
     }
 
+    /// The settings of this run: those that are left to Temper get the values of `choices`, and a note says so. A run that is
+    /// resumed keeps the values that its start has chosen.
+    ///
+    /// # Errors
+    /// Settings out of range, and a `config.toml` of the run that cannot be read.
+    pub fn settle<T: Settings>(
+        &mut self,
+        config: &T,
+        choices: impl FnOnce(&AutoKeys) -> Vec<Chosen>,
+    ) -> Result<T, Error> {
+        let of_start = if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None };
+        let choices = match of_start {
+            _ if self.auto.is_empty() => Vec::new(),
+            Some(chosen) => chosen,
+            None => choices(&self.auto),
+        };
+        let (settled, chosen) = self.auto.fill(config, choices)?;
+        settled.check("")?;
+        let words = chosen.iter().map(|Chosen { key, value, reason }| format!("{key} {value} ({reason})"));
+        let words: Vec<String> = words.collect();
+        if !words.is_empty() {
+            self.note(&format!("chosen for this run: {}", words.join(", ")));
+        }
+        self.chosen = chosen;
+        Ok(settled)
+    }
+
     /// Says which settings that somebody has asked for have no effect in this run. `idle` has those whose reason is
     /// something other than a setting: dotted keys with their reasons.
     ///
@@ -285,7 +323,7 @@ impl Launch {
         config: &T,
         idle: &[(&str, &str)],
     ) -> Result<(), Error> {
-        let notes = notes_on_settings_without_effect(config, idle, &self.asked_for)?;
+        let notes = notes_on_settings_without_effect(config, idle, &self.asked_for, &self.chosen)?;
         self.note_all(&notes);
         Ok(())
     }
@@ -314,7 +352,7 @@ impl Launch {
             machine: machine.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             date: self.date.map(|date| date.to_string()),
         };
-        let run = Run::open_with(&self.out, stage, config, &inputs, self.is_resumed)?;
+        let run = Run::open_with(&self.out, stage, config, &self.chosen, &inputs, self.is_resumed)?;
         if run.finished().is_some() {
             self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
         }

@@ -9,12 +9,14 @@
 //!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
+mod auto;
 mod card;
 mod checkpoint;
 mod error;
 mod launch;
 mod shape;
 
+pub use auto::{Passes, Weights, long_row};
 pub use checkpoint::{StageModel, resume, save};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};

@@ -11,7 +11,8 @@ impl Template {
     /// The ids of a prompt, up to where generation starts: for the notebook's template, after `[SEP]`.
     ///
     /// # Errors
-    /// [`Error::NotAPrompt`] for a conversation that ends with an answer, [`Error::Role`], and what a chat template refuses.
+    /// [`Error::NotAPrompt`] for a conversation that ends with an answer, [`Error::Role`], [`Error::NoContent`], and
+    /// what a chat template refuses.
     pub fn encode_prompt<'p>(
         &self,
         tokenizer: &Tokenizer,
@@ -110,7 +111,7 @@ impl Template {
     /// loses its first turns; an answer is never cut.
     ///
     /// # Errors
-    /// [`Error::NoAssistantTurn`], [`Error::Role`], and what a chat template refuses.
+    /// [`Error::NoAssistantTurn`], [`Error::Role`], [`Error::NoContent`], and what a chat template refuses.
     pub fn encode_conversation(
         &self,
         tokenizer: &Tokenizer,

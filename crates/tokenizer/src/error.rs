@@ -93,6 +93,14 @@ pub enum Error {
         /// The role.
         role: String,
     },
+    /// A template of pieces has no place for what a message says besides text.
+    #[error(
+        "a message of the role `{role}` has no text, such as one that calls a tool, which only a chat template can render"
+    )]
+    NoContent {
+        /// The role.
+        role: String,
+    },
     /// Even with its text cut to one token, the prompt is too long.
     #[error("a prompt needs at least {needed} tokens in template `{template}`, but only {max_len} fit")]
     PromptTooLong {

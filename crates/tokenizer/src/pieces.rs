@@ -12,7 +12,7 @@ struct Turn {
 /// several messages of the user in a row.
 ///
 /// # Errors
-/// [`Error::Role`] for a message of anybody else.
+/// [`Error::Role`] for a message of anybody else, and [`Error::NoContent`] for one that only calls a tool.
 fn turns(prompt: PromptRef<'_>) -> Result<Vec<Turn>, Error> {
     let messages = match prompt {
         PromptRef::Text(text) => return Ok(vec![Turn { asked: text.to_owned(), answer: None }]),
@@ -20,6 +20,7 @@ fn turns(prompt: PromptRef<'_>) -> Result<Vec<Turn>, Error> {
     };
     let mut turns: Vec<Turn> = Vec::new();
     for Message { role, content, .. } in messages {
+        let content = content.as_ref().ok_or_else(|| Error::NoContent { role: role.clone() })?;
         match (role.as_str(), turns.last_mut()) {
             ("system" | "user", Some(Turn { asked, answer: None })) => *asked += &format!("\n\n{content}"),
             ("system" | "user", _) => turns.push(Turn { asked: content.clone(), answer: None }),

@@ -22,7 +22,9 @@ use crate::files::{check_regular, create_dir, load_json, read_regular, save_json
 use crate::inputs::{Inputs, compare_configs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, STEP_KEY, last_values, read_metrics};
 use crate::plan::is_due;
-use crate::settings::{Catalogue, Settings, to_commented_toml, to_table, update_stored};
+use crate::settings::{
+    AutoKeys, Catalogue, Chosen, Settings, chosen_in, to_annotated_toml, to_table, update_stored,
+};
 
 const CONFIG_FILE: &str = "config.toml";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
@@ -130,7 +132,8 @@ impl StoredRun {
 }
 
 impl Run {
-    /// Opens `dir` for a run with these settings, as [`Run::open`] does, and writes them with their comments.
+    /// Opens `dir` for a run with these settings, as [`Run::open`] does, and writes them with their comments. Of the values
+    /// that were `chosen` for the user it writes the reasons, too.
     ///
     /// With `resume` the stored settings may be those of an earlier version: a setting that was renamed is the same
     /// setting, and one that is newer than the run counts as its default, with a warning.
@@ -142,11 +145,13 @@ impl Run {
         dir: &Path,
         stage: &str,
         settings: &T,
+        chosen: &[Chosen],
         inputs: &Inputs,
         resume: bool,
     ) -> Result<Run, Error> {
         let declared = Some((Catalogue::of::<T>(), to_table(&T::default())?));
-        let settings = GivenSettings { toml: to_commented_toml(settings)?, declared };
+        let settings =
+            GivenSettings { toml: to_annotated_toml(settings, &AutoKeys::default(), chosen)?, declared };
         Self::open_directory(dir, stage, &settings, inputs, resume)
     }
 
@@ -457,6 +462,18 @@ impl Run {
     pub fn has_started(dir: &Path) -> Result<bool, Error> {
         let logged = fs::metadata(dir.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0);
         Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
+    }
+
+    /// The values that were chosen for the user when the run in `dir` began. None if it has not.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::TomlSyntax`] of its `config.toml`.
+    pub fn chosen_at_its_start(dir: &Path) -> Result<Option<Vec<Chosen>>, Error> {
+        if !Run::has_started(dir)? {
+            return Ok(None);
+        }
+        let text = read_regular(&dir.join(CONFIG_FILE))?;
+        chosen_in(&String::from_utf8_lossy(&text)).map(Some)
     }
 
     /// The files that a new run in `dir` writes at once, in place of those that an earlier one may have left.

@@ -8,6 +8,7 @@ use toml::Table;
 
 use crate::error::Error;
 
+mod auto;
 mod effect;
 mod printed;
 pub mod range;
@@ -15,14 +16,18 @@ mod renamed;
 mod resolve;
 mod training;
 
+pub(crate) use auto::chosen_in;
+use auto::{AUTO, COMMENT};
+pub use auto::{AutoKeys, Chosen};
 pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
 pub use printed::{
-    NOT_PUBLISHED, changed_settings, leaves, to_commented_toml, to_sourced_toml, trailing_comments,
+    NOT_PUBLISHED, changed_settings, leaves, to_annotated_toml, to_commented_toml, to_sourced_toml,
+    trailing_comments,
 };
 pub(crate) use printed::{get, insert, leaves_until, to_table};
 pub use renamed::current_key;
 pub(crate) use renamed::update_stored;
-pub use resolve::{resolve, resolve_known};
+pub use resolve::{resolve, resolve_known, resolve_with_auto};
 pub use training::{BatchingConfig, TrainingConfig};
 
 /// One setting, as [`settings!`](crate::settings!) declares it.
@@ -68,6 +73,16 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// # Errors
     /// [`Error::OutOfRange`] with the dotted key.
     fn check(&self, section: &str) -> Result<(), Error>;
+
+    /// The settings that may be `auto`: each dotted key, and what its value then follows from, in a few words.
+    fn auto() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The values of such settings that follow from other settings alone.
+    fn first_choices(&self) -> Vec<Chosen> {
+        Vec::new()
+    }
 
     /// Every setting of the type, in the order in which they are printed.
     fn declared() -> Vec<Setting> {
@@ -125,7 +140,9 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
 /// - `renamed_from "OLD.KEY"`, any number of times: the dotted key of an earlier version, which is still accepted.
 ///
 /// A `section` is a table of settings of its own; with `#[serde(flatten)]` its keys are among those of the struct.
-/// `check PATH` after the struct names a method that checks what must hold between settings.
+/// `auto CONSTANT` after the struct names the settings that may be `auto` ([`Settings::auto`]), and `first METHOD` after
+/// that a method for [`Settings::first_choices`]. `check PATH` at the end names a method that checks what must hold between
+/// settings.
 #[macro_export]
 macro_rules! settings {
     (@default pub $default:expr) => { $default };
@@ -161,6 +178,7 @@ macro_rules! settings {
                 $(, renamed_from $old:literal)*
             ),+ $(,)?
         }
+        $(auto $auto:ident $(first $first:ident)?)?
         $(check $between:path)?
     ) => {
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
@@ -197,6 +215,17 @@ macro_rules! settings {
                 $( $between(self)?; )?
                 Ok(())
             }
+
+            $(
+                fn auto() -> &'static [(&'static str, &'static str)] {
+                    &$auto
+                }
+                $(
+                    fn first_choices(&self) -> ::std::vec::Vec<$crate::Chosen> {
+                        self.$first()
+                    }
+                )?
+            )?
         }
 
         impl $name {
@@ -293,6 +322,8 @@ pub fn declaration_faults<T: Settings>() -> Vec<String> {
     if catalogue.keys.len() < catalogue.settings.len() {
         faults.push("a key is declared twice".to_owned());
     }
+    let unknown = T::auto().iter().filter(|(key, _)| !catalogue.is_known(key));
+    faults.extend(unknown.map(|(key, _)| format!("`{key}` may be `auto` and is not declared")));
     for setting in &catalogue.settings {
         let key = &setting.key;
         if setting.comment.is_empty() {

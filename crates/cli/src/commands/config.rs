@@ -5,7 +5,7 @@ use temper_dpo::DpoConfig;
 use temper_ppo::PpoConfig;
 use temper_reward::RewardConfig;
 use temper_sft::SftConfig;
-use temper_train::{Settings, to_commented_toml, to_sourced_toml};
+use temper_train::{Settings, to_annotated_toml, to_sourced_toml};
 
 use crate::args::{ConfigArgs, Stage};
 use crate::commands::{Outcome, print_line};
@@ -26,9 +26,9 @@ pub fn run(session: &Session, args: &ConfigArgs) -> Result<Outcome> {
 /// The settings with a comment for each, and with their sources where the preset names them, after what the preset says
 /// about itself: which model it needs, and what of its source Temper does not do.
 fn printed<T: Settings>(session: &Session, args: &ConfigArgs) -> Result<String> {
-    let config: T = session.settings(args.stage, &args.settings)?;
+    let (config, auto): (T, _) = session.settings(args.stage, &args.settings)?;
     Ok(match &args.settings.preset {
-        None => to_commented_toml(&config)?,
+        None => to_annotated_toml(&config, &auto, &[])?,
         Some(name) => {
             let preset = recipe::stage_settings(name, args.stage)?;
             let header: Vec<&str> = preset.lines().take_while(|line| line.starts_with('#')).collect();

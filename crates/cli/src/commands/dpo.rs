@@ -8,8 +8,8 @@ use crate::commands::Outcome;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &ComparisonArgs) -> Result<Outcome> {
-    let config: DpoConfig = session.settings(Stage::Dpo, &args.settings)?;
-    let launch = session.launch(Stage::Dpo, &config.training, &args.run, &args.settings)?;
+    let (config, auto) = session.settings::<DpoConfig>(Stage::Dpo, &args.settings)?;
+    let launch = session.launch(Stage::Dpo, &config.training, &args.run, &args.settings)?.auto(auto);
     let files =
         DpoFiles { model: args.model.clone(), data: args.data.clone(), eval_data: args.eval_data.clone() };
     temper_dpo::run(&config, &files, launch)?;

@@ -100,7 +100,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         }
     }
     session.note("judging");
-    let sampling = session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.rollout;
+    let sampling = session.settings::<PpoConfig>(Stage::Ppo, &settings("ppo"))?.0.rollout;
     let judged = judge(session, &files, &sampling, seed, &device)?;
     let summary =
         summary(session, recipe, &files, (seed, backend, &device), &judged, began.elapsed().as_secs_f64())?;

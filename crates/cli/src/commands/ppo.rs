@@ -8,8 +8,8 @@ use crate::commands::Outcome;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &PpoArgs) -> Result<Outcome> {
-    let config: PpoConfig = session.settings(Stage::Ppo, &args.settings)?;
-    let launch = session.launch(Stage::Ppo, &config.training, &args.run, &args.settings)?;
+    let (config, auto) = session.settings::<PpoConfig>(Stage::Ppo, &args.settings)?;
+    let launch = session.launch(Stage::Ppo, &config.training, &args.run, &args.settings)?.auto(auto);
     let files = PpoFiles {
         policy: args.policy.clone(),
         reward: args.rewards.reward.clone(),

@@ -11,11 +11,11 @@ use crate::session::Session;
 
 pub fn run(session: &Session, args: &RewardArgs) -> Result<Outcome> {
     let RewardArgs { comparisons: args, normalize_data } = args;
-    let config: RewardConfig = session.settings(Stage::Reward, &args.settings)?;
+    let (config, auto) = session.settings::<RewardConfig>(Stage::Reward, &args.settings)?;
     if normalize_data.is_empty() && config.normalize != Normalize::None {
         nothing_to_normalize_on(session, args, &config)?;
     }
-    let launch = session.launch(Stage::Reward, &config.training, &args.run, &args.settings)?;
+    let launch = session.launch(Stage::Reward, &config.training, &args.run, &args.settings)?.auto(auto);
     let files = RewardFiles {
         model: args.model.clone(),
         data: args.data.clone(),

@@ -8,8 +8,8 @@ use crate::commands::Outcome;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &SftArgs) -> Result<Outcome> {
-    let config: SftConfig = session.settings(Stage::Sft, &args.settings)?;
-    let launch = session.launch(Stage::Sft, &config.training, &args.run, &args.settings)?;
+    let (config, auto) = session.settings::<SftConfig>(Stage::Sft, &args.settings)?;
+    let launch = session.launch(Stage::Sft, &config.training, &args.run, &args.settings)?.auto(auto);
     let files =
         SftFiles { model: args.model.clone(), data: args.data.clone(), eval_data: args.eval_data.clone() };
     temper_sft::run(&config, &files, launch)?;

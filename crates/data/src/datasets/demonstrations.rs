@@ -125,6 +125,18 @@ impl Demonstrations {
         self.examples.is_empty()
     }
 
+    /// How long nearly all answers are, in tokens: 98 % of them, rounded up to a multiple of 8. `None` if all is plain text.
+    pub fn longest_answers(&self) -> Option<usize> {
+        let answer = |example: &Example| {
+            let start = example.between.last().map_or(example.prompt_len, |range| range.end);
+            (example.prompt_len > 1).then(|| example.tokens.len() - start)
+        };
+        let mut lengths: Vec<usize> = self.examples.iter().filter_map(answer).collect();
+        lengths.sort_unstable();
+        let place = (lengths.len() * 98).div_ceil(100).checked_sub(1)?;
+        Some(lengths[place].next_multiple_of(8))
+    }
+
     /// Tokens of each example, for length-bucketed batches.
     pub fn lengths(&self) -> Vec<usize> {
         self.examples.iter().map(|example| example.tokens.len()).collect()

@@ -19,6 +19,12 @@ impl Ranking {
         self.completions.iter().map(|example| (example.prompt(), example.completion())).collect()
     }
 
+    /// Tokens of the row that a model reads: the prompt once, and all completions.
+    pub fn n_tokens(&self) -> usize {
+        let prompt_len = self.completions.first().map_or(0, |example| example.prompt_len);
+        prompt_len + self.completions.iter().map(|example| example.completion().len()).sum::<usize>()
+    }
+
     /// Chosen minus rejected score of each pair, from the score of each completion.
     pub fn margins(&self, scores: &[f32]) -> impl Iterator<Item = f64> {
         self.pairs.iter().map(|pair| f64::from(scores[pair.chosen] - scores[pair.rejected]))

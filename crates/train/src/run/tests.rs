@@ -111,7 +111,7 @@ fn a_run_with_old_settings_is_resumed_unless_they_differ() {
     let stored = fs::read(temp.path().join(CONFIG_FILE)).unwrap();
     let resume = |epochs, by_length, coef| {
         let settings = Today { epochs, by_length, kl: Kl { coef } };
-        let run = Run::open_with(temp.path(), "sft", &settings, &Inputs::default(), true);
+        let run = Run::open_with(temp.path(), "sft", &settings, &[], &Inputs::default(), true);
         run.map(|run| run.resume_from().map(|(step, _)| step)).map_err(|error| error.to_string())
     };
     let error = resume(3, true, 0.2).unwrap_err();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Value;
 
 use super::printed::trailing_comments;
-use super::{NOT_PUBLISHED, Settings, get, leaves, to_table};
+use super::{Chosen, NOT_PUBLISHED, Settings, get, leaves, to_table};
 use crate::error::Error;
 
 /// A condition of `only_with`.
@@ -60,7 +60,8 @@ pub fn without_effect<T: Settings>(settings: &T) -> Result<Vec<(String, String)>
 
 /// One sentence for each reason why settings that somebody has asked for have no effect.
 ///
-/// Asked for are those that are not at their default, and `asked_for`, whatever their value. `idle` has the settings whose
+/// Asked for are those that are not at their default, and `asked_for`, whatever their value, but not those that were
+/// `chosen`. `idle` has the settings whose
 /// reason is not another setting but something else that a run is given: dotted keys with their reasons.
 ///
 /// # Errors
@@ -69,6 +70,7 @@ pub fn notes_on_settings_without_effect<T: Settings>(
     settings: &T,
     idle: &[(&str, &str)],
     asked_for: &BTreeSet<String>,
+    chosen: &[Chosen],
 ) -> Result<Vec<String>, Error> {
     let defaults = leaves(&to_table(&T::default())?);
     let values = leaves(&to_table(settings)?);
@@ -76,7 +78,8 @@ pub fn notes_on_settings_without_effect<T: Settings>(
         let value = |table: &[(String, Value)]| {
             table.iter().find(|(other, _)| other == key).map(|(_, value)| value.to_string())
         };
-        asked_for.contains(key) || value(&values) != value(&defaults)
+        let is_chosen = chosen.iter().any(|choice| choice.key == key);
+        asked_for.contains(key) || (!is_chosen && value(&values) != value(&defaults))
     };
     let mut reasons = without_effect(settings)?;
     reasons.extend(idle.iter().map(|&(key, why)| (key.to_owned(), why.to_owned())));

@@ -4,7 +4,7 @@ use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Catalogue, Settings, resolve};
+use super::{AUTO, AutoKeys, COMMENT, Catalogue, Chosen, Settings, resolve};
 use crate::error::{Error, Origin, one_line};
 
 /// The settings as TOML, each key under its comment; an option that is not set is a comment itself.
@@ -14,7 +14,24 @@ use crate::error::{Error, Origin, one_line};
 ///
 /// [`Error::Unresolvable`] if TOML cannot express a value: an integer above `i64::MAX`, say.
 pub fn to_commented_toml<T: Settings>(settings: &T) -> Result<String, Error> {
-    print(settings, |_, _| None)
+    print(settings, &AutoKeys::default(), |_, _| None)
+}
+
+/// [`to_commented_toml`] of settings of which some are chosen when the run starts, and are printed as `"auto"`; others
+/// have been `chosen` already, and get the reason in a comment after the value.
+///
+/// # Errors
+///
+/// Those of [`to_commented_toml`].
+pub fn to_annotated_toml<T: Settings>(
+    settings: &T,
+    auto: &AutoKeys,
+    chosen: &[Chosen],
+) -> Result<String, Error> {
+    print(settings, auto, |key, value| {
+        let of_key = chosen.iter().find(|choice| choice.key == key && choice.is(value));
+        of_key.map(|choice| format!("{COMMENT}{}", one_line(&choice.reason)))
+    })
 }
 
 /// What comes after a value that a preset with sources does not have from its source.
@@ -35,7 +52,7 @@ pub fn to_sourced_toml<T: Settings>(settings: &T, preset: &str) -> Result<String
     let catalogue = Catalogue::of::<T>();
     let resolved = catalogue.flatten(&to_table(&resolve::<T>(Some(preset), None, &[])?)?);
     let mentioned = catalogue.flatten(&parse(preset)?);
-    print(settings, |key, value| {
+    print(settings, &AutoKeys::default(), |key, value| {
         let as_preset = resolved.iter().any(|(other, theirs)| other == key && theirs == value);
         if !as_preset {
             return None;
@@ -69,7 +86,7 @@ pub fn trailing_comments(text: &str) -> Result<Vec<(String, String)>, Error> {
     Ok(comments)
 }
 
-fn parse(text: &str) -> Result<Table, Error> {
+pub(super) fn parse(text: &str) -> Result<Table, Error> {
     toml::from_str(text).map_err(|error| syntax(text, &error))
 }
 
@@ -82,6 +99,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> Error {
 /// Every key under its comment, and after its value what `source` says of both.
 fn print<T: Settings>(
     settings: &T,
+    auto: &AutoKeys,
     source: impl Fn(&str, &Value) -> Option<String>,
 ) -> Result<String, Error> {
     let catalogue = Catalogue::of::<T>();
@@ -104,6 +122,10 @@ fn print<T: Settings>(
                 text += &format!("# {line}\n");
             }
             let (key, name) = (&setting.key, split_key(&setting.key).1);
+            if let Some(follows_from) = auto.follows_from::<T>(key) {
+                text += &format!("{name} = \"{AUTO}\"  # {follows_from}\n");
+                continue;
+            }
             text += &match values.iter().find(|(other, _)| other == key) {
                 Some((_, value)) => match source(key, value) {
                     Some(source) => format!("{name} = {value}  # {source}\n"),

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::renamed::rename;
-use super::{Catalogue, Settings, get, insert, leaves_until, to_table};
+use super::{AUTO, AutoKeys, Catalogue, Settings, get, insert, leaves_until, to_table};
 use crate::error::{Error, Origin, one_line};
 use crate::files::read_small;
 
@@ -39,6 +39,20 @@ pub(super) struct Given {
 /// expects, and [`Error::Unresolvable`] if only the combination is at fault. Ranges are for the settings' own
 /// `validate`.
 pub fn resolve<T: Settings>(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<T, Error> {
+    Ok(resolve_with_auto(preset, file, sets)?.0)
+}
+
+/// As [`resolve`], with the settings that are left to Temper, which then have their defaults. These are the ones of
+/// [`Settings::auto`] that are given as `auto`, or are not given at all, unless there is a preset: its author has chosen.
+///
+/// # Errors
+///
+/// Those of [`resolve`].
+pub fn resolve_with_auto<T: Settings>(
+    preset: Option<&str>,
+    file: Option<&Path>,
+    sets: &[String],
+) -> Result<(T, AutoKeys), Error> {
     let catalogue = Catalogue::of::<T>();
     let defaults = to_table(&T::default())?;
     let mut given = Vec::new();
@@ -54,7 +68,12 @@ pub fn resolve<T: Settings>(preset: Option<&str>, file: Option<&Path>, sets: &[S
 
     rename(&mut given, &catalogue)?;
     given.iter().try_for_each(|entry| check_key(entry, &catalogue))?;
-    deserialise(&defaults, given)
+    let mut auto = if preset.is_some() { AutoKeys::default() } else { AutoKeys::all::<T>() };
+    for entry in &given {
+        auto.set::<T>(&entry.key, entry.value.as_str() == Some(AUTO));
+    }
+    given.retain(|entry| !auto.contains(&entry.key));
+    Ok((deserialise(&defaults, given)?, auto))
 }
 
 /// The settings of `T` among those of a file, the `config.toml` of a run say; the default of `T` for those that it does

@@ -1,0 +1,91 @@
+//! What PPO chooses for settings that are left to Temper.
+
+use temper_model::CausalLm;
+use temper_stage::Weights;
+use temper_train::{AutoKeys, Chosen};
+
+use crate::PpoConfig;
+
+/// The settings that may be `auto`, and what their values follow from.
+pub(crate) const AUTO: [(&str, &str); 9] = [
+    ("learning_rate", "from the number of parameters"),
+    ("batch_size", "so that a rollout has 64 answers"),
+    ("rollout.samples_per_prompt", "from advantage.kind"),
+    ("rollout.max_new_tokens", "from the answers that the policy has learned"),
+    ("update.ppo_epochs", "from advantage.kind"),
+    ("update.minibatch_size", "from advantage.kind"),
+    ("update.microbatch_size", "from the memory that an answer takes"),
+    ("rollout.sampling_batch_size", "from the memory that an answer takes"),
+    ("critic.learning_rate", "from the number of parameters"),
+];
+
+/// Answers in a rollout.
+const ANSWERS: usize = 64;
+
+/// The longest answer of a policy that does not say how long its answers are.
+const MAX_NEW_TOKENS: usize = 64;
+
+impl PpoConfig {
+    /// How many answers a prompt gets, how many prompts a rollout has, and how it is learned from.
+    pub(crate) fn group_choices(&self) -> Vec<Chosen> {
+        let kind = format!("advantage.kind is {}", self.advantage.kind);
+        let needs_groups = self.estimator().needs_groups();
+        let samples = if needs_groups { 4 } else { 1 };
+        // A baseline of the group has one update from a rollout; a critic allows several.
+        let (epochs, minibatch) = if needs_groups { (1, 0) } else { (2, ANSWERS / 4) };
+        vec![
+            Chosen::new("rollout.samples_per_prompt", samples as i64, kind.clone()),
+            Chosen::new("batch_size", (ANSWERS / samples) as i64, format!("{ANSWERS} answers in a rollout")),
+            Chosen::new("update.ppo_epochs", epochs, kind.clone()),
+            Chosen::new("update.minibatch_size", minibatch as i64, kind),
+        ]
+    }
+
+    /// The values for this policy, whose rows have at most `max_seq_len` tokens.
+    pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
+        let weights = Weights::of(policy, policy.config(), false);
+        let mut choices = self.group_choices();
+        choices.push(weights.learning_rate("learning_rate", 1e-5));
+        choices.push(weights.learning_rate("critic.learning_rate", 2e-5));
+        let most = max_seq_len / 2;
+        let (longest, reason) = match policy.max_new_tokens() {
+            Some(longest) => (longest, "the policy has learned answers of this length"),
+            None => (MAX_NEW_TOKENS, "the policy does not say how long its answers are"),
+        };
+        let longest = longest.clamp(1, most.max(1));
+        choices.push(Chosen::new("rollout.max_new_tokens", longest as i64, reason));
+        let answers = self.training.batch_size * self.rollout.samples_per_prompt;
+        let minibatch = if self.update.minibatch_size == 0 { answers } else { self.update.minibatch_size };
+        let max_new_tokens =
+            if auto.contains("rollout.max_new_tokens") { longest } else { self.rollout.max_new_tokens };
+        let row_len = (2 * max_new_tokens).min(max_seq_len);
+        choices.push(weights.microbatch("update.microbatch_size", minibatch, row_len));
+        choices.push(weights.microbatch("rollout.sampling_batch_size", answers, row_len));
+        choices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use temper_model::ModelConfig;
+    use temper_train::Seed;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {
+        let auto = AutoKeys::all::<PpoConfig>();
+        let config = PpoConfig::default();
+        let mut rng = Seed(0).stream("init");
+        let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
+        let choices = config.choices(&auto, &model, 128);
+        let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
+        let mut keys = AUTO.map(|(key, _)| key);
+        chosen.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(chosen, keys);
+        let (settled, _) = auto.fill(&config, choices).unwrap();
+        settled.validate().unwrap();
+    }
+}

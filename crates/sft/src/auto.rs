@@ -1,0 +1,69 @@
+//! What SFT chooses for settings that are left to Temper.
+
+use temper_data::Demonstrations;
+use temper_stage::{Passes, Weights, long_row};
+use temper_train::{AutoKeys, Chosen};
+
+use crate::SftConfig;
+
+/// The settings that may be `auto`, and what their values follow from.
+pub(crate) const AUTO: [(&str, &str); 7] = [
+    ("epochs", "from the number of rows, and whether the weights are fresh"),
+    ("learning_rate", "from the number of parameters, and whether they are fresh"),
+    ("batch_size", "from the lengths of the rows"),
+    ("microbatch_size", "from the memory that a row takes"),
+    ("schedule.kind", "half a cosine, after a warm-up"),
+    ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
+    ("optimizer.beta_2", "from whether the weights are fresh"),
+];
+
+impl SftConfig {
+    /// The values for this model and these rows.
+    pub(crate) fn choices(&self, auto: &AutoKeys, weights: &Weights, data: &Demonstrations) -> Vec<Chosen> {
+        let fresh = weights.are_fresh();
+        let passes = Passes {
+            n_rows: data.len(),
+            n_tokens: data.lengths().iter().sum(),
+            tokens_of_update: if fresh { 4096 } else { 8192 },
+            least_updates: if fresh { 1000 } else { 100 },
+            least_epochs: if fresh { 3 } else { 2 },
+            most_epochs: if fresh { 20 } else { 3 },
+        };
+        let (mut choices, batch) = passes.choose(auto, &self.training);
+        choices.push(weights.learning_rate("learning_rate", if fresh { 6e-4 } else { 1e-4 }));
+        choices.push(weights.microbatch("microbatch_size", batch, long_row(data.lengths())));
+        let beta_2 = if fresh { 0.95 } else { 0.999 };
+        choices.push(Chosen::new("optimizer.beta_2", beta_2, weights.in_words()));
+        choices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use temper_data::{Demonstration, Encoding};
+    use temper_model::{CausalLm, ModelConfig};
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
+    use temper_train::Seed;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {
+        let auto = AutoKeys::all::<SftConfig>();
+        let config = SftConfig::default();
+        let mut rng = Seed(0).stream("init");
+        let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let row = Demonstration { prompt: "a".into(), completion: "b".into() };
+        let data = Demonstrations::new(&[row], &Encoding::new(&text, 64)).unwrap();
+        let choices = config.choices(&auto, &Weights::of(&model, model.config(), true), &data);
+        let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
+        let mut keys = AUTO.map(|(key, _)| key);
+        chosen.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(chosen, keys);
+        let (settled, _) = auto.fill(&config, choices).unwrap();
+        settled.validate().unwrap();
+    }
+}

@@ -1,0 +1,198 @@
+//! What the stages choose for settings that are left to Temper, and why. `docs/defaults.md` has the runs behind the numbers.
+
+use burn::module::Module;
+use temper_model::ModelConfig;
+use temper_train::{AutoKeys, Chosen, TrainingConfig};
+
+/// A model as the rules see it.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    config: ModelConfig,
+    n_params: usize,
+    are_fresh: bool,
+}
+
+impl Weights {
+    /// The weights of a network, which have been drawn at random or have learned something already.
+    pub fn of(network: &impl Module, config: &ModelConfig, are_fresh: bool) -> Self {
+        Self { config: config.clone(), n_params: network.num_params(), are_fresh }
+    }
+
+    /// Whether they have been drawn at random.
+    pub fn are_fresh(&self) -> bool {
+        self.are_fresh
+    }
+
+    /// In words: "4.9M fresh parameters".
+    pub fn in_words(&self) -> String {
+        let fresh = if self.are_fresh { "fresh " } else { "" };
+        format!("{} {fresh}parameters", rounded(self.n_params))
+    }
+
+    /// A learning rate that is `at_100m` for 100 million parameters, and grows with the fourth root of how many fewer there
+    /// are, to two digits.
+    pub fn learning_rate(&self, key: &str, at_100m: f64) -> Chosen {
+        let rate = at_100m * (1e8 / self.n_params as f64).powf(0.25);
+        let digits = 10f64.powf(rate.log10().floor() - 1.0);
+        let rate: f64 = format!("{:.1e}", (rate / digits).round() * digits).parse().expect("a number");
+        Chosen::new(key, rate, self.in_words())
+    }
+
+    /// Rows in one forward pass of an update, so that an update needs about [`Weights::memory_budget`]; 0, which is all
+    /// of them, where a `batch` fits. `row_len` is the length of a long row, in tokens.
+    pub fn microbatch(&self, key: &str, batch: usize, row_len: usize) -> Chosen {
+        let budget = self.memory_budget();
+        let rows = (budget / self.bytes_of_row(row_len)).max(1);
+        let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
+        Chosen::new(key, if rows >= batch { 0 } else { rows as i64 }, reason)
+    }
+
+    /// Bytes for what an update computes: 512 MiB below 10 million parameters, where weights, gradients and moments take
+    /// little, and as much as 2 GiB above.
+    fn memory_budget(&self) -> usize {
+        if self.n_params < 10_000_000 { 512 << 20 } else { 2 << 30 }
+    }
+
+    /// About how many bytes the forward and backward pass over a row take: the numbers that attention, feed-forward layer
+    /// and head keep for the gradients.
+    fn bytes_of_row(&self, row_len: usize) -> usize {
+        let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
+        let of_layer = 20 * d_model + 6 * d_ff + 4 * n_heads * row_len;
+        4 * row_len * (n_layers * of_layer + 4 * vocab_size)
+    }
+}
+
+/// How a stage goes through a fixed set of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Passes {
+    /// Rows to learn from.
+    pub n_rows: usize,
+    /// Tokens of all rows.
+    pub n_tokens: usize,
+    /// Tokens of an update, at best.
+    pub tokens_of_update: usize,
+    /// Updates that a run should have at least, if `most_epochs` allow it.
+    pub least_updates: usize,
+    /// The fewest passes.
+    pub least_epochs: usize,
+    /// The most passes: with more, a model learns the rows by heart.
+    pub most_epochs: usize,
+}
+
+impl Passes {
+    /// Rows in an update, passes, and the schedule: a warm-up, and then half a cosine to 0. It also returns the rows in an
+    /// update that the run will have, chosen or not.
+    pub fn choose(&self, auto: &AutoKeys, training: &TrainingConfig) -> (Vec<Chosen>, usize) {
+        let mean_len = (self.n_tokens / self.n_rows.max(1)).max(1);
+        let batch: usize = (self.tokens_of_update / mean_len).clamp(4, 64).min(self.n_rows.max(1));
+        let batch_reason = format!("{} rows of {mean_len} tokens on average", self.n_rows);
+        let batch_size = Chosen::new("batch_size", batch as i64, batch_reason);
+        let batch = if auto.contains("batch_size") { batch } else { training.batch_size };
+        let of_epoch = self.n_rows.div_ceil(batch).max(1);
+        let epochs = self.least_updates.div_ceil(of_epoch).clamp(self.least_epochs, self.most_epochs);
+        let n_epochs = Chosen::new("epochs", epochs as i64, format!("{of_epoch} updates in each"));
+        let epochs = if auto.contains("epochs") { epochs } else { training.epochs };
+        let limit = if training.max_steps == 0 { usize::MAX } else { training.max_steps };
+        let updates = of_epoch.saturating_mul(epochs).min(limit);
+        let warmup = (updates / 20).clamp(1, 100);
+        let of_updates = format!("{updates} updates");
+        let kind = Chosen::new("schedule.kind", "cosine", of_updates.clone());
+        let warmup_steps = Chosen::new("schedule.warmup_steps", warmup as i64, of_updates);
+        (vec![batch_size, n_epochs, kind, warmup_steps], batch)
+    }
+}
+
+/// A length that nearly all rows have at most: 95 % of them.
+pub fn long_row(mut lengths: Vec<usize>) -> usize {
+    lengths.sort_unstable();
+    lengths.get((lengths.len() * 95 / 100).min(lengths.len().saturating_sub(1))).copied().unwrap_or(1).max(1)
+}
+
+/// A number in three digits: "870", "4.9k", "135M".
+fn rounded(n: usize) -> String {
+    let n = n as f64;
+    let (scaled, unit) = match n {
+        n if n < 1e3 => return n.to_string(),
+        n if n < 1e6 => (n / 1e3, "k"),
+        n if n < 1e9 => (n / 1e6, "M"),
+        n => (n / 1e9, "B"),
+    };
+    if scaled < 9.95 { format!("{scaled:.1}{unit}") } else { format!("{scaled:.0}{unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::Value;
+
+    use super::*;
+
+    fn weights(n_params: usize, are_fresh: bool) -> Weights {
+        Weights { config: ModelConfig::preset("small").unwrap(), n_params, are_fresh }
+    }
+
+    fn value<'c>(choices: &'c [Chosen], key: &str) -> &'c Value {
+        &choices.iter().find(|choice| choice.key == key).unwrap().value
+    }
+
+    #[test]
+    fn sixteen_times_as_many_parameters_halve_the_rate() {
+        let rate = |n_params| weights(n_params, false).learning_rate("learning_rate", 1e-4).value;
+        assert_eq!(rate(100_000_000), Value::from(1e-4));
+        assert_eq!(rate(6_250_000), Value::from(2e-4));
+        assert_eq!(rate(1_600_000_000), Value::from(5e-5));
+        // 1e-4 · (1e8 / 4.9e6)^(1/4) = 2.1254e-4.
+        assert_eq!(rate(4_900_000), Value::from(2.1e-4));
+    }
+
+    #[test]
+    fn numbers_have_three_digits_at_most() {
+        let words = |n| weights(n, true).in_words();
+        assert_eq!(words(870), "870 fresh parameters");
+        assert_eq!(words(4_860_000), "4.9M fresh parameters");
+        assert_eq!(words(134_515_008), "135M fresh parameters");
+        assert_eq!(weights(9_960, false).in_words(), "10k parameters");
+    }
+
+    #[test]
+    fn a_microbatch_is_the_rows_that_fit_and_0_if_all_do() {
+        let microbatch =
+            |batch, row_len| weights(800_000, true).microbatch("microbatch_size", batch, row_len).value;
+        // A token of a row of 256: 4 · (4 · (20 · 128 + 6 · 512 + 4 · 4 · 256) + 4 · 260) = 159,808 bytes; 512 MiB hold 13 rows.
+        assert_eq!(microbatch(64, 256), Value::from(13));
+        assert_eq!(microbatch(13, 256), Value::from(0));
+        assert_eq!(microbatch(64, 1 << 20), Value::from(1));
+    }
+
+    #[test]
+    fn a_run_has_enough_updates_and_no_more_passes_than_it_may() {
+        let passes = Passes {
+            n_rows: 1000,
+            n_tokens: 100_000,
+            tokens_of_update: 1600,
+            least_updates: 250,
+            least_epochs: 2,
+            most_epochs: 6,
+        };
+        let auto = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<AutoKeys>();
+        let all = auto(&["batch_size", "epochs", "schedule.kind", "schedule.warmup_steps"]);
+        let (choices, batch) = passes.choose(&all, &TrainingConfig::default());
+        // 63 updates in a pass, and so four passes for 250 of them, with a warm-up of 252 / 20.
+        assert_eq!((batch, value(&choices, "batch_size")), (16, &Value::from(16)));
+        assert_eq!(value(&choices, "epochs"), &Value::from(4));
+        assert_eq!(value(&choices, "schedule.warmup_steps"), &Value::from(12));
+        let few = Passes { n_rows: 10, n_tokens: 1000, ..passes };
+        let (choices, _) = few.choose(&all, &TrainingConfig::default());
+        assert_eq!(value(&choices, "epochs"), &Value::from(6));
+        // What the user has said counts for the rest.
+        let training = TrainingConfig { batch_size: 500, max_steps: 3, ..TrainingConfig::default() };
+        let (choices, batch) = passes.choose(&auto(&["schedule.warmup_steps"]), &training);
+        assert_eq!((batch, value(&choices, "schedule.warmup_steps")), (500, &Value::from(1)));
+    }
+
+    #[test]
+    fn a_long_row_is_longer_than_95_of_100() {
+        assert_eq!(long_row((1..=100).rev().collect()), 96);
+        assert_eq!(long_row(vec![7]), 7);
+        assert_eq!(long_row(vec![]), 1);
+    }
+}
