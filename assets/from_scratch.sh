@@ -23,16 +23,16 @@ for file in "$stories" "$instructions" "$instructions_test" "$pairs" "$pairs_tes
     [ -f "$file" ] || { echo "$0: $file is missing" >&2; exit 1; }
 done
 
+# Everything else is chosen from the model and the data, and stands in the config.toml of each run.
 if [ "${TINY:-0}" = 1 ]; then
     vocab_size=512 shape=tiny context=128
-    pretrain="--set max_steps=4" sft="--set max_steps=4" reward="--set max_steps=4"
+    steps="--set max_steps=4"
     ppo="--set max_steps=2 --set batch_size=8 --set rollout.max_new_tokens=8"
 else
     vocab_size=4096 shape=medium context=512
-    pretrain="--set epochs=6 --set learning_rate=1e-3" sft="--set epochs=4 --set learning_rate=5e-4"
-    reward="--set epochs=2 --set learning_rate=1e-4" ppo="--set max_steps=40"
+    steps=""
+    ppo="--set max_steps=40"
 fi
-decay="--set schedule.kind=cosine --set schedule.warmup_steps=50 --set schedule.final_fraction=0.1"
 
 # A stage that has begun is resumed; one that is finished is left alone.
 stage() {
@@ -56,9 +56,9 @@ mkdir -p "$out"
 # The settings are several words each.
 # shellcheck disable=SC2086
 {
-    stage "$out/pretrain" sft --data "$stories" --model "$out/base" $decay $pretrain --set batch_size=16
-    stage "$out/sft" sft --data "$instructions" --eval-data "$instructions_test" --model "$out/pretrain/final" $decay $sft
-    stage "$out/reward" reward --data "$pairs" --eval-data "$pairs_test" --model "$out/sft/final" $reward
+    stage "$out/pretrain" sft --data "$stories" --model "$out/base" $steps
+    stage "$out/sft" sft --data "$instructions" --eval-data "$instructions_test" --model "$out/pretrain/final" $steps
+    stage "$out/reward" reward --data "$pairs" --eval-data "$pairs_test" --model "$out/sft/final" $steps
     stage "$out/ppo" ppo --policy "$out/sft/final" --reward "$out/reward/final" --prompts "$pairs" \
         --eval-data "$pairs_test" $ppo
 }

@@ -24,6 +24,9 @@ fn a_tokenizer_and_a_model_of_ones_own_go_through_every_stage() {
     let temper = with_base();
     temper.run("sft --data stories.txt --model base --out text --set max_steps=2 --set batch_size=2").ok();
     temper.run("sft --data demonstrations.jsonl --model text/final --out sft --set max_steps=2").ok();
+    // Settings are chosen for weights that have learned nothing in the first run only.
+    assert!(temper.read("text/config.toml").contains("fresh parameters"));
+    assert!(!temper.read("sft/config.toml").contains("fresh parameters"));
     temper.run("reward --data comparisons.jsonl --model sft/final --out reward --set max_steps=2").ok();
     temper.run("dpo --data comparisons.jsonl --model sft/final --out dpo --set max_steps=1").ok();
     let ppo =

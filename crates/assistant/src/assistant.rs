@@ -13,6 +13,9 @@ use crate::{
     Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
 };
 
+/// The file that marks a model directory whose weights have learned nothing. No checkpoint has it.
+pub(crate) const FRESH: &str = "fresh.json";
+
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
 
@@ -102,8 +105,15 @@ impl Assistant {
         Export::export(&self.model, &self.text, dir)
     }
 
-    /// Writes fresh weights as a model directory that a stage starts from. Unlike [`Assistant::save`] it stores no date of
-    /// a chat template, and no template where none was chosen: the stage does.
+    /// Whether a stage that starts from this has weights that have learned nothing: those of a preset, or of a directory
+    /// that [`Assistant::save_fresh`] wrote.
+    pub fn is_fresh(spec: &str) -> bool {
+        let dir = Path::new(spec);
+        !dir.is_dir() || dir.join(FRESH).exists()
+    }
+
+    /// Writes weights that have learned nothing as a model directory that a stage starts from. Unlike [`Assistant::save`]
+    /// it stores no date of a chat template, and no template where none was chosen: the stage does.
     ///
     /// # Errors
     /// As [`Assistant::save`].

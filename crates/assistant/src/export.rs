@@ -7,6 +7,7 @@ use temper_model::{CausalLm, ScalarModel, TokenIds};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
+use crate::assistant::FRESH;
 
 /// A model that can be written for use.
 pub trait Export: Module {
@@ -40,7 +41,9 @@ pub(crate) fn export_fresh(model: &CausalLm, text: &TextSide, dir: &Path) -> Res
     } else {
         text.tokenizer.save(dir)?;
     }
-    Ok(())
+    let path = dir.join(FRESH);
+    std::fs::write(&path, "{\"fresh\": true}\n")
+        .map_err(|source| Error::Model(temper_model::Error::Io { path, source }))
 }
 
 fn ids(text: &TextSide, pad: Option<u32>) -> TokenIds {

@@ -10,41 +10,14 @@ use crate::file_reader::listed;
 use crate::records::Row;
 use crate::{BadRows, ReadOptions};
 
-/// The columns and fields that hold texts, in the formats that data are published in.
-const TEXTS: [&str; 30] = [
-    "text",
-    "prompt",
-    "completion",
-    "completions",
-    "response",
-    "responses",
-    "response1",
-    "response2",
-    "response_1",
-    "response_2",
-    "output",
-    "answer",
-    "answers",
-    "instruction",
-    "input",
-    "context",
-    "question",
-    "chosen",
-    "rejected",
-    "messages",
-    "content",
-    "conversations",
-    "conversation_a",
-    "conversation_b",
-    "value",
-    "replies",
-    "post",
-    "title",
-    "summary",
-    "summaries",
+/// The columns and fields that hold texts, or lists and objects with texts, in the formats that data are published in.
+#[rustfmt::skip]
+const TEXTS: [&str; 34] = [
+    "text", "prompt", "completion", "completions", "response", "responses", "response1", "response2", "response_1",
+    "response_2", "output", "answer", "answers", "instruction", "input", "context", "question", "chosen", "rejected",
+    "messages", "content", "conversations", "conversation_a", "conversation_b", "value", "replies", "post", "title",
+    "summary", "summaries", "info", "system", "system_prompt", "history",
 ];
-/// Columns that hold nothing but fields with texts.
-const AROUND_TEXTS: [&str; 4] = ["info", "system", "system_prompt", "history"];
 
 /// Gives `take` every text of some data files: of demonstrations, conversations, comparisons, prompts and plain texts,
 /// all sides of a comparison included. Returns the number of rows.
@@ -97,8 +70,11 @@ fn texts_of_row(
 
 /// The number of texts in the fields that hold texts.
 fn texts_of_fields(fields: &Row, take: &mut dyn FnMut(&str)) -> usize {
-    let is_text = |name: &str| TEXTS.contains(&name) || AROUND_TEXTS.contains(&name);
-    fields.iter().filter(|(name, _)| is_text(name)).map(|(_, value)| texts(value, take)).sum()
+    fields
+        .iter()
+        .filter(|(name, _)| TEXTS.contains(&name.as_str()))
+        .map(|(_, value)| texts(value, take))
+        .sum()
 }
 
 fn texts(value: &Value, take: &mut dyn FnMut(&str)) -> usize {
