@@ -144,10 +144,10 @@ mod tests {
     #[test]
     fn packed_texts_fill_their_rows_and_all_of_them_is_learned() {
         let byte = |byte: u8| u32::from(byte) + 4;
-        let [a, b, c, (bos, eos)] = [(byte(b'a'), 0), (byte(b'b'), 0), (byte(b'c'), 0), (1, 3)];
+        let ([a, b, c], bos, eos) = ([b'a', b'b', b'c'].map(byte), 1, 3);
         let (rows, without_tokens) = pack_texts(&Tokenizer::byte(), ["ab", "", "c"], 3);
-        let expected = [[bos, a.0, b.0].as_slice(), &[eos, bos, c.0], &[eos]];
-        assert_eq!(rows, expected.map(|row| Example::new(row.to_vec(), 0)));
+        let expected = [vec![bos, a, b], vec![eos, bos, c], vec![eos]];
+        assert_eq!(rows, expected.map(|row| Example::new(row, 0)));
         assert_eq!((without_tokens, rows[1].n_targets()), (vec![1], 2));
         // As many tokens as the texts have by themselves.
         let alone: usize = ["ab", "c"]

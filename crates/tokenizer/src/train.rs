@@ -171,6 +171,8 @@ fn parts(text: &str, len: usize, mut take: impl FnMut(&str)) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -239,7 +241,7 @@ mod tests {
         let messages = [Message::new("system", "S"), Message::user("Hi"), Message::assistant("Yo")];
         let rendered = text.render(&messages, false).unwrap();
         assert_eq!(rendered.text, "<|begin|><|system|>S<|end|><|user|>Hi<|end|><|assistant|>Yo<|end|>");
-        let byte = |byte: u8| u32::from(text.tokenizer.encode(&char::from(byte).to_string())[0]);
+        let byte = |byte: u8| text.tokenizer.encode(&char::from(byte).to_string())[0];
         let (s, h, i, y, o) = (byte(b'S'), byte(b'H'), byte(b'i'), byte(b'Y'), byte(b'o'));
         assert_eq!(rendered.tokens, [1, 3, s, 2, 4, h, i, 2, 5, y, o, 2]);
         let learned = rendered.tokens.iter().zip(&rendered.mask).filter(|(_, learned)| **learned);
@@ -287,7 +289,10 @@ mod tests {
 
         #[test]
         fn any_text_comes_back(text in "\\PC*|.*|[\\x00-\\x7f]*") {
-            let (_dir, side) = trained(&["some words, some more words"], MIN + 9);
+            // Trained once, not for every text.
+            static SIDE: LazyLock<TextSide> =
+                LazyLock::new(|| trained(&["some words, some more words"], MIN + 9).1);
+            let side = &*SIDE;
             prop_assert!(matches!(side.tokenizer, Tokenizer::Pretrained(_)));
             prop_assert_eq!(side.tokenizer.decode(&side.tokenizer.encode(&text)), text);
         }
