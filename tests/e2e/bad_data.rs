@@ -160,7 +160,8 @@ fn a_prompt_that_fills_the_context_is_refused() {
         temper.refuses_of(&["generate", "--model", "sft/final", "--prompt", &long], &["128", "no room"]);
     assert!(said.hint().contains("shorten the prompt"), "{said:?}");
     temper.write("p.jsonl", format!("{{\"prompt\": \"{long}\"}}\n"));
-    let said = temper.run("ppo --policy sft/final --reward reward/final --out out --prompts p.jsonl");
+    let ppo = "ppo --policy sft/final --reward reward/final --out out --prompts p.jsonl";
+    let said = temper.run(&format!("{ppo} --set rollout.max_new_tokens=48"));
     let said = said.refused(&["none of the 1 prompts fits into 80 tokens"]);
     assert!(said.hint().contains("overflow"), "{said:?}");
     assert!(!temper.path("out").exists());

@@ -104,7 +104,8 @@ fn a_loss_that_is_not_finite_ends_the_run_and_names_the_step() {
         (
             "ppo",
             "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out a --set batch_size=3 \
-             --set rollout.max_new_tokens=3 --set critic.learning_rate=1e6",
+             --set rollout.max_new_tokens=3 --set critic.learning_rate=1e6 --set update.ppo_epochs=1 \
+             --set update.minibatch_size=0",
         ),
     ] {
         let out = format!("{stage}-diverged");

@@ -375,7 +375,20 @@ fn published_files_are_recognised_and_counted() {
         let path = path.to_str().expect("a path of UTF-8");
         let said = temper.run_of(&["data", "inspect", "--data", path, "--for", purpose, "--json"]).ok();
         let row = said.rows()[0].clone();
-        assert_eq!(keys(&row), ["family", "rows", "skipped", "lengths", "examples"]);
+        assert_eq!(
+            keys(&row),
+            [
+                "family",
+                "rows",
+                "skipped",
+                "lengths",
+                "examples",
+                "notes",
+                "too_long",
+                "tied_pairs",
+                "duplicates"
+            ]
+        );
         row
     };
     for (name, purpose, family, rows, skipped) in [

@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::util::{Temper, without_times};
 
-const DPO: &str =
-    "dpo --data comparisons.jsonl --model sft/final --set batch_size=2 --set learning_rate=1e-3";
+const DPO: &str = "dpo --data comparisons.jsonl --model sft/final --set batch_size=2 --set learning_rate=1e-3 \
+     --set schedule.kind=constant --set schedule.warmup_steps=0";
 
 fn column(temper: &Temper, run: &str, key: &str) -> Vec<f64> {
     let rows = without_times(&temper.read(&format!("{run}/metrics.jsonl")));

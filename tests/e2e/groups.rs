@@ -24,11 +24,11 @@ fn run(temper: &Temper, more: &str) -> Said {
 fn a_group_baseline_without_a_group_is_refused_by_its_key() {
     let temper = Temper::with_sft();
     for kind in ["rloo", "grpo"] {
-        let more = format!("--out out --set advantage.kind={kind}");
+        let more = format!("--out out --set advantage.kind={kind} --set rollout.samples_per_prompt=1");
         let says =
             format!("`rollout.samples_per_prompt` must be at least 2 with `advantage.kind` {kind}, got 1");
         temper.refuses_of(&arguments(&more), &[&says]);
-        let more = format!("{more} --set rollout.samples_per_prompt=2");
+        let more = more.replace("prompt=1", "prompt=2");
         temper.refuses_of(
             &arguments(&format!("{more} --set update.gamma=0.9")),
             &[&format!("`update.gamma` must be 1 with `advantage.kind` {kind}, got 0.9")],

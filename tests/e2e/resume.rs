@@ -149,9 +149,10 @@ fn the_last_checkpoints_and_the_best_model_are_kept() {
             .map(|p| p.display().to_string())
             .collect::<Vec<_>>()
     };
-    // So high a rate that the last model is not the best one.
+    // A rate that grows until the end, so that the last model is not the best one.
     let sft = "sft --data demonstrations.jsonl --model sft/final --set batch_size=2 --set epochs=6 \
-               --set checkpoint_every=3 --set eval_every=2 --set learning_rate=0.1 --seed 1";
+               --set checkpoint_every=3 --set eval_every=2 --set learning_rate=0.5 --set schedule.kind=constant \
+               --set schedule.warmup_steps=40 --seed 1";
     temper.run(&format!("{sft} --out a --eval-data demonstrations.jsonl --set keep_last=3")).ok();
     assert_eq!(kept("a"), ["step-000009", "step-000012", "step-000015"]);
     let losses: Vec<(u64, f64)> = without_times(&temper.read("a/metrics.jsonl"))

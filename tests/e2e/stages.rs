@@ -59,7 +59,7 @@ fn the_stages_follow_each_other_and_each_one_learns() {
     temper
         .run(
             "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out ppo --set epochs=2 \
-             --set batch_size=3 --set rollout.max_new_tokens=30",
+             --set batch_size=3 --set rollout.max_new_tokens=30 --set update.ppo_epochs=1 --set update.minibatch_size=0",
         )
         .ok();
     let ppo = without_times(&temper.read("ppo/metrics.jsonl"));

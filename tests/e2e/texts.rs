@@ -175,7 +175,10 @@ fn other_files_of_a_model_directory_go_through_the_stages() {
         config["initializer_range"] = 0.15.into();
     });
     let files = [
-        ("generation_config.json", "{\"eos_token_id\":   3, \"temperature\": 0.7}"),
+        (
+            "generation_config.json",
+            "{\n  \"eos_token_id\": 3,\n  \"temperature\": 0.7,\n  \"max_new_tokens\": 32\n}\n",
+        ),
         ("special_tokens_map.json", "{\"eos_token\":   \"[EOS]\"}"),
         ("chat_template.jinja", "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"),
         (

@@ -18,7 +18,7 @@ fn plain_text_is_learned_among_demonstrations_and_can_be_judged_alone() {
     let temper = with_texts();
     let before = temper.run("eval --model sft/final --data texts.jsonl").ok().rows();
     temper
-        .run("sft --model sft/final --data demonstrations.jsonl texts.jsonl --out more --set epochs=30 --set learning_rate=1e-3")
+        .run("sft --model sft/final --data demonstrations.jsonl texts.jsonl --out more --set epochs=30 --set learning_rate=2e-3 --set batch_size=32")
         .ok();
     let after = temper.run("eval --model more/final --data texts.jsonl").ok().rows();
     let loss = |rows: &[serde_json::Value]| rows[0]["eval_loss"].as_f64().unwrap();

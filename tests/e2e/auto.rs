@@ -1,0 +1,72 @@
+//! Settings whose values Temper chooses.
+
+use std::fs;
+
+use crate::util::Temper;
+
+/// The line of a setting in a `config.toml`.
+fn line(config: &str, key: &str) -> String {
+    let line = config.lines().find(|line| line.starts_with(&format!("{key} = ")));
+    line.unwrap_or_else(|| panic!("no {key} in\n{config}")).to_owned()
+}
+
+#[test]
+fn what_is_chosen_is_said_and_stored_with_its_reason_and_what_is_given_counts() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --model tiny --out run --set batch_size=2";
+    let said = temper.run(&format!("{sft} --set max_steps=2")).ok();
+    assert!(said.stderr.contains("note: chosen for this run: epochs "), "{said:?}");
+    let config = temper.read("run/config.toml");
+    assert_eq!(line(&config, "batch_size"), "batch_size = 2");
+    assert_eq!(line(&config, "kind"), "kind = \"cosine\"  # auto: 2 updates");
+    let rate = line(&config, "learning_rate");
+    assert!(rate.ends_with("  # auto: 225k fresh parameters"), "{rate}");
+    // With every setting given, nothing is chosen.
+    let settings = temper.path("settings.toml");
+    fs::write(&settings, &config).expect("a file");
+    let said =
+        temper.run("sft --data demonstrations.jsonl --model tiny --out again --config settings.toml").ok();
+    assert!(!said.stderr.contains("chosen for this run"), "{said:?}");
+    assert_eq!(temper.bytes("run/final/model.safetensors"), temper.bytes("again/final/model.safetensors"));
+    let printed = temper.run("config sft --set learning_rate=0.1").ok().stdout;
+    assert_eq!(line(&printed, "learning_rate"), "learning_rate = 0.1");
+    assert!(
+        line(&printed, "epochs").starts_with("epochs = \"auto\"  # from the number of rows"),
+        "{printed}"
+    );
+    temper.refuses(&format!("{sft} --set max_grad_norm=auto"), &["max_grad_norm"]);
+}
+
+/// The answers of a policy are as long as those that it has learned, and a group has several without being told.
+#[test]
+fn ppo_chooses_from_the_policy_and_from_the_kind_of_advantage() {
+    let temper = Temper::with_reward_model();
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set max_steps=1";
+    temper.run(&format!("{ppo} --out run --set advantage.kind=rloo --set batch_size=2")).ok();
+    let config = temper.read("run/config.toml");
+    assert_eq!(line(&config, "samples_per_prompt"), "samples_per_prompt = 4  # auto: advantage.kind is rloo");
+    let longest = temper.json("sft/final/generation_config.json")["max_new_tokens"].clone();
+    let expected =
+        format!("max_new_tokens = {longest}  # auto: the policy has learned answers of this length");
+    assert_eq!(line(&config, "max_new_tokens"), expected);
+}
+
+#[test]
+fn a_resumed_run_keeps_what_its_start_has_chosen() {
+    let temper = Temper::new();
+    let sft =
+        "sft --data demonstrations.jsonl --model tiny --out run --set max_steps=3 --set checkpoint_every=1";
+    temper.run(sft).ok();
+    let finished = temper.bytes("run/final/model.safetensors");
+    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
+    // As if another version had chosen otherwise.
+    let config = temper.read("run/config.toml");
+    let rate = line(&config, "learning_rate");
+    let other = format!("learning_rate = 0.5  # auto: {}", rate.split("auto: ").last().expect("a reason"));
+    temper.write("run/config.toml", config.replace(&rate, &other));
+    temper.run(&format!("{sft} --resume")).ok();
+    assert_eq!(line(&temper.read("run/config.toml"), "learning_rate"), other);
+    assert!(temper.bytes("run/final/model.safetensors") != finished, "the last update had the stored rate");
+    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
+    temper.refuses(&format!("{sft} --resume --set learning_rate=0.25"), &["`learning_rate` was `0.5`"]);
+}
