@@ -87,12 +87,14 @@ fn a_file_of_another_format_is_named_for_what_it_is() {
     temper.write("rows.xlsx", b"PK\x03\x04\x14\0\x06\0");
     temper.write("rows.csv", "prompt,completion\na,b\n");
     temper.write("book.txt", "All is well.\nSo it goes.\n");
+    let dpo = "dpo --model sft/final --out out --data book.txt";
+    let said = temper.refuses(dpo, &["book.txt is plain text; rows with more columns"]);
+    assert!(said.hint().contains("temper sft"), "{said:?}");
     temper.write("wide.jsonl", b"\xff\xfe{\0\"\0");
     for (name, says, hint) in [
         ("rows.parquet", "cannot read the Parquet file rows.parquet: ", "copy the file again"),
         ("rows.xlsx", "rows.xlsx is an Excel workbook", "read_excel"),
         ("rows.csv", "rows.csv is a CSV file", "read_csv"),
-        ("book.txt", "book.txt is plain text", "{\"text\": "),
         ("wide.jsonl", "wide.jsonl is text in UTF-16", "UTF-8"),
     ] {
         for command in [

@@ -10,8 +10,17 @@ use crate::util::{Temper, keys};
 
 const TEMPLATES: &str = include_str!("../../docs/templates.md");
 /// Programs that the shell blocks may call. Each is replaced by a script that only writes down its arguments.
-const PROGRAMS: [&str; 8] =
-    ["temper", "target/release/temper", "cargo", "git", "pip", "python", "mkdir", ".ci/run"];
+const PROGRAMS: [&str; 9] = [
+    "temper",
+    "target/release/temper",
+    "cargo",
+    "git",
+    "pip",
+    "python",
+    "mkdir",
+    ".ci/run",
+    "assets/from_scratch.sh",
+];
 /// Between the arguments of a call that was written down.
 const SEPARATOR: char = '\u{1f}';
 /// Columns of the rows that the documents show, and of points in a picture.

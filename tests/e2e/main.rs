@@ -28,6 +28,7 @@ mod resume;
 mod rewards;
 mod rollouts;
 mod samples;
+mod scratch;
 mod selection;
 mod stages;
 mod texts;

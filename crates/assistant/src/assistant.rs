@@ -7,10 +7,14 @@ use rand::Rng;
 use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, PRESETS, generate};
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
+use crate::export::export_fresh;
 use crate::outline::{check_vocabulary, encode_prompt, name_config_file};
 use crate::{
     Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
 };
+
+/// The file that marks a model directory whose weights have learned nothing. No checkpoint has it.
+pub(crate) const FRESH: &str = "fresh.json";
 
 /// Most bytes for the keys and values of one batch, which are reserved before the first token: 64 GiB.
 const MOST_CACHE_BYTES: u64 = 64 << 30;
@@ -99,6 +103,22 @@ impl Assistant {
     /// Files that cannot be written, and weights that are not finite.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         Export::export(&self.model, &self.text, dir)
+    }
+
+    /// Whether a stage that starts from this has weights that have learned nothing: those of a preset, or of a directory
+    /// that [`Assistant::save_fresh`] wrote.
+    pub fn is_fresh(spec: &str) -> bool {
+        let dir = Path::new(spec);
+        !dir.is_dir() || dir.join(FRESH).exists()
+    }
+
+    /// Writes weights that have learned nothing as a model directory that a stage starts from. Unlike [`Assistant::save`]
+    /// it stores no date of a chat template, and no template where none was chosen: the stage does.
+    ///
+    /// # Errors
+    /// As [`Assistant::save`].
+    pub fn save_fresh(&self, dir: &Path) -> Result<(), Error> {
+        export_fresh(&self.model, &self.text, dir)
     }
 
     /// The model's context, in tokens.

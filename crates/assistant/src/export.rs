@@ -7,6 +7,7 @@ use temper_model::{CausalLm, ScalarModel, TokenIds};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
+use crate::assistant::FRESH;
 
 /// A model that can be written for use.
 pub trait Export: Module {
@@ -30,6 +31,19 @@ impl Export for ScalarModel {
         ScalarModel::export(self, dir, &ids(text, pad)).map_err(Error::Model)?;
         Ok(text.save_for_scores(dir, pad)?)
     }
+}
+
+/// Writes a model that has not been trained, without what a stage decides about its template.
+pub(crate) fn export_fresh(model: &CausalLm, text: &TextSide, dir: &Path) -> Result<(), Error> {
+    model.export(dir, &ids(text, text.tokenizer.special().pad)).map_err(Error::Model)?;
+    if text.has_template && text.template.chat_template().is_none() {
+        text.save(dir)?;
+    } else {
+        text.tokenizer.save(dir)?;
+    }
+    let path = dir.join(FRESH);
+    std::fs::write(&path, "{\"fresh\": true}\n")
+        .map_err(|source| Error::Model(temper_model::Error::Io { path, source }))
 }
 
 fn ids(text: &TextSide, pad: Option<u32>) -> TokenIds {

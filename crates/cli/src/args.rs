@@ -7,6 +7,10 @@ use temper_data::{ColumnNames, FileWeight};
 
 use crate::recipe::Recipe;
 
+mod own;
+
+pub use own::{InitArgs, ModelFamily, TextArgs, TokenizerCommand, TrainTokenizerArgs};
+
 /// InstructGPT in Rust: supervised fine-tuning, a reward model, and PPO.
 #[derive(Debug, Parser)]
 #[command(name = "temper", version, about, propagate_version = true)]
@@ -90,6 +94,14 @@ pub enum Command {
         after_help = "Example:\n  temper select --run runs/sft --reward runs/reward/final --prompts prompts.jsonl"
     )]
     Select(SelectArgs),
+    /// Make a tokenizer of your own
+    #[command(subcommand)]
+    Tokenizer(TokenizerCommand),
+    /// Make a model with fresh weights and a tokenizer of your own
+    #[command(
+        after_help = "Example:\n  temper init --tokenizer my-tokenizer --shape small --set max_seq_len=512 --out my-model"
+    )]
+    Init(InitArgs),
     /// Print the settings of a stage
     #[command(after_help = "Example:\n  temper config ppo --preset instructgpt-1.3b > ppo.toml")]
     Config(ConfigArgs),
@@ -136,6 +148,8 @@ pub struct InspectArgs {
     /// Which columns of the rows to read, for example `prompt=question,completion=answer`
     #[arg(long, value_name = "KNOWN=NAME,…")]
     pub columns: Option<ColumnNames>,
+    #[command(flatten)]
+    pub texts: TextArgs,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -191,6 +205,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub skip_bad_rows: bool,
     #[command(flatten)]
+    pub texts: TextArgs,
+    #[command(flatten)]
     pub selection: SelectionArgs,
     #[command(flatten)]
     pub load: LoadArgs,
@@ -213,8 +229,8 @@ pub struct SelectionArgs {
 
 #[derive(Debug, Args)]
 pub struct SftArgs {
-    /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone are
-    /// plain text, which is learned in full; from rows with `chosen` and `rejected` the chosen side is learned
+    /// Demonstrations: JSON lines with `prompt` and `completion`, or a JSON array; `.gz` too. Rows with `text` alone and
+    /// .txt files are plain text, which is learned in full; from rows with `chosen` and `rejected` the chosen side is learned
     #[arg(long, required_unless_present = "mix", num_args = 1.., value_name = "FILE")]
     pub data: Vec<PathBuf>,
     /// A model directory; the name of a preset: notebook, tiny, small, medium, gpt2-tiny, gpt2-small; or a model of the
@@ -474,6 +490,8 @@ pub struct EvalArgs {
     /// Leave out rows that cannot be read or do not fit, and count them
     #[arg(long)]
     pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub texts: TextArgs,
     #[command(flatten)]
     pub load: LoadArgs,
 }

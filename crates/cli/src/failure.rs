@@ -121,6 +121,10 @@ fn hint_of_stage(error: &temper_stage::Error) -> Option<String> {
         Error::Model(error) => hint_of_model(error),
         Error::Tokenizer(error) => hint_of_tokenizer(error),
         Error::Assistant(error) => hint_of_assistant(error),
+        Error::VocabularyTooSmall { .. } => Some("leave `vocab_size` out, or round up".into()),
+        Error::NotTransformers { .. } => Some("shapes: tiny, small, medium, gpt2-tiny, gpt2-small".into()),
+        Error::OnlyLlama { .. } => Some("add `--family llama`, or leave it out".into()),
+        Error::OnlyGpt2 { .. } => Some("leave it out".into()),
         Error::WouldOverwrite { .. } => {
             Some("copy the file to another place, or choose another `--out`".into())
         }
@@ -413,6 +417,9 @@ fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
         Error::PromptTooLong { .. } => {
             "use a model with a longer context, raise `max_seq_len`, or `--set overflow=truncate_prompt`"
                 .into()
+        }
+        Error::VocabularyTooSmall { .. } => {
+            "take 1,000 to 8,000 tokens for a few megabytes of text and a small model".into()
         }
         Error::BadJson { .. } | Error::BadTokenizer { .. } => {
             "the file is damaged or of another kind: copy or save it again".into()

@@ -26,7 +26,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::{Cli, Command, DataCommand};
+use crate::args::{Cli, Command, DataCommand, TokenizerCommand};
 use crate::commands::{Outcome, StandardOutput};
 use crate::session::Session;
 
@@ -107,6 +107,8 @@ fn run(mut cli: Cli) -> Result<Outcome> {
         Command::Score(args) => commands::score::run(&session, &args),
         Command::Eval(args) => commands::eval::run(&session, &args),
         Command::Select(args) => commands::select::run(&session, &args),
+        Command::Tokenizer(TokenizerCommand::Train(args)) => commands::tokenizer::run(&session, &args),
+        Command::Init(args) => commands::init::run(&session, &args),
         Command::Config(args) => commands::config::run(&session, &args),
         Command::Recipe(args) => commands::recipe::run(&session, &args),
         Command::Report(args) => commands::report::run(&session, &args),

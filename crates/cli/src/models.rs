@@ -47,7 +47,9 @@ pub fn find(session: &Session, command: &mut Command) -> Result<()> {
         }
         Command::Select(args) => of(&mut args.reward, &mut models),
         Command::Bench(args) => args.model.iter_mut().try_for_each(|model| of(model, &mut models)),
+        Command::Init(args) => models.find(&mut args.tokenizer, Parts::WithoutWeights),
         Command::Pipeline(_)
+        | Command::Tokenizer(_)
         | Command::Config(_)
         | Command::Recipe(_)
         | Command::Report(_)

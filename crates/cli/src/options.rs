@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
-use temper_data::{BadRows, ColumnNames, ReadOptions, Selection};
+use temper_data::{BadRows, ColumnNames, ReadOptions, Selection, Separator};
 use temper_eval::JudgeSpec;
 
 use crate::args::{
     DataArgs, EvalArgs, GenerateArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs,
-    SelectionArgs,
+    SelectionArgs, TextArgs, TrainTokenizerArgs,
 };
 use crate::failure::hinted;
 
@@ -92,7 +92,8 @@ impl GenerateArgs {
 impl EvalArgs {
     /// How the data files are read.
     pub fn read(&self) -> ReadOptions {
-        read_options(self.columns.as_ref(), self.skip_bad_rows)
+        let options = read_options(self.columns.as_ref(), self.skip_bad_rows);
+        ReadOptions { separator: self.texts.separator(), ..options }
     }
 }
 
@@ -106,13 +107,28 @@ impl SelectArgs {
 impl InspectArgs {
     /// How the data files are read. Bad rows are counted.
     pub fn read(&self) -> ReadOptions {
-        read_options(self.columns.as_ref(), true)
+        ReadOptions { separator: self.texts.separator(), ..read_options(self.columns.as_ref(), true) }
+    }
+}
+
+impl TrainTokenizerArgs {
+    /// How the data files are read.
+    pub fn read(&self) -> ReadOptions {
+        let options = read_options(self.columns.as_ref(), self.skip_bad_rows);
+        ReadOptions { separator: self.texts.separator(), ..options }
+    }
+}
+
+impl TextArgs {
+    /// What separates the documents of a plain text.
+    pub fn separator(&self) -> Separator {
+        self.separator.clone().unwrap_or_default()
     }
 }
 
 fn read_options(columns: Option<&ColumnNames>, skip_bad_rows: bool) -> ReadOptions {
     let bad_rows = if skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
-    ReadOptions { bad_rows, columns: columns.cloned().unwrap_or_default() }
+    ReadOptions { bad_rows, columns: columns.cloned().unwrap_or_default(), ..ReadOptions::default() }
 }
 
 /// The time limit that a flag gives.

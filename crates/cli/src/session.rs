@@ -139,6 +139,7 @@ impl Session {
         let launch = launch
             .skip_bad_rows(args.skip_bad_rows)
             .columns(args.columns.clone().unwrap_or_default())
+            .separator(args.texts.separator())
             .selection(args.selection.selection())
             .load_options(args.load.options())
             .files_read(settings.config.as_slice());

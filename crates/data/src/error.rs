@@ -97,7 +97,7 @@ pub enum Error {
         message: String,
     },
     /// A data file of a format that is not read.
-    #[error("{} is {format}; Temper reads JSON lines and JSON arrays, also gzipped, and Parquet", path.display())]
+    #[error("{} is {format}; {}", path.display(), format.instead())]
     OtherFormat {
         /// The data file.
         path: PathBuf,
@@ -251,7 +251,9 @@ impl Error {
             | Error::NotAnObject { .. }
             | Error::BadRow { .. }
             | Error::Refused { .. } => "fix the row, or leave such rows out with `--skip-bad-rows`",
-            Error::NoRows { .. } => "the file must hold JSON lines or a JSON array, one object per row",
+            Error::NoRows { .. } => {
+                "the file must hold JSON lines or a JSON array, one object per row, or plain text if its name ends in .txt"
+            }
             Error::NothingFits { .. } => {
                 "use a model with a longer context, raise `max_seq_len`, or `--set overflow=truncate_prompt`"
             }

@@ -153,7 +153,9 @@ impl<'p, R: Record> FileReader<'p, R> {
             return Err(Error::NoRows { path });
         };
         let is_json = content == Content::Json;
-        if let Some(format) = Format::of_name(&path)
+        // A text is only of no use as something else, and has its own mistakes.
+        let is_of_use = |format| format == Format::Text && fault.is_none();
+        if let Some(format) = Format::of_name(&path).filter(|format| !is_of_use(*format))
             && content == Content::OtherText
         {
             return Err(Error::OtherFormat { path, format });
@@ -175,7 +177,7 @@ impl<'p, R: Record> FileReader<'p, R> {
 }
 
 /// The names of columns, as many as one line should hold.
-fn listed(columns: &[String]) -> String {
+pub(crate) fn listed(columns: &[String]) -> String {
     let names = columns.iter().take(COLUMNS_LISTED).map(|column| format!("`{}`", shortened(column)));
     let names = names.collect::<Vec<_>>().join(", ");
     match columns.len().saturating_sub(COLUMNS_LISTED) {

@@ -1,6 +1,6 @@
 //! From data files to token rows.
 //!
-//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, either of them gzipped, Parquet) and any of
+//! - [`read_rows`] reads files of any container (JSON lines, a JSON array, plain text, any of them gzipped, Parquet) and any of
 //!   the formats that data are published in as [`Record`]s: a [`Demonstration`], a [`Conversation`], a [`Comparison`], a
 //!   [`PromptRow`], a [`PlainText`], an [`SftRow`] or an [`Answer`]. Every row keeps
 //!   its [`Place`], and every mistake is named with it.
@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod all_text;
 mod config;
 mod containers;
 mod datasets;
@@ -39,8 +40,9 @@ mod report;
 mod rows;
 mod selection;
 
+pub use all_text::each_text;
 pub use config::EncodingConfig;
-pub use containers::{Format, data_files};
+pub use containers::{Format, Separator, data_files};
 pub use datasets::*;
 pub use error::Error;
 pub use inspect::{Inspection, Lengths, Shown, inspect};

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::containers::Separator;
 use crate::families::FAMILIES;
 use crate::records::{Fault, Row};
 use crate::rows::BadRows;
@@ -13,6 +14,8 @@ pub struct ReadOptions {
     pub bad_rows: BadRows,
     /// Other names of columns.
     pub columns: ColumnNames,
+    /// What separates the documents of a plain text.
+    pub separator: Separator,
 }
 
 impl From<BadRows> for ReadOptions {

@@ -91,8 +91,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// Reads data files, one after the other: JSON lines or JSON arrays, plain or gzipped, and Parquet. A file is recognised
-/// by its content; blank lines, a byte order mark and CRLF are fine. A directory is its data files ([`data_files`]).
+/// Reads data files, one after the other: JSON lines, JSON arrays or plain text, gzipped or not, and Parquet. A file is
+/// recognised by its content, and plain text by its name; blank lines, a byte order mark and CRLF are fine. A directory is its data files ([`data_files`]).
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ pub fn read_rows<R: Record>(
     let options = options.into();
     let mut rows = Rows { records: Vec::new(), places: Vec::new(), files: Vec::new(), purpose: "" };
     for path in data_files(paths)? {
-        rows.append(&path, &options, |take| read_file(&path, take))?;
+        rows.append(&path, &options, |take| read_file(&path, &options.separator, take))?;
     }
     Ok(rows)
 }
@@ -124,7 +124,8 @@ impl<R: Record> Rows<R> {
         options: impl Into<ReadOptions>,
     ) -> Result<Self, Error> {
         let mut rows = Self { records: Vec::new(), places: Vec::new(), files: Vec::new(), purpose: "" };
-        rows.append(path, &options.into(), |take| read_bytes(path, bytes, take))?;
+        let options = options.into();
+        rows.append(path, &options, |take| read_bytes(path, bytes, &options.separator, take))?;
         Ok(rows)
     }
 
@@ -353,8 +354,9 @@ mod tests {
         check("f", b"{\n\"a\": 1\n}", "f:1: broken JSON", "one whole JSON object");
         check("f", b"a,b\n1,2\n", "f:1: broken JSON", "one JSON object");
         check("f.csv", b"a,b\n1,2\n", "f.csv is a CSV file; Temper reads JSON lines", "read_csv(\"f.csv\")");
-        check("f.txt", b"All is well.\n", "f.txt is plain text", "{\"text\": \"");
-        check("f.txt", b"[Chorus] All is well.\n", "f.txt is plain text", "{\"text\": \"");
+        check("f.txt", b"All is well.\n", "f.txt is plain text", "temper sft");
+        check("f.txt", b"[Chorus] All is well.\n", "f.txt is plain text", "temper sft");
+        check("f.txt", b"\xe9t\xe9\n", "f.txt:1: not valid UTF-8", "save the file as UTF-8");
         check("f.jsonl", b"PAR1\x15\0", "cannot read the Parquet file f.jsonl: ", "copy the file again");
         check("f", b"\xe9t\xe9\n", "f:1: not valid UTF-8", "save the file as UTF-8");
         check("f.json", b"[{\"a\":1},", "f.json:1: broken JSON", "JSON array");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, families};
 
 /// Standard deviation of the normal initialisation of GPT-2 (Radford et al. 2019) and of the notebook's embeddings.
 pub const INIT_STD: f64 = 0.02;
@@ -316,6 +316,26 @@ impl ModelConfig {
             },
             _ => return Err(Error::UnknownPreset { name: name.into() }),
         })
+    }
+
+    /// Whether it is GPT-2's architecture, in any size.
+    pub fn is_gpt2(&self) -> bool {
+        families::of(self).model_type() == "gpt2"
+    }
+
+    /// The same sizes as a Llama: SwiGLU, RMS norms, rotary positions, no biases, and no dropout but on attention.
+    #[must_use]
+    pub fn into_llama(self) -> Self {
+        Self {
+            activation: Activation::Silu,
+            feed_forward: FeedForward::Gated,
+            norm_kind: NormKind::Rms,
+            positions: Positions::Rotary { theta: 10_000.0, share: 1.0, scaling: None },
+            bias: Bias::None,
+            dropout: 0.0,
+            init: Init::Plain,
+            ..self
+        }
     }
 
     /// Width of one attention head.

@@ -21,6 +21,32 @@ pub enum Error {
     /// A model and its text side do not fit together, or not to the settings.
     #[error(transparent)]
     Assistant(#[from] temper_assistant::Error),
+    /// A fresh model has fewer rows in its embedding than the tokenizer has tokens.
+    #[error("`vocab_size` is {vocab_size}, and the tokenizer has {n_tokens} tokens")]
+    VocabularyTooSmall {
+        /// The size that was asked for.
+        vocab_size: usize,
+        /// Tokens of the tokenizer.
+        n_tokens: usize,
+    },
+    /// A fresh model is to have the shape of a preset that transformers does not have.
+    #[error("the shape of the preset `{preset}` is not one of transformers")]
+    NotTransformers {
+        /// The preset.
+        preset: String,
+    },
+    /// A setting that GPT-2 does not have.
+    #[error("`{setting}` is a setting of Llama models only")]
+    OnlyLlama {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A setting that Llama does not have.
+    #[error("`{setting}` is a setting of GPT-2 models only")]
+    OnlyGpt2 {
+        /// The setting.
+        setting: &'static str,
+    },
     /// A file that the run reads has the place of a file that it writes.
     #[error("the run would overwrite {}, which it was given to read", path.display())]
     WouldOverwrite {

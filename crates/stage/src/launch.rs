@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use temper_assistant::LoadOptions;
 use temper_data::{
-    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, Selection, data_files, read_rows,
+    BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, Selection, Separator, data_files,
+    read_rows,
 };
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
@@ -95,6 +96,12 @@ impl Launch {
     #[must_use]
     pub fn columns(self, columns: ColumnNames) -> Self {
         Self { read: ReadOptions { columns, ..self.read }, ..self }
+    }
+
+    /// What separates the documents of a plain text.
+    #[must_use]
+    pub fn separator(self, separator: Separator) -> Self {
+        Self { read: ReadOptions { separator, ..self.read }, ..self }
     }
 
     /// Which rows of the training data are learned, how often, and which are kept for evaluation.

@@ -5,6 +5,8 @@
 //! the run directory. [`save`] and [`resume`] are the checkpoints of a stage that trains one model. [`Error`] is what can
 //! go wrong in such a stage. [`Samples`] are answers that show what a model says.
 //!
+//! [`fresh_shape`] is the shape of a model that has not been trained yet.
+//!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
 mod auto;
@@ -13,12 +15,14 @@ mod checkpoint;
 mod error;
 mod launch;
 mod samples;
+mod shape;
 
 pub use auto::{Passes, Weights, long_row};
 pub use checkpoint::{StageModel, resume, save};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
 pub use samples::{Samples, SamplesConfig};
+pub use shape::{Architecture, ShapeConfig, fresh_shape};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -176,7 +176,7 @@ fn vocab() -> Map<String, Value> {
 
 /// GPT-2's name of a byte (`bytes_to_unicode` in its `encoder.py`): itself where Latin-1 prints it,
 /// else the next character from U+0100 on.
-fn printable(byte: u8) -> char {
+pub(crate) fn printable(byte: u8) -> char {
     let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if prints(byte) {
         return char::from(byte);

@@ -171,6 +171,19 @@ pub enum Error {
         /// What the `tokenizers` crate said.
         reason: String,
     },
+    /// A vocabulary has no room for every byte and every special token.
+    #[error(
+        "a vocabulary of {vocab_size} tokens is too small: every byte and every special token make {least}"
+    )]
+    VocabularyTooSmall {
+        /// The size that was asked for.
+        vocab_size: usize,
+        /// The smallest size.
+        least: usize,
+    },
+    /// A tokenizer is to be trained on nothing.
+    #[error("no text to train a tokenizer on")]
+    NoTrainingText,
     /// A text is not a date.
     #[error("a date is written as YYYY-MM-DD, got `{text}`")]
     BadDate {

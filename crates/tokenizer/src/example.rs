@@ -104,9 +104,59 @@ pub fn encode_text(tokenizer: &Tokenizer, text: &str, max_len: usize) -> Vec<Exa
     tokens.chunks(max_len).enumerate().map(row).collect()
 }
 
+/// Plain texts as full rows of `max_len` ids, all of them to be learned, as in pretraining: the ids of all texts, each with
+/// its start token and its end token, one after the other, cut into rows. Only the last row may be shorter. A text may
+/// begin in the middle of a row, and then sees the end of the text before it, behind an end token. Texts that the
+/// tokenizer has no id for are left out; their indices come second.
+///
+/// # Panics
+/// If `max_len` is 0.
+pub fn pack_texts<'t>(
+    tokenizer: &Tokenizer,
+    texts: impl IntoIterator<Item = &'t str>,
+    max_len: usize,
+) -> (Vec<Example>, Vec<usize>) {
+    let special = tokenizer.special();
+    let (mut rows, mut row, mut without_tokens) = (Vec::new(), Vec::with_capacity(max_len), Vec::new());
+    for (idx, text) in texts.into_iter().enumerate() {
+        let tokens = tokenizer.encode(text);
+        if tokens.is_empty() {
+            without_tokens.push(idx);
+            continue;
+        }
+        for token in special.bos.into_iter().chain(tokens).chain([special.eos]) {
+            row.push(token);
+            if row.len() == max_len {
+                rows.push(Example::new(std::mem::replace(&mut row, Vec::with_capacity(max_len)), 0));
+            }
+        }
+    }
+    if !row.is_empty() {
+        rows.push(Example::new(row, 0));
+    }
+    (rows, without_tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_texts_fill_their_rows_and_all_of_them_is_learned() {
+        let byte = |byte: u8| u32::from(byte) + 4;
+        let ([a, b, c], bos, eos) = ([b'a', b'b', b'c'].map(byte), 1, 3);
+        let (rows, without_tokens) = pack_texts(&Tokenizer::byte(), ["ab", "", "c"], 3);
+        let expected = [vec![bos, a, b], vec![eos, bos, c], vec![eos]];
+        assert_eq!(rows, expected.map(|row| Example::new(row, 0)));
+        assert_eq!((without_tokens, rows[1].n_targets()), (vec![1], 2));
+        // As many tokens as the texts have by themselves.
+        let alone: usize = ["ab", "c"]
+            .iter()
+            .flat_map(|text| encode_text(&Tokenizer::byte(), text, 99))
+            .map(|row| row.tokens.len())
+            .sum();
+        assert_eq!(rows.iter().map(|row| row.tokens.len()).sum::<usize>(), alone);
+    }
 
     #[test]
     fn plain_text_is_learned_from_its_start_to_its_end_over_as_many_rows_as_it_takes() {

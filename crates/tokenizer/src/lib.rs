@@ -35,18 +35,20 @@ mod special;
 mod template;
 mod text_side;
 mod tokenizer;
+mod train;
 
 pub use byte::ByteTokenizer;
 pub use chat::{ChatTemplate, Date, EncodedConversation, Message, Prompt, PromptRef, RenderedConversation};
 pub use dialog::{Dialog, IGNORE_LABEL, encode_dialog};
 pub use error::Error;
-pub use example::{Example, LearnedTurns, Overflow, encode_text};
+pub use example::{Example, LearnedTurns, Overflow, encode_text, pack_texts};
 pub use guard::guarded;
 pub use pretrained::PretrainedTokenizer;
 pub use special::SpecialTokens;
 pub use template::{Piece, Template};
 pub use text_side::{Rendered, TextSide};
 pub use tokenizer::Tokenizer;
+pub use train::{TokenizerTrainer, TrainedTokenizer};
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]

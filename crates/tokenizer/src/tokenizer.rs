@@ -179,7 +179,7 @@ impl Tokenizer {
     }
 }
 
-fn write_all(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+pub(crate) fn write_all(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(|source| Error::write(dir, source))?;
     for (name, bytes) in files {
         let path = dir.join(name);

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod dpo;
 pub mod eval;
 pub mod generate;
+pub mod init;
 pub mod inspect;
 pub mod logprobs;
 pub mod pipeline;
@@ -18,6 +19,7 @@ pub mod score;
 pub mod select;
 pub mod sft;
 pub mod tokenize;
+pub mod tokenizer;
 
 use std::io::{IsTerminal, Write};
 

@@ -21,7 +21,7 @@ use temper_train::{Run, current_key, load_json, read_metrics, save_json, write_f
 
 use crate::args::{
     ComparisonArgs, LoadArgs, PipelineArgs, PpoArgs, RewardArgs, RewardSources, RunArgs, SelectionArgs,
-    Settings, SftArgs, Stage,
+    Settings, SftArgs, Stage, TextArgs,
 };
 use crate::commands::{Outcome, ppo, print_line, reward, sft};
 use crate::failure::hinted;
@@ -50,6 +50,7 @@ pub fn run(session: &Session, args: &PipelineArgs) -> Result<Outcome> {
         resume: out.exists(),
         skip_bad_rows: false,
         columns: None,
+        texts: TextArgs::default(),
         selection: SelectionArgs::default(),
         load: LoadArgs::default(),
     };

@@ -27,7 +27,7 @@ pub enum Format {
     Csv,
     /// Values between tabs.
     Tsv,
-    /// Text that is not JSON.
+    /// Text that is not JSON. It is read as plain text, and is of no use where that is.
     Text,
 }
 
@@ -69,6 +69,14 @@ impl Format {
         }
     }
 
+    /// What is read instead.
+    pub(crate) fn instead(self) -> &'static str {
+        match self {
+            Self::Text => "rows with more columns than a text are read here",
+            _ => "Temper reads JSON lines, JSON arrays and plain text, also gzipped, and Parquet",
+        }
+    }
+
     /// How to convert such a file into one that Temper reads.
     pub(crate) fn advice(self, path: &Path) -> String {
         let pandas = |read: &str| {
@@ -90,8 +98,8 @@ impl Format {
             Self::Sqlite | Self::Pdf => "export its rows as JSON lines, one object in each line".into(),
             Self::Utf16 => "save the file as UTF-8".into(),
             Self::Text => {
-                "put each text into a line of its own, as JSON: {\"text\": \"…\"} or {\"prompt\": \"…\", \
-                 \"completion\": \"…\"}"
+                "`temper sft` and `--ptx-data` read plain text; for anything else give rows of JSON, such as \
+                 {\"prompt\": \"…\", \"completion\": \"…\"}"
                     .into()
             }
         }

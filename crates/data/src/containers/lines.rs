@@ -61,6 +61,11 @@ impl<R: BufRead> Lines<R> {
         self.reader.fill_buf()
     }
 
+    /// The line at which the reader is, from 1.
+    pub(crate) fn number(&self) -> usize {
+        self.line
+    }
+
     /// The reader, at its present place.
     pub(crate) fn into_reader(self) -> R {
         self.reader

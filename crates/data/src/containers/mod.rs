@@ -12,6 +12,7 @@ mod json_array;
 mod json_lines;
 mod lines;
 mod parquet;
+mod text;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -24,6 +25,7 @@ use lines::{Lines, TooMuch};
 pub use directory::data_files;
 pub use foreign::Format;
 pub(crate) use json::{kind_of, shortened};
+pub use text::Separator;
 
 /// A compressed file may unpack to this many bytes, whatever its size: …
 const UNPACKED_AT_LEAST: u64 = 1 << 30;
@@ -31,8 +33,9 @@ const UNPACKED_AT_LEAST: u64 = 1 << 30;
 /// trap or an accident, and would only fill the memory.
 const LARGEST_RATIO: u64 = 100;
 
-/// The containers that are recognised by how they begin.
-const CONTAINERS: &[&dyn Container] = &[&gzip::Gzip, &json_array::JsonArray, &parquet::Parquet];
+/// The containers that are recognised by how they begin, and plain text, which is recognised by its name.
+const CONTAINERS: &[&dyn Container] =
+    &[&gzip::Gzip, &text::PlainTextFile, &json_array::JsonArray, &parquet::Parquet];
 
 /// Takes one row, with its 1-based line, or its 1-based number where a file has no lines: the row itself, or what is wrong with it. An error ends the reading.
 pub(crate) type TakeRow<'t> = dyn FnMut(usize, Result<Row, Error>) -> Result<(), Error> + 't;
@@ -58,6 +61,8 @@ struct DataFile<'a> {
     n_bytes: Option<u64>,
     /// Set while the file is being unpacked: the largest size allowed, in bytes.
     unpacking: Option<u64>,
+    /// What separates the documents of a plain text.
+    separator: &'a Separator,
 }
 
 impl DataFile<'_> {
@@ -101,7 +106,11 @@ impl Content {
 /// # Errors
 /// [`Error::Io`], [`Error::NotAFile`], [`Error::OtherFormat`], [`Error::UnpacksTooFar`], [`Error::BrokenArray`],
 /// [`Error::BrokenParquet`], and every error of `take`.
-pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<Content, Error> {
+pub(crate) fn read_file(
+    path: &Path,
+    separator: &Separator,
+    take: &mut TakeRow<'_>,
+) -> Result<Content, Error> {
     let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
     if !metadata.is_file() {
         // Checked before the file is opened: a pipe that nobody writes to would never answer.
@@ -109,7 +118,7 @@ pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<Content, 
         return Err(Error::NotAFile { path: path.to_owned(), kind });
     }
     let file = File::open(path).map_err(Error::io("read", path))?;
-    let source = DataFile { path, n_bytes: Some(metadata.len()), unpacking: None };
+    let source = DataFile { path, n_bytes: Some(metadata.len()), unpacking: None, separator };
     read_source(source, Box::new(BufReader::new(file)), take)
 }
 
@@ -117,8 +126,13 @@ pub(crate) fn read_file(path: &Path, take: &mut TakeRow<'_>) -> Result<Content, 
 ///
 /// # Errors
 /// Those of [`read_file`].
-pub(crate) fn read_bytes(path: &Path, bytes: impl BufRead, take: &mut TakeRow<'_>) -> Result<Content, Error> {
-    read_source(DataFile { path, n_bytes: None, unpacking: None }, Box::new(bytes), take)
+pub(crate) fn read_bytes(
+    path: &Path,
+    bytes: impl BufRead,
+    separator: &Separator,
+    take: &mut TakeRow<'_>,
+) -> Result<Content, Error> {
+    read_source(DataFile { path, n_bytes: None, unpacking: None, separator }, Box::new(bytes), take)
 }
 
 fn read_source<'a>(

@@ -214,7 +214,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Vec<(usize, Value)>, Error> {
         let mut rows = Vec::new();
-        read_bytes(Path::new("f"), bytes, &mut |line, row| {
+        read_bytes(Path::new("f"), bytes, &super::super::Separator::File, &mut |line, row| {
             rows.push((line, row?.into()));
             Ok(())
         })?;

@@ -1,11 +1,14 @@
 //! Demonstrations as token rows: what SFT trains on.
 
-use temper_tokenizer::{Example, LearnedTurns, Message, Prompt, encode_text};
+use temper_tokenizer::{Example, LearnedTurns, Message, Prompt, Tokenizer, encode_text, pack_texts};
 
-use super::asked::{ask, start_of};
+use super::asked::{MOST_ASKED, ask, start_of};
 use super::fingerprint::fingerprint_rows;
 use super::{Dataset, EncodedPrompt, Encoding};
 use crate::{Demonstration, Error, RowReport, Rows, SftRow};
+
+/// Characters of a plain text that are certain to have the tokens which a sample continues.
+const BEGINNING: usize = 512;
 
 /// Encoded demonstrations, and plain text among them.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ pub struct Demonstrations {
     pub asked: Vec<EncodedPrompt>,
     /// Which of the given rows were left out or lost a part of their prompt.
     pub report: RowReport,
+    /// Whether the examples are plain texts, one after the other, in full rows.
+    is_packed: bool,
 }
 
 impl Demonstrations {
@@ -36,12 +41,18 @@ impl Demonstrations {
     /// the policies that PPO starts from (appendix C.4: 10 % pretraining data). A plain text that is too long continues in
     /// further rows.
     ///
+    /// Plain text alone is pretraining: the texts are packed into full rows ([`pack_texts`]).
+    ///
     /// # Errors
     /// Those of [`Demonstrations::new`].
     pub fn of_rows(rows: &[SftRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
         let Encoding { text, max_len, overflow, learned } = *encoding;
         text.template.check(&text.tokenizer)?;
         let n_rows = rows.len();
+        let texts: Option<Vec<&str>> = rows.iter().map(SftRow::plain_text).collect();
+        if let Some(texts) = texts.filter(|texts| !texts.is_empty()) {
+            return Self::packed(&text.tokenizer, &texts, max_len);
+        }
         let mut examples = Vec::with_capacity(n_rows);
         let mut asked = Vec::new();
         let mut report = RowReport::default();
@@ -95,12 +106,32 @@ impl Demonstrations {
         if examples.is_empty() {
             return Err(Error::NothingFits { what: "examples", rows: n_rows, max_seq_len: max_len });
         }
-        Ok(Self { examples, asked, report })
+        Ok(Self { examples, asked, report, is_packed: false })
+    }
+
+    fn packed(tokenizer: &Tokenizer, texts: &[&str], max_len: usize) -> Result<Self, Error> {
+        let (mut examples, without_tokens) = pack_texts(tokenizer, texts.iter().copied(), max_len);
+        // A last row of one token has nothing to learn.
+        examples.retain(|example| example.n_targets() > 0);
+        if examples.is_empty() {
+            return Err(Error::NothingToLearn { what: "texts", rows: texts.len() });
+        }
+        let mut asked = Vec::new();
+        for text in texts.iter().take(MOST_ASKED) {
+            // Only the start is asked, and a text may be a whole book.
+            let beginning: String = text.chars().take(BEGINNING).collect();
+            let mut tokens: Vec<u32> = tokenizer.special().bos.into_iter().collect();
+            tokens.extend(tokenizer.encode(&beginning));
+            let start = start_of(&tokens);
+            ask(&mut asked, start, || tokenizer.decode(start).into());
+        }
+        let report = RowReport { without_tokens, ..RowReport::default() };
+        Ok(Self { examples, asked, report, is_packed: true })
     }
 
     /// Makes a dataset of examples that are already encoded. It leaves none out, and asks nothing.
     pub fn of(examples: Vec<Example>) -> Self {
-        Self { report: RowReport::default(), asked: Vec::new(), examples }
+        Self { report: RowReport::default(), asked: Vec::new(), examples, is_packed: false }
     }
 
     /// What a resumed run compares: that these are the same examples.
@@ -178,6 +209,13 @@ impl Dataset for Demonstrations {
             format!("{rows} are comparisons: their chosen side is taken as a demonstration")
         });
         notes.extend(self.report.notes(rows, &format!("{max_len} tokens"), "what would be learned"));
+        if self.is_packed {
+            let (n_texts, n_rows) =
+                (rows.records.len() - self.report.without_tokens.len(), self.examples.len());
+            let texts = if n_texts == 1 { "1 plain text is" } else { &format!("{n_texts} plain texts are") };
+            let rows = if n_rows == 1 { "row" } else { "rows" };
+            notes.push(format!("{texts} packed into {n_rows} {rows} of up to {max_len} tokens"));
+        }
         notes
     }
 
@@ -241,5 +279,21 @@ mod tests {
                 "left out 1 of 3 rows of a.jsonl: they do not fit into 32 tokens (first: line 3)",
             ]
         );
+    }
+
+    #[test]
+    fn plain_text_is_packed_only_where_it_is_alone() {
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let encode = |lines: &str| {
+            let rows = Rows::from_reader(Path::new("a.jsonl"), lines.as_bytes(), BadRows::Refuse).unwrap();
+            let data = Demonstrations::encode(&rows.records, &Encoding::new(&text, 8)).unwrap();
+            (data.lengths(), data.notes(&rows, 8))
+        };
+        let texts = "{\"text\": \"abc\"}\n{\"text\": \"defg\"}\n";
+        // Five and six tokens, with a start and an end each.
+        let note = "2 plain texts are packed into 2 rows of up to 8 tokens".to_owned();
+        assert_eq!(encode(texts), (vec![8, 3], vec![note]));
+        let mixed = format!("{texts}{{\"prompt\": \"p\", \"completion\": \"c\"}}");
+        assert_eq!(encode(&mixed), (vec![5, 6, 5], vec![]));
     }
 }

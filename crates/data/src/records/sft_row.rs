@@ -25,6 +25,16 @@ pub enum SftRow {
     PlainText(PlainText),
 }
 
+impl SftRow {
+    /// The text, if it is plain text.
+    pub fn plain_text(&self) -> Option<&str> {
+        match self {
+            Self::PlainText(row) => Some(&row.text),
+            Self::Demonstration(_) | Self::Chosen(_) | Self::Conversation(_) => None,
+        }
+    }
+}
+
 impl Record for SftRow {
     const PURPOSE: Purpose = Purpose::Demonstrations;
     fn from_row(row: &Row) -> Result<Self, Fault> {
