@@ -127,7 +127,7 @@ fn scores_are_logged_after_the_rule_for_missing_ends_and_raw_under_a_name_of_the
 #[test]
 fn a_scorer_that_fails_in_an_evaluation_leaves_a_checkpoint() {
     let temper = with_program(LENGTHS);
-    let settings = "--eval-data prompts.jsonl --set eval_every=2 --set epochs=3";
+    let settings = "--eval-data prompts.jsonl --set eval_every=2 --set epochs=3 --set samples=0";
     run(&temper, &format!("--out whole {settings}")).ok();
     // Three answers in each rollout and in each evaluation.
     for (out, answers, step) in [("second", 7, 2), ("last", 13, 3)] {

@@ -104,7 +104,10 @@ pub fn inspect(
         let mut first = None;
         for purpose in [Purpose::Comparisons, Purpose::Demonstrations, Purpose::Prompts] {
             match inspect_for(purpose) {
-                Err(error @ Error::NoGoodRow { .. }) => drop(first.replace(error)),
+                // Plain text is of another format to all but the demonstrations.
+                Err(error @ (Error::NoGoodRow { .. } | Error::OtherFormat { .. })) => {
+                    drop(first.replace(error));
+                }
                 done => return done,
             }
         }

@@ -104,8 +104,8 @@ pub fn encode_text(tokenizer: &Tokenizer, text: &str, max_len: usize) -> Vec<Exa
     tokens.chunks(max_len).enumerate().map(row).collect()
 }
 
-/// Plain texts as full rows of `max_len` ids, all of them to be learned, as in pretraining: the ids of all texts, each with
-/// its start token and its end token, one after the other, cut into rows. Only the last row may be shorter. A text may
+/// Plain texts as full rows of `max_len` ids, all of them to be learned but the start tokens, as in pretraining: the ids of
+/// all texts, each with its start token and its end token, one after the other, cut into rows. Only the last row may be shorter. A text may
 /// begin in the middle of a row, and then sees the end of the text before it, behind an end token. Texts that the
 /// tokenizer has no id for are left out; their indices come second.
 ///
@@ -117,24 +117,25 @@ pub fn pack_texts<'t>(
     max_len: usize,
 ) -> (Vec<Example>, Vec<usize>) {
     let special = tokenizer.special();
-    let (mut rows, mut row, mut without_tokens) = (Vec::new(), Vec::with_capacity(max_len), Vec::new());
+    let (mut ids, mut starts, mut without_tokens) = (Vec::new(), Vec::new(), Vec::new());
     for (idx, text) in texts.into_iter().enumerate() {
         let tokens = tokenizer.encode(text);
         if tokens.is_empty() {
             without_tokens.push(idx);
             continue;
         }
-        for token in special.bos.into_iter().chain(tokens).chain([special.eos]) {
-            row.push(token);
-            if row.len() == max_len {
-                rows.push(Example::new(std::mem::replace(&mut row, Vec::with_capacity(max_len)), 0));
-            }
-        }
+        starts.extend(special.bos.map(|_| ids.len()));
+        ids.extend(special.bos.into_iter().chain(tokens).chain([special.eos]));
     }
-    if !row.is_empty() {
-        rows.push(Example::new(row, 0));
-    }
-    (rows, without_tokens)
+    let row = |(idx, tokens): (usize, &[u32])| {
+        let first = idx * max_len;
+        // The first token of a row has none before it to be told by.
+        let end = starts.partition_point(|start| *start < first + tokens.len());
+        let inside = &starts[starts.partition_point(|start| *start <= first).min(end)..end];
+        let between = inside.iter().map(|start| start - first..start - first + 1).collect();
+        Example { between, ..Example::new(tokens.to_vec(), 0) }
+    };
+    (ids.chunks(max_len).enumerate().map(row).collect(), without_tokens)
 }
 
 #[cfg(test)]
@@ -142,13 +143,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packed_texts_fill_their_rows_and_all_of_them_is_learned() {
+    fn packed_texts_fill_their_rows_and_all_but_their_starts_is_learned() {
         let byte = |byte: u8| u32::from(byte) + 4;
         let ([a, b, c], bos, eos) = ([b'a', b'b', b'c'].map(byte), 1, 3);
         let (rows, without_tokens) = pack_texts(&Tokenizer::byte(), ["ab", "", "c"], 3);
-        let expected = [vec![bos, a, b], vec![eos, bos, c], vec![eos]];
-        assert_eq!(rows, expected.map(|row| Example::new(row, 0)));
-        assert_eq!((without_tokens, rows[1].n_targets()), (vec![1], 2));
+        let [first, mut second, last] =
+            [vec![bos, a, b], vec![eos, bos, c], vec![eos]].map(|row| Example::new(row, 0));
+        second.between.push(1..2);
+        assert_eq!(rows, [first, second, last]);
+        assert_eq!((without_tokens, rows[1].completion_mask()), (vec![1], vec![true, false, true]));
         // As many tokens as the texts have by themselves.
         let alone: usize = ["ab", "c"]
             .iter()

@@ -95,7 +95,7 @@ impl Container for PlainTextFile {
             number += newlines(&line);
         }
         documents.end(take)?;
-        Ok(None)
+        Ok(Some(Content::OtherText))
     }
 }
 
