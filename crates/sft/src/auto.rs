@@ -24,9 +24,9 @@ impl SftConfig {
         let passes = Passes {
             n_rows: data.len(),
             n_tokens: data.lengths().iter().sum(),
-            tokens_of_update: if fresh { 4096 } else { 8192 },
-            least_updates: if fresh { 1000 } else { 100 },
-            least_epochs: if fresh { 3 } else { 2 },
+            tokens_of_update: if fresh { 2048 } else { 8192 },
+            least_updates: if fresh { 500 } else { 100 },
+            least_epochs: 2,
             most_epochs: if fresh { 20 } else { 3 },
         };
         let (mut choices, batch) = passes.choose(auto, &self.training);
