@@ -1,5 +1,6 @@
 //! `temper data inspect`
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 
 use anyhow::Result;
@@ -76,16 +77,39 @@ fn example(shown: &Shown, colour: bool) -> String {
     for (part, is_learned) in &shown.parts {
         let kind = if *is_learned { "learned" } else { "given" };
         let (start, end) = if colour && *is_learned { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
-        let part = visible(part, &['\n', '\t']).replace('\n', "\n           ");
+        let part = visible(&without_middle(part), &['\n', '\t']).replace('\n', "\n           ");
         text += &format!("  {kind:<7}  {start}{part}{end}\n");
     }
     text.truncate(text.trim_end_matches('\n').len());
     text
 }
 
+/// A text that is not longer than a screen or two: the middle of a long one is left out, and said so.
+fn without_middle(text: &str) -> Cow<'_, str> {
+    const AT_THE_START: usize = 2000;
+    const AT_THE_END: usize = 500;
+    let n_chars = text.chars().count();
+    if n_chars <= AT_THE_START + AT_THE_END {
+        return text.into();
+    }
+    let place = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(place, _)| place);
+    let (start, end) = (place(AT_THE_START), place(n_chars - AT_THE_END));
+    let n_left_out = n_chars - AT_THE_START - AT_THE_END;
+    format!("{}\n… {n_left_out} characters are not shown …\n{}", &text[..start], &text[end..]).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_shown_without_its_middle() {
+        let short = "é".repeat(2500);
+        assert_eq!(without_middle(&short), short);
+        let long = format!("{short}x");
+        let expected = format!("{}\n… 1 characters are not shown …\n{}x", "é".repeat(2000), "é".repeat(499));
+        assert_eq!(without_middle(&long), expected);
+    }
 
     #[test]
     fn what_is_learned_is_named_and_green_on_a_terminal() {
