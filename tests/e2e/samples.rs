@@ -51,7 +51,12 @@ fn a_run_answers_the_first_held_out_prompts_again_and_again() {
 fn a_run_without_held_out_prompts_has_no_samples() {
     let temper = Temper::new();
     let said = temper.run(&format!("{SFT} --set max_steps=1 --set samples=3 --out none")).ok();
-    assert!(said.stderr.contains("note: `samples` has no effect: there is no evaluation data"), "{said:?}");
+    assert!(
+        said.stderr.contains(
+            "note: `samples` has no effect: its prompts are those of the evaluation data, and none is given"
+        ),
+        "{said:?}"
+    );
     let off = format!("{SFT} --set max_steps=1 --set samples=0 --eval-data demonstrations.jsonl --out off");
     temper.run(&off).ok();
     assert!(!temper.path("none/samples.jsonl").exists() && !temper.path("off/samples.jsonl").exists());

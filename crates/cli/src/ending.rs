@@ -108,7 +108,7 @@ impl Ending {
         sentences.into_iter().map(|sentence| sentence.replace('\u{a0}', " ")).collect()
     }
 
-    /// The model to go on with: the best one where a verdict says so.
+    /// The model that the next command starts from: the best one where a verdict says so.
     fn recommended(&self, verdicts: &[String]) -> PathBuf {
         let best = self.out.join("best");
         let is_better = verdicts.iter().any(|sentence| sentence.contains("`best/`")) && best.is_dir();

@@ -153,7 +153,7 @@ impl<R> Rows<R> {
         format!("{}{purpose}", file.path.display())
     }
 
-    /// How many of these rows a dataset uses, and of which files: "12 of the 13 rows of a.jsonl and b.jsonl".
+    /// How many of these rows a dataset uses, with the names of the files: "12 of the 13 rows of a.jsonl and b.jsonl".
     pub fn used(&self, n_used: usize) -> String {
         let names: Vec<String> = self.files.iter().map(|file| file.path.display().to_string()).collect();
         let files = match names.as_slice() {

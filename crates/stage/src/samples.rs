@@ -145,7 +145,7 @@ impl<'a> Samples<'a> {
 impl SamplesConfig {
     /// The setting, and why it has no effect, where there are no held-out prompts.
     pub fn idle(&self, has_evaluation_data: bool) -> Option<(&'static str, &'static str)> {
-        let why = "there is no evaluation data, whose prompts would be answered";
+        let why = "its prompts are those of the evaluation data, and none is given";
         (self.samples > 0 && !has_evaluation_data).then_some(("samples", why))
     }
 }

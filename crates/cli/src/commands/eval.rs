@@ -236,7 +236,10 @@ fn refuse_existing(out: &Path) -> Result<()> {
     }
     let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.is_dir() {
-        return Err(hinted(format!("there is no directory {} for `--out`", dir.display()), "make it first"));
+        return Err(hinted(
+            format!("`--out` needs the directory {}, which does not exist", dir.display()),
+            "make it first",
+        ));
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ mod tests {
         [("rate", "from the size of the model"), ("inner.steps", "from the number of rows")];
 
     settings! {
-        /// Settings of which two may be auto.
+        /// Settings: two of them may be auto.
         pub struct Settled {
             /// A rate.
             pub rate: f64 = 0.5, in 0.0..=10.0,

@@ -17,7 +17,7 @@ pub fn to_commented_toml<T: Settings>(settings: &T) -> Result<String, Error> {
     print(settings, &AutoKeys::default(), |_, _| None)
 }
 
-/// [`to_commented_toml`] of settings of which some are chosen when the run starts, and are printed as `"auto"`; others
+/// [`to_commented_toml`] of settings. Those that are chosen when the run starts are printed as `"auto"`; others
 /// have been `chosen` already, and get the reason in a comment after the value.
 ///
 /// # Errors
