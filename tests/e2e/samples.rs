@@ -74,7 +74,7 @@ fn an_evaluation_saves_its_answers() {
     let printed = said.rows()[0]["score"].as_f64().expect("the mean score");
     assert!((printed - mean).abs() < 1e-9, "{printed} {mean}");
     temper.refuses(&format!("{eval} --out best.jsonl"), &["best.jsonl", "is there already"]);
-    temper.refuses(&format!("{eval} --out no/where.jsonl"), &["no directory no"]);
+    temper.refuses(&format!("{eval} --out no/where.jsonl"), &["`--out` needs the directory no,"]);
 
     // What was saved can be scored.
     let scored = temper.run("score --model reward/final --data best.jsonl").ok().rows();
