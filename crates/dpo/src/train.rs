@@ -9,7 +9,7 @@ use temper_model::CausalLm;
 use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, World, accumulate, values_of};
 use temper_tokenizer::TextSide;
-use temper_train::{Optimizer, Run, StepPlan, require_finite};
+use temper_train::{LossWatch, Optimizer, Run, StepPlan, require_finite};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
@@ -45,6 +45,7 @@ pub fn train(
         (policy, step) = resume(dir, &mut optimizer, &policy)?;
     }
     run.started(plan.total_steps());
+    let mut watch = LossWatch::default();
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &policy);
     if step == 0 {
@@ -85,6 +86,9 @@ pub fn train(
             ..sums.metrics(loss)
         };
         run.log(step, plan.total_steps(), &metrics)?;
+        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
+            run.warn(&format!("step {step}: {sign}"));
+        }
 
         if let Some((eval_data, ref_logprobs)) = &held_out
             && plan.is_evaluation_due(step)

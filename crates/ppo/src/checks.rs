@@ -30,6 +30,14 @@ const EXPLAINED_FLOOR: f64 = -1.0;
 const EXPLAINED_PATIENCE: usize = 20;
 /// Scores are narrow when their deviation has fallen to this share of the greatest deviation so far.
 const NARROW: f64 = 0.3;
+/// A KL that is above this, in nats per answer, and still rises is hardly controlled any more.
+const KL_CEILING: f64 = 15.0;
+/// Consecutive rollouts with such a KL before the warning.
+const RUNAWAY_PATIENCE: usize = 3;
+/// Updates that move the policy by less than this, in nats per token, may as well be left out.
+const STILL: f64 = 1e-7;
+/// Consecutive rollouts with such updates before the warning.
+const STILL_PATIENCE: usize = 10;
 /// Consecutive rollouts with equal scores before the warning: a single one may be chance.
 const FLAT_PATIENCE: usize = 3;
 
@@ -42,6 +50,10 @@ pub(crate) struct Checks {
     ratio: Streak,
     sampler: Streak,
     kl: NegativeKl,
+    runaway: Streak,
+    /// The KL of the last rollout.
+    last_kl: f64,
+    still: Streak,
     ends: Streak,
     critic: Streak,
     flat: Streak,
@@ -60,6 +72,9 @@ impl Checks {
             ratio: Streak::default(),
             sampler: Streak::default(),
             kl: NegativeKl::default(),
+            runaway: Streak::default(),
+            last_kl: 0.0,
+            still: Streak::default(),
             ends: Streak::default(),
             critic: Streak::default(),
             flat: Streak::default(),
@@ -101,6 +116,23 @@ impl Checks {
                  per answer: the answers are not drawn from the distribution that they are judged by (top-k or \
                  top-p, another temperature, a token that is never sampled, dropout on, padding)",
                 metrics.kl
+            ));
+        }
+        let runs_away = metrics.kl > KL_CEILING && metrics.kl > self.last_kl;
+        self.last_kl = metrics.kl;
+        if self.runaway.reaches(RUNAWAY_PATIENCE, runs_away) {
+            warn(format!(
+                "the KL to the reference is above {KL_CEILING} nats per answer and rises, now {:.1}: the policy looks for \
+                 what fools the scores (raise `kl.coef`, or lower `learning_rate`)",
+                metrics.kl
+            ));
+        }
+        // The first minibatch is seen before its update, so that a single one shows nothing.
+        let is_still = metrics.updates > 1 && metrics.approx_kl < STILL;
+        if self.still.reaches(STILL_PATIENCE, is_still) {
+            warn(format!(
+                "for {STILL_PATIENCE} rollouts in a row the updates have moved the policy by less than {STILL:.0e} nats: \
+                 raise `learning_rate`, or look whether the scores of a rollout differ at all"
             ));
         }
         let patience = EOS_PATIENCE.max(EOS_ANSWERS.div_ceil(kl.len().max(1)));
@@ -272,7 +304,14 @@ mod tests {
     }
 
     fn fine() -> PpoMetrics {
-        PpoMetrics { first_ratio_error: 1e-6, sampler_error: 2e-5, eos_rate: 0.9, ..PpoMetrics::default() }
+        PpoMetrics {
+            first_ratio_error: 1e-6,
+            sampler_error: 2e-5,
+            eos_rate: 0.9,
+            approx_kl: 1e-3,
+            updates: 8,
+            ..PpoMetrics::default()
+        }
     }
 
     /// The only warning, without its step.
@@ -281,6 +320,26 @@ mod tests {
         let (start, message) = warning.split_once(": ").unwrap();
         assert_eq!(start, format!("step {step}"), "{warning}");
         message.to_owned()
+    }
+
+    #[test]
+    fn a_kl_that_runs_away_and_updates_that_move_nothing_are_reported_once() {
+        let config = PpoConfig::default();
+        let of_kl = |kl: f64| (PpoMetrics { kl, ..fine() }, vec![kl; 4]);
+        let rising: Vec<_> = [14.0, 16.0, 17.0, 18.0, 19.0].map(of_kl).to_vec();
+        let warning = only(warnings(&config, 2, &rising), 5);
+        assert!(
+            warning.contains("15 nats") && warning.contains("18.0") && warning.contains("kl.coef"),
+            "{warning}"
+        );
+        let high: Vec<_> = [16.0, 17.0, 16.5, 17.5, 18.0, 17.0].map(of_kl).to_vec();
+        assert_eq!(warnings(&config, 2, &high), Vec::<String>::new());
+        let still = (PpoMetrics { approx_kl: 9e-8, ..fine() }, vec![0.1; 4]);
+        assert_eq!(warnings(&config, 2, &vec![still.clone(); 9]), Vec::<String>::new());
+        let single = (PpoMetrics { updates: 1, ..still.0.clone() }, still.1.clone());
+        assert_eq!(warnings(&config, 2, &vec![single; 12]), Vec::<String>::new());
+        let warning = only(warnings(&config, 2, &vec![still; 12]), 11);
+        assert!(warning.contains("1e-7 nats") && warning.contains("learning_rate"), "{warning}");
     }
 
     #[test]

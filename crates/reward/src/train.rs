@@ -10,7 +10,7 @@ use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
 use temper_stage::{resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, Optimizer, Run, StepPlan, require_finite};
+use temper_train::{Candidate, LossWatch, Optimizer, Run, StepPlan, require_finite};
 
 use crate::evaluation::{RewardDetails, examine};
 use crate::{Error, Normalize, RewardConfig, ScoreStats, normalized, ranking_loss, score};
@@ -106,6 +106,7 @@ pub fn train(
         (model, step) = resume(dir, &mut optimizer, &model)?;
     }
     run.started(plan.total_steps());
+    let mut watch = LossWatch::default();
 
     while !plan.is_done(step) {
         let started = Instant::now();
@@ -130,6 +131,9 @@ pub fn train(
             ..scores.into_metrics()
         };
         run.log(step, plan.total_steps(), &metrics)?;
+        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
+            run.warn(&format!("step {step}: {sign}"));
+        }
 
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)

@@ -11,7 +11,7 @@ use temper_model::{CausalLm, Dropout};
 use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, Optimizer, Run, Seed, StepPlan, require_finite};
+use temper_train::{Candidate, LossWatch, Optimizer, Run, Seed, StepPlan, require_finite};
 
 use crate::loss::{completion_logits, sft_loss};
 use crate::{Error, SftConfig};
@@ -84,6 +84,7 @@ pub fn train(
         (model, step) = resume(dir, &mut optimizer, &model)?;
     }
     run.started(plan.total_steps());
+    let mut watch = LossWatch::default();
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &model);
     if step == 0 {
@@ -116,6 +117,9 @@ pub fn train(
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
         };
         run.log(step, plan.total_steps(), &metrics)?;
+        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
+            run.warn(&format!("step {step}: {sign}"));
+        }
 
         if let Some(eval_data) = eval_data
             && plan.is_evaluation_due(step)

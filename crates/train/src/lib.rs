@@ -37,6 +37,7 @@ mod optim;
 mod plan;
 mod schedule;
 mod seed;
+mod watch;
 
 // In: settings.
 mod settings;
@@ -73,6 +74,7 @@ pub use settings::{
 };
 #[doc(hidden)]
 pub use settings::{check_section, declare_section};
+pub use watch::LossWatch;
 
 /// The snippets of the README are compiled and run as documentation tests.
 #[cfg(doctest)]
