@@ -38,7 +38,7 @@ impl Weights {
         Chosen::new(key, rate, self.in_words())
     }
 
-    /// Rows in one forward pass of an update, so that an update needs about [`Weights::memory_budget`]; 0, which is all
+    /// Rows in one forward pass of an update, so that an update needs about the memory that it may; 0, which is all
     /// of them, where a `batch` fits. `row_len` is the length of a long row, in tokens.
     pub fn microbatch(&self, key: &str, batch: usize, row_len: usize) -> Chosen {
         let budget = self.memory_budget();
