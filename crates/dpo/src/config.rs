@@ -1,10 +1,9 @@
 //! Settings of the DPO stage.
 
 use temper_data::EncodingConfig;
+use temper_stage::AUTO_OF_RANKINGS;
 use temper_stage::SamplesConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
-
-use crate::auto::AUTO;
 
 settings! {
     /// Settings of direct preference optimisation.
@@ -38,7 +37,7 @@ settings! {
         /// Conservative DPO. At one half both orders of a pair would cost the same.
         pub label_smoothing: f64 = 0.0, in 0.0..0.5,
     }
-    auto AUTO
+    auto AUTO_OF_RANKINGS
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@
 //! # }
 //! ```
 
-mod auto;
 mod config;
 mod logprobs;
 mod loss;

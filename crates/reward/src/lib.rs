@@ -27,7 +27,6 @@
 //! # }
 //! ```
 
-mod auto;
 mod config;
 mod evaluation;
 mod loss;

@@ -10,6 +10,9 @@ use temper_train::Seed;
 
 use crate::{Normalize, RewardConfig, train};
 
+/// Learning rate of a model of 100 million parameters, where it is left to Temper.
+const RATE: f64 = 5e-5;
+
 /// What the reward model reads.
 #[derive(Clone, Debug, Default)]
 pub struct RewardFiles {
@@ -56,7 +59,8 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         );
     }
     let weights = Weights::of(&model, model.config(), false);
-    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
+    let config =
+        &launch.settle(config, |auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [

@@ -1,8 +1,19 @@
 //! What the stages choose for settings that are left to Temper, and why. `docs/defaults.md` has the runs behind the numbers.
 
 use burn::module::Module;
+use temper_data::{Ranking, Rankings};
 use temper_model::ModelConfig;
 use temper_train::{AutoKeys, Chosen, TrainingConfig};
+
+/// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
+pub const AUTO_OF_RANKINGS: [(&str, &str); 6] = [
+    ("epochs", "from the number of rows"),
+    ("learning_rate", "from the number of parameters"),
+    ("batch_size", "from the lengths of the rows"),
+    ("microbatch_size", "from the memory that a row takes"),
+    ("schedule.kind", "half a cosine, after a warm-up"),
+    ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
+];
 
 /// A model as the rules see it.
 #[derive(Clone, Debug)]
@@ -46,6 +57,30 @@ impl Weights {
         let rows = (budget / self.bytes_of_row(row_len)).max(2);
         let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
         Chosen::new(key, if rows >= batch { 0 } else { rows as i64 }, reason)
+    }
+
+    /// The values of [`AUTO_OF_RANKINGS`] for this model and these comparisons, with a learning rate that is `at_100m` for 100
+    /// million parameters.
+    pub fn choices_for_rankings(
+        &self,
+        auto: &AutoKeys,
+        training: &TrainingConfig,
+        data: &Rankings,
+        at_100m: f64,
+    ) -> Vec<Chosen> {
+        let lengths: Vec<usize> = data.rankings.iter().map(Ranking::n_tokens).collect();
+        let passes = Passes {
+            n_rows: lengths.len(),
+            n_tokens: lengths.iter().sum(),
+            tokens_of_update: 8192,
+            least_updates: 100,
+            least_epochs: 1,
+            most_epochs: 3,
+        };
+        let (mut choices, batch) = passes.choose(auto, training);
+        choices.push(self.learning_rate("learning_rate", at_100m));
+        choices.push(self.microbatch("microbatch_size", batch, long_row(lengths)));
+        choices
     }
 
     /// Bytes for what an update computes: 512 MiB below 10 million parameters, where weights, gradients and moments take
@@ -123,6 +158,8 @@ fn rounded(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use temper_data::{Comparison, Encoding};
+    use temper_tokenizer::{Template, TextSide, Tokenizer};
     use toml::Value;
 
     use super::*;
@@ -162,6 +199,21 @@ mod tests {
         assert_eq!(microbatch(64, 256), Value::from(10));
         assert_eq!(microbatch(10, 256), Value::from(0));
         assert_eq!(microbatch(64, 1 << 20), Value::from(2));
+    }
+
+    #[test]
+    fn every_setting_that_may_be_auto_is_chosen_once() {
+        let text = TextSide::new(Tokenizer::byte(), Template::bare());
+        let data = Rankings::new(&[Comparison::pair("a", "b", "c")], &Encoding::new(&text, 64)).unwrap();
+        let auto = AUTO_OF_RANKINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
+        let weights = weights(6_250_000, false);
+        let choices = weights.choices_for_rankings(&auto, &TrainingConfig::default(), &data, 1e-5);
+        let mut chosen: Vec<&str> = choices.iter().map(|choice| choice.key.as_str()).collect();
+        let mut keys = AUTO_OF_RANKINGS.map(|(key, _)| key);
+        chosen.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(chosen, keys);
+        assert_eq!(value(&choices, "learning_rate"), &Value::from(2e-5));
     }
 
     #[test]
