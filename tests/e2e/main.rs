@@ -10,6 +10,7 @@ mod chats;
 mod cli;
 mod data_files;
 mod defects;
+mod divergence;
 mod documents;
 mod dpo;
 mod evaluation;

@@ -37,6 +37,7 @@ static ALLOCATOR: memory::Allocator = memory::Allocator;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    memory::keep_freed_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

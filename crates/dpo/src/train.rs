@@ -9,7 +9,7 @@ use temper_model::CausalLm;
 use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, World, accumulate, values_of};
 use temper_tokenizer::TextSide;
-use temper_train::{LossWatch, Optimizer, Run, StepPlan, require_finite};
+use temper_train::{Progress, Run, StepPlan, require_finite};
 
 use crate::logprobs::{completion_logprobs, read_logprobs, split};
 use crate::loss::{dpo_loss, implicit_rewards};
@@ -34,22 +34,20 @@ pub fn train(
     config.validate()?;
     let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
-    let mut optimizer = Optimizer::new(&config.training.optimizer);
+    let mut progress = Progress::new(&config.training);
     let ref_policy = policy.valid();
     let mut policy = policy.train();
-    let mut step = 0;
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (policy, step) = resume(dir, &mut optimizer, &policy)?;
+        policy = resume(dir, &mut progress, &policy)?;
     }
     run.started(plan.total_steps());
-    let mut watch = LossWatch::default();
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &policy);
-    if step == 0 {
-        samples.take(&policy, run, step)?;
+    if progress.step == 0 {
+        samples.take(&policy, run, 0)?;
     }
 
     // Once, and only of what the run will meet: the same rows in the same batches if it is resumed.
@@ -59,23 +57,29 @@ pub fn train(
         (data, reference(config, &ref_policy, data, &rows))
     });
 
-    while !plan.is_done(step) {
+    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+        run.save_checkpoint(0, |dir| save(dir, &policy, text, Some(&progress)))?;
+    }
+
+    while !plan.is_done(progress.step) {
         let started = Instant::now();
         let with_reference = |&i: &usize| RankingWithReference {
             ranking: &data.rankings[i],
             ref_logprobs: ref_logprobs[i].as_slice(),
         };
-        let batch: Vec<RankingWithReference<'_>> = plan.batch(step).iter().map(with_reference).collect();
+        let batch: Vec<RankingWithReference<'_>> = plan.batch(progress.step).iter().map(with_reference).collect();
 
         let (gradients, loss, sums) = learn(&policy, &batch, config);
-        if !loss.is_finite() {
-            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss }.into());
+        if let Some(dir) = progress.guard.before_update(progress.step + 1, loss, run)? {
+            policy = resume(&dir, &mut progress, &policy)?;
+            continue;
         }
-        optimizer.add(gradients);
-        let learning_rate = plan.learning_rate(step);
-        let (updated, grad_norm) = optimizer.step(policy, learning_rate)?;
+        let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
+        progress.optimizer.add(gradients);
+        let (updated, grad_norm) = progress.optimizer.step(policy, learning_rate)?;
         policy = updated;
-        step += 1;
+        progress.step += 1;
+        let step = progress.step;
 
         let n_tokens: usize = batch.iter().flat_map(|r| &r.ranking.completions).map(|c| c.tokens.len()).sum();
         let metrics = DpoMetrics {
@@ -86,8 +90,9 @@ pub fn train(
             ..sums.metrics(loss)
         };
         run.log(step, plan.total_steps(), &metrics)?;
-        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
-            run.warn(&format!("step {step}: {sign}"));
+        if let Some(dir) = progress.guard.after_update(step, metrics.loss, grad_norm, run)? {
+            policy = resume(&dir, &mut progress, &policy)?;
+            continue;
         }
 
         if let Some((eval_data, ref_logprobs)) = &held_out
@@ -101,11 +106,12 @@ pub fn train(
                 run.save_best(&evaluation.candidate(step), |dir| save(dir, &policy, text, None))?;
             }
         }
-        let stop = run.interrupted() && !plan.is_done(step);
+        let stop = run.interrupted() && !plan.is_done(step) || progress.guard.rewinds.stops();
         if stop || plan.is_checkpoint_due(step) {
-            run.save_checkpoint(step, |dir| save(dir, &policy, text, Some((&optimizer, step))))?;
+            run.save_checkpoint(step, |dir| save(dir, &policy, text, Some(&progress)))?;
         }
         if stop {
+            progress.guard.rewinds.check()?;
             return Ok(policy.valid());
         }
     }
@@ -114,9 +120,9 @@ pub fn train(
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     policy.check_finite(&rows)?;
     run.save_final_or_checkpoint(
-        step,
+        progress.step,
         |dir| save(dir, &policy, text, None),
-        |dir| save(dir, &policy, text, Some((&optimizer, step))),
+        |dir| save(dir, &policy, text, Some(&progress)),
     )?;
     Ok(policy)
 }

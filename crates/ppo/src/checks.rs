@@ -24,16 +24,14 @@ const EOS_FLOOR: f64 = 0.05;
 const EOS_PATIENCE: usize = 5;
 /// … which must have at least this many answers together, since a rollout may have a single one.
 const EOS_ANSWERS: usize = 50;
+/// Answers stop ending if fewer than this share of the highest share so far do.
+const EOS_FALL: f64 = 0.5;
 /// Below this the errors of the critic have more than twice the variance of the returns: a constant would do better.
 const EXPLAINED_FLOOR: f64 = -1.0;
 /// A critic that starts as the reward model is that far off at first; in healthy runs it improves within ten rollouts.
 const EXPLAINED_PATIENCE: usize = 20;
 /// Scores are narrow when their deviation has fallen to this share of the greatest deviation so far.
 const NARROW: f64 = 0.3;
-/// A KL that is above this, in nats per answer, and still rises is hardly controlled any more.
-const KL_CEILING: f64 = 15.0;
-/// Consecutive rollouts with such a KL before the warning.
-const RUNAWAY_PATIENCE: usize = 3;
 /// Updates that move the policy by less than this, in nats per token, may as well be left out.
 const STILL: f64 = 1e-7;
 /// Consecutive rollouts with such updates before the warning.
@@ -50,11 +48,11 @@ pub(crate) struct Checks {
     ratio: Streak,
     sampler: Streak,
     kl: NegativeKl,
-    runaway: Streak,
-    /// The KL of the last rollout.
-    last_kl: f64,
     still: Streak,
     ends: Streak,
+    fewer_ends: Streak,
+    /// The highest share of answers that ended, in a rollout so far.
+    highest_ends: f64,
     critic: Streak,
     flat: Streak,
     /// Standard deviation of the last rollout's scores.
@@ -72,10 +70,10 @@ impl Checks {
             ratio: Streak::default(),
             sampler: Streak::default(),
             kl: NegativeKl::default(),
-            runaway: Streak::default(),
-            last_kl: 0.0,
             still: Streak::default(),
             ends: Streak::default(),
+            fewer_ends: Streak::default(),
+            highest_ends: 0.0,
             critic: Streak::default(),
             flat: Streak::default(),
             spread: 0.0,
@@ -118,15 +116,6 @@ impl Checks {
                 metrics.kl
             ));
         }
-        let runs_away = metrics.kl > KL_CEILING && metrics.kl > self.last_kl;
-        self.last_kl = metrics.kl;
-        if self.runaway.reaches(RUNAWAY_PATIENCE, runs_away) {
-            warn(format!(
-                "the KL to the reference is above {KL_CEILING} nats per answer and rises, now {:.1}: the policy looks for \
-                 what fools the scores (raise `kl.coef`, or lower `learning_rate`)",
-                metrics.kl
-            ));
-        }
         // The first minibatch is seen before its update, so that a single one shows nothing.
         let is_still = metrics.updates > 1 && metrics.approx_kl < STILL;
         if self.still.reaches(STILL_PATIENCE, is_still) {
@@ -141,6 +130,15 @@ impl Checks {
                 "hardly any answer has ended by itself for {patience} rollouts in a row, now {:.0} %: \
                  `rollout.max_new_tokens` is too small, or the demonstrations or the template have no end token",
                 100.0 * metrics.eos_rate
+            ));
+        }
+        self.highest_ends = self.highest_ends.max(metrics.eos_rate);
+        let (now, before) = (100.0 * metrics.eos_rate, 100.0 * self.highest_ends);
+        let has_fallen = self.ends_matter && metrics.eos_rate >= EOS_FLOOR && now < EOS_FALL * before;
+        if self.fewer_ends.reaches(patience, has_fallen) {
+            warn(format!(
+                "answers stop ending: {now:.0} % do, after {before:.0} % in a rollout before. The scores favour what is \
+                 long: raise `rollout.missing_eos_value` or `rollout.max_new_tokens`"
             ));
         }
         // Scores that hardly differ any more, because everything is learned, leave nothing to explain.
@@ -323,23 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn a_kl_that_runs_away_and_updates_that_move_nothing_are_reported_once() {
+    fn updates_that_move_nothing_are_reported_once() {
         let config = PpoConfig::default();
-        let of_kl = |kl: f64| (PpoMetrics { kl, ..fine() }, vec![kl; 4]);
-        let rising: Vec<_> = [14.0, 16.0, 17.0, 18.0, 19.0].map(of_kl).to_vec();
-        let warning = only(warnings(&config, 2, &rising), 5);
-        assert!(
-            warning.contains("15 nats") && warning.contains("18.0") && warning.contains("kl.coef"),
-            "{warning}"
-        );
-        let high: Vec<_> = [16.0, 17.0, 16.5, 17.5, 18.0, 17.0].map(of_kl).to_vec();
-        assert_eq!(warnings(&config, 2, &high), Vec::<String>::new());
         let still = (PpoMetrics { approx_kl: 9e-8, ..fine() }, vec![0.1; 4]);
         assert_eq!(warnings(&config, 2, &vec![still.clone(); 9]), Vec::<String>::new());
         let single = (PpoMetrics { updates: 1, ..still.0.clone() }, still.1.clone());
         assert_eq!(warnings(&config, 2, &vec![single; 12]), Vec::<String>::new());
         let warning = only(warnings(&config, 2, &vec![still; 12]), 11);
         assert!(warning.contains("1e-7 nats") && warning.contains("learning_rate"), "{warning}");
+    }
+
+    /// Nine of ten answers end; then four, and the warning comes at the fifth such rollout of ten answers or more.
+    #[test]
+    fn answers_that_stop_ending_are_reported_once() {
+        let config = PpoConfig::default();
+        let ending = |eos_rate| (PpoMetrics { eos_rate, ..fine() }, vec![0.1; 10]);
+        let rollouts = [vec![ending(0.9); 2], vec![ending(0.4); 8]].concat();
+        let warning = only(warnings(&config, 2, &rollouts), 8);
+        assert!(warning.contains("40 % do, after 90 %") && warning.contains("missing_eos"), "{warning}");
+        let fewer = [vec![ending(0.9); 2], vec![ending(0.5); 8]].concat();
+        assert_eq!(warnings(&config, 2, &fewer), Vec::<String>::new());
     }
 
     #[test]

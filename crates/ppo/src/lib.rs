@@ -50,6 +50,7 @@ mod config;
 mod episodes;
 mod error;
 mod evaluation;
+mod guard;
 mod kl;
 mod learner;
 mod loss;

@@ -21,6 +21,7 @@ use temper_train::{Candidate, Run, Seed, is_due, shuffled};
 
 use crate::checks::Checks;
 use crate::evaluation::{Shown, evaluate};
+use crate::guard::KlGuard;
 use crate::learner::{Learner, LearningRates, Progress, UpdateInput};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::networks::Critic;
@@ -92,9 +93,11 @@ pub fn train<'a>(
         check_room(config, prompts, context)?;
     }
     let mut checks = Checks::new(config);
+    let mut guard = KlGuard::new(&config.training);
     let mut progress = Progress::default();
     if let Some((_, dir)) = run.resume_from() {
         progress = learner.resume(dir)?;
+        guard.resume(progress.guard);
     }
     run.started(total_steps);
     let asked = data.eval_prompts.map_or(&[][..], |data| data.prompts.as_slice());
@@ -105,6 +108,10 @@ pub fn train<'a>(
             Ok(shown) => shown.log(&samples, run, 0)?,
             Err(error) => return stop_early(error, config, &learner, text, &progress, run),
         }
+    }
+
+    if progress.step == 0 && guard.needs_a_start() {
+        run.save_checkpoint(0, |dir| learner.save_checkpoint(dir, text, &progress))?;
     }
 
     while progress.step < total_steps || !progress.is_evaluated {
@@ -126,7 +133,7 @@ pub fn train<'a>(
             let mut metrics = PpoMetrics::of_rollout(&rollout, &targets, kl_coef);
             let rollout_seconds = clock.elapsed().as_secs_f64();
 
-            let learning_rates = learning_rates(config, step, total_steps);
+            let learning_rates = learning_rates(config, step, total_steps, guard.rate_factor());
             let texts = data.texts;
             let input =
                 UpdateInput { rollout: &rollout, targets: &targets, texts, learning_rates, step, seed };
@@ -142,6 +149,12 @@ pub fn train<'a>(
             checks.check_scores(config, &read_all(vec![rollout.total_scores()]), progress.step, run);
             checks.check_metrics(&metrics, &read_all(vec![rollout.kl()]), progress.step, run);
             run.log(progress.step, total_steps, &metrics)?;
+            if let Some(dir) = guard.after_rollout(progress.step, metrics.kl, run)? {
+                progress = learner.resume(&dir)?;
+                guard.resume(progress.guard);
+                continue;
+            }
+            progress.guard = guard.to_store();
         }
 
         let step = progress.step;
@@ -182,9 +195,10 @@ pub fn train<'a>(
             run.save_best(&candidate, |dir| learner.save(dir, text))?;
         }
         let is_interrupted = run.interrupted();
-        if !is_last && (is_interrupted || is_checkpoint_due) {
+        if !is_last && (is_interrupted || is_checkpoint_due) || guard.stops() {
             run.save_checkpoint(step, |dir| learner.save_checkpoint(dir, text, &progress))?;
         }
+        guard.check()?;
         if is_interrupted && !is_last {
             return Ok(learner.evaluated_policy());
         }
@@ -218,8 +232,9 @@ fn stop_early(
 }
 
 /// The schedule scales both rates by the same factor. `step` counts from 0.
-fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize) -> LearningRates {
-    let policy = config.training.schedule.learning_rate(config.training.learning_rate, step, total_steps);
+fn learning_rates(config: &PpoConfig, step: usize, total_steps: usize, factor: f64) -> LearningRates {
+    let rate = factor * config.training.learning_rate;
+    let policy = config.training.schedule.learning_rate(rate, step, total_steps);
     let scale = policy / config.training.learning_rate;
     LearningRates { policy, critic: config.critic.learning_rate * scale }
 }

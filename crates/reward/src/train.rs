@@ -10,7 +10,7 @@ use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
 use temper_stage::{resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, LossWatch, Optimizer, Run, StepPlan, require_finite};
+use temper_train::{Candidate, Progress, Run, StepPlan, require_finite};
 
 use crate::evaluation::{RewardDetails, examine};
 use crate::{Error, Normalize, RewardConfig, ScoreStats, normalized, ranking_loss, score};
@@ -96,31 +96,35 @@ pub fn train(
     config.validate()?;
     let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
-    let mut optimizer = Optimizer::new(&config.training.optimizer);
+    let mut progress = Progress::new(&config.training);
     let mut model = model.train();
-    let mut step = 0;
     if let Some(dir) = run.finished() {
         return Ok(ScalarModel::load(&dir, &model.device().inner())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (model, step) = resume(dir, &mut optimizer, &model)?;
+        model = resume(dir, &mut progress, &model)?;
     }
     run.started(plan.total_steps());
-    let mut watch = LossWatch::default();
 
-    while !plan.is_done(step) {
+    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+        run.save_checkpoint(0, |dir| save(dir, &model, text, Some(&progress)))?;
+    }
+
+    while !plan.is_done(progress.step) {
         let started = Instant::now();
-        let batch: Vec<&Ranking> = plan.batch(step).iter().map(|&i| &data.rankings[i]).collect();
+        let batch: Vec<&Ranking> = plan.batch(progress.step).iter().map(|&i| &data.rankings[i]).collect();
 
         let (gradients, scores) = learn(&model, &batch, config);
-        if !scores.loss.is_finite() {
-            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss: scores.loss }.into());
+        if let Some(dir) = progress.guard.before_update(progress.step + 1, scores.loss, run)? {
+            model = resume(&dir, &mut progress, &model)?;
+            continue;
         }
-        optimizer.add(gradients);
-        let learning_rate = plan.learning_rate(step);
-        let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
+        let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
+        progress.optimizer.add(gradients);
+        let (updated, grad_norm) = progress.optimizer.step(model, learning_rate)?;
         model = updated;
-        step += 1;
+        progress.step += 1;
+        let step = progress.step;
 
         let n_tokens: usize = batch.iter().flat_map(|r| &r.completions).map(|c| c.tokens.len()).sum();
         let metrics = RewardMetrics {
@@ -131,8 +135,9 @@ pub fn train(
             ..scores.into_metrics()
         };
         run.log(step, plan.total_steps(), &metrics)?;
-        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
-            run.warn(&format!("step {step}: {sign}"));
+        if let Some(dir) = progress.guard.after_update(step, metrics.loss, grad_norm, run)? {
+            model = resume(&dir, &mut progress, &model)?;
+            continue;
         }
 
         if let Some(eval_data) = eval_data
@@ -149,11 +154,12 @@ pub fn train(
                 })?;
             }
         }
-        let stop = run.interrupted() && !plan.is_done(step);
+        let stop = run.interrupted() && !plan.is_done(step) || progress.guard.rewinds.stops();
         if stop || plan.is_checkpoint_due(step) {
-            run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))))?;
+            run.save_checkpoint(step, |dir| save(dir, &model, text, Some(&progress)))?;
         }
         if stop {
+            progress.guard.rewinds.check()?;
             return Ok(model.valid());
         }
     }
@@ -162,7 +168,7 @@ pub fn train(
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();
     final_model.check_finite(&rows)?;
     if let Some(stats) = &stats {
-        run.log_evaluation(step, stats)?;
+        run.log_evaluation(progress.step, stats)?;
         if config.normalize == Normalize::MeanStd && !stats.has_scale() {
             run.warn("all demonstrations score alike, so only the mean of the scores was normalised");
         }
@@ -171,7 +177,7 @@ pub fn train(
         // The user can remove the obstacle, and a resume then trains nothing again. With demonstrations a resume from
         // here would log their scores a second time.
         if stats.is_none() {
-            let _ = run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))));
+            let _ = run.save_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)));
         }
         return Err(error);
     }

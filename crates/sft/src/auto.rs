@@ -7,7 +7,7 @@ use temper_train::{AutoKeys, Chosen};
 use crate::SftConfig;
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 7] = [
+pub(crate) const AUTO: [(&str, &str); 8] = [
     ("epochs", "from the number of rows, and whether the weights are fresh"),
     ("learning_rate", "from the number of parameters, and whether they are fresh"),
     ("batch_size", "from the lengths of the rows"),
@@ -15,6 +15,7 @@ pub(crate) const AUTO: [(&str, &str); 7] = [
     ("schedule.kind", "half a cosine, after a warm-up"),
     ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
     ("optimizer.beta_2", "from whether the weights are fresh"),
+    ("learn_prompts", "whether the weights are fresh"),
 ];
 
 impl SftConfig {
@@ -34,6 +35,7 @@ impl SftConfig {
         choices.push(weights.microbatch("microbatch_size", batch, long_row(data.lengths())));
         let beta_2 = if fresh { 0.95 } else { 0.999 };
         choices.push(Chosen::new("optimizer.beta_2", beta_2, weights.in_words()));
+        choices.push(Chosen::new("learn_prompts", fresh, weights.in_words()));
         choices
     }
 }

@@ -1,7 +1,10 @@
 //! Settings of the SFT stage.
 
+use std::borrow::Cow;
+
 use temper_data::EncodingConfig;
 use temper_stage::SamplesConfig;
+use temper_tokenizer::Example;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 use crate::auto::AUTO;
@@ -32,8 +35,19 @@ settings! {
         ///
         /// InstructGPT: 0.2 on the residual stream.
         pub dropout: bool = true,
+        /// Learn the prompts as well as the answers; evaluations count the answers alone.
+        ///
+        /// Weights that know no language yet have twice as much to learn from then.
+        pub learn_prompts: bool = false,
     }
     auto AUTO
+}
+
+impl SftConfig {
+    /// An example with what is to be learned of it.
+    pub(crate) fn lesson<'e>(&self, example: &'e Example) -> Cow<'e, Example> {
+        if self.learn_prompts { Cow::Owned(example.learned_whole()) } else { Cow::Borrowed(example) }
+    }
 }
 
 #[cfg(test)]

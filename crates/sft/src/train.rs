@@ -1,5 +1,6 @@
 //! The loop of SFT.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -11,7 +12,7 @@ use temper_model::{CausalLm, Dropout};
 use temper_stage::{Samples, resume, save};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
-use temper_train::{Candidate, LossWatch, Optimizer, Run, Seed, StepPlan, require_finite};
+use temper_train::{Candidate, Progress, Run, Seed, StepPlan, require_finite};
 
 use crate::loss::{completion_logits, sft_loss};
 use crate::{Error, SftConfig};
@@ -74,37 +75,43 @@ pub fn train(
     let seed = Seed(config.training.seed);
     let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
-    let mut optimizer = Optimizer::new(&config.training.optimizer);
+    let mut progress = Progress::new(&config.training);
     let mut model = model.train();
-    let mut step = 0;
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &model.device().inner())?);
     }
     if let Some((_, dir)) = run.resume_from() {
-        (model, step) = resume(dir, &mut optimizer, &model)?;
+        model = resume(dir, &mut progress, &model)?;
     }
     run.started(plan.total_steps());
-    let mut watch = LossWatch::default();
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &model);
-    if step == 0 {
-        samples.take(&model, run, step)?;
+    if progress.step == 0 {
+        samples.take(&model, run, 0)?;
     }
 
-    while !plan.is_done(step) {
+    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+        run.save_checkpoint(0, |dir| save(dir, &model, text, Some(&progress)))?;
+    }
+
+    while !plan.is_done(progress.step) {
         let started = Instant::now();
-        let batch: Vec<&Example> = plan.batch(step).iter().map(|&i| &data.examples[i]).collect();
-        let dropout_seed = seed.stream_at("dropout", step as u64).random();
+        let batch: Vec<Cow<'_, Example>> =
+            plan.batch(progress.step).iter().map(|&i| config.lesson(&data.examples[i])).collect();
+        let batch: Vec<&Example> = batch.iter().map(Cow::as_ref).collect();
+        let dropout_seed = seed.stream_at("dropout", progress.step as u64).random();
 
         let (gradients, loss, accuracy) = learn(&model, &batch, config, dropout_seed);
-        if !loss.is_finite() {
-            return Err(temper_train::Error::NonFiniteLoss { step: step + 1, loss }.into());
+        if let Some(dir) = progress.guard.before_update(progress.step + 1, loss, run)? {
+            model = resume(&dir, &mut progress, &model)?;
+            continue;
         }
-        optimizer.add(gradients);
-        let learning_rate = plan.learning_rate(step);
-        let (updated, grad_norm) = optimizer.step(model, learning_rate)?;
+        let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
+        progress.optimizer.add(gradients);
+        let (updated, grad_norm) = progress.optimizer.step(model, learning_rate)?;
         model = updated;
-        step += 1;
+        progress.step += 1;
+        let step = progress.step;
 
         let n_tokens: usize = batch.iter().map(|example| example.tokens.len()).sum();
         let metrics = SftMetrics {
@@ -117,8 +124,9 @@ pub fn train(
             tokens_per_second: n_tokens as f64 / started.elapsed().as_secs_f64(),
         };
         run.log(step, plan.total_steps(), &metrics)?;
-        if let Some(sign) = watch.check(metrics.loss, metrics.grad_norm) {
-            run.warn(&format!("step {step}: {sign}"));
+        if let Some(dir) = progress.guard.after_update(step, metrics.loss, grad_norm, run)? {
+            model = resume(&dir, &mut progress, &model)?;
+            continue;
         }
 
         if let Some(eval_data) = eval_data
@@ -133,11 +141,12 @@ pub fn train(
                 run.save_best(&evaluation.candidate(step), |dir| save(dir, &model, text, None))?;
             }
         }
-        let stop = run.interrupted() && !plan.is_done(step);
+        let stop = run.interrupted() && !plan.is_done(step) || progress.guard.rewinds.stops();
         if stop || plan.is_checkpoint_due(step) {
-            run.save_checkpoint(step, |dir| save(dir, &model, text, Some((&optimizer, step))))?;
+            run.save_checkpoint(step, |dir| save(dir, &model, text, Some(&progress)))?;
         }
         if stop {
+            progress.guard.rewinds.check()?;
             return Ok(model.valid());
         }
     }
@@ -145,9 +154,9 @@ pub fn train(
     let rows: Vec<&[u32]> = data.examples.iter().map(|example| example.tokens.as_slice()).collect();
     model.check_finite(&rows)?;
     run.save_final_or_checkpoint(
-        step,
+        progress.step,
         |dir| save(dir, &model, text, None),
-        |dir| save(dir, &model, text, Some((&optimizer, step))),
+        |dir| save(dir, &model, text, Some(&progress)),
     )?;
     Ok(model)
 }

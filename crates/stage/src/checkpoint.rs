@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use temper_assistant::Export;
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_tokenizer::TextSide;
-use temper_train::{Optimizer, load_progress, save_progress};
+use temper_train::Progress;
 
 use crate::Error;
 
@@ -56,8 +56,7 @@ macro_rules! stage_model {
 stage_model!(CausalLm);
 stage_model!(ScalarModel);
 
-/// Writes a model directory: one for use, or if there is `progress`, a checkpoint with what a resumed run needs: the
-/// optimizer, and the updates done.
+/// Writes a model directory: one for use, or if there is `progress`, a checkpoint with what a resumed run needs.
 ///
 /// # Errors
 /// Files that cannot be written, and weights that are not finite.
@@ -65,27 +64,22 @@ pub fn save(
     dir: &Path,
     model: &impl StageModel,
     text: &TextSide,
-    progress: Option<(&Optimizer, usize)>,
+    progress: Option<&Progress>,
 ) -> Result<(), Error> {
-    let Some((optimizer, step)) = progress else { return Ok(model.export(text, dir)?) };
+    let Some(progress) = progress else { return Ok(model.export(text, dir)?) };
     model.save(dir, text.eos())?;
     text.save(dir)?;
-    Ok(save_progress(dir, optimizer, step)?)
+    Ok(progress.save(dir)?)
 }
 
-/// Reads a checkpoint that [`save`] wrote: the model in place of `started_from`, ready to be trained, the optimizer, and the
-/// number of updates done.
+/// Reads a checkpoint that [`save`] wrote: the progress, and the model in place of `started_from`, ready to be trained.
 ///
 /// # Errors
 /// Files that are missing or damaged, an optimizer state of another model, and a model with another context than
 /// `started_from`.
-pub fn resume<M: StageModel>(
-    dir: &Path,
-    optimizer: &mut Optimizer,
-    started_from: &M,
-) -> Result<(M, usize), Error> {
+pub fn resume<M: StageModel>(dir: &Path, progress: &mut Progress, started_from: &M) -> Result<M, Error> {
     let model = M::load(dir, &started_from.device().inner())?.train();
     model.config().check_context(started_from.config().max_seq_len)?;
-    let step = load_progress(dir, optimizer, &model, temper_model::former_path)?;
-    Ok((model, step))
+    progress.load(dir, &model, temper_model::former_path)?;
+    Ok(model)
 }

@@ -33,6 +33,12 @@ impl Example {
         Self { tokens, prompt_len, between: Vec::new(), n_cut: 0 }
     }
 
+    /// The same tokens, all of them to be learned: the prompt and what others say between the answers, too.
+    #[must_use]
+    pub fn learned_whole(&self) -> Self {
+        Self { prompt_len: 0, between: Vec::new(), ..self.clone() }
+    }
+
     /// All token ids, and the number of them that belong to the prompt.
     pub fn row(&self) -> (&[u32], usize) {
         (&self.tokens, self.prompt_len)

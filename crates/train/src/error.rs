@@ -111,6 +111,14 @@ pub enum Error {
         /// What came out.
         loss: f64,
     },
+    /// A sign of divergence, at which `on_divergence` ends the run.
+    #[error("step {step}: {sign}")]
+    Diverges {
+        /// The update after which it was seen.
+        step: usize,
+        /// What was seen, and the setting to change.
+        sign: String,
+    },
     /// A number by which the model is judged became NaN or infinite; the model was not saved.
     #[error("the {what} after step {step} is {value}")]
     NonFiniteResult {
@@ -182,6 +190,12 @@ pub enum Error {
     Unresolvable {
         /// What serde said.
         message: String,
+    },
+    /// A run is to go back, and has no whole checkpoint.
+    #[error("the run in {} diverges, and has no checkpoint to go back to", dir.display())]
+    NothingToRewindTo {
+        /// The run directory.
+        dir: PathBuf,
     },
     /// The directory holds a run and `resume` was not asked for.
     #[error("{} holds a run already", dir.display())]
@@ -334,6 +348,11 @@ impl Error {
             Error::NonFinite { .. } | Error::NonFiniteLoss { .. } | Error::NonFiniteResult { .. } => {
                 NOT_FINITE_HINT
             }
+            Error::Diverges { .. } => {
+                "start again in another `--out` with that setting, or with `--set on_divergence=rewind`; \
+                 `--resume` continues from the checkpoint"
+            }
+            Error::NothingToRewindTo { .. } => "start again in another `--out` with a lower `learning_rate`",
             Error::OldAndNewKey { .. } => "remove the old one",
             Error::SettingsNotUtf8 { .. } => "save the file as UTF-8",
             Error::TomlSyntax { .. } => "`temper config STAGE` prints settings as they should look",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// A JSON number may come back as its neighbour: `serde_json` reads some of them with an error of one unit in the
 /// last place, and a resumed run would then go another way than the one that was never stopped.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Exact(pub f64);
 
 impl Serialize for Exact {

@@ -9,6 +9,7 @@ use crate::batches::{length_buckets, random_batches};
 use crate::checkpoint::TRAINING_DIR;
 use crate::error::Error;
 use crate::files::{load_json, save_json};
+use crate::guard::{LossGuard, StoredGuard};
 use crate::optim::Optimizer;
 use crate::seed::Seed;
 use crate::settings::{BatchingConfig, TrainingConfig};
@@ -109,35 +110,62 @@ pub fn is_due(step: usize, every: usize) -> bool {
 #[derive(Serialize, Deserialize)]
 struct State {
     step: usize,
+    /// Only where the run may go back to the checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<StoredGuard>,
+}
+
+/// How far a run over fixed rows is.
+#[derive(Debug)]
+pub struct Progress {
+    /// The updates done.
+    pub step: usize,
+    /// The moments of the updates.
+    pub optimizer: Optimizer,
+    /// What looks for divergence.
+    pub guard: LossGuard,
+}
+
+impl Progress {
+    /// The start of a run.
+    pub fn new(config: &TrainingConfig) -> Self {
+        Self { step: 0, optimizer: Optimizer::new(&config.optimizer), guard: LossGuard::new(config) }
+    }
+
+    /// Puts it next to the model in a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn save(&self, checkpoint: &Path) -> Result<(), Error> {
+        let dir = checkpoint.join(TRAINING_DIR);
+        self.optimizer.save(&dir.join("optimizer.safetensors"))?;
+        save_json(&dir.join("state.json"), &State { step: self.step, guard: self.guard.to_store() })
+    }
+
+    /// Reads what [`Progress::save`] wrote. `former` gives the path that a parameter may have had when the checkpoint was
+    /// written.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, or an optimizer state of another model than `module`.
+    pub fn load<M: Module>(
+        &mut self,
+        checkpoint: &Path,
+        module: &M,
+        former: impl Fn(&str) -> String,
+    ) -> Result<(), Error> {
+        let dir = checkpoint.join(TRAINING_DIR);
+        self.optimizer.load_renamed(&dir.join("optimizer.safetensors"), module, former)?;
+        let state: State = load_json(&dir.join("state.json"))?;
+        self.step = state.step;
+        self.guard.resume(state.guard);
+        Ok(())
+    }
 }
 
 /// Puts what a [`StepPlan`] resumes from next to the model in a checkpoint.
 ///
 /// # Errors
 /// [`Error::Io`] if the disk refuses.
-pub fn save_progress(checkpoint: &Path, optimizer: &Optimizer, step: usize) -> Result<(), Error> {
-    let dir = checkpoint.join(TRAINING_DIR);
-    optimizer.save(&dir.join("optimizer.safetensors"))?;
-    save_json(&dir.join("state.json"), &State { step })
-}
-
-/// Reads what [`save_progress`] wrote, and returns the step. `former` gives the path that a parameter may have had when
-/// the checkpoint was written.
-///
-/// # Errors
-/// A file that is missing or damaged, or an optimizer state of another model than `module`.
-pub fn load_progress<M: Module>(
-    checkpoint: &Path,
-    optimizer: &mut Optimizer,
-    module: &M,
-    former: impl Fn(&str) -> String,
-) -> Result<usize, Error> {
-    let dir = checkpoint.join(TRAINING_DIR);
-    optimizer.load_renamed(&dir.join("optimizer.safetensors"), module, former)?;
-    let state: State = load_json(&dir.join("state.json"))?;
-    Ok(state.step)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

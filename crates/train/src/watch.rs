@@ -2,6 +2,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
+use crate::exact::Exact;
+
 /// Losses are compared by means over so many updates, since one batch shows little.
 const WINDOW: usize = 20;
 /// A mean loss is too high if it is this many times the lowest one, …
@@ -13,35 +17,43 @@ const NORM_FACTOR: f64 = 30.0;
 /// Consecutive updates with such a norm before the warning: clipping makes a single one harmless.
 const NORM_PATIENCE: usize = 3;
 
-/// Watches loss and gradient norm of a run. Each warning is given once; the state is not stored, so a resumed run may warn
-/// again.
-#[derive(Debug, Default)]
+/// Watches loss and gradient norm of a run. Each warning is given once.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LossWatch {
-    recent: VecDeque<f64>,
-    /// The lowest mean of [`WINDOW`] losses in a row.
-    lowest: Option<f64>,
+    recent: VecDeque<Exact>,
+    /// The lowest mean of [`WINDOW`] losses in a row, and the update after which it was the mean.
+    lowest: Option<(Exact, usize)>,
     /// The sum of the logarithms of the norms so far, without those that are too large.
-    log_norms: f64,
+    log_norms: Exact,
     n_norms: usize,
     large_norms: usize,
+    #[serde(skip)]
     said: [bool; 2],
 }
 
 impl LossWatch {
-    /// Takes the loss of an update, in nats, and the norm of its gradient. Returns what a user should know, in one line.
-    pub fn check(&mut self, loss: f64, grad_norm: f64) -> Option<String> {
-        self.check_loss(loss).or_else(|| self.check_norm(grad_norm))
+    /// Takes the loss of update number `step`, in nats, and the norm of its gradient. Returns what a user should know, in one
+    /// line.
+    pub fn check(&mut self, step: usize, loss: f64, grad_norm: f64) -> Option<String> {
+        self.check_loss(step, loss).or_else(|| self.check_norm(grad_norm))
     }
 
-    fn check_loss(&mut self, loss: f64) -> Option<String> {
-        self.recent.push_back(loss);
+    /// The update after which the mean loss was lowest; 0 in a run that is too young.
+    pub fn best_step(&self) -> usize {
+        self.lowest.map_or(0, |(_, step)| step)
+    }
+
+    fn check_loss(&mut self, step: usize, loss: f64) -> Option<String> {
+        self.recent.push_back(Exact(loss));
         if self.recent.len() < WINDOW {
             return None;
         }
-        let mean = self.recent.iter().sum::<f64>() / WINDOW as f64;
+        let mean = self.recent.iter().map(|loss| loss.0).sum::<f64>() / WINDOW as f64;
         self.recent.pop_front();
-        let lowest = self.lowest.map_or(mean, |lowest| lowest.min(mean));
-        self.lowest = Some(lowest);
+        if self.lowest.is_none_or(|(lowest, _)| mean < lowest.0) {
+            self.lowest = Some((Exact(mean), step));
+        }
+        let lowest = self.lowest.map_or(mean, |(lowest, _)| lowest.0);
         if self.said[0] || mean < LOSS_FACTOR * lowest || mean < lowest + LOSS_MARGIN {
             return None;
         }
@@ -53,10 +65,10 @@ impl LossWatch {
     }
 
     fn check_norm(&mut self, norm: f64) -> Option<String> {
-        let usual = (self.log_norms / self.n_norms.max(1) as f64).exp();
+        let usual = (self.log_norms.0 / self.n_norms.max(1) as f64).exp();
         if self.n_norms < WINDOW || norm < NORM_FACTOR * usual {
             // A norm of 0 has no logarithm.
-            self.log_norms += norm.max(f64::MIN_POSITIVE).ln();
+            self.log_norms.0 += norm.max(f64::MIN_POSITIVE).ln();
             self.n_norms += 1;
             self.large_norms = 0;
             return None;
@@ -81,7 +93,7 @@ mod tests {
     fn warned(losses: impl IntoIterator<Item = f64>, norm: impl Fn(usize) -> f64) -> Vec<usize> {
         let mut watch = LossWatch::default();
         let steps = losses.into_iter().enumerate();
-        steps.filter_map(|(i, loss)| watch.check(loss, norm(i + 1)).map(|_| i + 1)).collect()
+        steps.filter_map(|(i, loss)| watch.check(i + 1, loss, norm(i + 1)).map(|_| i + 1)).collect()
     }
 
     #[test]

@@ -12,6 +12,7 @@ use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
 use super::Learner;
 use crate::Error;
+use crate::guard::StoredGuard;
 use crate::networks::{Networks, Policy};
 
 /// Where a checkpoint keeps the averaged policy.
@@ -32,12 +33,14 @@ pub(crate) struct Progress {
     /// Means of the last rollouts by which the best policy is chosen without evaluation prompts: of the scores, or of the
     /// independent judge's where there is one.
     recent_scores: VecDeque<f64>,
+    /// What watches the KL, where the run may go back.
+    pub(crate) guard: Option<StoredGuard>,
 }
 
 impl Default for Progress {
     /// The start of a run.
     fn default() -> Self {
-        Self { step: 0, is_evaluated: true, recent_scores: VecDeque::new() }
+        Self { step: 0, is_evaluated: true, recent_scores: VecDeque::new(), guard: None }
     }
 }
 
@@ -67,6 +70,8 @@ struct State {
     evaluation_is_due: bool,
     kl_coef: Exact,
     recent_scores: Vec<Exact>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<StoredGuard>,
 }
 
 impl Learner {
@@ -109,6 +114,7 @@ impl Learner {
             evaluation_is_due: !progress.is_evaluated,
             kl_coef: Exact(self.kl.coef),
             recent_scores: progress.recent_scores.iter().map(|&score| Exact(score)).collect(),
+            guard: progress.guard,
         };
         Ok(save_json(&training.join(STATE), &state)?)
     }
@@ -138,6 +144,7 @@ impl Learner {
             step: state.step,
             is_evaluated: !state.evaluation_is_due,
             recent_scores: state.recent_scores.iter().map(|score| score.0).collect(),
+            guard: state.guard,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The settings that every stage has, and those of the stages that learn from a fixed set of rows.
 
+use crate::guard::OnDivergence;
 use crate::optim::AdamWConfig;
 use crate::schedule::Schedule;
 use crate::settings;
@@ -35,6 +36,11 @@ settings! {
         pub keep_best: bool = true,
         /// Steps between evaluations on the evaluation data; 0: one at the end.
         pub eval_every: usize = 0,
+        /// What is done about a loss, a gradient or a KL that explodes: warn | stop | rewind.
+        ///
+        /// `stop` saves a checkpoint and ends with an error. `rewind` goes back to the last checkpoint before the sign and
+        /// continues with half the learning rate, five times at most.
+        pub on_divergence: OnDivergence = OnDivergence::Warn,
         /// Everything random comes from it.
         pub seed: u64 = 0,
         /// Where to compute: auto | flex | ndarray | wgpu | vulkan | metal | cuda | rocm, with :N for a card.
