@@ -25,12 +25,17 @@ fn losses(temper: &Temper, run: &str) -> Vec<(u64, f64)> {
 fn a_run_that_diverges_says_so_or_stops_with_a_checkpoint() {
     let temper = Temper::new();
     let said = temper.run(&format!("{TOO_FAST} --out warned")).ok();
-    assert!(said.stderr.contains("warning: step ") && said.stderr.contains("the loss has risen from"), "{said:?}");
+    assert!(
+        said.stderr.contains("warning: step ") && said.stderr.contains("the loss has risen from"),
+        "{said:?}"
+    );
     let said = temper.run(&format!("{TOO_FAST} --out stopped --set on_divergence=stop"));
     let said = said.failed(&["step ", "the loss has risen from"]);
     assert!(said.hint().contains("on_divergence=rewind"), "{said:?}");
     let step = losses(&temper, "stopped").len();
-    assert!(step < 120 && temper.path(&format!("stopped/checkpoints/step-{step:06}/model.safetensors")).exists());
+    assert!(
+        step < 120 && temper.path(&format!("stopped/checkpoints/step-{step:06}/model.safetensors")).exists()
+    );
     assert!(!temper.path("stopped/final").exists());
 }
 

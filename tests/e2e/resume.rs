@@ -202,3 +202,38 @@ fn two_runs_do_not_write_into_one_directory() {
     drop(lock);
     temper.run(&format!("{SFT} --resume")).ok();
 }
+
+/// Where the rate is constant, a run that becomes longer ends as one that was that long from the start.
+#[test]
+fn a_finished_run_becomes_longer_where_its_schedule_allows_it() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --model gpt2-tiny --set batch_size=2 --set schedule.kind=constant \
+         --set schedule.warmup_steps=1";
+    temper.run(&format!("{sft} --out long --set max_steps=6")).ok();
+    temper.run(&format!("{sft} --out run --set max_steps=4")).ok();
+    let short = temper.bytes("run/final/model.safetensors");
+    let said = temper.run(&format!("{sft} --out run --set max_steps=6 --resume")).ok();
+    assert!(said.stderr.contains("run becomes longer: `max_steps` is 6 instead of 4"), "{said:?}");
+    assert_eq!(temper.bytes("run/final/model.safetensors"), temper.bytes("long/final/model.safetensors"));
+    // The model that was finished before stays.
+    assert_eq!(temper.bytes("run/final-000004/model.safetensors"), short);
+    assert!(temper.read("run/config.toml").contains("max_steps = 6"));
+    let ppo = "ppo --policy run/final --reward reward/final --prompts prompts.jsonl --set batch_size=2";
+    temper.run("reward --data comparisons.jsonl --model run/final --out reward --set max_steps=1").ok();
+    temper.run(&format!("{ppo} --out longer --set max_steps=3")).ok();
+    temper.run(&format!("{ppo} --out ppo --set max_steps=2")).ok();
+    temper.run(&format!("{ppo} --out ppo --set max_steps=3 --resume")).ok();
+    assert_eq!(temper.bytes("ppo/final/model.safetensors"), temper.bytes("longer/final/model.safetensors"));
+}
+
+#[test]
+fn a_run_whose_rate_falls_to_its_end_does_not_become_longer() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --model gpt2-tiny --out run";
+    temper.run(&format!("{sft} --set epochs=2")).ok();
+    let before = temper.snapshot("run");
+    let said = temper.refuses(&format!("{sft} --set epochs=3 --resume"), &["`epochs` was 2", "cosine"]);
+    assert!(said.hint().contains("`final/`"), "{said:?}");
+    assert_eq!(temper.snapshot("run"), before);
+    temper.refuses(&format!("{sft} --set epochs=1 --resume"), &["`epochs` was `2`"]);
+}

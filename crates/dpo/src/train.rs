@@ -67,7 +67,8 @@ pub fn train(
             ranking: &data.rankings[i],
             ref_logprobs: ref_logprobs[i].as_slice(),
         };
-        let batch: Vec<RankingWithReference<'_>> = plan.batch(progress.step).iter().map(with_reference).collect();
+        let batch: Vec<RankingWithReference<'_>> =
+            plan.batch(progress.step).iter().map(with_reference).collect();
 
         let (gradients, loss, sums) = learn(&policy, &batch, config);
         if let Some(dir) = progress.guard.before_update(progress.step + 1, loss, run)? {
@@ -115,6 +116,7 @@ pub fn train(
             return Ok(policy.valid());
         }
     }
+    run.save_last_checkpoint(progress.step, |dir| save(dir, &policy, text, Some(&progress)))?;
     let policy = policy.valid();
     let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();

@@ -259,7 +259,8 @@ impl ModelConfig {
     /// A named shape. Vocabulary and context can be changed afterwards by struct update.
     ///
     /// - `notebook`: the notebook's decoder (N3): 128 wide, 4 heads, 4 layers, feed-forward 2048, ReLU, post-norm.
-    /// - `tiny`, `small`, `medium`: pre-norm byte models of 0.2, 0.8 and 4.9 million parameters.
+    /// - `tiny`, `small`: byte models of 0.2 and 0.8 million parameters, in GPT-2's architecture.
+    /// - `medium`: a byte model of 4.9 million parameters, in Llama's, which learns from fewer tokens.
     /// - `gpt2-tiny`: GPT-2's architecture at toy size, for tests; `gpt2-small`: the published 124M one.
     ///
     /// # Errors
@@ -305,7 +306,7 @@ impl ModelConfig {
             },
             "tiny" => Self { activation: Activation::Relu, ..byte_model(64, 4, 4) },
             "small" => Self { max_seq_len: 256, activation: Activation::Relu, ..byte_model(128, 4, 4) },
-            "medium" => Self { max_seq_len: 512, ..byte_model(256, 6, 8) },
+            "medium" => Self { max_seq_len: 512, d_ff: 704, ..byte_model(256, 6, 8).into_llama() },
             "gpt2-tiny" => Self { vocab_size: 260, ..byte_model(32, 2, 4) },
             "gpt2-small" => Self {
                 vocab_size: 50257,
@@ -323,6 +324,11 @@ impl ModelConfig {
         families::of(self).model_type() == "gpt2"
     }
 
+    /// Whether it is Llama's architecture, in any size.
+    pub fn is_llama(&self) -> bool {
+        families::of(self).model_type() == "llama"
+    }
+
     /// The same sizes as a Llama: SwiGLU, RMS norms, rotary positions, no biases, and no dropout but on attention.
     #[must_use]
     pub fn into_llama(self) -> Self {
@@ -334,6 +340,20 @@ impl ModelConfig {
             bias: Bias::None,
             dropout: 0.0,
             init: Init::Plain,
+            ..self
+        }
+    }
+
+    /// The same sizes as a GPT-2: GELU, layer norms, learned positions, and a bias in each linear map.
+    #[must_use]
+    pub fn into_gpt2(self) -> Self {
+        Self {
+            activation: Activation::GeluTanh,
+            feed_forward: FeedForward::Plain,
+            norm_kind: NormKind::Layer,
+            positions: Positions::Learned,
+            bias: Bias::All,
+            init: Init::Normal,
             ..self
         }
     }

@@ -203,12 +203,13 @@ pub fn train<'a>(
             return Ok(learner.evaluated_policy());
         }
     }
+    run.save_last_checkpoint(progress.step, |dir| learner.save_checkpoint(dir, text, &progress))?;
     learner.check_finite(data.prompts)?;
-    if let Err(error) = run.save_final(|dir| learner.save(dir, text)) {
-        // The user can remove the obstacle and resume without training again.
-        _ = run.save_checkpoint(progress.step, |dir| learner.save_checkpoint(dir, text, &progress));
-        return Err(error);
-    }
+    run.save_final_or_checkpoint(
+        progress.step,
+        |dir| learner.save(dir, text),
+        |dir| learner.save_checkpoint(dir, text, &progress),
+    )?;
     Ok(learner.evaluated_policy())
 }
 

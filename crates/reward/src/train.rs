@@ -163,6 +163,7 @@ pub fn train(
             return Ok(model.valid());
         }
     }
+    run.save_last_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)))?;
     let (final_model, stats) = finished_model(&model, data, config);
     let completions = data.rankings.iter().flat_map(|ranking| &ranking.completions);
     let rows: Vec<&[u32]> = completions.map(|example| example.tokens.as_slice()).collect();

@@ -25,7 +25,7 @@ impl SftConfig {
         let passes = Passes {
             n_rows: data.len(),
             n_tokens: data.lengths().iter().sum(),
-            tokens_of_update: if fresh { 2048 } else { 8192 },
+            tokens_of_update: if fresh { 1024 } else { 8192 },
             least_updates: if fresh { 500 } else { 100 },
             least_epochs: 2,
             most_epochs: if fresh { 20 } else { 3 },

@@ -150,6 +150,7 @@ pub fn train(
             return Ok(model.valid());
         }
     }
+    run.save_last_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)))?;
     let model = model.valid();
     let rows: Vec<&[u32]> = data.examples.iter().map(|example| example.tokens.as_slice()).collect();
     model.check_finite(&rows)?;

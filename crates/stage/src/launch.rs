@@ -358,6 +358,9 @@ impl Launch {
         if run.finished().is_some() {
             self.note(&format!("{} is finished, there is nothing left to do", self.out.display()));
         }
+        if let Some(how) = run.extension() {
+            self.note(&format!("{} becomes longer: {how}", self.out.display()));
+        }
         let run = run.with_keep_last(training.keep_last).with_interrupt(self.stop.flag());
         let run = run.with_finish(move |dir, metrics| card.write(dir, metrics));
         let Some(mut observer) = self.observer else { return Ok(run) };

@@ -7,10 +7,9 @@ use temper_train::{resolve, settings};
 use crate::Error;
 
 /// The architecture of a fresh model, as transformers names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// GPT-2: learned positions, GELU or the activation of the preset, layer norms.
-    #[default]
     Gpt2,
     /// Llama: rotary positions, SwiGLU, RMS norms, no biases.
     Llama,
@@ -45,21 +44,24 @@ settings! {
 /// The width of Llama's feed-forward layer is a multiple of this.
 const FF_MULTIPLE: usize = 32;
 
-/// The shape of a fresh model: that of a preset, with what `sets` change (`d_model=128`), for the tokenizer of `text`.
+/// The shape of a fresh model: that of a preset, with what `sets` change (`d_model=128`), for the tokenizer of `text`. Without
+/// an `architecture` it is that of the preset.
 ///
 /// # Errors
 /// An unknown preset, or one of no architecture that transformers has; settings that are unknown or out of range;
 /// [`Error::VocabularyTooSmall`]; a shape that cannot be a model.
 pub fn fresh_shape(
     preset: &str,
-    architecture: Architecture,
+    architecture: Option<Architecture>,
     sets: &[String],
     text: &TextSide,
 ) -> Result<ModelConfig, Error> {
     let base = ModelConfig::preset(preset)?;
-    if !base.is_gpt2() {
-        return Err(Error::NotTransformers { preset: preset.to_owned() });
-    }
+    let of_preset = match (base.is_gpt2(), base.is_llama()) {
+        (true, _) => Architecture::Gpt2,
+        (_, true) => Architecture::Llama,
+        _ => return Err(Error::NotTransformers { preset: preset.to_owned() }),
+    };
     let ModelConfig { max_seq_len, d_model, n_layers, n_heads, dropout, attention_dropout, .. } = base;
     let defaults = format!(
         "max_seq_len = {max_seq_len}\nd_model = {d_model}\nn_layers = {n_layers}\nn_heads = {n_heads}\n\
@@ -67,6 +69,7 @@ pub fn fresh_shape(
     );
     let settings: ShapeConfig = resolve(Some(&defaults), None, sets)?;
     settings.validate()?;
+    let architecture = architecture.unwrap_or(of_preset);
     let is_llama = architecture == Architecture::Llama;
     let n_tokens = text.tokenizer.vocab_size();
     let vocab_size = if settings.vocab_size == 0 { n_tokens } else { settings.vocab_size };
@@ -99,7 +102,11 @@ pub fn fresh_shape(
         tie_head: settings.tie_head,
         ..base
     };
-    let config = if is_llama { config.into_llama() } else { config };
+    let config = match architecture {
+        same if same == of_preset => config,
+        Architecture::Gpt2 => config.into_gpt2(),
+        Architecture::Llama => config.into_llama(),
+    };
     config.validate()?;
     Ok(config)
 }
@@ -111,10 +118,14 @@ mod tests {
 
     use super::*;
 
-    fn shape(preset: &str, architecture: Architecture, sets: &[&str]) -> Result<ModelConfig, Error> {
+    fn shape(
+        preset: &str,
+        architecture: impl Into<Option<Architecture>>,
+        sets: &[&str],
+    ) -> Result<ModelConfig, Error> {
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        fresh_shape(preset, architecture, &sets, &text)
+        fresh_shape(preset, architecture.into(), &sets, &text)
     }
 
     #[test]
@@ -125,8 +136,10 @@ mod tests {
     #[test]
     fn a_shape_is_its_preset_with_the_vocabulary_of_the_tokenizer() {
         for preset in ["tiny", "small", "medium", "gpt2-tiny"] {
-            assert_eq!(shape(preset, Architecture::Gpt2, &[]).unwrap(), ModelConfig::preset(preset).unwrap());
+            assert_eq!(shape(preset, None, &[]).unwrap(), ModelConfig::preset(preset).unwrap());
         }
+        let medium = shape("medium", Architecture::Gpt2, &[]).unwrap();
+        assert!(medium.is_gpt2() && medium.d_ff == 1024, "{medium:?}");
         let large = shape("gpt2-small", Architecture::Gpt2, &[]).unwrap();
         assert_eq!((large.vocab_size, large.d_model, large.dropout), (260, 768, 0.1));
         let padded = shape("tiny", Architecture::Gpt2, &["vocab_size=320", "d_model=32"]).unwrap();

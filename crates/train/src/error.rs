@@ -228,6 +228,24 @@ pub enum Error {
         /// Where the lines of the run are now, if they could be saved.
         saved: Option<PathBuf>,
     },
+    /// A run is to become longer, and its learning rate does not allow it.
+    #[error(
+        "{}: `{key}` was {stored} when the run started and is {given} now, but with `schedule.kind = {schedule}` the \
+         learning rate of every update follows from the length of the run",
+        path.display()
+    )]
+    CannotExtend {
+        /// The stored settings.
+        path: PathBuf,
+        /// The setting that says how long the run is.
+        key: String,
+        /// What it was.
+        stored: String,
+        /// What it is now.
+        given: String,
+        /// The kind of the schedule.
+        schedule: String,
+    },
     /// A run is resumed with other settings than it was started with.
     #[error("{}: `{key}` was {stored} when the run started and is {given} now", path.display())]
     ConfigDiffers {
@@ -364,6 +382,10 @@ impl Error {
                 "move what is there away, rename that file to `metrics.jsonl`, and continue with `--resume`"
             }
             Error::MetricsReplaced { saved: None, .. } => "move what is there away",
+            Error::CannotExtend { .. } => {
+                "start another run from the `final/` of this one, in another `--out`; a run with \
+                 `schedule.kind=constant` can become longer"
+            }
             Error::ConfigDiffers { .. } => {
                 "resume with the stored settings, or start a new run in another `--out`"
             }

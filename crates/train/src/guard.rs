@@ -83,7 +83,9 @@ impl Rewinds {
                 let (to, dir) = run.rewind(good)?;
                 self.done += 1;
                 let share = 2u32.pow(self.done);
-                run.warn(&format!("step {step}: {sign}; back to step {to}, with 1/{share} of the learning rate"));
+                run.warn(&format!(
+                    "step {step}: {sign}; back to step {to}, with 1/{share} of the learning rate"
+                ));
                 return Ok(Some(dir));
             }
         }

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, one_line};
@@ -228,6 +229,18 @@ pub(crate) fn last_values(rows: &[Map<String, Value>]) -> BTreeMap<String, f64> 
 
 fn whole_row(line: &[u8]) -> Option<Map<String, Value>> {
     line.ends_with(b"\n").then(|| serde_json::from_slice(line).ok()).flatten()
+}
+
+/// A struct or a map as a line of a file, with the step before all else.
+pub(crate) fn line_of(step: usize, row: &impl Serialize) -> Result<Map<String, Value>, Error> {
+    let bad = |message: String| Error::BadMetrics { step, message: one_line(&message) };
+    // By way of text, which keeps `f32` values short.
+    let text = serde_json::to_string(row).map_err(|error| bad(error.to_string()))?;
+    let row: Map<String, Value> = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let mut line = Map::new();
+    line.insert(STEP_KEY.to_owned(), step.into());
+    line.extend(row.into_iter().filter(|(key, _)| key != STEP_KEY));
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -9,28 +9,29 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use toml::Table;
 
 use crate::best::{BEST_DIR, BEST_FILE, Best, Candidate, best_dir};
 use crate::checkpoint::{
-    self, CHECKPOINTS_DIR, TRAINING_DIR, is_complete, latest, prune_scheduled, refuse_foreign,
-    remove_leftovers, remove_unscheduled, step_dir, step_dirs, verify, write_atomic,
+    self, CHECKPOINTS_DIR, TRAINING_DIR, is_complete, prune_scheduled, refuse_foreign, remove_leftovers,
+    remove_unscheduled, step_dir, step_dirs, verify, write_atomic,
 };
-use crate::error::{Error, one_line};
+use crate::error::Error;
 use crate::event::Event;
-use crate::files::{check_regular, create_dir, load_json, read_regular, save_json, sync_dir, write_file};
-use crate::inputs::{Inputs, compare_configs, parse_config};
-use crate::metrics::{InPlace, MetricsWriter, STEP_KEY, last_values, read_metrics};
+use crate::files::{check_regular, create_dir, read_regular, save_json, sync_dir, write_file};
+use crate::inputs::{Inputs, parse_config};
+use crate::metrics::{InPlace, MetricsWriter, last_values, line_of, read_metrics};
 use crate::plan::is_due;
-use crate::settings::{
-    AutoKeys, Catalogue, Chosen, Settings, chosen_in, to_annotated_toml, to_table, update_stored,
-};
+use crate::settings::{AutoKeys, Catalogue, Chosen, Settings, chosen_in, to_annotated_toml, to_table};
 
+mod extension;
 mod mark;
 mod place;
+mod stored;
 
+use extension::can_be_extended;
 use mark::Mark;
 use place::{Place, is_ours, lock};
+use stored::{GivenSettings, StoredRun, refuse_foreign_names, set_final_aside};
 
 const CONFIG_FILE: &str = "config.toml";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
@@ -81,6 +82,10 @@ pub struct Run {
     checkpoint_every: Option<usize>,
     /// Updates of the whole run, once the loop has begun.
     total_steps: Option<usize>,
+    /// How the settings make the run longer than it was when it was started.
+    extension: Option<String>,
+    /// Whether the run keeps what it would need to become longer later.
+    can_be_extended: bool,
     observer: Option<Observer>,
     finish: Option<Finish>,
     interrupt: Option<Arc<AtomicBool>>,
@@ -93,47 +98,6 @@ pub struct Run {
     place: Place,
     /// Held until the end of the process, however it comes.
     _lock: Option<File>,
-}
-
-/// What a run that is resumed has left in its directory.
-#[derive(Default)]
-struct StoredRun {
-    resume_from: Option<(usize, PathBuf)>,
-    best: Option<Best>,
-    finished: bool,
-}
-
-/// The settings of a run, as they were declared and as they are.
-struct GivenSettings {
-    /// The resolved settings as TOML, with their comments.
-    toml: String,
-    /// The declarations and the defaults; none for settings that nobody has declared.
-    declared: Option<(Catalogue, Table)>,
-}
-
-impl StoredRun {
-    /// Reads it, and changes nothing.
-    fn of(dir: &Path, config: &Table, settings: &GivenSettings, inputs: &Inputs) -> Result<Self, Error> {
-        let config_path = dir.join(CONFIG_FILE);
-        let text = read_regular(&config_path)?;
-        let mut stored = parse_config(&String::from_utf8_lossy(&text), &config_path)?;
-        let mut notes = Vec::new();
-        if let Some((catalogue, defaults)) = &settings.declared {
-            (stored, notes) = update_stored(&stored, catalogue, defaults, &config_path);
-        }
-        compare_configs(&stored, config, &config_path)?;
-        let other_machine = inputs.compare(&load_json(&dir.join(INPUTS_FILE))?, dir)?;
-        if Run::is_finished(dir) {
-            return Ok(Self { finished: true, ..Self::default() });
-        }
-        notes.iter().for_each(|note| tracing::warn!("{note}"));
-        let run = Self { resume_from: latest(dir)?, best: Best::load(dir)?, finished: false };
-        if run.resume_from.is_none() {
-            tracing::warn!("{} has no checkpoint yet and begins again", dir.display());
-        }
-        other_machine.iter().for_each(|difference| tracing::warn!("{difference}"));
-        Ok(run)
-    }
 }
 
 impl Run {
@@ -217,6 +181,11 @@ impl Run {
             refuse_foreign(&dir.join(FINAL_DIR))?;
             refuse_foreign(&best_dir(dir))?;
         }
+        if stored.extension.is_some() {
+            // The model first: a run that is killed in between is extended again.
+            set_final_aside(dir)?;
+            write_file(&config_path, settings.toml.as_bytes())?;
+        }
         if !started {
             // First what says that the rest is ours, so that a kill in between leaves nothing that looks like a
             // user's.
@@ -243,6 +212,8 @@ impl Run {
             place: Place::of(dir)?,
             checkpoint_every: checkpoint_every.and_then(|every| usize::try_from(every).ok()),
             total_steps: None,
+            extension: stored.extension,
+            can_be_extended: can_be_extended(&given),
             dir: dir.to_owned(),
             stage: stage.to_owned(),
             metrics,
@@ -309,6 +280,11 @@ impl Run {
     /// The final model's directory, if this run was finished when it was opened: load it and return.
     pub fn finished(&self) -> Option<PathBuf> {
         self.finished.then(|| self.dir.join(FINAL_DIR))
+    }
+
+    /// How the settings make a resumed run longer than it was when it was started, in words.
+    pub fn extension(&self) -> Option<&str> {
+        self.extension.as_deref()
     }
 
     /// Says that the loop begins.
@@ -498,6 +474,20 @@ impl Run {
         Ok(path)
     }
 
+    /// Saves a checkpoint of the last step, filled by `fill`, if the run can become longer later.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Run::save_checkpoint`].
+    pub fn save_last_checkpoint<E: From<Error>>(
+        &mut self,
+        step: usize,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let is_new = self.resume_from().is_none_or(|(resumed, _)| resumed != step);
+        if self.can_be_extended && is_new { self.save_checkpoint(step, fill).map(drop) } else { Ok(()) }
+    }
+
     /// Saves `final/`, filled by `fill`. If that fails, saves a checkpoint of the last step, filled by `checkpoint`: the user
     /// can remove the obstacle, and a resume then trains nothing again.
     ///
@@ -511,7 +501,7 @@ impl Run {
         checkpoint: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let saved = self.save_final(fill);
-        if saved.is_err() {
+        if saved.is_err() && !self.can_be_extended {
             _ = self.save_checkpoint(step, checkpoint);
         }
         saved
@@ -551,7 +541,8 @@ impl Run {
     fn is_scheduled(&self, step: usize) -> bool {
         match self.checkpoint_every {
             None => true,
-            Some(every) => is_due(step, every) && Some(step) != self.total_steps,
+            Some(_) if Some(step) == self.total_steps => self.can_be_extended,
+            Some(every) => is_due(step, every),
         }
     }
 
@@ -595,30 +586,6 @@ impl Run {
         if let Some(observer) = &mut self.observer {
             observer(event);
         }
-    }
-}
-
-/// A struct or a map as a line of a file, with the step before all else.
-fn line_of(step: usize, row: &impl Serialize) -> Result<Map<String, Value>, Error> {
-    let bad = |message: String| Error::BadMetrics { step, message: one_line(&message) };
-    // By way of text, which keeps `f32` values short.
-    let text = serde_json::to_string(row).map_err(|error| bad(error.to_string()))?;
-    let row: Map<String, Value> = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let mut line = Map::new();
-    line.insert(STEP_KEY.to_owned(), step.into());
-    line.extend(row.into_iter().filter(|(key, _)| key != STEP_KEY));
-    Ok(line)
-}
-
-/// Refuses a directory in which something has a name that a run writes, unless a run of Temper wrote it.
-fn refuse_foreign_names(dir: &Path) -> Result<(), Error> {
-    if is_ours(dir) {
-        return Ok(());
-    }
-    let in_the_way = OWN_NAMES.map(|name| dir.join(name)).into_iter();
-    match in_the_way.into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
-        Some(path) => Err(Error::NotARun { dir: dir.to_owned(), path }),
-        None => Ok(()),
     }
 }
 

@@ -48,9 +48,9 @@ pub struct InitArgs {
     /// max_seq_len, d_model, n_layers, n_heads, n_kv_heads, d_ff, dropout, attention_dropout or tie_head
     #[arg(long = "set", value_name = "KEY=VALUE", num_args = 1..)]
     pub sets: Vec<String>,
-    /// The architecture, as transformers names it
-    #[arg(long, value_enum, default_value = "gpt2")]
-    pub family: ModelFamily,
+    /// The architecture, as transformers names it [default: that of the preset]
+    #[arg(long, value_enum)]
+    pub family: Option<ModelFamily>,
     /// Directory for the model
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

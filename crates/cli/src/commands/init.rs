@@ -16,10 +16,10 @@ use crate::session::Session;
 pub fn run(session: &Session, args: &InitArgs) -> Result<Outcome> {
     check_empty(&args.out)?;
     let text = TextSide::load(&args.tokenizer)?;
-    let architecture = match args.family {
+    let architecture = args.family.map(|family| match family {
         ModelFamily::Gpt2 => Architecture::Gpt2,
         ModelFamily::Llama => Architecture::Llama,
-    };
+    });
     let config = fresh_shape(&args.shape, architecture, &args.sets, &text).map_err(|error| match error {
         Error::Model(error @ temper_model::Error::Config { .. }) => hinted(
             error.to_string(),

@@ -1,8 +1,8 @@
 //! Causal multi-head self-attention.
 
 use burn::module::Module;
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use temper_kernels::softmax_with_bias;
 
 use crate::config::{ModelConfig, NormKind};
 use crate::generation::cache::LayerCache;
@@ -204,8 +204,8 @@ pub(crate) fn attention(
     let [batch, n_heads, queries, d_head] = q.dims();
     let [k, v] = [k, v].map(|shared| share_heads(shared, n_heads));
     let q = q.div_scalar((d_head as f64).sqrt());
-    let scores = q.matmul(k.swap_dims(2, 3)) + bias; // [batch, n_heads, queries, keys]
-    let probs = drop(softmax(scores, 3));
+    let scores = q.matmul(k.swap_dims(2, 3)); // [batch, n_heads, queries, keys]
+    let probs = drop(softmax_with_bias(scores, bias));
     probs.matmul(v).swap_dims(1, 2).reshape([batch, queries, n_heads * d_head])
 }
 

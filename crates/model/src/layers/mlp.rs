@@ -3,8 +3,9 @@
 use std::f64::consts::SQRT_2;
 
 use burn::module::Module;
-use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
+use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::{Device, Tensor};
+use temper_kernels::{gelu_tanh, swiglu};
 
 use crate::config::{Activation, FeedForward, ModelConfig};
 use crate::layers::dropout::Dropout;
@@ -42,20 +43,28 @@ impl Mlp {
     pub(crate) fn forward(&self, x: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
         let hidden = match &self.gate {
             None => self.activation.apply(self.input.forward(x)),
-            Some(gate) => self.activation.apply(gate.forward(x.clone())) * self.input.forward(x),
+            Some(gate) => self.activation.gate(gate.forward(x.clone()), self.input.forward(x)),
         }; // [batch, seq, d_ff]
         self.output.forward(dropout.apply(hidden, self.dropout))
     }
 }
 
 impl Activation {
+    /// The activation of `gate` times `x`.
+    ///
+    /// # Shapes
+    /// - `gate`, `x` and output: any, but the same
+    fn gate<const D: usize>(self, gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        if self == Self::Silu { swiglu(gate, x) } else { self.apply(gate) * x }
+    }
+
     /// # Shapes
     /// - `x` and output: any.
     fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Relu => relu(x),
             Self::Gelu => exact_gelu(x),
-            Self::GeluTanh => gelu_approximate(x),
+            Self::GeluTanh => gelu_tanh(x),
             Self::Silu => silu(x),
         }
     }

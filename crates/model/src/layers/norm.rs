@@ -1,8 +1,8 @@
 //! Norms, and where they are placed on a residual branch.
 
 use burn::module::{Module, Param};
-use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, Tensor};
+use temper_kernels::{layer_norm, rms_norm};
 
 use crate::config::{ModelConfig, NormKind};
 
@@ -17,8 +17,6 @@ pub struct Norm {
     /// β, likewise; an RMS norm has none.
     pub beta: Option<Param<Tensor<1>>>,
     epsilon: f64,
-    #[module(skip)]
-    kind: NormKind,
 }
 
 impl Norm {
@@ -28,7 +26,6 @@ impl Norm {
             gamma: Param::from_tensor(Tensor::ones([width], device)),
             beta: has_beta.then(|| Param::from_tensor(Tensor::zeros([width], device))),
             epsilon,
-            kind,
         }
     }
 
@@ -41,12 +38,9 @@ impl Norm {
     /// - `x` and output: `[.., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let gamma = self.gamma.val();
-        match self.kind {
-            NormKind::Layer => layer_norm(x, gamma, self.beta.as_ref().map(|beta| beta.val()), self.epsilon),
-            NormKind::Rms => {
-                let size = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt(); // [.., 1]
-                x / size * gamma.unsqueeze()
-            }
+        match &self.beta {
+            Some(beta) => layer_norm(x, gamma, beta.val(), self.epsilon),
+            None => rms_norm(x, gamma, self.epsilon),
         }
     }
 }

@@ -128,17 +128,7 @@ impl Rotation {
     /// # Shapes
     /// - `heads` and output: `[batch, seq, heads, d_head]`
     pub(crate) fn apply(&self, heads: Tensor<4>) -> Tensor<4> {
-        let ([_, _, _, d_head], [_, _, _, n_pairs]) = (heads.dims(), self.cos.dims());
-        let part = |start, len| heads.clone().narrow(3, start, len);
-        let (a, b) = (part(0, n_pairs), part(n_pairs, n_pairs));
-        let (cos, sin) = (&self.cos, &self.sin);
-        let mut parts =
-            vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos.clone() + a * sin.clone()];
-        let rotated = 2 * n_pairs;
-        if rotated < d_head {
-            parts.push(part(rotated, d_head - rotated));
-        }
-        Tensor::cat(parts, 3)
+        temper_kernels::rotate(heads, self.cos.clone(), self.sin.clone())
     }
 }
 

@@ -1,5 +1,6 @@
 use super::mark::STATE_FILE;
 use super::*;
+use crate::checkpoint::latest;
 use crate::read_metrics;
 use serde_json::json;
 use std::sync::Mutex;

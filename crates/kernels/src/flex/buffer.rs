@@ -1,0 +1,28 @@
+//! Numbers of tensors as slices.
+
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+
+/// A tensor whose numbers lie one after the other.
+pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// The numbers of a tensor that is [`contiguous`].
+pub(super) fn numbers(x: &FlexTensor) -> &[f32] {
+    x.as_slice().expect("the tensor was made contiguous and holds f32")
+}
+
+/// Changes the numbers of a tensor: in place if nobody else has them, and otherwise in a copy.
+pub(super) fn changed(x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
+    let mut x = contiguous(x);
+    let range = x.layout().contiguous_offsets().expect("the tensor was made contiguous");
+    change(&mut x.storage_mut::<f32>()[range.0..range.1]);
+    x
+}
+
+/// A tensor of the shape of `like` with these numbers.
+pub(super) fn tensor_like(like: &FlexTensor, numbers: Vec<f32>) -> FlexTensor {
+    let layout = Layout::contiguous(like.layout().shape().clone());
+    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+}

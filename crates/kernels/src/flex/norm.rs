@@ -1,0 +1,151 @@
+//! Layer norm and RMS norm.
+
+use burn::tensor::Tensor;
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::checkpoint::strategy::NoCheckpointing;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn_flex::{Flex, FlexTensor};
+use pulp::Arch;
+
+use super::Taped;
+use super::buffer::{changed, contiguous, numbers, tensor_like};
+use super::math::sum;
+
+/// What the backward pass of a norm reads.
+#[derive(Clone, Debug)]
+struct Normed {
+    x: FlexTensor,
+    gamma: FlexTensor,
+    /// Mean of each row; 0 in an RMS norm.
+    means: Vec<f32>,
+    /// 1 / √(variance + ε) of each row, or 1 / √(mean square + ε).
+    scales: Vec<f32>,
+    subtracts_mean: bool,
+}
+
+impl Normed {
+    fn of(x: FlexTensor, gamma: FlexTensor, subtracts_mean: bool, epsilon: f64) -> Self {
+        let (x, gamma) = (contiguous(x), contiguous(gamma));
+        let width = numbers(&gamma).len();
+        let rows = numbers(&x).chunks_exact(width);
+        let (mut means, mut scales) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        Arch::new().dispatch(|| {
+            for row in rows {
+                let mean = if subtracts_mean { sum(width, |i| row[i]) / width as f32 } else { 0.0 };
+                let variance = sum(width, |i| (row[i] - mean) * (row[i] - mean)) / width as f32;
+                means.push(mean);
+                scales.push(1.0 / (variance + epsilon as f32).sqrt());
+            }
+        });
+        Self { x, gamma, means, scales, subtracts_mean }
+    }
+
+    fn output(&self, beta: Option<&FlexTensor>) -> FlexTensor {
+        let gamma = numbers(&self.gamma);
+        let zeros = vec![0.0; gamma.len()];
+        let beta = beta.map_or(zeros.as_slice(), numbers);
+        let mut output = numbers(&self.x).to_vec();
+        Arch::new().dispatch(|| {
+            let rows = output.chunks_exact_mut(gamma.len()).zip(self.means.iter().zip(&self.scales));
+            for (row, (mean, scale)) in rows {
+                for ((x, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
+                    *x = (*x - mean) * scale * gamma + beta;
+                }
+            }
+        });
+        tensor_like(&self.x, output)
+    }
+
+    /// The gradients of x, γ and β from that of the output.
+    ///
+    /// With n = (x − mean) · scale and h = g γ, that of x is scale (h − mean of h − n · mean of h n), and without the mean of
+    /// h in an RMS norm.
+    fn gradients(&self, gradient: FlexTensor) -> [FlexTensor; 3] {
+        let (xs, gamma) = (numbers(&self.x), numbers(&self.gamma));
+        let width = gamma.len();
+        let (mut of_gamma, mut of_beta) = (vec![0.0; width], vec![0.0; width]);
+        let of_x = changed(gradient, |gradient| {
+            Arch::new().dispatch(|| {
+                let mut normed = vec![0.0; width];
+                let rows = gradient.chunks_exact_mut(width).zip(xs.chunks_exact(width));
+                for ((g, x), (mean, scale)) in rows.zip(self.means.iter().zip(&self.scales)) {
+                    for (normed, x) in normed.iter_mut().zip(x) {
+                        *normed = (x - mean) * scale;
+                    }
+                    for i in 0..width {
+                        of_gamma[i] += g[i] * normed[i];
+                        of_beta[i] += g[i];
+                        g[i] *= gamma[i];
+                    }
+                    let mean_h = if self.subtracts_mean { sum(width, |i| g[i]) / width as f32 } else { 0.0 };
+                    let mean_hn = sum(width, |i| g[i] * normed[i]) / width as f32;
+                    for (g, normed) in g.iter_mut().zip(&normed) {
+                        *g = scale * (*g - mean_h - normed * mean_hn);
+                    }
+                }
+            });
+        });
+        [of_x, tensor_like(&self.gamma, of_gamma), tensor_like(&self.gamma, of_beta)]
+    }
+}
+
+/// The backward pass of a norm with N inputs: x, γ, and in a layer norm β.
+#[derive(Debug)]
+struct NormBackward;
+
+impl<const N: usize> Backward<Flex, N> for NormBackward {
+    type State = Normed;
+
+    fn backward(self, ops: Ops<Normed, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(gradient)) {
+            if let Some(parent) = parent {
+                gradients.register::<Flex>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+fn taped<const N: usize, const D: usize>(
+    nodes: [NodeGuard; N],
+    normed: Normed,
+    beta: Option<&FlexTensor>,
+) -> Tensor<D> {
+    let output = normed.output(beta);
+    let output = match NormBackward.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(normed, output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    };
+    Tensor::from_primitive::<Taped>(output)
+}
+
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    if !x.is_autodiff() {
+        let [gamma, beta] = [gamma, beta].map(|p| p.try_into_primitive::<Flex>().expect("it is on flex"));
+        let x = x.try_into_primitive::<Flex>().expect("it is on flex");
+        let output = Normed::of(x, gamma, true, epsilon).output(Some(&contiguous(beta)));
+        return Tensor::from_primitive::<Flex>(output);
+    }
+    let parts = |p: Tensor<1>| p.try_into_primitive::<Taped>().expect("it has a tape").into_parts();
+    let ((gamma, of_gamma), (beta, of_beta)) = (parts(gamma), parts(beta));
+    let (x, of_x) = x.try_into_primitive::<Taped>().expect("it has a tape").into_parts();
+    let normed = Normed::of(x, gamma, true, epsilon);
+    taped([of_x, of_gamma, of_beta], normed, Some(&contiguous(beta)))
+}
+
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if !x.is_autodiff() {
+        let gamma = gamma.try_into_primitive::<Flex>().expect("it is on flex");
+        let x = x.try_into_primitive::<Flex>().expect("it is on flex");
+        return Tensor::from_primitive::<Flex>(Normed::of(x, gamma, false, epsilon).output(None));
+    }
+    let (gamma, of_gamma) = gamma.try_into_primitive::<Taped>().expect("it has a tape").into_parts();
+    let (x, of_x) = x.try_into_primitive::<Taped>().expect("it has a tape").into_parts();
+    taped([of_x, of_gamma], Normed::of(x, gamma, false, epsilon), None)
+}

@@ -1,0 +1,78 @@
+//! The gated activation of a feed-forward layer.
+
+use burn::tensor::Tensor;
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::checkpoint::strategy::NoCheckpointing;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_flex::{Flex, FlexTensor};
+use pulp::Arch;
+
+use super::Taped;
+use super::buffer::{changed, contiguous, numbers, tensor_like};
+use super::math::exp;
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+fn forward(gate: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+    let (gates, xs) = (numbers(gate), numbers(x));
+    let mut output = vec![0.0; xs.len()];
+    Arch::new().dispatch(|| {
+        for ((output, gate), x) in output.iter_mut().zip(gates).zip(xs) {
+            *output = gate * sigmoid(*gate) * x;
+        }
+    });
+    tensor_like(x, output)
+}
+
+/// The gradients of gate z and x from that of the output: g x (σ + z σ (1 − σ)) and g z σ.
+fn backward(gate: &FlexTensor, x: &FlexTensor, gradient: FlexTensor) -> [FlexTensor; 2] {
+    let (gates, xs) = (numbers(gate), numbers(x));
+    let mut of_x = vec![0.0; xs.len()];
+    let of_gate = changed(gradient, |gradient| {
+        Arch::new().dispatch(|| {
+            for (((gradient, of_x), &gate), x) in gradient.iter_mut().zip(&mut of_x).zip(gates).zip(xs) {
+                let share = sigmoid(gate);
+                *of_x = *gradient * gate * share;
+                *gradient *= x * (share + gate * share * (1.0 - share));
+            }
+        });
+    });
+    [of_gate, tensor_like(x, of_x)]
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl Backward<Flex, 2> for SwigluBackward {
+    type State = [FlexTensor; 2];
+
+    fn backward(self, ops: Ops<[FlexTensor; 2], 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<Flex>(&ops.node);
+        let [gate, x] = ops.state;
+        for (parent, gradient) in ops.parents.into_iter().zip(backward(&gate, &x, gradient)) {
+            if let Some(parent) = parent {
+                gradients.register::<Flex>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+pub(crate) fn swiglu<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+    if !x.is_autodiff() {
+        let [gate, x] = [gate, x].map(|x| contiguous(x.try_into_primitive::<Flex>().expect("it is on flex")));
+        return Tensor::from_primitive::<Flex>(forward(&gate, &x));
+    }
+    let parts = |x: Tensor<D>| x.try_into_primitive::<Taped>().expect("it has a tape").into_parts();
+    let ((gate, of_gate), (x, of_x)) = (parts(gate), parts(x));
+    let [gate, x] = [gate, x].map(contiguous);
+    let output = forward(&gate, &x);
+    let prep = SwigluBackward.prepare::<NoCheckpointing>([of_gate, of_x]).compute_bound().stateful();
+    Tensor::from_primitive::<Taped>(match prep {
+        OpsKind::Tracked(prep) => prep.finish([gate, x], output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    })
+}

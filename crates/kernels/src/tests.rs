@@ -1,0 +1,159 @@
+//! Every kernel against its formula, with all gradients, with and without a tape.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::formula;
+
+fn wave<const D: usize>(dims: [usize; D], phase: f32, device: &Device) -> Tensor<D> {
+    let n: usize = dims.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| 3.0 * (i as f32 * 0.7 + phase).sin() + 0.2).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().unwrap()
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= 2e-6 * largest, "number {i}: {found}, not {expected}");
+    }
+}
+
+/// Output and gradients of an operation on `x` and some vectors, under the loss Σ output · weights.
+fn learned<const D: usize>(
+    dims: [usize; D],
+    n_vectors: usize,
+    op: impl Fn(Tensor<D>, &[Tensor<1>]) -> Tensor<D>,
+) -> Vec<Vec<f32>> {
+    let device = Device::flex().autodiff();
+    let x = wave(dims, 0.3, &device).require_grad();
+    let width = dims[D - 1];
+    let vectors: Vec<Tensor<1>> =
+        (0..n_vectors).map(|i| wave([width], i as f32, &device).require_grad()).collect();
+    let output = op(x.clone(), &vectors);
+    let found = values(output.clone().inner());
+    let gradients = (output * wave(dims, 1.9, &device)).sum().backward();
+    let mut all = vec![found, values(x.grad(&gradients).unwrap())];
+    all.extend(vectors.iter().map(|vector| values(vector.grad(&gradients).unwrap())));
+    all
+}
+
+#[track_caller]
+fn compare<const D: usize>(
+    dims: [usize; D],
+    n_vectors: usize,
+    kernel: impl Fn(Tensor<D>, &[Tensor<1>]) -> Tensor<D>,
+    formula: impl Fn(Tensor<D>, &[Tensor<1>]) -> Tensor<D>,
+) {
+    for (found, expected) in learned(dims, n_vectors, &kernel).iter().zip(learned(dims, n_vectors, &formula))
+    {
+        assert_close(found, &expected);
+    }
+    // Without a tape, and of numbers that do not lie one after the other.
+    let device = Device::flex();
+    let x = wave(dims, 0.3, &device);
+    let vectors: Vec<Tensor<1>> = (0..n_vectors).map(|i| wave([dims[D - 1]], i as f32, &device)).collect();
+    assert_close(&values(kernel(x.clone(), &vectors)), &values(formula(x, &vectors)));
+}
+
+#[test]
+fn gelu_is_its_formula() {
+    compare([2, 3, 37], 0, |x, _| crate::gelu_tanh(x), |x, _| formula::gelu_tanh(x));
+    let swapped = wave([3, 5], 0.1, &Device::flex()).swap_dims(0, 1);
+    assert_close(&values(crate::gelu_tanh(swapped.clone())), &values(formula::gelu_tanh(swapped)));
+    // Far away it is 0 and x; torch.nn.functional.gelu(torch.tensor([1.5, -1.5]), approximate="tanh") in float64 is
+    // 1.3995715769802328 and -0.1004284230197672.
+    let far = Tensor::<1>::from_data([-50.0, 50.0, 1.5, -1.5], &Device::flex());
+    assert_close(&values(crate::gelu_tanh(far)), &[0.0, 50.0, 1.399_571_6, -0.100_428_42]);
+}
+
+#[test]
+fn softmax_is_its_formula_with_one_bias_and_with_one_for_each_row() {
+    for bias_batch in [1, 3] {
+        let device = Device::flex();
+        let (queries, keys) = (5, 21);
+        let hidden = |i: usize| {
+            let (row, key) = (i / keys, i % keys);
+            if key > row % queries + 4 { f32::NEG_INFINITY } else { row as f32 * 0.1 }
+        };
+        let numbers: Vec<f32> = (0..bias_batch * queries * keys).map(hidden).collect();
+        let bias = Tensor::<4>::from_data(TensorData::new(numbers, [bias_batch, 1, queries, keys]), &device);
+        let bias_of = |x: &Tensor<4>| bias.clone().to_device(&x.device());
+        compare(
+            [3, 2, queries, keys],
+            0,
+            |x, _| crate::softmax_with_bias(x.clone(), bias_of(&x)),
+            |x, _| formula::softmax_with_bias(x.clone(), bias_of(&x)),
+        );
+        let probs = values(crate::softmax_with_bias(wave([3, 2, queries, keys], 0.3, &device), bias.clone()));
+        assert!(probs.chunks(keys).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-6));
+        assert_eq!(probs[5], 0.0, "the first query sees five keys");
+    }
+}
+
+#[test]
+fn norms_are_their_formulas() {
+    compare(
+        [2, 3, 37],
+        2,
+        |x, p| crate::layer_norm(x, p[0].clone(), p[1].clone(), 1e-5),
+        |x, p| formula::layer_norm(x, p[0].clone(), p[1].clone(), 1e-5),
+    );
+    compare(
+        [4, 18],
+        1,
+        |x, p| crate::rms_norm(x, p[0].clone(), 1e-6),
+        |x, p| formula::rms_norm(x, p[0].clone(), 1e-6),
+    );
+}
+
+#[test]
+fn a_gated_activation_is_its_formula() {
+    // The vector is the gate of every row.
+    let gated = |swiglu: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| {
+        move |x: Tensor<2>, p: &[Tensor<1>]| swiglu(p[0].clone().unsqueeze::<2>().repeat_dim(0, 4), x)
+    };
+    compare([4, 37], 1, gated(crate::swiglu), gated(formula::swiglu));
+}
+
+/// Heads of which all, and of which only the first numbers are rotated, with angles for a column and for each row.
+#[test]
+fn a_rotation_is_its_formula() {
+    for (angles_batch, n_pairs) in [(1, 4), (3, 4), (1, 3)] {
+        let angles = |heads: &Tensor<4>| {
+            let angles = wave([angles_batch, 5, 1, n_pairs], 0.7, &Device::flex());
+            [angles.clone().cos(), angles.sin()].map(|x| x.to_device(&heads.device()))
+        };
+        let with = |rotate: fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>| {
+            move |heads: Tensor<4>, _: &[Tensor<1>]| {
+                let [cos, sin] = angles(&heads);
+                rotate(heads, cos, sin)
+            }
+        };
+        compare([3, 5, 2, 8], 0, with(crate::rotate), with(formula::rotate));
+    }
+}
+
+/// What has no gradient gets none, and the rest gets its own.
+#[test]
+fn a_frozen_gamma_has_no_gradient() {
+    let device = Device::flex().autodiff();
+    let x = wave([2, 8], 0.3, &device).require_grad();
+    let [gamma, beta] = [0.1, 0.2].map(|phase| wave::<1>([8], phase, &device));
+    let gradients = crate::layer_norm(x.clone(), gamma.clone(), beta, 1e-5).sum().backward();
+    assert!(x.grad(&gradients).is_some() && gamma.grad(&gradients).is_none());
+}
+
+#[test]
+fn what_is_not_a_number_stays_that() {
+    let device = Device::flex();
+    let x = Tensor::<1>::from_data([f32::NAN, 1.0], &device);
+    assert!(values(crate::gelu_tanh(x))[0].is_nan());
+    let scores = Tensor::<4>::from_data([[[[f32::NAN, 1.0]]]], &device);
+    let probs = values(crate::softmax_with_bias(scores, Tensor::zeros([1, 1, 1, 2], &device)));
+    assert!(probs.iter().all(|p| p.is_nan()), "{probs:?}");
+}
