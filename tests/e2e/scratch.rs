@@ -27,6 +27,11 @@ fn a_tokenizer_and_a_model_of_ones_own_go_through_every_stage() {
     // Settings are chosen for weights that have learned nothing in the first run only.
     assert!(temper.read("text/config.toml").contains("fresh parameters"));
     assert!(!temper.read("sft/config.toml").contains("fresh parameters"));
+    // The answers have 53 bytes, and five ends.
+    let eval = temper.run("eval --model sft/final --data demonstrations.jsonl").ok().rows().remove(0);
+    let number = |key: &str| eval[key].as_f64().expect("a number");
+    let per_byte = number("eval_loss") * number("eval_n_targets") / 58.0;
+    assert!((number("eval_loss_per_byte") - per_byte).abs() < 1e-9, "{eval}");
     temper.run("reward --data comparisons.jsonl --model sft/final --out reward --set max_steps=2").ok();
     temper.run("dpo --data comparisons.jsonl --model sft/final --out dpo --set max_steps=1").ok();
     let ppo =

@@ -48,10 +48,13 @@ fn measure_model(session: &Session, args: &EvalArgs, device: &Device) -> Result<
             let data: Demonstrations = session.evaluation_data(&args.data, &encoding, args.read())?;
             let evaluation = temper_sft::evaluate(&model, &data, BATCH_SIZE);
             check_loss(&text, evaluation.eval_loss)?;
+            let nats = evaluation.eval_loss * evaluation.eval_n_targets as f64;
+            let eval_loss_per_byte = nats / data.n_bytes(&text.tokenizer) as f64;
+            let eval_rows_dropped = data.report.n_dropped();
             if let Some(out) = &args.out {
                 answer_prompts(session, args, &Assistant { model, text }, out)?;
             }
-            print_json(&LanguageModelEvaluation { evaluation, eval_rows_dropped: data.report.n_dropped() })
+            print_json(&LanguageModelEvaluation { evaluation, eval_loss_per_byte, eval_rows_dropped })
         }
         Err(AssistantError::Model(ModelError::WrongHead { .. })) => {
             if args.out.is_some() {
@@ -83,6 +86,8 @@ fn check_loss(text: &TextSide, loss: f64) -> Result<()> {
 struct LanguageModelEvaluation {
     #[serde(flatten)]
     evaluation: SftEvaluation,
+    /// In nats: comparable among models with different tokenizers.
+    eval_loss_per_byte: f64,
     eval_rows_dropped: usize,
 }
 

@@ -156,6 +156,19 @@ impl Demonstrations {
         self.examples.is_empty()
     }
 
+    /// Bytes of the text that is learned. A special token, such as the end, counts as one. So losses of models with different
+    /// tokenizers can be compared, and that of a byte model is its loss per token.
+    pub fn n_bytes(&self, tokenizer: &Tokenizer) -> usize {
+        let of_example = |example: &Example| {
+            let mask = example.completion_mask();
+            let learned = example.tokens.iter().zip(&mask).skip(1).filter(|(_, learned)| **learned);
+            let learned: Vec<u32> = learned.map(|(id, _)| *id).collect();
+            let n_special = learned.iter().filter(|id| tokenizer.decode(&[**id]).is_empty()).count();
+            tokenizer.decode(&learned).len() + n_special
+        };
+        self.examples.iter().map(of_example).sum()
+    }
+
     /// How long nearly all answers are, in tokens: 98 % of them, rounded up to a multiple of 8. `None` if all is plain text.
     pub fn longest_answers(&self) -> Option<usize> {
         let answer = |example: &Example| {
@@ -247,6 +260,15 @@ mod tests {
         // Start token, twelve bytes, end token: the first seven of fourteen are the start and six bytes.
         assert_eq!(asked, ["p", "twelve", "q"]);
         assert_eq!(data.asked[0].tokens, data.examples[0].prompt());
+    }
+
+    /// "né" has three bytes, and the end counts as a fourth; the prompt is not learned.
+    #[test]
+    fn the_bytes_of_what_is_learned_are_counted() {
+        let text = TextSide::new(Tokenizer::byte(), Template::notebook());
+        let row = Demonstration { prompt: "many bytes".into(), completion: "né".into() };
+        let data = Demonstrations::new(&[row], &Encoding::new(&text, 64)).unwrap();
+        assert_eq!((data.n_bytes(&text.tokenizer), data.examples[0].n_targets()), (4, 4));
     }
 
     #[test]
