@@ -7,12 +7,14 @@ use temper_train::{AutoKeys, Chosen};
 use crate::PpoConfig;
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 9] = [
+pub(crate) const AUTO: [(&str, &str); 11] = [
+    ("max_steps", "100 rollouts, or 0 where epochs are given"),
+    ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters"),
     ("batch_size", "so that a rollout has 64 answers"),
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
-    ("update.ppo_epochs", "from advantage.kind"),
+    ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
     ("update.microbatch_size", "from the memory that an answer takes"),
     ("rollout.sampling_batch_size", "from the memory that an answer takes"),
@@ -21,6 +23,9 @@ pub(crate) const AUTO: [(&str, &str); 9] = [
 
 /// Answers in a rollout.
 const ANSWERS: usize = 64;
+
+/// Rollouts of a run that nobody has set a length for. Its rate is constant, so it can become longer later.
+const ROLLOUTS: usize = 100;
 
 /// The longest answer of a policy that does not say how long its answers are.
 const MAX_NEW_TOKENS: usize = 64;
@@ -32,12 +37,33 @@ impl PpoConfig {
         let needs_groups = self.estimator().needs_groups();
         let samples = if needs_groups { 4 } else { 1 };
         // A baseline of the group has one update from a rollout; a critic allows several.
-        let (epochs, minibatch) = if needs_groups { (1, 0) } else { (2, ANSWERS / 4) };
+        let minibatch = if needs_groups { 0 } else { ANSWERS / 4 };
         vec![
             Chosen::new("rollout.samples_per_prompt", samples as i64, kind.clone()),
             Chosen::new("batch_size", (ANSWERS / samples) as i64, format!("{ANSWERS} answers in a rollout")),
-            Chosen::new("update.ppo_epochs", epochs, kind.clone()),
+            Chosen::new("update.ppo_epochs", 1, "each answer is learned once"),
             Chosen::new("update.minibatch_size", minibatch as i64, kind),
+        ]
+    }
+
+    /// How many rollouts a run has, whatever the number of prompts.
+    fn length_choices(&self, auto: &AutoKeys) -> [Chosen; 2] {
+        let given = self.training.max_steps;
+        let rollouts = match (auto.contains("max_steps"), auto.contains("epochs")) {
+            (true, true) => ROLLOUTS,
+            (true, false) => 0,
+            (false, _) => given,
+        };
+        // Each pass over the prompts has one rollout at least.
+        let epochs = rollouts.max(1);
+        let reason = if rollouts == 0 { "no limit on the rollouts" } else { "as many as the rollouts need" };
+        [
+            Chosen::new(
+                "max_steps",
+                rollouts as i64,
+                format!("{ROLLOUTS} rollouts, unless epochs are given"),
+            ),
+            Chosen::new("epochs", epochs as i64, reason),
         ]
     }
 
@@ -45,8 +71,9 @@ impl PpoConfig {
     pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
-        choices.push(weights.learning_rate("learning_rate", 1e-5));
-        choices.push(weights.learning_rate("critic.learning_rate", 2e-5));
+        choices.extend(self.length_choices(auto));
+        choices.push(weights.learning_rate("learning_rate", 2e-5));
+        choices.push(weights.learning_rate("critic.learning_rate", 4e-5));
         let most = max_seq_len / 2;
         let (longest, reason) = match policy.max_new_tokens() {
             Some(longest) => (longest, "the policy has learned answers of this length"),
@@ -60,7 +87,7 @@ impl PpoConfig {
             if auto.contains("rollout.max_new_tokens") { longest } else { self.rollout.max_new_tokens };
         let row_len = (2 * max_new_tokens).min(max_seq_len);
         choices.push(weights.microbatch("update.microbatch_size", minibatch, row_len));
-        choices.push(weights.microbatch("rollout.sampling_batch_size", answers, row_len));
+        choices.push(weights.sampling_batch("rollout.sampling_batch_size", answers, row_len));
         choices
     }
 }
@@ -72,6 +99,20 @@ mod tests {
     use temper_train::Seed;
 
     use super::*;
+
+    #[test]
+    fn a_run_has_a_hundred_rollouts_unless_its_length_is_given() {
+        let lengths = |keys: &[&str], max_steps| {
+            let auto: AutoKeys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let mut config = PpoConfig::default();
+            config.training.max_steps = max_steps;
+            config.length_choices(&auto).map(|choice| choice.value.as_integer().unwrap())
+        };
+        assert_eq!(lengths(&["max_steps", "epochs"], 0), [100, 100]);
+        assert_eq!(lengths(&["epochs"], 40), [40, 40]);
+        assert_eq!(lengths(&["epochs"], 0), [0, 1]);
+        assert_eq!(lengths(&["max_steps"], 0)[0], 0);
+    }
 
     #[test]
     fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {

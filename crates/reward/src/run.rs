@@ -11,7 +11,7 @@ use temper_train::Seed;
 use crate::{Normalize, RewardConfig, train};
 
 /// Learning rate of a model of 100 million parameters, where it is left to Temper.
-const RATE: f64 = 5e-5;
+const RATE: f64 = 6e-5;
 
 /// What the reward model reads.
 #[derive(Clone, Debug, Default)]

@@ -25,13 +25,13 @@ impl SftConfig {
         let passes = Passes {
             n_rows: data.len(),
             n_tokens: data.lengths().iter().sum(),
-            tokens_of_update: if fresh { 1024 } else { 8192 },
+            tokens_of_update: weights.tokens_of_update(),
             least_updates: if fresh { 500 } else { 100 },
             least_epochs: 2,
             most_epochs: if fresh { 20 } else { 3 },
         };
         let (mut choices, batch) = passes.choose(auto, &self.training);
-        choices.push(weights.learning_rate("learning_rate", if fresh { 6e-4 } else { 1e-4 }));
+        choices.push(weights.learning_rate("learning_rate", if fresh { 5e-4 } else { 1e-4 }));
         choices.push(weights.microbatch("microbatch_size", batch, long_row(data.lengths())));
         let beta_2 = if fresh { 0.95 } else { 0.999 };
         choices.push(Chosen::new("optimizer.beta_2", beta_2, weights.in_words()));

@@ -40,13 +40,21 @@ impl Weights {
         format!("{} {fresh}parameters", rounded(self.n_params))
     }
 
-    /// A learning rate that is `at_100m` for 100 million parameters, and grows with the fourth root of how many fewer there
-    /// are, to two digits.
+    /// A learning rate that is `at_100m` for 100 million parameters, to two digits. Smaller models need larger ones: it grows
+    /// with the square root of how many fewer parameters there are, and with the fourth root if they are fresh.
     pub fn learning_rate(&self, key: &str, at_100m: f64) -> Chosen {
-        let rate = at_100m * (1e8 / self.n_params as f64).powf(0.25);
+        let power = if self.are_fresh { 0.25 } else { 0.5 };
+        let rate = at_100m * (1e8 / self.n_params as f64).powf(power);
         let digits = 10f64.powf(rate.log10().floor() - 1.0);
         let rate: f64 = format!("{:.1e}", (rate / digits).round() * digits).parse().expect("a number");
         Chosen::new(key, rate, self.in_words())
+    }
+
+    /// About how many tokens an update takes. Smaller models learn more from more updates, and fresh weights from still more.
+    pub fn tokens_of_update(&self) -> usize {
+        let (at_100m, least) = if self.are_fresh { (4096.0, 1024) } else { (8192.0, 2048) };
+        let tokens = at_100m * (self.n_params as f64 / 1e8).sqrt();
+        (tokens as usize).clamp(least, 16384)
     }
 
     /// Rows in one forward pass of an update, so that an update needs about the memory that it may; 0, which is all
@@ -57,6 +65,18 @@ impl Weights {
         let rows = (budget / self.bytes_of_row(row_len)).max(2);
         let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
         Chosen::new(key, if rows >= batch { 0 } else { rows as i64 }, reason)
+    }
+
+    /// Rows that are sampled at once, so that their caches need about the memory that they may; 0, which is all of them, where
+    /// `rows` fit. `row_len` is the length of prompt and answer together, in tokens, and half of it the prompt.
+    pub fn sampling_batch(&self, key: &str, rows: usize, row_len: usize) -> Chosen {
+        let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
+        let (budget, prompt_len) = (self.memory_budget(), row_len.div_ceil(2));
+        let cache = 8 * n_layers * d_model * row_len;
+        let prompt = 4 * prompt_len * (4 * d_ff + 2 * n_heads * prompt_len) + 4 * vocab_size;
+        let at_once = (budget / (cache + prompt)).max(2);
+        let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
+        Chosen::new(key, if at_once >= rows { 0 } else { at_once as i64 }, reason)
     }
 
     /// The values of [`AUTO_OF_RANKINGS`] for this model and these comparisons, with a learning rate that is `at_100m` for 100
@@ -72,7 +92,7 @@ impl Weights {
         let passes = Passes {
             n_rows: lengths.len(),
             n_tokens: lengths.iter().sum(),
-            tokens_of_update: 8192,
+            tokens_of_update: self.tokens_of_update(),
             least_updates: 100,
             least_epochs: 1,
             most_epochs: 3,
@@ -173,13 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_times_as_many_parameters_halve_the_rate() {
-        let rate = |n_params| weights(n_params, false).learning_rate("learning_rate", 1e-4).value;
-        assert_eq!(rate(100_000_000), Value::from(1e-4));
-        assert_eq!(rate(6_250_000), Value::from(2e-4));
-        assert_eq!(rate(1_600_000_000), Value::from(5e-5));
+    fn smaller_models_learn_at_larger_rates_from_smaller_batches() {
+        let rate =
+            |n_params, are_fresh| weights(n_params, are_fresh).learning_rate("learning_rate", 1e-4).value;
+        assert_eq!([true, false].map(|fresh| rate(100_000_000, fresh)), [1e-4, 1e-4].map(Value::from));
+        // A sixteenth of the parameters: twice the rate of fresh weights, and four times that of others.
+        assert_eq!([true, false].map(|fresh| rate(6_250_000, fresh)), [2e-4, 4e-4].map(Value::from));
         // 1e-4 · (1e8 / 4.9e6)^(1/4) = 2.1254e-4.
-        assert_eq!(rate(4_900_000), Value::from(2.1e-4));
+        assert_eq!(rate(4_900_000, true), Value::from(2.1e-4));
+        let tokens = |n_params, are_fresh| weights(n_params, are_fresh).tokens_of_update();
+        assert_eq!([tokens(100_000_000, true), tokens(100_000_000, false)], [4096, 8192]);
+        assert_eq!(
+            [tokens(25_000_000, false), tokens(1_000_000, true), tokens(1_000_000, false)],
+            [4096, 1024, 2048]
+        );
     }
 
     #[test]
@@ -202,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn more_rows_are_sampled_at_once_than_are_learned() {
+        let sampling =
+            |rows, row_len| weights(800_000, true).sampling_batch("sampling_batch_size", rows, row_len).value;
+        // A row of 512: 8 · 4 · 128 · 512 + 4 · 256 · (4 · 512 + 2 · 4 · 256) + 4 · 260 bytes = 6.3 MB; 512 MiB hold 85.
+        assert_eq!([sampling(64, 512), sampling(86, 512)], [0, 85].map(Value::from));
+        assert_eq!(sampling(64, 1 << 20), Value::from(2));
+    }
+
+    #[test]
     fn every_setting_that_may_be_auto_is_chosen_once() {
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
         let data = Rankings::new(&[Comparison::pair("a", "b", "c")], &Encoding::new(&text, 64)).unwrap();
@@ -213,7 +249,7 @@ mod tests {
         chosen.sort_unstable();
         keys.sort_unstable();
         assert_eq!(chosen, keys);
-        assert_eq!(value(&choices, "learning_rate"), &Value::from(2e-5));
+        assert_eq!(value(&choices, "learning_rate"), &Value::from(4e-5));
     }
 
     #[test]
