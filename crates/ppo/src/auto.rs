@@ -4,13 +4,13 @@ use temper_model::CausalLm;
 use temper_stage::Weights;
 use temper_train::{AutoKeys, Chosen};
 
-use crate::PpoConfig;
+use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 11] = [
+pub(crate) const AUTO: [(&str, &str); 12] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
-    ("learning_rate", "from the number of parameters"),
+    ("learning_rate", "from the number of parameters, and advantage.kind"),
     ("batch_size", "so that a rollout has 64 answers"),
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
@@ -19,6 +19,7 @@ pub(crate) const AUTO: [(&str, &str); 11] = [
     ("update.microbatch_size", "from the memory that an answer takes"),
     ("rollout.sampling_batch_size", "from the memory that an answer takes"),
     ("critic.learning_rate", "from the number of parameters"),
+    ("kl.coef", "from advantage.kind"),
 ];
 
 /// Answers in a rollout.
@@ -42,7 +43,9 @@ impl PpoConfig {
             Chosen::new("rollout.samples_per_prompt", samples as i64, kind.clone()),
             Chosen::new("batch_size", (ANSWERS / samples) as i64, format!("{ANSWERS} answers in a rollout")),
             Chosen::new("update.ppo_epochs", 1, "each answer is learned once"),
-            Chosen::new("update.minibatch_size", minibatch as i64, kind),
+            Chosen::new("update.minibatch_size", minibatch as i64, kind.clone()),
+            // The penalty of GRPO is in its loss, and has another scale.
+            Chosen::new("kl.coef", if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.05 }, kind),
         ]
     }
 
@@ -72,8 +75,10 @@ impl PpoConfig {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
         choices.extend(self.length_choices(auto));
-        choices.push(weights.learning_rate("learning_rate", 2e-5));
-        choices.push(weights.learning_rate("critic.learning_rate", 4e-5));
+        // A rollout makes four updates with a critic, and one without.
+        let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 8e-6 };
+        choices.push(weights.learning_rate("learning_rate", rate));
+        choices.push(weights.learning_rate("critic.learning_rate", 1.6e-5));
         let most = max_seq_len / 2;
         let (longest, reason) = match policy.max_new_tokens() {
             Some(longest) => (longest, "the policy has learned answers of this length"),
