@@ -154,7 +154,8 @@ fn the_last_checkpoints_and_the_best_model_are_kept() {
                --set checkpoint_every=3 --set eval_every=2 --set learning_rate=0.5 --set schedule.kind=constant \
                --set schedule.warmup_steps=40 --seed 1";
     temper.run(&format!("{sft} --out a --eval-data demonstrations.jsonl --set keep_last=3")).ok();
-    assert_eq!(kept("a"), ["step-000009", "step-000012", "step-000015"]);
+    // With a constant rate the run could become longer, so that its last step has a checkpoint, too.
+    assert_eq!(kept("a"), ["step-000012", "step-000015", "step-000018"]);
     let losses: Vec<(u64, f64)> = without_times(&temper.read("a/metrics.jsonl"))
         .iter()
         .filter_map(|row| Some((row["step"].as_u64()?, row.get("eval_loss")?.as_f64()?)))
@@ -172,7 +173,7 @@ fn the_last_checkpoints_and_the_best_model_are_kept() {
     temper.run(&format!("{sft} --out b --eval-data demonstrations.jsonl --set keep_best=false")).ok();
     temper.run(&format!("{sft} --out c")).ok();
     assert!(!temper.path("b/best").exists() && !temper.path("c/best").exists(), "nothing asks for it");
-    assert_eq!(kept("b"), ["step-000012", "step-000015"]);
+    assert_eq!(kept("b"), ["step-000015", "step-000018"]);
     temper.refuses(&format!("{sft} --out d --set keep_last=0"), &["`keep_last` must be at least 1, got 0"]);
 }
 

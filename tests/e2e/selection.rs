@@ -8,7 +8,7 @@ use crate::util::{Temper, keys};
 
 const SFT: &str = "sft --data demonstrations.jsonl --eval-data demonstrations.jsonl --model tiny --out sft \
                    --set batch_size=5 --set learning_rate=5e-3 --set epochs=60 --set checkpoint_every=20 \
-                   --set eval_every=20 --set keep_last=9";
+                   --set eval_every=20 --set keep_last=9 --set learn_prompts=false";
 const SELECT: &str = "select --run sft --reward reward/final --prompts prompts.jsonl --max-new-tokens 30";
 
 /// A run with checkpoints at steps 20, 40 and 60, the last one final, and a reward model of its own template.

@@ -45,7 +45,11 @@ impl PpoConfig {
             Chosen::new("update.ppo_epochs", 1, "each answer is learned once"),
             Chosen::new("update.minibatch_size", minibatch as i64, kind.clone()),
             // The penalty of GRPO is in its loss, and has another scale.
-            Chosen::new("kl.coef", if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.05 }, kind),
+            Chosen::new(
+                "kl.coef",
+                if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.05 },
+                kind,
+            ),
         ]
     }
 

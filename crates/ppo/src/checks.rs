@@ -34,6 +34,8 @@ const EXPLAINED_PATIENCE: usize = 20;
 const NARROW: f64 = 0.3;
 /// Updates that move the policy by less than this, in nats per token, may as well be left out.
 const STILL: f64 = 1e-7;
+/// A smaller share of the highest learning rate is the end of a schedule.
+const LEARNING: f64 = 0.1;
 /// Consecutive rollouts with such updates before the warning.
 const STILL_PATIENCE: usize = 10;
 /// Consecutive rollouts with equal scores before the warning: a single one may be chance.
@@ -49,6 +51,8 @@ pub(crate) struct Checks {
     sampler: Streak,
     kl: NegativeKl,
     still: Streak,
+    /// The highest learning rate of the run.
+    learning_rate: f64,
     ends: Streak,
     fewer_ends: Streak,
     /// The highest share of answers that ended, in a rollout so far.
@@ -71,6 +75,7 @@ impl Checks {
             sampler: Streak::default(),
             kl: NegativeKl::default(),
             still: Streak::default(),
+            learning_rate: config.training.learning_rate,
             ends: Streak::default(),
             fewer_ends: Streak::default(),
             highest_ends: 0.0,
@@ -117,7 +122,9 @@ impl Checks {
             ));
         }
         // The first minibatch is seen before its update, so that a single one shows nothing.
-        let is_still = metrics.updates > 1 && metrics.approx_kl < STILL;
+        // A rate that falls to 0 ends in updates that move nothing, as it should.
+        let is_learning = metrics.lr > LEARNING * self.learning_rate;
+        let is_still = metrics.updates > 1 && metrics.approx_kl < STILL && is_learning;
         if self.still.reaches(STILL_PATIENCE, is_still) {
             warn(format!(
                 "for {STILL_PATIENCE} rollouts in a row the updates have moved the policy by less than {STILL:.0e} nats: \
@@ -308,6 +315,7 @@ mod tests {
             eos_rate: 0.9,
             approx_kl: 1e-3,
             updates: 8,
+            lr: PpoConfig::default().training.learning_rate,
             ..PpoMetrics::default()
         }
     }
@@ -327,6 +335,8 @@ mod tests {
         assert_eq!(warnings(&config, 2, &vec![still.clone(); 9]), Vec::<String>::new());
         let single = (PpoMetrics { updates: 1, ..still.0.clone() }, still.1.clone());
         assert_eq!(warnings(&config, 2, &vec![single; 12]), Vec::<String>::new());
+        let at_the_end = (PpoMetrics { lr: 0.1 * still.0.lr, ..still.0.clone() }, still.1.clone());
+        assert_eq!(warnings(&config, 2, &vec![at_the_end; 12]), Vec::<String>::new());
         let warning = only(warnings(&config, 2, &vec![still; 12]), 11);
         assert!(warning.contains("1e-7 nats") && warning.contains("learning_rate"), "{warning}");
     }

@@ -101,7 +101,7 @@ mod tests {
         let toml = to_commented_toml(&Stage::default()).unwrap();
         let keys: Vec<&str> = toml.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(keys[0], "epochs = 2");
-        assert_eq!(keys[11..14], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
+        assert_eq!(keys[12..15], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
         assert!(toml.contains("\n[optimizer]\n"), "{toml}");
     }
 
