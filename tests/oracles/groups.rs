@@ -31,7 +31,8 @@ fn rloo_and_grpo_come_to_nine_tenths_of_a_countable_reward() {
         [AdvantageKind::Rloo, AdvantageKind::Grpo].into_iter().flat_map(|k| SEEDS.map(|s| (k, s)))
     {
         let mut config = config(kind, 16, 4, 4);
-        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 3e-3, seed);
+        // At 3e-3 a policy may settle on one wrong place of four, by a difference in the last bits.
+        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 2e-3, seed);
         (config.update.ppo_epochs, config.update.minibatch_size) = (2, 32);
         let (_, log) = run(&config, &toy_model(seed), &data, named);
         let scores = log.column("objective/scores");
