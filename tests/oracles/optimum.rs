@@ -37,7 +37,9 @@ pub fn run(
 fn ppo_comes_to_nine_tenths_of_a_countable_reward() {
     for seed in SEEDS {
         let mut config = toy_config(64, 4);
-        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 3e-3, seed);
+        (config.training.max_steps, config.training.learning_rate, config.training.seed) = (100, 2e-3, seed);
+        // Without it two seeds of ten settle early on an answer that is wrong in one place; with it none does.
+        config.update.entropy_coef = 0.01;
         (config.update.ppo_epochs, config.update.minibatch_size) = (2, 32);
         // Where all answers are right there is nothing to compare, and whitening makes steps of noise.
         config.training.schedule = Schedule { kind: ScheduleKind::Linear, ..Schedule::default() };
