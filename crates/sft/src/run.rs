@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use temper_assistant::{Assistant, context_len};
-use temper_data::Demonstrations;
+use temper_data::{Demonstrations, Encoding};
 use temper_stage::{Error, Launch, Weights, model_fingerprint};
 use temper_train::Seed;
 
@@ -36,7 +36,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let Assistant { mut model, mut text } = start;
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, model.config())?;
-    let encoding = config.encoding.encoding(&text, max_len);
+    let encoding = Encoding { pack: true, ..config.encoding.encoding(&text, max_len) };
     let (data, eval_data): (Demonstrations, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&model, model.config(), Assistant::is_fresh(&files.model));

@@ -238,8 +238,9 @@ impl Launch {
             eval_rows = Some(selection.without_duplicates(rows, &mut |sentence| self.note(sentence)));
             eval_paths = eval_data;
         }
+        let unpacked = Encoding { pack: false, ..*encoding };
         let evaluation = eval_rows
-            .map(|rows| self.encode(eval_paths, &rows.with_purpose(EVALUATION), EVALUATION, encoding));
+            .map(|rows| self.encode(eval_paths, &rows.with_purpose(EVALUATION), EVALUATION, &unpacked));
         Ok((training, evaluation.transpose()?))
     }
 

@@ -41,16 +41,16 @@ impl Demonstrations {
     /// the policies that PPO starts from (appendix C.4: 10 % pretraining data). A plain text that is too long continues in
     /// further rows.
     ///
-    /// Plain text alone is pretraining: the texts are packed into full rows ([`pack_texts`]).
+    /// Plain text alone is pretraining: the texts are packed into full rows ([`pack_texts`]), if the encoding says so.
     ///
     /// # Errors
     /// Those of [`Demonstrations::new`].
     pub fn of_rows(rows: &[SftRow], encoding: &Encoding<'_>) -> Result<Self, Error> {
-        let Encoding { text, max_len, overflow, learned } = *encoding;
+        let Encoding { text, max_len, overflow, learned, pack } = *encoding;
         text.template.check(&text.tokenizer)?;
         let n_rows = rows.len();
         let texts: Option<Vec<&str>> = rows.iter().map(SftRow::plain_text).collect();
-        if let Some(texts) = texts.filter(|texts| !texts.is_empty()) {
+        if let Some(texts) = texts.filter(|texts| pack && !texts.is_empty()) {
             return Self::packed(&text.tokenizer, &texts, max_len);
         }
         let mut examples = Vec::with_capacity(n_rows);
@@ -304,18 +304,20 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_packed_only_where_it_is_alone() {
+    fn plain_text_is_packed_only_where_it_is_alone_and_to_be_packed() {
         let text = TextSide::new(Tokenizer::byte(), Template::bare());
-        let encode = |lines: &str| {
+        let encode = |lines: &str, pack| {
             let rows = Rows::from_reader(Path::new("a.jsonl"), lines.as_bytes(), BadRows::Refuse).unwrap();
-            let data = Demonstrations::encode(&rows.records, &Encoding::new(&text, 8)).unwrap();
+            let encoding = Encoding { pack, ..Encoding::new(&text, 8) };
+            let data = Demonstrations::encode(&rows.records, &encoding).unwrap();
             (data.lengths(), data.notes(&rows, 8))
         };
         let texts = "{\"text\": \"abc\"}\n{\"text\": \"defg\"}\n";
         // Five and six tokens, with a start and an end each.
         let note = "2 plain texts are packed into 2 rows of up to 8 tokens".to_owned();
-        assert_eq!(encode(texts), (vec![8, 3], vec![note]));
+        assert_eq!(encode(texts, true), (vec![8, 3], vec![note]));
+        assert_eq!(encode(texts, false), (vec![5, 6], vec![]));
         let mixed = format!("{texts}{{\"prompt\": \"p\", \"completion\": \"c\"}}");
-        assert_eq!(encode(&mixed), (vec![5, 6, 5], vec![]));
+        assert_eq!(encode(&mixed, true), (vec![5, 6, 5], vec![]));
     }
 }

@@ -36,12 +36,16 @@ pub struct Encoding<'a> {
     pub overflow: Overflow,
     /// Which answers of a conversation are learned.
     pub learned: LearnedTurns,
+    /// Whether plain text alone is packed into full rows, as in pretraining. Without it every text has rows of its own, as a
+    /// model is asked.
+    pub pack: bool,
 }
 
 impl<'a> Encoding<'a> {
     /// Rows of at most `max_len` tokens; longer ones are left out, and every answer of a conversation is learned.
     pub fn new(text: &'a TextSide, max_len: usize) -> Self {
-        Self { text, max_len, overflow: Overflow::default(), learned: LearnedTurns::default() }
+        let (overflow, learned) = (Overflow::default(), LearnedTurns::default());
+        Self { text, max_len, overflow, learned, pack: false }
     }
 }
 
