@@ -11,7 +11,7 @@ fn wave<const D: usize>(dims: [usize; D], phase: f32, device: &Device) -> Tensor
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec::<f32>().unwrap()
+    tensor.into_data().try_into_vec::<f32>().expect("f32")
 }
 
 #[track_caller]
@@ -37,8 +37,8 @@ fn learned<const D: usize>(
     let output = op(x.clone(), &vectors);
     let found = values(output.clone().inner());
     let gradients = (output * wave(dims, 1.9, &device)).sum().backward();
-    let mut all = vec![found, values(x.grad(&gradients).unwrap())];
-    all.extend(vectors.iter().map(|vector| values(vector.grad(&gradients).unwrap())));
+    let mut all = vec![found, values(x.grad(&gradients).expect("a gradient"))];
+    all.extend(vectors.iter().map(|vector| values(vector.grad(&gradients).expect("a gradient"))));
     all
 }
 

@@ -230,19 +230,15 @@ pub enum Error {
     },
     /// A run is to become longer, and its learning rate does not allow it.
     #[error(
-        "{}: `{key}` was {stored} when the run started and is {given} now, but with `schedule.kind = {schedule}` the \
-         learning rate of every update follows from the length of the run",
+        "{}: {change}, but with `schedule.kind = {schedule}` the learning rate of every update follows from the length of \
+         the run",
         path.display()
     )]
     CannotExtend {
         /// The stored settings.
         path: PathBuf,
-        /// The setting that says how long the run is.
-        key: String,
-        /// What it was.
-        stored: String,
-        /// What it is now.
-        given: String,
+        /// The setting that says how long the run is, with what it was and what it is now, in words.
+        change: String,
         /// The kind of the schedule.
         schedule: String,
     },

@@ -35,9 +35,7 @@ pub(super) fn extension(stored: &Table, given: &Table, path: &Path) -> Result<Op
     if !can_be_extended(stored) {
         return Err(Error::CannotExtend {
             path: path.to_owned(),
-            key: (*key).to_owned(),
-            stored: before.to_string(),
-            given: now.to_string(),
+            change: format!("`{key}` was {before} when the run started and is {now} now"),
             schedule: kind_of_schedule(stored).unwrap_or("unknown").to_owned(),
         });
     }
