@@ -120,7 +120,7 @@ fn a_gated_activation_is_its_formula() {
     compare([4, 37], 1, gated(crate::swiglu), gated(formula::swiglu));
 }
 
-/// Heads of which all, and of which only the first numbers are rotated, with angles for a column and for each row.
+/// All numbers of a head are rotated, or only the first six of eight. The angles are the same for every row, or differ.
 #[test]
 fn a_rotation_is_its_formula() {
     for (angles_batch, n_pairs) in [(1, 4), (3, 4), (1, 3)] {

@@ -20,7 +20,7 @@ use super::math::exp;
 /// Of the cube in the argument of tanh.
 const CUBE: f32 = 0.044715;
 
-/// The sigmoid σ of which GELU is x σ.
+/// The factor σ of GELU: its value is x times σ.
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     let u = FRAC_2_PI.sqrt() * (x + CUBE * x * x * x);

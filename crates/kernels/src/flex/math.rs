@@ -12,7 +12,7 @@ const LANES: usize = 16;
 const ROUNDER: f32 = 12_582_912.0; // 1.5 · 2²³
 /// ln 2 in two parts: a multiple of the first is exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-/// Below this eˣ is no normal number, and counts as 0.
+/// Below this, eˣ is too small for a normal `f32` and counts as 0.
 const LOWEST: f32 = -87.3;
 /// Above this eˣ is no `f32`.
 const HIGHEST: f32 = 88.3;
