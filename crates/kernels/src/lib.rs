@@ -1,7 +1,7 @@
 //! Operations of a decoder in one pass over memory, forwards and backwards.
 //!
-//! burn composes each of them of five to ten operations, and autodiff keeps what lies between them. On a CPU that is most
-//! of the time of a small model. Every function here has two forms: the formula, written with burn's operations, and a
+//! burn composes each of them of five to ten operations, and autodiff keeps what lies between them. On a CPU that is a
+//! large part of the time of a small model. Every function here has two forms: the formula, written with burn's operations, and a
 //! kernel for burn's CPU backend flex, with its derivative written by hand. Which one computes depends on the device and on
 //! the feature `flex`, and changes the result by rounding only.
 
