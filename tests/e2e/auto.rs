@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use safetensors::tensor::SafeTensors;
+
 use crate::util::Temper;
 
 /// The line of a setting in a `config.toml`.
@@ -69,4 +71,47 @@ fn a_resumed_run_keeps_what_its_start_has_chosen() {
     assert!(temper.bytes("run/final/model.safetensors") != finished, "the last update had the stored rate");
     fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
     temper.refuses(&format!("{sft} --resume --set learning_rate=0.25"), &["`learning_rate` was `0.5`"]);
+}
+
+/// The first number of a tensor of a weights file.
+fn first_number(weights: &[u8], name: &str) -> f32 {
+    let tensors = SafeTensors::deserialize(weights).expect("weights");
+    let data = tensors.tensor(name).expect(name).data();
+    f32::from_le_bytes(data[..4].try_into().expect("four bytes"))
+}
+
+/// Scores of any scale become those of mean 0 and deviation 1, and the critic starts with them.
+#[test]
+fn ppo_scales_the_scores_by_those_of_the_first_answers() {
+    let temper = Temper::with_reward_model();
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out run --set max_steps=2 \
+               --set checkpoint_every=1 --set critic.learning_rate=1e-12";
+    temper.run(ppo).ok();
+    let config = temper.read("run/config.toml");
+    let number = |key: &str| -> f32 {
+        let line = line(&config, key);
+        assert!(line.ends_with("  # auto: the scores of 64 answers of the policy"), "{line}");
+        line.split(' ').nth(2).expect("a value").parse().expect("a number")
+    };
+    let (mean, deviation) = (number("score_mean"), number("score_deviation"));
+    let first = temper.read("run/metrics.jsonl").lines().next().map(str::to_owned).expect("a line");
+    let first: serde_json::Value = serde_json::from_str(&first).expect("metrics");
+    let metric = |name: &str| first[name].as_f64().expect("a number") as f32;
+    let missing = 1.0 - metric("response/eos_rate");
+    let expected = (metric("objective/raw_scores") - mean) / deviation - missing;
+    assert!((metric("objective/scores") - expected).abs() < 1e-3, "{first}");
+    let (reward, critic) =
+        (temper.bytes("reward/final/model.safetensors"), temper.bytes("run/final/critic/model.safetensors"));
+    let ratio = first_number(&reward, "score.weight") / first_number(&critic, "score.weight");
+    assert!((ratio / deviation - 1.0).abs() < 1e-3, "{ratio} {deviation}");
+
+    // A resumed run keeps them, whatever it would find now, and a run is not started again.
+    let finished = temper.bytes("run/final/model.safetensors");
+    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
+    fs::remove_dir_all(temper.path("run/checkpoints/step-000002")).ok();
+    temper.run(&format!("{ppo} --resume")).ok();
+    assert_eq!(temper.read("run/config.toml"), config);
+    assert!(temper.bytes("run/final/model.safetensors") == finished, "resumed");
+    let said = temper.refuses(ppo, &["holds a run"]);
+    assert!(!said.stderr.contains("the scores of 64 answers"), "{said:?}");
 }

@@ -7,17 +7,20 @@ use temper_train::{AutoKeys, Chosen};
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 12] = [
+pub(crate) const AUTO: [(&str, &str); 15] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters, and advantage.kind"),
     ("batch_size", "so that a rollout has 64 answers"),
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
+    ("rollout.score_mean", "from the scores of the policy's answers to the first prompts"),
+    ("rollout.score_deviation", "from the scores of the policy's answers to the first prompts"),
     ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
     ("update.microbatch_size", "from the memory that an answer takes"),
     ("rollout.sampling_batch_size", "from the memory that an answer takes"),
+    ("critic.kind", "reward_model where one scores, and reads what the policy writes"),
     ("critic.learning_rate", "from the number of parameters"),
     ("kl.coef", "from advantage.kind"),
 ];
@@ -74,7 +77,8 @@ impl PpoConfig {
         ]
     }
 
-    /// The values for this policy, whose rows have at most `max_seq_len` tokens.
+    /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but those of [`scale_choices`] and
+    /// [`critic_choice`], which need a scorer.
     pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
@@ -101,6 +105,44 @@ impl PpoConfig {
     }
 }
 
+/// Where the critic starts: as the reward model, if there is one that reads the ids that the policy samples.
+pub(crate) fn critic_choice(has_reward_model: bool, reads_ids: bool) -> Chosen {
+    let (kind, reason) = match (has_reward_model, reads_ids) {
+        (true, true) => ("reward_model", "there is a reward model"),
+        (true, false) => ("value_head", "the reward model reads text"),
+        (false, _) => ("value_head", "there is no reward model"),
+    };
+    Chosen::new(CRITIC_KIND, kind, reason)
+}
+
+/// The setting that [`critic_choice`] has a value for.
+pub(crate) const CRITIC_KIND: &str = "critic.kind";
+
+/// The settings that [`scale_choices`] has values for.
+pub(crate) const SCALE: [&str; 2] = ["rollout.score_mean", "rollout.score_deviation"];
+
+/// Mean and deviation of the scores that the policy's answers have before it learns.
+///
+/// With them, the coefficient of the KL, the penalty on missing ends and the ranges of clips mean the same for every
+/// scorer. Where all scores are equal there is no scale to go by, and they keep their own.
+pub(crate) fn scale_choices(scores: &[f32]) -> Vec<Chosen> {
+    let n = scores.len() as f64;
+    let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / n;
+    let variance = scores.iter().map(|&score| (f64::from(score) - mean).powi(2)).sum::<f64>() / n;
+    let deviation = variance.sqrt();
+    // Below this, the scores of f32 differ by rounding only.
+    let (deviation, reason) = if deviation > 1e-6 * mean.abs().max(1e-3) {
+        (deviation, format!("the scores of {} answers of the policy", scores.len()))
+    } else {
+        (1.0, format!("all {} answers of the policy have the same score", scores.len()))
+    };
+    // Three digits of the deviation read better, and a sample says no more than that.
+    let n_decimals = (2 - deviation.log10().floor() as i32).max(0) as usize;
+    let rounded = |value: f64| -> f64 { format!("{value:.n_decimals$}").parse().expect("it is a number") };
+    let choice = |(key, value)| Chosen::new(key, rounded(value), reason.clone());
+    SCALE.into_iter().zip([mean, deviation]).map(choice).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -108,6 +150,22 @@ mod tests {
     use temper_train::Seed;
 
     use super::*;
+    use crate::config::CriticKind;
+
+    /// 1, 1 and 4: mean 2, variance (1 + 1 + 4) / 3.
+    #[test]
+    fn scores_are_scaled_by_mean_and_deviation_of_the_first_ones_where_they_differ() {
+        let values = |scores: &[f32]| -> Vec<f64> {
+            let choices = scale_choices(scores);
+            choices.iter().map(|choice| choice.value.as_float().unwrap()).collect()
+        };
+        assert_eq!(values(&[1.0, 1.0, 4.0]), [2.0, 1.41]);
+        assert_eq!(values(&[-1e-4, 1e-4]), [0.0, 1e-4]);
+        assert_eq!(values(&[12_345.0, 12_349.0]), [12_347.0, 2.0]);
+        assert_eq!(values(&[0.7; 3]), [0.7, 1.0]);
+        assert_eq!(values(&[0.0; 3]), [0.0, 1.0]);
+        assert_eq!(values(&[1e6, 1e6 + 0.125]), [1e6, 1.0]);
+    }
 
     #[test]
     fn a_run_has_a_hundred_rollouts_unless_its_length_is_given() {
@@ -129,7 +187,9 @@ mod tests {
         let config = PpoConfig::default();
         let mut rng = Seed(0).stream("init");
         let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
-        let choices = config.choices(&auto, &model, 128);
+        let mut choices = config.choices(&auto, &model, 128);
+        choices.extend(scale_choices(&[0.5, 1.5]));
+        choices.push(critic_choice(false, false));
         let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
         let mut keys = AUTO.map(|(key, _)| key);
         chosen.sort_unstable();
@@ -137,5 +197,16 @@ mod tests {
         assert_eq!(chosen, keys);
         let (settled, _) = auto.fill(&config, choices).unwrap();
         settled.validate().unwrap();
+        assert_eq!(settled.critic.kind, CriticKind::ValueHead);
+    }
+
+    #[test]
+    fn the_critic_is_the_reward_model_where_it_can_be() {
+        let kind = |has_reward_model, reads_ids| {
+            let choice = critic_choice(has_reward_model, reads_ids);
+            choice.value.as_str().unwrap().to_owned()
+        };
+        assert_eq!(kind(true, true), "reward_model");
+        assert_eq!([kind(true, false), kind(false, true)], ["value_head", "value_head"]);
     }
 }

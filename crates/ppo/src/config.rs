@@ -77,13 +77,19 @@ settings! {
         pub stop_after: usize = 0, only_with "rollout.stop_token != ''",
         /// Answers that are sampled at once, to save memory; 0: the whole rollout. The answers are the same.
         pub sampling_batch_size: usize = 0,
+        /// What a scorer's scores are lowered by, before anything else happens to them.
+        pub score_mean: f64 = 0.0, in -1e9..=1e9,
+        /// What they are divided by after that.
+        ///
+        /// With mean and deviation of the first answers, every scorer has one scale (Ziegler et al. 2019, section 2.2).
+        pub score_deviation: f64 = 1.0, in 1e-9..=1e9,
         /// What happens to the score of an answer that does not end: keep | subtract | replace.
         pub missing_eos: MissingEos = MissingEos::Subtract,
         /// What is subtracted from that score, or the score in its place.
         pub missing_eos_value: f64 = 1.0, in -1e9..=1e9, only_with "rollout.missing_eos != keep",
         /// Which token of an answer gets its score: end | past_end (one after it, as in TRL).
         pub score_at: ScoreAt = ScoreAt::End,
-        /// Scores are cut to plus or minus this, after the rule for missing ends; 0: never.
+        /// Scores are cut to plus or minus this, after all of that; 0: never.
         ///
         /// InstructGPT and TRL never do; 5 in DeepSpeed-Chat, 10 in trlx.
         pub score_clip: f64 = 0.0, in 0.0..=1e9,
@@ -325,6 +331,8 @@ mod tests {
         };
         for (key, change) in [
             ("rollout.temperature", (|c, x| c.rollout.temperature = x) as fn(&mut PpoConfig, f64)),
+            ("rollout.score_mean", |c, x| c.rollout.score_mean = x),
+            ("rollout.score_deviation", |c, x| c.rollout.score_deviation = x),
             ("rollout.missing_eos_value", |c, x| c.rollout.missing_eos_value = x),
             ("rollout.score_clip", |c, x| c.rollout.score_clip = x),
             ("kl.coef", |c, x| c.kl.coef = x),
@@ -344,6 +352,10 @@ mod tests {
         }
         for tiny in [1e-40, 0.0, -1.0] {
             assert!(refused(&|c| c.rollout.temperature = tiny).starts_with("`rollout.temperature` must be"));
+        }
+        for zero in [0.0, 1e-40, -1.0] {
+            let error = refused(&|c| c.rollout.score_deviation = zero);
+            assert!(error.starts_with("`rollout.score_deviation` must be"), "{error}");
         }
         assert!(refused(&|c| c.kl.horizon = 1e-320).starts_with("`kl.horizon` must be"));
     }

@@ -91,7 +91,7 @@ fn is_in_range(score: f32) -> bool {
 }
 
 /// Asks for one score per answer, and checks their number and range.
-fn ask_scores(samples: &[Sample<'_>], score: &mut ScoreFn<'_>, step: usize) -> Result<Vec<f32>, Error> {
+pub(crate) fn ask_scores(samples: &[Sample<'_>], score: &mut ScoreFn<'_>, step: usize) -> Result<Vec<f32>, Error> {
     let scores = score(samples).map_err(|source| Error::Score { step, source })?;
     if scores.len() != samples.len() {
         let problem = format!("{} scores for {} answers", scores.len(), samples.len());
@@ -126,17 +126,19 @@ pub(crate) fn ask_token_rewards(
     Ok(rows)
 }
 
-/// Applies the rule for answers without an end (`rollout.missing_eos`), then `rollout.score_clip`.
+/// Applies `rollout.score_mean` and `rollout.score_deviation`, then the rule for answers without an end
+/// (`rollout.missing_eos`), then `rollout.score_clip`.
 pub(crate) fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
     let value = config.missing_eos_value as f32;
-    let rule = |(score, ended): (&f32, &bool)| match config.missing_eos {
-        _ if *ended => *score,
-        MissingEos::Keep => *score,
+    let scaled = |score: &f32| ((f64::from(*score) - config.score_mean) / config.score_deviation) as f32;
+    let rule = |(score, ended): (f32, &bool)| match config.missing_eos {
+        _ if *ended => score,
+        MissingEos::Keep => score,
         MissingEos::Subtract => score - value,
         MissingEos::Replace => value,
     };
     let limit = if config.score_clip > 0.0 { config.score_clip as f32 } else { f32::INFINITY };
-    scores.iter().zip(ended).map(rule).map(|score| score.clamp(-limit, limit)).collect()
+    scores.iter().map(scaled).zip(ended).map(rule).map(|score| score.clamp(-limit, limit)).collect()
 }
 
 #[cfg(test)]
@@ -152,6 +154,16 @@ mod tests {
         assert_eq!(scores(MissingEos::Keep), [2.0, 2.0]);
         assert_eq!(scores(MissingEos::Subtract), [2.0, 0.5]);
         assert_eq!(scores(MissingEos::Replace), [2.0, 1.5]);
+    }
+
+    /// (7 − 3) / 2 = 2 and (−1 − 3) / 2 = −2. Penalty and clip are in units of the scaled scores.
+    #[test]
+    fn scores_are_scaled_before_the_rule_for_missing_ends_and_the_clip() {
+        let config = RolloutConfig { score_mean: 3.0, score_deviation: 2.0, ..RolloutConfig::default() };
+        let scores = |config: &RolloutConfig| condition_scores(&[7.0, -1.0], &[true, false], config);
+        assert_eq!(scores(&config), [2.0, -3.0]);
+        assert_eq!(scores(&RolloutConfig { missing_eos: MissingEos::Replace, ..config.clone() }), [2.0, 1.0]);
+        assert_eq!(scores(&RolloutConfig { score_clip: 1.5, ..config }), [1.5, -1.5]);
     }
 
     #[test]

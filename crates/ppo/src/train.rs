@@ -25,8 +25,8 @@ use crate::guard::KlGuard;
 use crate::learner::{Learner, LearningRates, Progress, UpdateInput};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::networks::Critic;
-use crate::rollout::{collect_rollout, sampling_options};
-use crate::scores::Scorers;
+use crate::rollout::{Answers, collect_rollout, sampling_options};
+use crate::scores::{ScoreFn, Scorers, ask_scores};
 use crate::{Error, PpoConfig};
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1: those of the notebook are new
@@ -211,6 +211,22 @@ pub fn train<'a>(
         |dir| learner.save_checkpoint(dir, text, &progress),
     )?;
     Ok(learner.evaluated_policy())
+}
+
+/// The scores of the policy's answers to the prompts of the first rollout, as the scoring function gives them.
+pub(crate) fn first_scores(
+    config: &PpoConfig,
+    policy: &CausalLm,
+    text: &TextSide,
+    prompts: &Prompts,
+    score: &mut ScoreFn<'_>,
+) -> Result<Vec<f32>, Error> {
+    let seed = Seed(config.training.seed);
+    let prompts = rollout_prompts(prompts, config.training.batch_size, 0, seed);
+    let sample_seed = seed.stream_at("first_scores", 0).random();
+    let answers = Answers::sample(config, &policy.valid(), &text.tokenizer, &prompts, sample_seed)
+        .map_err(|error| error.in_step(0))?;
+    ask_scores(&answers.samples(&text.tokenizer), score, 0)
 }
 
 /// Ends a run whose answers could not be sampled or scored: a scorer may fail at any time, or be interrupted while it is

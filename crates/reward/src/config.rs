@@ -2,10 +2,10 @@
 
 use temper_data::EncodingConfig;
 use temper_model::Pooling;
-use temper_stage::AUTO_OF_RANKINGS;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 use crate::Normalize;
+use crate::auto::AUTO;
 
 settings! {
     /// Settings of reward-model training.
@@ -41,7 +41,7 @@ settings! {
         /// InstructGPT has none; TRL suggests 0.01.
         pub center: f64 = 0.0, in ZeroOr(Positive),
     }
-    auto AUTO_OF_RANKINGS
+    auto AUTO
 }
 
 #[cfg(test)]

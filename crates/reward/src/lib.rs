@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod auto;
 mod config;
 mod evaluation;
 mod loss;

@@ -10,9 +10,6 @@ use temper_train::Seed;
 
 use crate::{Normalize, RewardConfig, train};
 
-/// Learning rate of a model of 100 million parameters, where it is left to Temper.
-const RATE: f64 = 6e-5;
-
 /// What the reward model reads.
 #[derive(Clone, Debug, Default)]
 pub struct RewardFiles {
@@ -51,6 +48,8 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
 
+    let weights = Weights::of(&sft.transformer, sft.config(), false);
+    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
     if config.pooling == Pooling::Mean {
@@ -58,9 +57,6 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
             "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",
         );
     }
-    let weights = Weights::of(&model, model.config(), false);
-    let config =
-        &launch.settle(config, |auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
     let idle = config.idle(text.has_template, !files.normalize_data.is_empty());
     launch.note_settings_without_effect(config, &idle)?;
     let given = [

@@ -29,6 +29,11 @@ impl Weights {
         Self { config: config.clone(), n_params: network.num_params(), are_fresh }
     }
 
+    /// How many parameters there are.
+    pub fn n_params(&self) -> usize {
+        self.n_params
+    }
+
     /// Whether they have been drawn at random.
     pub fn are_fresh(&self) -> bool {
         self.are_fresh
@@ -93,7 +98,7 @@ impl Weights {
             n_rows: lengths.len(),
             n_tokens: lengths.iter().sum(),
             tokens_of_update: self.tokens_of_update(),
-            least_updates: 100,
+            least_updates: 200,
             least_epochs: 1,
             most_epochs: 3,
         };

@@ -292,6 +292,8 @@ impl Launch {
     /// The settings of this run: those that are left to Temper get the values of `choices`, and a note says so. A run that is
     /// resumed keeps the values that its start has chosen.
     ///
+    /// A stage that knows some values only later leaves them out of `choices`, and settles these settings afterwards.
+    ///
     /// # Errors
     /// Settings out of range, and a `config.toml` of the run that cannot be read.
     pub fn settle<T: Settings>(
@@ -300,11 +302,13 @@ impl Launch {
         choices: impl FnOnce(&AutoKeys) -> Vec<Chosen>,
     ) -> Result<T, Error> {
         let of_start = if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None };
+        let is_settled = of_start.is_some();
         let choices = match of_start {
             _ if self.auto.is_empty() => Vec::new(),
             Some(chosen) => chosen,
             None => choices(&self.auto),
         };
+        let choices = choices.into_iter().filter(|choice| self.is_open(&choice.key)).collect();
         let (settled, chosen) = self.auto.fill(config, choices)?;
         settled.check("")?;
         let words = chosen.iter().map(|Chosen { key, value, reason }| format!("{key} {value} ({reason})"));
@@ -312,8 +316,29 @@ impl Launch {
         if !words.is_empty() {
             self.note(&format!("chosen for this run: {}", words.join(", ")));
         }
-        self.chosen = chosen;
+        self.chosen.extend(chosen);
+        if is_settled {
+            self.auto = AutoKeys::default();
+        }
         Ok(settled)
+    }
+
+    /// Whether the setting `key` is left to Temper and has no value yet. A run that is resumed has chosen all of its
+    /// settings at its start.
+    pub fn is_open(&self, key: &str) -> bool {
+        self.auto.contains(key) && !self.chosen.iter().any(|chosen| chosen.key == key)
+    }
+
+    /// Refuses a directory that holds a run, unless that is to be resumed. [`Launch::open`] does so, too; this is for a stage
+    /// that has something long to do before.
+    ///
+    /// # Errors
+    /// [`temper_train::Error::RunExists`].
+    pub fn refuse_to_start_again(&self) -> Result<(), Error> {
+        if !self.is_resumed && Run::has_started(&self.out)? {
+            return Err(temper_train::Error::RunExists { dir: self.out.clone() }.into());
+        }
+        Ok(())
     }
 
     /// Says which settings that somebody has asked for have no effect in this run. `idle` has those whose reason is

@@ -3,6 +3,7 @@
 mod record;
 mod sample;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, ScalarModel};
@@ -81,7 +82,9 @@ pub fn collect_rollout(
     seed: u64,
     step: usize,
 ) -> Result<Rollout, Error> {
-    let answers = Answers::sample(config, models, prompts, seed).map_err(|error| error.in_step(step))?;
+    let policy = models.policy.lm.valid();
+    let answers = Answers::sample(config, &policy, models.tokenizer, prompts, seed)
+        .map_err(|error| error.in_step(step))?;
     let samples = answers.samples(models.tokenizer);
     let scored = score_answers(&config.rollout, &samples, scorers, step)?;
     let ask = |token_rewards: &mut &mut _| ask_token_rewards(&samples, *token_rewards, step);
