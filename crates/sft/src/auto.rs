@@ -1,13 +1,13 @@
 //! What SFT chooses for settings that are left to Temper.
 
 use temper_data::Demonstrations;
-use temper_stage::{Passes, Weights, long_row};
+use temper_stage::{OVERFLOW_FOLLOWS, Passes, Weights, long_row};
 use temper_train::{AutoKeys, Chosen};
 
 use crate::SftConfig;
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 8] = [
+pub(crate) const AUTO: [(&str, &str); 9] = [
     ("epochs", "from the number of rows, and whether the weights are fresh"),
     ("learning_rate", "from the number of parameters, and whether they are fresh"),
     ("batch_size", "from the lengths of the rows"),
@@ -16,6 +16,7 @@ pub(crate) const AUTO: [(&str, &str); 8] = [
     ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
     ("optimizer.beta_2", "from whether the weights are fresh"),
     ("learn_prompts", "whether the weights are fresh"),
+    OVERFLOW_FOLLOWS,
 ];
 
 impl SftConfig {
@@ -61,6 +62,7 @@ mod tests {
         let data = Demonstrations::new(&[row], &Encoding::new(&text, 64)).unwrap();
         let choices = config.choices(&auto, &Weights::of(&model, model.config(), true), &data);
         let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
+        chosen.push("overflow".into());
         let mut keys = AUTO.map(|(key, _)| key);
         chosen.sort_unstable();
         keys.sort_unstable();

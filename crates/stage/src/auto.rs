@@ -6,14 +6,21 @@ use temper_model::ModelConfig;
 use temper_train::{AutoKeys, Chosen, TrainingConfig};
 
 /// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
-pub const AUTO_OF_RANKINGS: [(&str, &str); 6] = [
+pub const AUTO_OF_RANKINGS: [(&str, &str); 7] = [
     ("epochs", "from the number of rows"),
     ("learning_rate", "from the number of parameters"),
     ("batch_size", "from the lengths of the rows"),
     ("microbatch_size", "from the memory that a row takes"),
     ("schedule.kind", "half a cosine, after a warm-up"),
     ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
+    OVERFLOW_FOLLOWS,
 ];
+
+/// The setting that a [`Launch`](crate::Launch) chooses when it reads the rows, and what it follows from.
+pub const OVERFLOW_FOLLOWS: (&str, &str) = (OVERFLOW, "from how many rows fit into the context");
+
+/// The name of that setting.
+pub(crate) const OVERFLOW: &str = "overflow";
 
 /// A model as the rules see it.
 #[derive(Clone, Debug)]
@@ -84,7 +91,7 @@ impl Weights {
         Chosen::new(key, if at_once >= rows { 0 } else { at_once as i64 }, reason)
     }
 
-    /// The values of [`AUTO_OF_RANKINGS`] for this model and these comparisons, with a learning rate that is `at_100m` for 100
+    /// The values of [`AUTO_OF_RANKINGS`] but `overflow` for this model and these comparisons, with a learning rate that is `at_100m` for 100
     /// million parameters.
     pub fn choices_for_rankings(
         &self,
@@ -250,6 +257,7 @@ mod tests {
         let weights = weights(6_250_000, false);
         let choices = weights.choices_for_rankings(&auto, &TrainingConfig::default(), &data, 1e-5);
         let mut chosen: Vec<&str> = choices.iter().map(|choice| choice.key.as_str()).collect();
+        chosen.push(OVERFLOW);
         let mut keys = AUTO_OF_RANKINGS.map(|(key, _)| key);
         chosen.sort_unstable();
         keys.sort_unstable();

@@ -10,13 +10,14 @@ use temper_data::{
     read_rows,
 };
 use temper_scorer::Stop;
-use temper_tokenizer::{Date, TextSide};
+use temper_tokenizer::{Date, Overflow, TextSide};
 use temper_train::{
     AutoKeys, Chosen, Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files,
     notes_on_settings_without_effect,
 };
 
 use crate::Error;
+use crate::auto::OVERFLOW;
 use crate::card::{Base, Card, Data};
 
 /// What a stage learns from, in notes about rows of a file.
@@ -51,6 +52,7 @@ pub struct Launch {
     asked_for: BTreeSet<String>,
     auto: AutoKeys,
     chosen: Vec<Chosen>,
+    of_rows: Vec<Chosen>,
     base: Base,
     data: Vec<Data>,
     date: Option<Date>,
@@ -73,6 +75,7 @@ impl Launch {
             asked_for: BTreeSet::new(),
             auto: AutoKeys::default(),
             chosen: Vec::new(),
+            of_rows: Vec::new(),
             base: Base::default(),
             data: Vec::new(),
             date: None,
@@ -208,14 +211,69 @@ impl Launch {
     ) -> Result<D, Error> {
         let bad_rows = self.read.bad_rows;
         let data = D::encode_rows(rows, bad_rows, encoding, &mut |sentence| self.note(sentence))?;
+        self.note_of_use(&data, paths, rows, purpose);
+        Ok(data)
+    }
+
+    fn note_of_use<D: Dataset>(
+        &mut self,
+        data: &D,
+        paths: &[PathBuf],
+        rows: &Rows<D::Record>,
+        purpose: &'static str,
+    ) {
         let used = rows.used(rows.records.len().saturating_sub(data.report().n_dropped()));
         self.note(&format!("{purpose}: {used}, {} tokens", data.n_tokens()));
         self.data.push(Data::new(purpose, paths, data.n_rows()));
-        Ok(data)
+    }
+
+    /// Encodes rows to learn from, and says what happens to those that are too long: what `encoding` says, or, where the
+    /// setting `overflow` is left to Temper, what [`overflow_choice`] says.
+    fn encode_to_learn<D: Dataset>(
+        &mut self,
+        paths: &[PathBuf],
+        rows: &Rows<D::Record>,
+        encoding: &Encoding<'_>,
+    ) -> Result<(D, Overflow), Error> {
+        let overflow = match self.chosen_at_the_start()? {
+            _ if !self.is_open(OVERFLOW) => encoding.overflow,
+            Some(chosen) if chosen.iter().any(is_truncated) => Overflow::TruncatePrompt,
+            Some(_) => Overflow::Drop,
+            None => {
+                let (bad_rows, whole) = (self.read.bad_rows, Encoding { overflow: Overflow::Drop, ..*encoding });
+                let mut notes = Vec::new();
+                let data = D::encode_rows(rows, bad_rows, &whole, &mut |note| notes.push(note.to_owned()));
+                let n_rows = rows.records.len();
+                let n_too_long = match &data {
+                    Ok(data) => data.report().too_long.len(),
+                    Err(temper_data::Error::NothingFits { .. } | temper_data::Error::NoPromptFits { .. }) => n_rows,
+                    Err(_) => 0,
+                };
+                let choice = overflow_choice(n_too_long, n_rows, encoding.max_len);
+                let is_truncated = is_truncated(&choice);
+                self.of_rows.push(choice);
+                if !is_truncated {
+                    let data = data?;
+                    self.note_all(&notes);
+                    self.note_of_use(&data, paths, rows, TRAINING);
+                    return Ok((data, Overflow::Drop));
+                }
+                Overflow::TruncatePrompt
+            }
+        };
+        let data = self.encode(paths, rows, TRAINING, &Encoding { overflow, ..*encoding })?;
+        Ok((data, overflow))
+    }
+
+    /// What a run that is resumed has chosen at its start, if there is one.
+    fn chosen_at_the_start(&self) -> Result<Option<Vec<Chosen>>, Error> {
+        Ok(if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None })
     }
 
     /// The token rows that a model learns from, and those that it is measured on: the rows of `eval_data`, or those that
     /// the [`Selection`] keeps of `data`. Notes tell of rows that were left out, cut or repeated.
+    ///
+    /// Where the setting `overflow` is left to Temper, both get the value that suits the rows to learn from.
     ///
     /// # Errors
     /// Those of [`Selection::paths`], [`read_rows`], [`Selection::divide`] and [`Dataset::encode`].
@@ -231,14 +289,14 @@ impl Launch {
         let rows = self.read::<D::Record>(&paths, TRAINING)?;
         let (rows, mut eval_rows) =
             selection.divide(rows, Seed(seed), &mut |sentence| self.note(sentence))?;
-        let training = self.encode(&paths, &rows, TRAINING, encoding)?;
+        let (training, overflow) = self.encode_to_learn(&paths, &rows, encoding)?;
         let mut eval_paths = paths.as_slice();
         if !eval_data.is_empty() {
             let rows = self.read::<D::Record>(eval_data, EVALUATION)?;
             eval_rows = Some(selection.without_duplicates(rows, &mut |sentence| self.note(sentence)));
             eval_paths = eval_data;
         }
-        let unpacked = Encoding { pack: false, ..*encoding };
+        let unpacked = Encoding { pack: false, overflow, ..*encoding };
         let evaluation = eval_rows
             .map(|rows| self.encode(eval_paths, &rows.with_purpose(EVALUATION), EVALUATION, &unpacked));
         Ok((training, evaluation.transpose()?))
@@ -301,12 +359,16 @@ impl Launch {
         config: &T,
         choices: impl FnOnce(&AutoKeys) -> Vec<Chosen>,
     ) -> Result<T, Error> {
-        let of_start = if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None };
+        let of_start = self.chosen_at_the_start()?;
         let is_settled = of_start.is_some();
         let choices = match of_start {
             _ if self.auto.is_empty() => Vec::new(),
             Some(chosen) => chosen,
-            None => choices(&self.auto),
+            None => {
+                let mut choices = choices(&self.auto);
+                choices.append(&mut self.of_rows);
+                choices
+            }
         };
         let choices = choices.into_iter().filter(|choice| self.is_open(&choice.key)).collect();
         let (settled, chosen) = self.auto.fill(config, choices)?;
@@ -411,6 +473,21 @@ impl Launch {
             Some(path) => Err(Error::WouldOverwrite { path: path.clone() }),
         }
     }
+}
+
+/// Too long prompts are cut where more than a twentieth of the rows would be lost without it. Otherwise such rows are left
+/// out: a prompt often has its question at the start, which is what would be cut.
+fn overflow_choice(n_too_long: usize, n_rows: usize, max_len: usize) -> Chosen {
+    let value = if 20 * n_too_long > n_rows { "truncate_prompt" } else { "drop" };
+    let reason = match n_too_long {
+        0 => format!("all {n_rows} rows fit into {max_len} tokens"),
+        n => format!("{n} of {n_rows} rows do not fit into {max_len} tokens"),
+    };
+    Chosen::new(OVERFLOW, value, reason)
+}
+
+fn is_truncated(choice: &Chosen) -> bool {
+    choice.key == OVERFLOW && choice.value.as_str() == Some("truncate_prompt")
 }
 
 /// The fingerprint of a model directory's files, or the name of a preset.
@@ -518,6 +595,18 @@ mod tests {
         };
         assert_eq!(noted(&[]), [""; 0]);
         assert_eq!(noted(&["rate"]), ["`rate` has no effect: nothing reads it"]);
+    }
+
+    #[test]
+    fn long_prompts_are_cut_only_where_many_rows_would_be_lost() {
+        let choice = |n_too_long, n_rows| {
+            let Chosen { value, reason, .. } = overflow_choice(n_too_long, n_rows, 512);
+            (value.as_str().unwrap().to_owned(), reason)
+        };
+        assert_eq!(choice(0, 100), ("drop".into(), "all 100 rows fit into 512 tokens".into()));
+        assert_eq!(choice(5, 100).0, "drop");
+        let cut = ("truncate_prompt".into(), "6 of 100 rows do not fit into 512 tokens".into());
+        assert_eq!(choice(6, 100), cut);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod launch;
 mod samples;
 mod shape;
 
-pub use auto::{AUTO_OF_RANKINGS, Passes, Weights, long_row};
+pub use auto::{AUTO_OF_RANKINGS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
 pub use checkpoint::{StageModel, resume, save};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
