@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(values(&[12_345.0, 12_349.0]), [12_347.0, 2.0]);
         assert_eq!(values(&[0.7; 3]), [0.7, 1.0]);
         assert_eq!(values(&[0.0; 3]), [0.0, 1.0]);
-        assert_eq!(values(&[1e6, 1e6 + 0.125]), [1e6, 1.0]);
+        assert_eq!(values(&[1e6, 1e6 + 0.125]), [1_000_000.06, 1.0]);
     }
 
     #[test]
