@@ -86,32 +86,33 @@ fn ppo_scales_the_scores_by_those_of_the_first_answers() {
     let temper = Temper::with_reward_model();
     let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out run --set max_steps=2 \
                --set checkpoint_every=1 --set critic.learning_rate=1e-12";
-    temper.run(ppo).ok();
+    let said = temper.run(ppo).ok();
+    assert!(said.stderr.contains("note: scores count in deviations of the first rollout's ("), "{said:?}");
     let config = temper.read("run/config.toml");
-    let number = |key: &str| -> f32 {
-        let line = line(&config, key);
-        assert!(line.ends_with("  # auto: the scores of 64 answers of the policy"), "{line}");
-        line.split(' ').nth(2).expect("a value").parse().expect("a number")
-    };
-    let (mean, deviation) = (number("score_mean"), number("score_deviation"));
+    assert!(
+        line(&config, "score_scale").starts_with("score_scale = \"first_rollout\"  # auto: "),
+        "{config}"
+    );
+    let scale = temper.json("run/checkpoints/step-000001/training/state.json")["score_scale"].clone();
+    let number = |key: &str| -> f32 { scale[key].as_str().expect("a text").parse().expect("a number") };
+    let (mean, deviation) = (number("mean"), number("deviation"));
     let first = temper.read("run/metrics.jsonl").lines().next().map(str::to_owned).expect("a line");
     let first: serde_json::Value = serde_json::from_str(&first).expect("metrics");
     let metric = |name: &str| first[name].as_f64().expect("a number") as f32;
+    // The mean is that of the same answers.
+    assert!((metric("objective/raw_scores") - mean).abs() < 1e-3, "{first} {scale}");
     let missing = 1.0 - metric("response/eos_rate");
-    let expected = (metric("objective/raw_scores") - mean) / deviation - missing;
-    assert!((metric("objective/scores") - expected).abs() < 1e-3, "{first}");
+    assert!((metric("objective/scores") + missing).abs() < 1e-3, "{first}");
     let (reward, critic) =
         (temper.bytes("reward/final/model.safetensors"), temper.bytes("run/final/critic/model.safetensors"));
     let ratio = first_number(&reward, "score.weight") / first_number(&critic, "score.weight");
     assert!((ratio / deviation - 1.0).abs() < 1e-3, "{ratio} {deviation}");
 
-    // A resumed run keeps them, whatever it would find now, and a run is not started again.
+    // A run that continues after its first rollout has its scale.
     let finished = temper.bytes("run/final/model.safetensors");
-    fs::remove_dir_all(temper.path("run/final")).expect("a finished run");
-    fs::remove_dir_all(temper.path("run/checkpoints/step-000002")).ok();
+    for gone in ["run/final", "run/checkpoints/step-000002"] {
+        fs::remove_dir_all(temper.path(gone)).ok();
+    }
     temper.run(&format!("{ppo} --resume")).ok();
-    assert_eq!(temper.read("run/config.toml"), config);
     assert!(temper.bytes("run/final/model.safetensors") == finished, "resumed");
-    let said = temper.refuses(ppo, &["holds a run"]);
-    assert!(!said.stderr.contains("the scores of 64 answers"), "{said:?}");
 }

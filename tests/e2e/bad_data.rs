@@ -161,7 +161,7 @@ fn a_prompt_that_fills_the_context_is_refused() {
     assert!(said.hint().contains("shorten the prompt"), "{said:?}");
     temper.write("p.jsonl", format!("{{\"prompt\": \"{long}\"}}\n"));
     let ppo = "ppo --policy sft/final --reward reward/final --out out --prompts p.jsonl";
-    let said = temper.run(&format!("{ppo} --set rollout.max_new_tokens=48"));
+    let said = temper.run(&format!("{ppo} --set rollout.max_new_tokens=48 --set overflow=drop"));
     let said = said.refused(&["none of the 1 prompts fits into 80 tokens"]);
     assert!(said.hint().contains("overflow"), "{said:?}");
     assert!(!temper.path("out").exists());

@@ -103,7 +103,7 @@ fn the_other_kind_of_model_is_refused() {
 #[test]
 fn a_reward_model_of_other_texts_is_refused() {
     let temper = Temper::with_reward_model();
-    let ppo = format!("{PPO} --policy sft/final --reward other");
+    let ppo = format!("{PPO} --policy sft/final --reward other --set critic.kind=reward_model");
     temper.copy("reward/final", "other");
     temper.edit_json("other/template.json", |template| template["prompt"][1]["text"] = "Ask:".into());
     let said = temper.refuses(&ppo, &["sft/final and other have different templates"]);

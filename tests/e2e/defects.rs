@@ -26,7 +26,8 @@ fn d1_policy_and_reference_start_as_the_sft_model() {
 #[test]
 fn the_critic_starts_as_the_reward_model() {
     let temper = Temper::with_reward_model();
-    let still = "--set max_steps=1 --set learning_rate=1e-30 --set critic.learning_rate=1e-30";
+    let still = "--set max_steps=1 --set learning_rate=1e-30 --set critic.learning_rate=1e-30 \
+                 --set rollout.score_scale=none";
     temper.run(&format!("{PPO} --out ppo {still}")).ok();
     temper.copy("reward/final", "critic");
     temper.write("critic/model.safetensors", temper.bytes("ppo/final/critic/model.safetensors"));

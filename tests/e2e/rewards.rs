@@ -181,7 +181,8 @@ fn a_source_that_cannot_be_is_refused_before_anything_is_written() {
         all.extend(arguments);
         temper.refuses_of(&all, &[says]);
     }
-    let critic = "ppo --policy sft/final --prompts prompts.jsonl --reward-program cat --out out";
+    let critic = "ppo --policy sft/final --prompts prompts.jsonl --reward-program cat --out out \
+                  --set critic.kind=reward_model";
     let said = temper.refuses(critic, &["no reward model is given"]);
     assert!(said.hint().contains("critic.kind=value_head"));
     temper.run("ppo --policy sft/final --prompts prompts.jsonl --out out").misused();
@@ -222,12 +223,13 @@ fn a_reward_model_of_other_texts_scores_text_where_it_only_scores() {
             temper.write("other/template.json", other_template.to_string());
         }
         let said = temper.refuses(
-            &format!("{ppo} --reward other --out out"),
+            &format!("{ppo} --reward other --out out --set critic.kind=reward_model"),
             &[&format!("sft/final and other have different {what}s")],
         );
         assert!(said.hint().contains("critic.kind=value_head"), "{said:?}");
         let out = format!("by-{what}");
-        let said = temper.run(&format!("{ppo} --reward other --set critic.kind=value_head --out {out}")).ok();
+        let said =
+            temper.run(&format!("{ppo} --reward other --set rollout.score_scale=none --out {out}")).ok();
         let note = format!("note: other has another {what} than sft/final, so it scores text");
         assert!(said.stderr.contains(&note), "{said:?}");
         let expected = temper.run("score --model other --data demonstrations.jsonl").ok().rows();

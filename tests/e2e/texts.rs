@@ -117,7 +117,7 @@ fn a_directory_without_a_template_is_alike_in_every_stage() {
     forget_template(&temper, "bought");
 
     let ppo = "ppo --policy raw --prompts prompts.jsonl --set rollout.max_new_tokens=30 --set batch_size=5 \
-               --set rollout.temperature=0.01 --set max_steps=1";
+               --set rollout.temperature=0.01 --set max_steps=1 --set rollout.score_scale=none";
     for (dir, says) in [("reward/final", ""), ("plain/final", "`plain`"), ("bought", "")] {
         let out = dir.replace('/', "-");
         let said = temper.run(&format!("{ppo} --reward {dir} --out {out}")).ok();

@@ -7,15 +7,14 @@ use temper_train::{AutoKeys, Chosen};
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 16] = [
+pub(crate) const AUTO: [(&str, &str); 15] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters, and advantage.kind"),
     ("batch_size", "so that a rollout has 64 answers"),
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
-    ("rollout.score_mean", "from the scores of the policy's answers to the first prompts"),
-    ("rollout.score_deviation", "from the scores of the policy's answers to the first prompts"),
+    ("rollout.score_scale", "first_rollout"),
     ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
     ("update.microbatch_size", "from the memory that an answer takes"),
@@ -46,14 +45,11 @@ impl PpoConfig {
         vec![
             Chosen::new("rollout.samples_per_prompt", samples as i64, kind.clone()),
             Chosen::new("batch_size", (ANSWERS / samples) as i64, format!("{ANSWERS} answers in a rollout")),
+            Chosen::new("rollout.score_scale", "first_rollout", "penalties mean the same for every scorer"),
             Chosen::new("update.ppo_epochs", 1, "each answer is learned once"),
             Chosen::new("update.minibatch_size", minibatch as i64, kind.clone()),
             // The penalty of GRPO is in its loss, and has another scale.
-            Chosen::new(
-                "kl.coef",
-                if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.1 },
-                kind,
-            ),
+            Chosen::new("kl.coef", if self.advantage.kind == AdvantageKind::Grpo { 0.04 } else { 0.1 }, kind),
         ]
     }
 
@@ -78,8 +74,8 @@ impl PpoConfig {
         ]
     }
 
-    /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but those of [`scale_choices`] and
-    /// [`critic_choice`], which need a scorer.
+    /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but that of [`critic_choice`], which
+    /// needs the scorer.
     pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
@@ -119,31 +115,6 @@ pub(crate) fn critic_choice(has_reward_model: bool, reads_ids: bool) -> Chosen {
 /// The setting that [`critic_choice`] has a value for.
 pub(crate) const CRITIC_KIND: &str = "critic.kind";
 
-/// The settings that [`scale_choices`] has values for.
-pub(crate) const SCALE: [&str; 2] = ["rollout.score_mean", "rollout.score_deviation"];
-
-/// Mean and deviation of the scores that the policy's answers have before it learns.
-///
-/// With them, the coefficient of the KL, the penalty on missing ends and the ranges of clips mean the same for every
-/// scorer. Where all scores are equal there is no scale to go by, and they keep their own.
-pub(crate) fn scale_choices(scores: &[f32]) -> Vec<Chosen> {
-    let n = scores.len() as f64;
-    let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / n;
-    let variance = scores.iter().map(|&score| (f64::from(score) - mean).powi(2)).sum::<f64>() / n;
-    let deviation = variance.sqrt();
-    // Below this, the scores of f32 differ by rounding only.
-    let (deviation, reason) = if deviation > 1e-6 * mean.abs().max(1e-3) {
-        (deviation, format!("the scores of {} answers of the policy", scores.len()))
-    } else {
-        (1.0, format!("all {} answers of the policy have the same score", scores.len()))
-    };
-    // Three digits of the deviation read better, and a sample says no more than that.
-    let n_decimals = (2 - deviation.log10().floor() as i32).max(0) as usize;
-    let rounded = |value: f64| -> f64 { format!("{value:.n_decimals$}").parse().expect("it is a number") };
-    let choice = |(key, value)| Chosen::new(key, rounded(value), reason.clone());
-    SCALE.into_iter().zip([mean, deviation]).map(choice).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -152,21 +123,6 @@ mod tests {
 
     use super::*;
     use crate::config::CriticKind;
-
-    /// 1, 1 and 4: mean 2, variance (1 + 1 + 4) / 3.
-    #[test]
-    fn scores_are_scaled_by_mean_and_deviation_of_the_first_ones_where_they_differ() {
-        let values = |scores: &[f32]| -> Vec<f64> {
-            let choices = scale_choices(scores);
-            choices.iter().map(|choice| choice.value.as_float().unwrap()).collect()
-        };
-        assert_eq!(values(&[1.0, 1.0, 4.0]), [2.0, 1.41]);
-        assert_eq!(values(&[-1e-4, 1e-4]), [0.0, 1e-4]);
-        assert_eq!(values(&[12_345.0, 12_349.0]), [12_347.0, 2.0]);
-        assert_eq!(values(&[0.7; 3]), [0.7, 1.0]);
-        assert_eq!(values(&[0.0; 3]), [0.0, 1.0]);
-        assert_eq!(values(&[1e6, 1e6 + 0.125]), [1_000_000.06, 1.0]);
-    }
 
     #[test]
     fn a_run_has_a_hundred_rollouts_unless_its_length_is_given() {
@@ -189,7 +145,6 @@ mod tests {
         let mut rng = Seed(0).stream("init");
         let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
         let mut choices = config.choices(&auto, &model, 128);
-        choices.extend(scale_choices(&[0.5, 1.5]));
         choices.push(critic_choice(false, false));
         let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
         chosen.push("overflow".into());

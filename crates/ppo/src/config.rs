@@ -77,12 +77,10 @@ settings! {
         pub stop_after: usize = 0, only_with "rollout.stop_token != ''",
         /// Answers that are sampled at once, to save memory; 0: the whole rollout. The answers are the same.
         pub sampling_batch_size: usize = 0,
-        /// What a scorer's scores are lowered by, before anything else happens to them.
-        pub score_mean: f64 = 0.0, in -1e9..=1e9,
-        /// What they are divided by after that.
+        /// Which scores set the scale, before anything else happens to a score: none | first_rollout.
         ///
-        /// With mean and deviation of the first answers, every scorer has one scale (Ziegler et al. 2019, section 2.2).
-        pub score_deviation: f64 = 1.0, in 1e-9..=1e9,
+        /// With first_rollout, every scorer has one scale: mean 0 and deviation 1 at the start.
+        pub score_scale: ScaleFrom = ScaleFrom::None,
         /// What happens to the score of an answer that does not end: keep | subtract | replace.
         pub missing_eos: MissingEos = MissingEos::Subtract,
         /// What is subtracted from that score, or the score in its place.
@@ -94,6 +92,17 @@ settings! {
         /// InstructGPT and TRL never do; 5 in DeepSpeed-Chat, 10 in trlx.
         pub score_clip: f64 = 0.0, in 0.0..=1e9,
     }
+}
+
+/// Which scores set the scale of all scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleFrom {
+    /// A score is what the scorer says.
+    None,
+    /// Scores are lowered by the mean of the first rollout's, and divided by their standard deviation (Ziegler et al. 2019,
+    /// section 2.2, which does so with the scores of the untrained policy).
+    FirstRollout,
 }
 
 /// What happens to the score of an answer that does not end.
@@ -331,8 +340,6 @@ mod tests {
         };
         for (key, change) in [
             ("rollout.temperature", (|c, x| c.rollout.temperature = x) as fn(&mut PpoConfig, f64)),
-            ("rollout.score_mean", |c, x| c.rollout.score_mean = x),
-            ("rollout.score_deviation", |c, x| c.rollout.score_deviation = x),
             ("rollout.missing_eos_value", |c, x| c.rollout.missing_eos_value = x),
             ("rollout.score_clip", |c, x| c.rollout.score_clip = x),
             ("kl.coef", |c, x| c.kl.coef = x),
@@ -352,10 +359,6 @@ mod tests {
         }
         for tiny in [1e-40, 0.0, -1.0] {
             assert!(refused(&|c| c.rollout.temperature = tiny).starts_with("`rollout.temperature` must be"));
-        }
-        for zero in [0.0, 1e-40, -1.0] {
-            let error = refused(&|c| c.rollout.score_deviation = zero);
-            assert!(error.starts_with("`rollout.score_deviation` must be"), "{error}");
         }
         assert!(refused(&|c| c.kl.horizon = 1e-320).starts_with("`kl.horizon` must be"));
     }

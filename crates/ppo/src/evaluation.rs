@@ -8,10 +8,10 @@ use temper_stage::Samples;
 use temper_tokenizer::Tokenizer;
 use temper_train::{Run, Seed};
 
-use crate::Error;
 use crate::config::PpoConfig;
 use crate::rollout::{Answers, sampling_options};
-use crate::scores::{Scorers, score_answers};
+use crate::scores::{Scorers, condition_scores, score_answers};
+use crate::{Error, ScoreScale};
 
 /// Scores and lengths of the answers to held-out prompts.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +36,8 @@ pub struct PpoEvaluation {
 /// Samples one answer to each prompt and scores it.
 ///
 /// It takes `rollout.sampling_batch_size` prompts at a time, or `batch_size` where that is 0. Every prompt has its own
-/// random stream, so the answers do not depend on these sizes. `step` counts from 1 and only appears in errors.
+/// random stream, so the answers do not depend on these sizes. `step` counts from 1 and only appears in errors; `scale` is that
+/// of the run's scores.
 ///
 /// # Errors
 /// A scoring function that fails, or a model whose logits are not finite.
@@ -46,6 +47,7 @@ pub fn evaluate(
     tokenizer: &Tokenizer,
     prompts: &Prompts,
     step: usize,
+    scale: ScoreScale,
     scorers: &mut Scorers<'_>,
 ) -> Result<PpoEvaluation, Error> {
     let options =
@@ -62,9 +64,9 @@ pub fn evaluate(
         let options = GenerateOptions { first_stream: (part * size) as u64, ..options.clone() };
         let completions = generate(policy, &rows, &options).map_err(|e| Error::from(e).in_step(step))?;
         let answers = Answers { prompts, completions };
-        let scored = score_answers(&config.rollout, &answers.samples(tokenizer), scorers, step)?;
+        let scored = score_answers(&answers.samples(tokenizer), scorers, step)?;
+        scores.extend(condition_scores(&scored.raw_scores, &answers.ended(), scale, &config.rollout));
         raw_scores.extend(scored.raw_scores);
-        scores.extend(scored.scores);
         gold_scores.extend(scored.gold_scores.unwrap_or_default());
         n_ended += answers.ended().iter().filter(|ended| **ended).count();
         n_tokens += answers.completions.iter().map(|completion| completion.tokens.len()).sum::<usize>();
@@ -92,7 +94,6 @@ impl Shown {
     /// # Errors
     /// Those of [`evaluate`].
     pub(crate) fn take(
-        config: &PpoConfig,
         policy: &CausalLm,
         tokenizer: &Tokenizer,
         samples: &Samples<'_>,
@@ -104,7 +105,7 @@ impl Shown {
         }
         let completions = samples.answers(policy).map_err(|e| Error::from(e).in_step(step))?;
         let answers = Answers { prompts: samples.prompts().to_vec(), completions };
-        let scored = score_answers(&config.rollout, &answers.samples(tokenizer), scorers, step)?;
+        let scored = score_answers(&answers.samples(tokenizer), scorers, step)?;
         let gold = scored.gold_scores.unwrap_or_default();
         Ok(Self { completions: answers.completions, scores: scored.raw_scores, gold })
     }

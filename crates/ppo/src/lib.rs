@@ -60,6 +60,7 @@ mod ptx;
 mod rewards;
 mod rollout;
 mod run;
+mod scale;
 mod scores;
 mod train;
 
@@ -68,7 +69,7 @@ pub use advantage::{
     estimate_advantages, leave_one_out, standardise_groups,
 };
 pub use config::{
-    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScoreAt,
+    CriticConfig, CriticKind, KlConfig, MissingEos, PpoConfig, PtxConfig, RolloutConfig, ScaleFrom, ScoreAt,
     UpdateConfig,
 };
 pub use episodes::{EpisodeBatch, Episodes, select_rows};
@@ -82,6 +83,7 @@ pub use networks::{Critic, Entropy, Policy, PolicyOutput, critic_values};
 pub use rewards::shape_rewards;
 pub use rollout::{Rollout, RolloutModels, collect_rollout, stop_token};
 pub use run::{PpoFiles, run};
+pub use scale::ScoreScale;
 pub use scores::{Sample, ScoreError, ScoreFn, Scorers, TokenRewardFn};
 pub use train::{Data, Models, train};
 

@@ -10,12 +10,12 @@ use temper_stage::{Launch, model_fingerprint};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
-use crate::auto::{CRITIC_KIND, SCALE, critic_choice, scale_choices};
+use crate::auto::{CRITIC_KIND, critic_choice};
 use crate::config::{CriticKind, PpoConfig};
 use crate::networks::Critic;
 use crate::rollout::stop_token;
 use crate::scores::{Sample, ScoreFn, Scorers};
-use crate::train::{Data, Models, first_scores, train};
+use crate::train::{Data, Models, train};
 
 /// What PPO reads, and who scores the answers.
 #[derive(Clone, Debug, Default)]
@@ -92,21 +92,11 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let mut scorer = Scorer::open(&spec, reward_model.as_ref().map(|scores| &scores.model), &text, &stop)?;
     let mut score = |samples: &[Sample<'_>]| Ok(scorer.score(&answers(&text, samples))?);
     let reads_ids = reward_model.as_ref().is_some_and(|scores| scores.reads_ids);
-    let mut choices = vec![critic_choice(reward_model.is_some(), reads_ids)];
-    if SCALE.iter().any(|key| launch.is_open(key)) {
-        launch.refuse_to_start_again()?;
-        choices.extend(scale_choices(&first_scores(config, &policy, &text, &prompts, &mut score)?));
-    }
-    let config = &launch.settle(config, |_| choices)?;
+    let config = &launch.settle(config, |_| vec![critic_choice(reward_model.is_some(), reads_ids)])?;
 
     let critic = match (config.critic.kind, &reward_model) {
         _ if !config.estimator().needs_critic() => Critic::None,
-        // It starts with the scores as they are learned from.
-        (CriticKind::RewardModel, Some(scores)) => {
-            let gain = 1.0 / config.rollout.score_deviation;
-            let critic = scores.model.model.clone();
-            Critic::Separate(Box::new(critic.rescaled(gain, -gain * config.rollout.score_mean)))
-        }
+        (CriticKind::RewardModel, Some(scores)) => Critic::Separate(Box::new(scores.model.model.clone())),
         (CriticKind::RewardModel, None) => return Err(Error::NoModelForCritic),
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use temper_data::Row;
 use temper_tokenizer::PromptRef;
 
-use crate::Error;
 use crate::config::{MissingEos, RolloutConfig};
+use crate::{Error, ScoreScale};
 
 /// An answer that is to be scored.
 #[derive(Clone, Debug)]
@@ -60,25 +60,21 @@ where
 pub(crate) struct Scored {
     /// As the scoring function gave them: `[batch]`.
     pub(crate) raw_scores: Vec<f32>,
-    /// After [`condition_scores`]: `[batch]`.
-    pub(crate) scores: Vec<f32>,
     /// Of the independent judge, if there is one: `[batch]`.
     pub(crate) gold_scores: Option<Vec<f32>>,
 }
 
-/// Asks the scoring function, then the independent judge, and conditions the scores.
+/// Asks the scoring function, then the independent judge.
 ///
 /// `step` counts from 1 and only appears in errors.
 pub(crate) fn score_answers(
-    config: &RolloutConfig,
     samples: &[Sample<'_>],
     scorers: &mut Scorers<'_>,
     step: usize,
 ) -> Result<Scored, Error> {
     let raw_scores = ask_scores(samples, scorers.score, step)?;
     let gold_scores = scorers.gold.as_mut().map(|gold| ask_scores(samples, *gold, step)).transpose()?;
-    let ended: Vec<bool> = samples.iter().map(|sample| sample.ended).collect();
-    Ok(Scored { scores: condition_scores(&raw_scores, &ended, config), raw_scores, gold_scores })
+    Ok(Scored { raw_scores, gold_scores })
 }
 
 /// A score beyond this is almost certainly a mistake of the scorer. Products of several such numbers would leave the range
@@ -91,7 +87,7 @@ fn is_in_range(score: f32) -> bool {
 }
 
 /// Asks for one score per answer, and checks their number and range.
-pub(crate) fn ask_scores(samples: &[Sample<'_>], score: &mut ScoreFn<'_>, step: usize) -> Result<Vec<f32>, Error> {
+fn ask_scores(samples: &[Sample<'_>], score: &mut ScoreFn<'_>, step: usize) -> Result<Vec<f32>, Error> {
     let scores = score(samples).map_err(|source| Error::Score { step, source })?;
     if scores.len() != samples.len() {
         let problem = format!("{} scores for {} answers", scores.len(), samples.len());
@@ -126,11 +122,14 @@ pub(crate) fn ask_token_rewards(
     Ok(rows)
 }
 
-/// Applies `rollout.score_mean` and `rollout.score_deviation`, then the rule for answers without an end
-/// (`rollout.missing_eos`), then `rollout.score_clip`.
-pub(crate) fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutConfig) -> Vec<f32> {
+/// Applies the scale, then the rule for answers without an end (`rollout.missing_eos`), then `rollout.score_clip`.
+pub(crate) fn condition_scores(
+    scores: &[f32],
+    ended: &[bool],
+    scale: ScoreScale,
+    config: &RolloutConfig,
+) -> Vec<f32> {
     let value = config.missing_eos_value as f32;
-    let scaled = |score: &f32| ((f64::from(*score) - config.score_mean) / config.score_deviation) as f32;
     let rule = |(score, ended): (f32, &bool)| match config.missing_eos {
         _ if *ended => score,
         MissingEos::Keep => score,
@@ -138,7 +137,13 @@ pub(crate) fn condition_scores(scores: &[f32], ended: &[bool], config: &RolloutC
         MissingEos::Replace => value,
     };
     let limit = if config.score_clip > 0.0 { config.score_clip as f32 } else { f32::INFINITY };
-    scores.iter().map(scaled).zip(ended).map(rule).map(|score| score.clamp(-limit, limit)).collect()
+    scores
+        .iter()
+        .map(|&score| scale.apply(score))
+        .zip(ended)
+        .map(rule)
+        .map(|score| score.clamp(-limit, limit))
+        .collect()
 }
 
 #[cfg(test)]
@@ -150,7 +155,7 @@ mod tests {
     fn only_answers_without_an_end_are_penalised() {
         let config =
             |missing_eos| RolloutConfig { missing_eos, missing_eos_value: 1.5, ..RolloutConfig::default() };
-        let scores = |rule| condition_scores(&[2.0, 2.0], &[true, false], &config(rule));
+        let scores = |rule| condition_scores(&[2.0, 2.0], &[true, false], ScoreScale::NONE, &config(rule));
         assert_eq!(scores(MissingEos::Keep), [2.0, 2.0]);
         assert_eq!(scores(MissingEos::Subtract), [2.0, 0.5]);
         assert_eq!(scores(MissingEos::Replace), [2.0, 1.5]);
@@ -159,8 +164,8 @@ mod tests {
     /// (7 − 3) / 2 = 2 and (−1 − 3) / 2 = −2. Penalty and clip are in units of the scaled scores.
     #[test]
     fn scores_are_scaled_before_the_rule_for_missing_ends_and_the_clip() {
-        let config = RolloutConfig { score_mean: 3.0, score_deviation: 2.0, ..RolloutConfig::default() };
-        let scores = |config: &RolloutConfig| condition_scores(&[7.0, -1.0], &[true, false], config);
+        let (config, scale) = (RolloutConfig::default(), ScoreScale { mean: 3.0, deviation: 2.0 });
+        let scores = |config: &RolloutConfig| condition_scores(&[7.0, -1.0], &[true, false], scale, config);
         assert_eq!(scores(&config), [2.0, -3.0]);
         assert_eq!(scores(&RolloutConfig { missing_eos: MissingEos::Replace, ..config.clone() }), [2.0, 1.0]);
         assert_eq!(scores(&RolloutConfig { score_clip: 1.5, ..config }), [1.5, -1.5]);
@@ -174,7 +179,8 @@ mod tests {
             score_clip: 2.5,
             ..RolloutConfig::default()
         };
-        let scores = condition_scores(&[3.0, 1.0, 6.0, -7.0], &[true, true, false, false], &config);
+        let scores =
+            condition_scores(&[3.0, 1.0, 6.0, -7.0], &[true, true, false, false], ScoreScale::NONE, &config);
         assert_eq!(scores, [2.5, 1.0, 2.0, -2.5]);
     }
 }

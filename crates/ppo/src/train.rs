@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! for each rollout:
-//!     sample answers to a batch of prompts, score them, record log-probabilities and values     collect_rollout
+//!     sample answers to a batch of prompts, score them                                          ScoredAnswers::collect
+//!     the first scores may set the scale                                                        Learner::set_scale
+//!     record log-probabilities and values                                                       ScoredAnswers::record
 //!     compute advantages and returns                                                            Estimator::targets
 //!     for each pass and each minibatch: update policy and critic                                Learner::update
 //!     adapt the KL coefficient β                                                                KlController::update
@@ -25,9 +27,9 @@ use crate::guard::KlGuard;
 use crate::learner::{Learner, LearningRates, Progress, UpdateInput};
 use crate::metrics::{PpoMetrics, read_all};
 use crate::networks::Critic;
-use crate::rollout::{Answers, collect_rollout, sampling_options};
-use crate::scores::{ScoreFn, Scorers, ask_scores};
-use crate::{Error, PpoConfig};
+use crate::rollout::{ScoredAnswers, sampling_options};
+use crate::scores::Scorers;
+use crate::{Error, PpoConfig, ScoreScale};
 
 /// The networks of the stage. Policy and reference are two copies of the SFT model (D1: those of the notebook are new
 /// networks with random weights).
@@ -104,7 +106,7 @@ pub fn train<'a>(
     let options = sampling_options(config, &text.tokenizer, 0)?;
     let samples = Samples::with_options(&config.shown, asked, text, &ref_policy, options);
     if run.resume_from().is_none() {
-        match Shown::take(config, &ref_policy, &text.tokenizer, &samples, 1, &mut scorers) {
+        match Shown::take(&ref_policy, &text.tokenizer, &samples, 1, &mut scorers) {
             Ok(shown) => shown.log(&samples, run, 0)?,
             Err(error) => return stop_early(error, config, &learner, text, &progress, run),
         }
@@ -122,11 +124,16 @@ pub fn train<'a>(
             let prompts = rollout_prompts(data.prompts, config.training.batch_size, step, seed);
             let sample_seed = seed.stream_at("sample", step as u64).random();
             let models = learner.models(&ref_policy, &text.tokenizer);
-            let collected = collect_rollout(config, &models, &prompts, &mut scorers, sample_seed, step + 1);
-            let rollout = match collected {
-                Ok(rollout) => rollout,
+            let scored =
+                ScoredAnswers::collect(config, &models, &prompts, &mut scorers, sample_seed, step + 1);
+            let scored = match scored {
+                Ok(scored) => scored,
                 Err(error) => return stop_early(error, config, &learner, text, &progress, run),
             };
+            if let Some(scale) = learner.set_scale(scored.raw_scores()) {
+                run.note(&note_of_scale(scale));
+            }
+            let rollout = scored.record(config, &learner.models(&ref_policy, &text.tokenizer));
 
             let kl_coef = learner.kl.coef;
             let targets = estimator.targets(&rollout, kl_coef);
@@ -165,12 +172,11 @@ pub fn train<'a>(
         {
             let policy = learner.evaluated_policy();
             let tokenizer = &text.tokenizer;
-            let evaluated = evaluate(config, &policy, tokenizer, eval_prompts, step, &mut scorers).and_then(
-                |evaluation| {
-                    let shown = Shown::take(config, &policy, tokenizer, &samples, step, &mut scorers)?;
-                    Ok((evaluation, shown))
-                },
-            );
+            let scale = learner.scale();
+            let evaluated = evaluate(config, &policy, tokenizer, eval_prompts, step, scale, &mut scorers)
+                .and_then(|evaluation| {
+                    Ok((evaluation, Shown::take(&policy, tokenizer, &samples, step, &mut scorers)?))
+                });
             // Both are logged together, so that a run that is stopped in between logs neither twice.
             let (evaluation, shown) = match evaluated {
                 Ok(both) => both,
@@ -213,20 +219,12 @@ pub fn train<'a>(
     Ok(learner.evaluated_policy())
 }
 
-/// The scores of the policy's answers to the prompts of the first rollout, as the scoring function gives them.
-pub(crate) fn first_scores(
-    config: &PpoConfig,
-    policy: &CausalLm,
-    text: &TextSide,
-    prompts: &Prompts,
-    score: &mut ScoreFn<'_>,
-) -> Result<Vec<f32>, Error> {
-    let seed = Seed(config.training.seed);
-    let prompts = rollout_prompts(prompts, config.training.batch_size, 0, seed);
-    let sample_seed = seed.stream_at("first_scores", 0).random();
-    let answers = Answers::sample(config, &policy.valid(), &text.tokenizer, &prompts, sample_seed)
-        .map_err(|error| error.in_step(0))?;
-    ask_scores(&answers.samples(&text.tokenizer), score, 0)
+/// What a run says when its first scores have set the scale.
+fn note_of_scale(ScoreScale { mean, deviation }: ScoreScale) -> String {
+    format!(
+        "scores count in deviations of the first rollout's ({deviation:.3}) from their mean ({mean:.3}); \
+         `objective/raw_scores` is what the scorer says"
+    )
 }
 
 /// Ends a run whose answers could not be sampled or scored: a scorer may fail at any time, or be interrupted while it is

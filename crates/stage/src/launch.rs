@@ -240,13 +240,16 @@ impl Launch {
             Some(chosen) if chosen.iter().any(is_truncated) => Overflow::TruncatePrompt,
             Some(_) => Overflow::Drop,
             None => {
-                let (bad_rows, whole) = (self.read.bad_rows, Encoding { overflow: Overflow::Drop, ..*encoding });
+                let (bad_rows, whole) =
+                    (self.read.bad_rows, Encoding { overflow: Overflow::Drop, ..*encoding });
                 let mut notes = Vec::new();
                 let data = D::encode_rows(rows, bad_rows, &whole, &mut |note| notes.push(note.to_owned()));
                 let n_rows = rows.records.len();
                 let n_too_long = match &data {
                     Ok(data) => data.report().too_long.len(),
-                    Err(temper_data::Error::NothingFits { .. } | temper_data::Error::NoPromptFits { .. }) => n_rows,
+                    Err(temper_data::Error::NothingFits { .. } | temper_data::Error::NoPromptFits { .. }) => {
+                        n_rows
+                    }
                     Err(_) => 0,
                 };
                 let choice = overflow_choice(n_too_long, n_rows, encoding.max_len);
@@ -389,18 +392,6 @@ impl Launch {
     /// settings at its start.
     pub fn is_open(&self, key: &str) -> bool {
         self.auto.contains(key) && !self.chosen.iter().any(|chosen| chosen.key == key)
-    }
-
-    /// Refuses a directory that holds a run, unless that is to be resumed. [`Launch::open`] does so, too; this is for a stage
-    /// that has something long to do before.
-    ///
-    /// # Errors
-    /// [`temper_train::Error::RunExists`].
-    pub fn refuse_to_start_again(&self) -> Result<(), Error> {
-        if !self.is_resumed && Run::has_started(&self.out)? {
-            return Err(temper_train::Error::RunExists { dir: self.out.clone() }.into());
-        }
-        Ok(())
     }
 
     /// Says which settings that somebody has asked for have no effect in this run. `idle` has those whose reason is

@@ -346,6 +346,11 @@ impl Run {
         save_json(&self.dir.join(EVALUATION_FILE), details)
     }
 
+    /// Passes on to the observer one line that the user should know, and that is no cause for worry.
+    pub fn note(&mut self, message: &str) {
+        self.notify(Event::Note { message });
+    }
+
     /// Passes a one-line warning on to the observer, or to the log where there is none: not twice to one reader.
     pub fn warn(&mut self, message: &str) {
         match &self.observer {

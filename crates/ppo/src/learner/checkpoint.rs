@@ -11,9 +11,10 @@ use temper_tokenizer::TextSide;
 use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
 use super::Learner;
-use crate::Error;
 use crate::guard::StoredGuard;
 use crate::networks::{Networks, Policy};
+use crate::scale::{RunScale, StoredScale};
+use crate::{Error, ScoreScale};
 
 /// Where a checkpoint keeps the averaged policy.
 const EMA_DIR: &str = "ema";
@@ -72,6 +73,8 @@ struct State {
     recent_scores: Vec<Exact>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guard: Option<StoredGuard>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    score_scale: Option<StoredScale>,
 }
 
 impl Learner {
@@ -115,6 +118,7 @@ impl Learner {
             kl_coef: Exact(self.kl.coef),
             recent_scores: progress.recent_scores.iter().map(|&score| Exact(score)).collect(),
             guard: progress.guard,
+            score_scale: self.scale.to_store(),
         };
         Ok(save_json(&training.join(STATE), &state)?)
     }
@@ -139,7 +143,13 @@ impl Learner {
             let message = format!("`kl_coef` is {kl_coef}, it must be 0 or above");
             return Err(temper_train::Error::BadState { path, message }.into());
         }
-        self.kl.coef = kl_coef;
+        let scale = RunScale::resume(self.scale_from, state.score_scale);
+        let ScoreScale { mean, deviation } = scale.current();
+        if !mean.is_finite() || !deviation.is_finite() || deviation <= 0.0 {
+            let message = format!("`score_scale` is {mean} and {deviation}, which is no mean and deviation");
+            return Err(temper_train::Error::BadState { path, message }.into());
+        }
+        (self.kl.coef, self.scale) = (kl_coef, scale);
         Ok(Progress {
             step: state.step,
             is_evaluated: !state.evaluation_is_due,

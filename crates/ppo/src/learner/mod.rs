@@ -11,11 +11,12 @@ use temper_model::CausalLm;
 use temper_tokenizer::Tokenizer;
 use temper_train::Optimizer;
 
-use crate::Error;
-use crate::config::PpoConfig;
+use crate::config::{PpoConfig, ScaleFrom};
 use crate::kl::KlController;
 use crate::networks::{Critic, Networks, Policy, zero_head};
 use crate::rollout::RolloutModels;
+use crate::scale::RunScale;
+use crate::{Error, ScoreScale};
 
 pub(crate) use checkpoint::Progress;
 pub use loss_means::LossMeans;
@@ -36,6 +37,8 @@ pub struct Learner {
     ema_decay: f64,
     /// The coefficient β of the KL penalty, fixed or adaptive.
     pub kl: KlController,
+    scale_from: ScaleFrom,
+    scale: RunScale,
 }
 
 impl Learner {
@@ -57,6 +60,8 @@ impl Learner {
             policy_optimizer: Optimizer::new(&config.training.optimizer),
             critic_optimizer: Optimizer::new(&config.training.optimizer),
             kl: KlController::new(&config.kl),
+            scale_from: config.rollout.score_scale,
+            scale: RunScale::new(config.rollout.score_scale),
         }
     }
 
@@ -88,7 +93,32 @@ impl Learner {
             ref_policy,
             critic: self.networks().critic.as_ref(),
             tokenizer,
+            scale: self.scale(),
         }
+    }
+
+    /// The scale of the scores.
+    pub fn scale(&self) -> ScoreScale {
+        self.scale.current()
+    }
+
+    /// Lets these scores set the scale, if the settings ask for one and there is none yet. A critic that is a network of its
+    /// own then gives its values on the new scale. Returns the scale if it is new.
+    ///
+    /// # Panics
+    /// After an update that failed.
+    pub fn set_scale(&mut self, raw_scores: &[f32]) -> Option<ScoreScale> {
+        if self.scale != RunScale::Unknown {
+            return None;
+        }
+        let scale = ScoreScale::of(raw_scores)?;
+        let (gain, shift) = scale.gain_and_shift();
+        let Networks { policy, critic } =
+            self.networks.take().expect("a learner is of no use after an update that failed");
+        let critic = critic.map(|critic| critic.valid().rescaled(gain, shift).train());
+        self.networks = Some(Networks { policy, critic });
+        self.scale = RunScale::Known(scale);
+        Some(scale)
     }
 
     /// Whether there is a critic, as a network of its own or as a head on the policy.

@@ -3,7 +3,6 @@
 mod record;
 mod sample;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, ScalarModel};
@@ -14,8 +13,8 @@ use crate::episodes::Episodes;
 use crate::kl::token_kl;
 use crate::networks::Policy;
 use crate::rewards::shape_rewards;
-use crate::scores::{Scored, Scorers, ask_token_rewards, score_answers};
-use crate::{EpisodeBatch, Error};
+use crate::scores::{Scored, Scorers, ask_token_rewards, condition_scores, score_answers};
+use crate::{EpisodeBatch, Error, ScoreScale};
 
 use record::Recorded;
 pub use sample::stop_token;
@@ -45,7 +44,7 @@ pub struct Rollout {
     pub values: Option<Tensor<2>>,
     /// Scores as the scoring function gave them: `[batch]`.
     pub raw_scores: Vec<f32>,
-    /// Scores after the rule for missing ends and the clip: `[batch]`.
+    /// Scores after scale, rule for missing ends and clip: `[batch]`.
     pub scores: Tensor<1>,
     /// Scores of an independent judge, if there is one; never learned from: `[batch]`.
     pub gold_scores: Option<Vec<f32>>,
@@ -65,6 +64,8 @@ pub struct RolloutModels<'a> {
     pub critic: Option<&'a ScalarModel>,
     /// Turns completions into text, and knows the end tokens.
     pub tokenizer: &'a Tokenizer,
+    /// The scale of the scores.
+    pub scale: ScoreScale,
 }
 
 /// Samples `rollout.samples_per_prompt` completions of each prompt, scores them, and records log-probabilities and
@@ -82,14 +83,43 @@ pub fn collect_rollout(
     seed: u64,
     step: usize,
 ) -> Result<Rollout, Error> {
-    let policy = models.policy.lm.valid();
-    let answers = Answers::sample(config, &policy, models.tokenizer, prompts, seed)
-        .map_err(|error| error.in_step(step))?;
-    let samples = answers.samples(models.tokenizer);
-    let scored = score_answers(&config.rollout, &samples, scorers, step)?;
-    let ask = |token_rewards: &mut &mut _| ask_token_rewards(&samples, *token_rewards, step);
-    let token_rewards = scorers.token_rewards.as_mut().map(ask).transpose()?;
-    Ok(Rollout::record(config, models, &answers, scored, token_rewards))
+    Ok(ScoredAnswers::collect(config, models, prompts, scorers, seed, step)?.record(config, models))
+}
+
+/// The first half of a rollout: answers that were sampled and scored. The scale of the scores does not matter yet.
+pub(crate) struct ScoredAnswers<'a> {
+    answers: Answers<'a>,
+    scored: Scored,
+    token_rewards: Option<Vec<Vec<f32>>>,
+}
+
+impl<'a> ScoredAnswers<'a> {
+    /// Samples and scores, with the arguments and errors of [`collect_rollout`].
+    pub(crate) fn collect(
+        config: &PpoConfig,
+        models: &RolloutModels<'_>,
+        prompts: &[&'a EncodedPrompt],
+        scorers: &mut Scorers<'_>,
+        seed: u64,
+        step: usize,
+    ) -> Result<Self, Error> {
+        let answers = Answers::sample(config, models, prompts, seed).map_err(|error| error.in_step(step))?;
+        let samples = answers.samples(models.tokenizer);
+        let scored = score_answers(&samples, scorers, step)?;
+        let ask = |token_rewards: &mut &mut _| ask_token_rewards(&samples, *token_rewards, step);
+        let token_rewards = scorers.token_rewards.as_mut().map(ask).transpose()?;
+        Ok(Self { answers, scored, token_rewards })
+    }
+
+    /// The scores as the scoring function gave them.
+    pub(crate) fn raw_scores(&self) -> &[f32] {
+        &self.scored.raw_scores
+    }
+
+    /// The second half: what policy, reference and critic say about each token.
+    pub(crate) fn record(self, config: &PpoConfig, models: &RolloutModels<'_>) -> Rollout {
+        Rollout::record(config, models, &self.answers, self.scored, self.token_rewards)
+    }
 }
 
 impl Rollout {
@@ -106,6 +136,8 @@ impl Rollout {
         let columns = episodes.completion_len;
         let completion_mask = mask(episodes.completion_lens(), columns, &device);
         let value_mask = mask(episodes.value_lens.iter().copied(), columns, &device);
+        let ended = answers.ended();
+        let scores = condition_scores(&scored.raw_scores, &ended, models.scale, &config.rollout);
         let recorded = Recorded::forward(config, models, &episodes, &device);
         let old_logprobs = recorded.old_logprobs * completion_mask.clone();
         Self {
@@ -113,11 +145,11 @@ impl Rollout {
             ref_logprobs: recorded.ref_logprobs * completion_mask.clone(),
             values: recorded.values.map(|values| values * value_mask.clone()),
             old_logprobs,
-            scores: Tensor::from_data(TensorData::new(scored.scores, [episodes.len()]), &device),
+            scores: Tensor::from_data(TensorData::new(scores, [episodes.len()]), &device),
             raw_scores: scored.raw_scores,
             gold_scores: scored.gold_scores,
             token_rewards: token_rewards.map(|rows| pad(&rows, columns, &device)),
-            ended: answers.ended(),
+            ended,
             samples_per_prompt: config.rollout.samples_per_prompt,
             episodes,
             completion_mask,

@@ -1,10 +1,12 @@
 //! The first part of a rollout: sampling answers.
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, Completion, Finish, GenerateOptions, Sampler, StopToken, generate};
 use temper_tokenizer::Tokenizer;
 
+use super::RolloutModels;
 use crate::Error;
 use crate::config::{PpoConfig, RolloutConfig, ScoreAt};
 use crate::episodes::Episodes;
@@ -20,17 +22,17 @@ pub(crate) struct Answers<'a> {
 
 impl<'a> Answers<'a> {
     /// Samples `rollout.samples_per_prompt` completions of each prompt; those of one prompt are neighbours.
-    pub(crate) fn sample(
+    pub(super) fn sample(
         config: &PpoConfig,
-        policy: &CausalLm,
-        tokenizer: &Tokenizer,
+        models: &RolloutModels<'_>,
         prompts: &[&'a EncodedPrompt],
         seed: u64,
     ) -> Result<Self, Error> {
         let repeat = |prompt: &&'a EncodedPrompt| vec![*prompt; config.rollout.samples_per_prompt];
         let prompts: Vec<&EncodedPrompt> = prompts.iter().flat_map(repeat).collect();
-        let options = sampling_options(config, tokenizer, seed)?;
-        let completions = generate_in_parts(policy, &prompts, &options, config.rollout.sampling_batch_size)?;
+        let options = sampling_options(config, models.tokenizer, seed)?;
+        let lm = models.policy.lm.valid();
+        let completions = generate_in_parts(&lm, &prompts, &options, config.rollout.sampling_batch_size)?;
         Ok(Self { prompts, completions })
     }
 

@@ -25,7 +25,8 @@ fn evaluated(batch_size: usize, sampling_batch_size: usize) -> Vec<Vec<u32>> {
         lengths(samples)
     };
     let (lm, tokenizer) = (language_model(1), Tokenizer::byte());
-    crate::evaluate(&config, &lm, &tokenizer, &prompts, 1, &mut (&mut score).into()).unwrap();
+    crate::evaluate(&config, &lm, &tokenizer, &prompts, 1, crate::ScoreScale::NONE, &mut (&mut score).into())
+        .unwrap();
     answers
 }
 
