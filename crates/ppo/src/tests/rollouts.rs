@@ -4,9 +4,10 @@ use burn::tensor::{Device, Tensor};
 use temper_data::EncodedPrompt;
 
 use super::{EOS, VOCAB, collect, config, language_model, learner, numbers, prompts, scalar_model, targets};
+use crate::learner::Learner;
 use crate::networks::Critic;
 use crate::rewards::shape_rewards;
-use crate::{MissingEos, ScoreAt};
+use crate::{MissingEos, ScaleFrom, ScoreAt};
 
 /// Oracle 5 (padding changes nothing): longer neighbours in the batch change nothing that is recorded.
 #[test]
@@ -154,4 +155,33 @@ fn scores_plus_the_penalty_are_the_reward() {
     let missing = 10.0 * (1.0 - metrics.eos_rate);
     assert!((metrics.scores - (metrics.raw_scores - missing)).abs() < 1e-5, "{metrics:?}");
     assert!((metrics.scores + metrics.non_score_reward - metrics.rlhf_reward).abs() < 1e-6, "{metrics:?}");
+}
+
+/// Ziegler et al. 2019, section 2.2: scores of mean 0 and deviation 1. The values of the critic come with them.
+#[test]
+fn the_first_scores_set_the_scale_of_scores_and_values_once() {
+    let mut config = config();
+    config.rollout.score_scale = ScaleFrom::FirstRollout;
+    let mut learner = learner(&config, Critic::Separate(Box::new(scalar_model(2))));
+    let rollout = |learner: &Learner| collect(&config, learner, &language_model(1), &prompts(48));
+    let before = rollout(&learner);
+    assert_eq!(
+        numbers(before.scores.clone()),
+        before.raw_scores.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()
+    );
+    // Equal scores set nothing.
+    assert_eq!(learner.set_scale(&[3.0; 8]), None);
+    let scale = learner.set_scale(&before.raw_scores).unwrap();
+    assert_eq!((learner.scale(), learner.set_scale(&[0.0, 1.0])), (scale, None));
+    let after = rollout(&learner);
+    let scores = numbers(after.scores.clone());
+    let mean = scores.iter().sum::<f64>() / 48.0;
+    let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / 48.0;
+    assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+    let mask = numbers(after.value_mask.clone());
+    let (old, new) = (numbers(before.values.unwrap()), numbers(after.values.unwrap()));
+    for ((old, new), mask) in old.into_iter().zip(new).zip(mask) {
+        let expected = mask * (old - scale.mean) / scale.deviation;
+        assert!((new - expected).abs() < 1e-5, "{new} {expected}");
+    }
 }
