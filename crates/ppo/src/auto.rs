@@ -4,10 +4,11 @@ use temper_model::CausalLm;
 use temper_stage::{OVERFLOW_FOLLOWS, Weights};
 use temper_train::{AutoKeys, Chosen};
 
+use crate::config::{MissingEos, ScaleFrom};
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 15] = [
+pub(crate) const AUTO: [(&str, &str); 17] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters, and advantage.kind"),
@@ -15,6 +16,8 @@ pub(crate) const AUTO: [(&str, &str); 15] = [
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
     ("rollout.score_scale", "first_rollout"),
+    ("rollout.missing_eos", "replace where the scores are scaled"),
+    ("rollout.missing_eos_value", "from rollout.missing_eos"),
     ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
     ("update.microbatch_size", "from the memory that an answer takes"),
@@ -53,6 +56,25 @@ impl PpoConfig {
         ]
     }
 
+    /// What becomes of the score of an answer that does not end.
+    ///
+    /// On one scale for all scorers it is that of a poor answer, whatever the answer says: where something is subtracted
+    /// from it, a policy whose long answers score well learns not to end. A value that somebody gives is subtracted.
+    fn missing_eos_choices(&self, auto: &AutoKeys) -> [Chosen; 2] {
+        let is_scaled =
+            auto.contains("rollout.score_scale") || self.rollout.score_scale == ScaleFrom::FirstRollout;
+        let replaces = is_scaled && auto.contains("rollout.missing_eos_value");
+        let reason = if replaces { "the scores have one scale" } else { "the scores have their own scale" };
+        let rule = Chosen::new("rollout.missing_eos", if replaces { "replace" } else { "subtract" }, reason);
+        let replaces = match self.rollout.missing_eos {
+            _ if auto.contains("rollout.missing_eos") => replaces,
+            rule => rule == MissingEos::Replace,
+        };
+        let (value, reason) =
+            if replaces { (-1.0, "one deviation below the mean") } else { (1.0, "rollout.missing_eos") };
+        [rule, Chosen::new("rollout.missing_eos_value", value, reason)]
+    }
+
     /// How many rollouts a run has, whatever the number of prompts.
     fn length_choices(&self, auto: &AutoKeys) -> [Chosen; 2] {
         let given = self.training.max_steps;
@@ -80,6 +102,7 @@ impl PpoConfig {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
         choices.extend(self.length_choices(auto));
+        choices.extend(self.missing_eos_choices(auto));
         // A rollout makes four updates with a critic, and one without.
         let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 8e-6 };
         choices.push(weights.learning_rate("learning_rate", rate));
@@ -123,6 +146,27 @@ mod tests {
 
     use super::*;
     use crate::config::CriticKind;
+
+    /// A penalty that somebody gives is never a prize.
+    #[test]
+    fn an_answer_that_does_not_end_counts_as_a_poor_one_unless_somebody_says_otherwise() {
+        let chosen = |keys: &[&str], missing_eos, score_scale| {
+            let auto: AutoKeys = keys.iter().map(|key| format!("rollout.{key}")).collect();
+            let mut config = PpoConfig::default();
+            (config.rollout.missing_eos, config.rollout.score_scale) = (missing_eos, score_scale);
+            let (config, _) = auto.fill(&config, config.missing_eos_choices(&auto).into()).unwrap();
+            (config.rollout.missing_eos, config.rollout.missing_eos_value)
+        };
+        let (scaled, unscaled) = (ScaleFrom::FirstRollout, ScaleFrom::None);
+        let all = ["score_scale", "missing_eos", "missing_eos_value"];
+        let (subtract, replace) = (MissingEos::Subtract, MissingEos::Replace);
+        assert_eq!(chosen(&all, subtract, unscaled), (replace, -1.0));
+        assert_eq!(chosen(&all[1..], subtract, scaled), (replace, -1.0));
+        assert_eq!(chosen(&all[1..], subtract, unscaled), (subtract, 1.0));
+        assert_eq!(chosen(&all[..2], subtract, unscaled), (subtract, 1.0));
+        assert_eq!(chosen(&["score_scale", "missing_eos_value"], subtract, unscaled), (subtract, 1.0));
+        assert_eq!(chosen(&["missing_eos_value"], replace, unscaled), (replace, -1.0));
+    }
 
     #[test]
     fn a_run_has_a_hundred_rollouts_unless_its_length_is_given() {

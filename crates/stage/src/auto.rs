@@ -3,6 +3,7 @@
 use burn::module::Module;
 use temper_data::{Ranking, Rankings};
 use temper_model::ModelConfig;
+use temper_tensor::is_host;
 use temper_train::{AutoKeys, Chosen, TrainingConfig};
 
 /// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
@@ -28,12 +29,14 @@ pub struct Weights {
     config: ModelConfig,
     n_params: usize,
     are_fresh: bool,
+    on_host: bool,
 }
 
 impl Weights {
     /// The weights of a network, which have been drawn at random or have learned something already.
     pub fn of(network: &impl Module, config: &ModelConfig, are_fresh: bool) -> Self {
-        Self { config: config.clone(), n_params: network.num_params(), are_fresh }
+        let on_host = network.devices().iter().all(is_host);
+        Self { config: config.clone(), n_params: network.num_params(), are_fresh, on_host }
     }
 
     /// How many parameters there are.
@@ -69,13 +72,22 @@ impl Weights {
         (tokens as usize).clamp(least, 16384)
     }
 
-    /// Rows in one forward pass of an update, so that an update needs about the memory that it may; 0, which is all
-    /// of them, where a `batch` fits. `row_len` is the length of a long row, in tokens.
+    /// Rows in one forward pass of an update, for each thread; 0, which is all of them, where a `batch` fits. They need no more
+    /// memory than an update may, and in a small model on a CPU no more than its caches hold. `row_len` is the length of a
+    /// long row, in tokens.
     pub fn microbatch(&self, key: &str, batch: usize, row_len: usize) -> Chosen {
+        /// With so many tokens at once, matrix products are as fast as with more.
+        const TOKENS_AT_ONCE: usize = 256;
+
         let budget = self.memory_budget();
-        // With fewer than two, the second thread would have nothing to do.
-        let rows = (budget / self.bytes_of_row(row_len)).max(2);
-        let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
+        let by_memory = budget / self.bytes_of_row(row_len);
+        let by_cache = if self.on_host && self.is_small() { TOKENS_AT_ONCE / row_len } else { usize::MAX };
+        let reason = if by_cache < by_memory {
+            format!("about {TOKENS_AT_ONCE} tokens at once for the caches of the CPU, rows of {row_len}")
+        } else {
+            format!("about {} MiB for rows of {row_len} tokens", budget >> 20)
+        };
+        let rows = by_memory.min(by_cache).max(1);
         Chosen::new(key, if rows >= batch { 0 } else { rows as i64 }, reason)
     }
 
@@ -118,7 +130,11 @@ impl Weights {
     /// Bytes for what an update computes: 512 MiB below 10 million parameters, where weights, gradients and moments take
     /// little, and as much as 2 GiB above.
     fn memory_budget(&self) -> usize {
-        if self.n_params < 10_000_000 { 512 << 20 } else { 2 << 30 }
+        if self.is_small() { 512 << 20 } else { 2 << 30 }
+    }
+
+    fn is_small(&self) -> bool {
+        self.n_params < 10_000_000
     }
 
     /// About how many bytes the forward and backward pass over a row take, measured on 10 runs with the presets `small` and
@@ -197,7 +213,7 @@ mod tests {
     use super::*;
 
     fn weights(n_params: usize, are_fresh: bool) -> Weights {
-        Weights { config: ModelConfig::preset("small").unwrap(), n_params, are_fresh }
+        Weights { config: ModelConfig::preset("small").unwrap(), n_params, are_fresh, on_host: false }
     }
 
     fn value<'c>(choices: &'c [Chosen], key: &str) -> &'c Value {
@@ -237,7 +253,14 @@ mod tests {
         // A token of a row of 256: 4 · (4 · (20 · 128 + 5 · 512 + 7.5 · 4 · 256) + 4 · 260) = 208,960 bytes; 512 MiB hold 10 rows.
         assert_eq!(microbatch(64, 256), Value::from(10));
         assert_eq!(microbatch(10, 256), Value::from(0));
-        assert_eq!(microbatch(64, 1 << 20), Value::from(2));
+        assert_eq!(microbatch(64, 1 << 20), Value::from(1));
+        // On a CPU, the rows of 256 tokens.
+        let on_host = |n_params, row_len| {
+            let weights = Weights { on_host: true, ..weights(n_params, true) };
+            weights.microbatch("microbatch_size", 64, row_len).value
+        };
+        assert_eq!([256, 64, 300].map(|row_len| on_host(800_000, row_len)), [1, 4, 1].map(Value::from));
+        assert_eq!(on_host(12_000_000, 64), Value::from(0));
     }
 
     #[test]
