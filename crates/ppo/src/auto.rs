@@ -16,7 +16,7 @@ pub(crate) const AUTO: [(&str, &str); 17] = [
     ("rollout.samples_per_prompt", "from advantage.kind"),
     ("rollout.max_new_tokens", "from the answers that the policy has learned"),
     ("rollout.score_scale", "first_rollout"),
-    ("rollout.missing_eos", "replace where the scores are scaled"),
+    ("rollout.missing_eos", "from rollout.score_scale and the answers that the policy has learned"),
     ("rollout.missing_eos_value", "from rollout.missing_eos"),
     ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
@@ -59,12 +59,18 @@ impl PpoConfig {
     /// What becomes of the score of an answer that does not end.
     ///
     /// On one scale for all scorers it is that of a poor answer, whatever the answer says: where something is subtracted
-    /// from it, a policy whose long answers score well learns not to end. A value that somebody gives is subtracted.
-    fn missing_eos_choices(&self, auto: &AutoKeys) -> [Chosen; 2] {
+    /// from it, a policy whose long answers score well learns not to end. A value that somebody gives is subtracted, and
+    /// something is subtracted where hardly any answer might end, because then all would score the same. `knows_ends` says
+    /// that the policy has learned answers that mostly end within the longest one.
+    fn missing_eos_choices(&self, auto: &AutoKeys, knows_ends: bool) -> [Chosen; 2] {
         let is_scaled =
             auto.contains("rollout.score_scale") || self.rollout.score_scale == ScaleFrom::FirstRollout;
-        let replaces = is_scaled && auto.contains("rollout.missing_eos_value");
-        let reason = if replaces { "the scores have one scale" } else { "the scores have their own scale" };
+        let replaces = is_scaled && knows_ends && auto.contains("rollout.missing_eos_value");
+        let reason = match (is_scaled, knows_ends) {
+            (true, true) => "the scores have one scale, and the policy has learned to end",
+            (true, false) => "many answers may be longer",
+            (false, _) => "the scores have their own scale",
+        };
         let rule = Chosen::new("rollout.missing_eos", if replaces { "replace" } else { "subtract" }, reason);
         let replaces = match self.rollout.missing_eos {
             _ if auto.contains("rollout.missing_eos") => replaces,
@@ -102,7 +108,8 @@ impl PpoConfig {
         let weights = Weights::of(policy, policy.config(), false);
         let mut choices = self.group_choices();
         choices.extend(self.length_choices(auto));
-        choices.extend(self.missing_eos_choices(auto));
+        let knows_ends = policy.max_new_tokens().is_some() && auto.contains("rollout.max_new_tokens");
+        choices.extend(self.missing_eos_choices(auto, knows_ends));
         // A rollout makes four updates with a critic, and one without.
         let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 8e-6 };
         choices.push(weights.learning_rate("learning_rate", rate));
@@ -150,17 +157,20 @@ mod tests {
     /// A penalty that somebody gives is never a prize.
     #[test]
     fn an_answer_that_does_not_end_counts_as_a_poor_one_unless_somebody_says_otherwise() {
-        let chosen = |keys: &[&str], missing_eos, score_scale| {
+        let chosen_for = |knows_ends, keys: &[&str], missing_eos, score_scale| {
             let auto: AutoKeys = keys.iter().map(|key| format!("rollout.{key}")).collect();
             let mut config = PpoConfig::default();
             (config.rollout.missing_eos, config.rollout.score_scale) = (missing_eos, score_scale);
-            let (config, _) = auto.fill(&config, config.missing_eos_choices(&auto).into()).unwrap();
+            let choices = config.missing_eos_choices(&auto, knows_ends);
+            let (config, _) = auto.fill(&config, choices.into()).unwrap();
             (config.rollout.missing_eos, config.rollout.missing_eos_value)
         };
+        let chosen = |keys: &[&str], rule, scale| chosen_for(true, keys, rule, scale);
         let (scaled, unscaled) = (ScaleFrom::FirstRollout, ScaleFrom::None);
         let all = ["score_scale", "missing_eos", "missing_eos_value"];
         let (subtract, replace) = (MissingEos::Subtract, MissingEos::Replace);
         assert_eq!(chosen(&all, subtract, unscaled), (replace, -1.0));
+        assert_eq!(chosen_for(false, &all, subtract, unscaled), (subtract, 1.0));
         assert_eq!(chosen(&all[1..], subtract, scaled), (replace, -1.0));
         assert_eq!(chosen(&all[1..], subtract, unscaled), (subtract, 1.0));
         assert_eq!(chosen(&all[..2], subtract, unscaled), (subtract, 1.0));

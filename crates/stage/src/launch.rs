@@ -1,5 +1,7 @@
 //! How a stage is launched: where it computes and writes, and who is told about it.
 
+mod overflow;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -10,14 +12,13 @@ use temper_data::{
     read_rows,
 };
 use temper_scorer::Stop;
-use temper_tokenizer::{Date, Overflow, TextSide};
+use temper_tokenizer::{Date, TextSide};
 use temper_train::{
     AutoKeys, Chosen, Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files,
     notes_on_settings_without_effect,
 };
 
 use crate::Error;
-use crate::auto::OVERFLOW;
 use crate::card::{Base, Card, Data};
 
 /// What a stage learns from, in notes about rows of a file.
@@ -227,47 +228,6 @@ impl Launch {
         self.data.push(Data::new(purpose, paths, data.n_rows()));
     }
 
-    /// Encodes rows to learn from, and says what happens to those that are too long: what `encoding` says, or, where the
-    /// setting `overflow` is left to Temper, what [`overflow_choice`] says.
-    fn encode_to_learn<D: Dataset>(
-        &mut self,
-        paths: &[PathBuf],
-        rows: &Rows<D::Record>,
-        encoding: &Encoding<'_>,
-    ) -> Result<(D, Overflow), Error> {
-        let overflow = match self.chosen_at_the_start()? {
-            _ if !self.is_open(OVERFLOW) => encoding.overflow,
-            Some(chosen) if chosen.iter().any(is_truncated) => Overflow::TruncatePrompt,
-            Some(_) => Overflow::Drop,
-            None => {
-                let (bad_rows, whole) =
-                    (self.read.bad_rows, Encoding { overflow: Overflow::Drop, ..*encoding });
-                let mut notes = Vec::new();
-                let data = D::encode_rows(rows, bad_rows, &whole, &mut |note| notes.push(note.to_owned()));
-                let n_rows = rows.records.len();
-                let n_too_long = match &data {
-                    Ok(data) => data.report().too_long.len(),
-                    Err(temper_data::Error::NothingFits { .. } | temper_data::Error::NoPromptFits { .. }) => {
-                        n_rows
-                    }
-                    Err(_) => 0,
-                };
-                let choice = overflow_choice(n_too_long, n_rows, encoding.max_len);
-                let is_truncated = is_truncated(&choice);
-                self.of_rows.push(choice);
-                if !is_truncated {
-                    let data = data?;
-                    self.note_all(&notes);
-                    self.note_of_use(&data, paths, rows, TRAINING);
-                    return Ok((data, Overflow::Drop));
-                }
-                Overflow::TruncatePrompt
-            }
-        };
-        let data = self.encode(paths, rows, TRAINING, &Encoding { overflow, ..*encoding })?;
-        Ok((data, overflow))
-    }
-
     /// What a run that is resumed has chosen at its start, if there is one.
     fn chosen_at_the_start(&self) -> Result<Option<Vec<Chosen>>, Error> {
         Ok(if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None })
@@ -466,21 +426,6 @@ impl Launch {
     }
 }
 
-/// Too long prompts are cut where more than a twentieth of the rows would be lost without it. Otherwise such rows are left
-/// out: a prompt often has its question at the start, which is what would be cut.
-fn overflow_choice(n_too_long: usize, n_rows: usize, max_len: usize) -> Chosen {
-    let value = if 20 * n_too_long > n_rows { "truncate_prompt" } else { "drop" };
-    let reason = match n_too_long {
-        0 => format!("all {n_rows} rows fit into {max_len} tokens"),
-        n => format!("{n} of {n_rows} rows do not fit into {max_len} tokens"),
-    };
-    Chosen::new(OVERFLOW, value, reason)
-}
-
-fn is_truncated(choice: &Chosen) -> bool {
-    choice.key == OVERFLOW && choice.value.as_str() == Some("truncate_prompt")
-}
-
 /// The fingerprint of a model directory's files, or the name of a preset.
 ///
 /// # Errors
@@ -586,18 +531,6 @@ mod tests {
         };
         assert_eq!(noted(&[]), [""; 0]);
         assert_eq!(noted(&["rate"]), ["`rate` has no effect: nothing reads it"]);
-    }
-
-    #[test]
-    fn long_prompts_are_cut_only_where_many_rows_would_be_lost() {
-        let choice = |n_too_long, n_rows| {
-            let Chosen { value, reason, .. } = overflow_choice(n_too_long, n_rows, 512);
-            (value.as_str().unwrap().to_owned(), reason)
-        };
-        assert_eq!(choice(0, 100), ("drop".into(), "all 100 rows fit into 512 tokens".into()));
-        assert_eq!(choice(5, 100).0, "drop");
-        let cut = ("truncate_prompt".into(), "6 of 100 rows do not fit into 512 tokens".into());
-        assert_eq!(choice(6, 100), cut);
     }
 
     #[test]
