@@ -137,7 +137,7 @@ pub(crate) fn critic_choice(has_reward_model: bool, reads_ids: bool) -> Chosen {
     let (kind, reason) = match (has_reward_model, reads_ids) {
         (true, true) => ("reward_model", "there is a reward model"),
         (true, false) => ("value_head", "the reward model reads text"),
-        (false, _) => ("value_head", "there is no reward model"),
+        (false, _) => ("value_head", "no reward model was given"),
     };
     Chosen::new(CRITIC_KIND, kind, reason)
 }

@@ -19,7 +19,7 @@ impl ScoreScale {
     pub const NONE: Self = Self { mean: 0.0, deviation: 1.0 };
 
     /// The scale that gives these scores a mean of 0 and a standard deviation of 1. `None` where they do not differ by more
-    /// than rounding does: then there is no scale to go by.
+    /// than rounding does, because such scores do not show a scale.
     pub fn of(scores: &[f32]) -> Option<Self> {
         /// Rounding errors of f32 scores, relative to their size.
         const ROUNDING: f64 = 1e-6;

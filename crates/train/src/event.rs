@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// What a run tells its observer, for progress bars and logs.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something that the user should know, and that is no cause for worry.
+    /// Information for the user. A problem is a [`Event::Warning`].
     Note {
         /// One line.
         message: &'a str,

@@ -346,7 +346,7 @@ impl Run {
         save_json(&self.dir.join(EVALUATION_FILE), details)
     }
 
-    /// Passes on to the observer one line that the user should know, and that is no cause for worry.
+    /// Passes one line of information on to the observer. For problems, use [`Run::warn`].
     pub fn note(&mut self, message: &str) {
         self.notify(Event::Note { message });
     }

@@ -146,7 +146,9 @@ impl Learner {
         let scale = RunScale::resume(self.scale_from, state.score_scale);
         let ScoreScale { mean, deviation } = scale.current();
         if !mean.is_finite() || !deviation.is_finite() || deviation <= 0.0 {
-            let message = format!("`score_scale` is {mean} and {deviation}, which is no mean and deviation");
+            let message = format!(
+                "`score_scale` has the mean {mean} and the deviation {deviation}: both must be finite, the deviation above 0"
+            );
             return Err(temper_train::Error::BadState { path, message }.into());
         }
         (self.kl.coef, self.scale) = (kl_coef, scale);
