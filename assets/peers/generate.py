@@ -1,9 +1,9 @@
-"""Sampling speed of Hugging Face transformers on the model that Temper's `generate` bench uses.
+"""Sampling speed of Hugging Face transformers on the models that Temper's `generate` bench uses.
 
     pip install -r requirements.txt
     python generate.py --threads 2 --repeats 5
 
-Prints one JSON line per batch size; the time is the best of the repeats, after one warm-up.
+Prints one JSON line for each model and batch size; the time is the best of the repeats, after one warm-up.
 """
 
 import argparse
@@ -22,27 +22,23 @@ NEW_TOKENS = 48
 PAD, END, FIRST_BYTE = 0, 3, 4
 
 
-def model(attention):
-    config = GPT2Config(
-        vocab_size=260,
-        n_positions=128,
-        n_embd=128,
-        n_layer=4,
-        n_head=4,
-        n_inner=512,
-        activation_function="relu",
-        bos_token_id=1,
-        eos_token_id=END,
-        pad_token_id=PAD,
-        attn_implementation=attention,
-    )
+SHAPES = {
+    "d128": dict(n_embd=128, n_layer=4, n_head=4, n_inner=512, vocab_size=260, n_positions=128, activation_function="relu"),
+    "d256": dict(n_embd=256, n_layer=6, n_head=8, n_inner=1024, vocab_size=260, n_positions=128, activation_function="relu"),
+    "gpt2": dict(n_embd=768, n_layer=12, n_head=12, n_inner=3072, vocab_size=50257, n_positions=1024),
+}
+
+
+def model(shape, attention):
+    ids = dict(bos_token_id=1, eos_token_id=END, pad_token_id=PAD)
+    config = GPT2Config(**shape, **ids, attn_implementation=attention)
     torch.manual_seed(0)
     return GPT2LMHeadModel(config).eval()
 
 
 @torch.inference_mode()
 def seconds_to_generate(model, batch):
-    prompts = torch.randint(FIRST_BYTE, model.config.vocab_size, (batch, PROMPT_TOKENS))
+    prompts = torch.randint(FIRST_BYTE, 260, (batch, PROMPT_TOKENS))
     start = time.perf_counter()
     output = model.generate(
         prompts,
@@ -67,17 +63,18 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     logging.set_verbosity_error()
-    peer = model(args.attention)
-    for batch in (1, 32):
-        seconds_to_generate(peer, batch)
-        seconds = min(seconds_to_generate(peer, batch) for _ in range(args.repeats))
-        line = {
-            "name": f"generate_b{batch}",
-            "peer": "transformers",
-            "tokens_per_second": round(batch * NEW_TOKENS / seconds, 1),
-            "seconds": round(seconds, 4),
-        }
-        print(json.dumps(line), flush=True)
+    for name, shape in SHAPES.items():
+        peer = model(shape, args.attention)
+        for batch in (1, 32):
+            seconds_to_generate(peer, batch)
+            seconds = min(seconds_to_generate(peer, batch) for _ in range(args.repeats))
+            line = {
+                "name": f"generate_{name}_b{batch}",
+                "peer": "transformers",
+                "tokens_per_second": round(batch * NEW_TOKENS / seconds, 1),
+                "seconds": round(seconds, 4),
+            }
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

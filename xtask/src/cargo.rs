@@ -37,9 +37,14 @@ pub fn temper(backend: &str) -> Result<PathBuf> {
         args.extend(["--features", backend]);
     }
     cargo(&args)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let name = format!("temper{}", std::env::consts::EXE_SUFFIX);
-    Ok(root().join(target).join("release").join(name))
+    Ok(target().join("release").join(name))
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target)
 }
 
 /// The backends that `temper` can be built with: the features of its manifest, which is their only list here.

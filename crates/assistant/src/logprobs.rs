@@ -1,7 +1,7 @@
 //! Log-probabilities of completions that are given as ids.
 
 use temper_model::{CausalLm, Dropout, TargetLogits, TargetRow};
-use temper_tensor::{first_columns, log_probs, token_logprobs, values_of};
+use temper_tensor::{first_columns, target_logprobs, values_of};
 
 /// Log-probability of each completion token given everything before it, in nats, from one forward pass without dropout.
 ///
@@ -26,8 +26,8 @@ pub fn answer_logprobs(
     let with_targets: Vec<TargetRow<'_>> =
         whole.iter().zip(rows).map(|(row, (prompt, _))| (row.as_slice(), prompt.len()).into()).collect();
     let output = TargetLogits::new(model, &with_targets, &model.device(), &mut Dropout::off());
-    let logprobs = log_probs(first_columns(output.logits, n_tokens), temperature);
-    let all = values_of(token_logprobs(logprobs, output.targets));
+    let logits = first_columns(output.logits, n_tokens);
+    let all = values_of(target_logprobs(logits, output.targets, temperature));
     let mut rest = all.as_slice();
     let mut take = |n: usize| {
         let (own, others) = rest.split_at(n);

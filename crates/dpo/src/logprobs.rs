@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use temper_data::Ranking;
 use temper_model::{CausalLm, Dropout, SharedPrompt, Span, TokenBatch, select_positions};
-use temper_tensor::{in_parallel, log_probs, shards, token_logprobs};
+use temper_tensor::{in_parallel, shards, target_logprobs};
 
 /// log π(completion | prompt) of every completion of some rankings, ranking after ranking, in nats: the sum over its
 /// tokens, the end token included, without dropout.
@@ -43,7 +43,7 @@ pub fn completion_logprobs(model: &CausalLm, rankings: &[&Ranking]) -> Tensor<1>
     let n = targets.len();
     let targets = Tensor::from_data(TensorData::new(targets, [n]), &device);
     let logits = model.logits(select_positions(hidden, &positions));
-    sums(token_logprobs(log_probs(logits, 1.0), targets), &lens, &device)
+    sums(target_logprobs(logits, targets, 1.0), &lens, &device)
 }
 
 /// Row and column of the hidden state that predicts the `i`th token of a completion: the token before it, and for the

@@ -1,8 +1,7 @@
 //! The formulas, in operations of burn: what the kernels must agree with, and what every other device computes.
 
-use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu_approximate, silu, softmax};
-use burn::tensor::module;
+use burn::tensor::activation::{gelu_approximate, log_softmax, silu, softmax};
+use burn::tensor::{Int, Tensor, module};
 
 pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     gelu_approximate(x)
@@ -30,8 +29,12 @@ pub(crate) fn swiglu<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D>
     silu(gate) * x
 }
 
-pub(crate) fn rotate(heads: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
-    let ([_, _, _, d_head], [_, _, _, n_pairs]) = (heads.dims(), cos.dims());
+pub(crate) fn rotate(heads: Tensor<4>, n_rotated: usize, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let ([_, _, n_heads, d_head], [_, _, _, n_pairs]) = (heads.dims(), cos.dims());
+    if n_rotated < n_heads {
+        let first = rotate(heads.clone().narrow(2, 0, n_rotated), n_rotated, cos, sin);
+        return Tensor::cat(vec![first, heads.narrow(2, n_rotated, n_heads - n_rotated)], 2);
+    }
     let part = |start, len| heads.clone().narrow(3, start, len);
     let (a, b) = (part(0, n_pairs), part(n_pairs, n_pairs));
     let mut parts = vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin];
@@ -40,4 +43,80 @@ pub(crate) fn rotate(heads: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor
         parts.push(part(rotated, d_head - rotated));
     }
     Tensor::cat(parts, 3)
+}
+
+pub(crate) fn self_attention(
+    projected: Tensor<3>,
+    bias: Tensor<4>,
+    n_heads: usize,
+    n_kv_heads: usize,
+) -> Tensor<3> {
+    let [q, k, v] = split_heads(projected, n_heads, n_kv_heads);
+    attention(q, k, v, bias, |probs| probs)
+}
+
+/// Queries `[batch, n_heads, seq, d_head]`, and keys and values `[batch, n_kv_heads, seq, d_head]`, of a projection that has
+/// them side by side.
+///
+/// # Shapes
+/// - `projected`: `[batch, seq, (n_heads + 2 · n_kv_heads) · d_head]`
+pub fn split_heads(projected: Tensor<3>, n_heads: usize, n_kv_heads: usize) -> [Tensor<4>; 3] {
+    let [batch, seq, width] = projected.dims();
+    let d_head = width / (n_heads + 2 * n_kv_heads);
+    let heads = [n_heads, n_kv_heads, n_kv_heads];
+    let widths = heads.map(|n| n * d_head).to_vec();
+    let mut parts = projected.split_with_sizes(widths, 2).into_iter();
+    heads.map(|n| {
+        let part = parts.next().expect("three parts were cut");
+        part.reshape([batch, seq, n, d_head]).swap_dims(1, 2)
+    })
+}
+
+/// The formula of [`self_attention`](crate::self_attention) for any queries and keys, and with something that happens to the
+/// probabilities.
+///
+/// # Shapes
+/// - `q`: `[batch, n_heads, queries, d_head]`
+/// - `k` and `v`: `[batch, n_kv_heads, keys, d_head]`; each is shared by `n_heads / n_kv_heads` consecutive query heads
+/// - `bias`: `[batch or 1, 1, queries, keys]`, 0 where a query may look and −∞ where not
+/// - `drop` is applied to the probabilities, `[batch, n_heads, queries, keys]`
+/// - output: `[batch, queries, n_heads · d_head]`
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
+) -> Tensor<3> {
+    let [batch, n_heads, queries, d_head] = q.dims();
+    let [k, v] = [k, v].map(|shared| share_heads(shared, n_heads));
+    let q = q.div_scalar((d_head as f64).sqrt());
+    let scores = q.matmul(k.swap_dims(2, 3)); // [batch, n_heads, queries, keys]
+    let probs = drop(crate::softmax_with_bias(scores, bias));
+    probs.matmul(v).swap_dims(1, 2).reshape([batch, queries, n_heads * d_head])
+}
+
+/// Repeats each head for its group of query heads: `[batch, n_kv_heads, keys, d_head]` to `[batch, n_heads, …]`.
+fn share_heads(x: Tensor<4>, n_heads: usize) -> Tensor<4> {
+    let [batch, n_kv_heads, keys, d_head] = x.dims();
+    if n_kv_heads == n_heads {
+        return x;
+    }
+    let group = n_heads / n_kv_heads;
+    let repeated = x.reshape([batch, n_kv_heads, 1, keys * d_head]).repeat_dim(2, group);
+    repeated.reshape([batch, n_heads, keys, d_head])
+}
+
+pub(crate) fn target_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
+    log_probs(logits, temperature).gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+}
+
+pub(crate) fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let logprobs = log_probs(logits, temperature);
+    -(logprobs.clone().exp() * logprobs).sum_dim(1).squeeze_dim(1)
+}
+
+pub(crate) fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
+    let logits = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
+    log_softmax(logits, 1)
 }

@@ -5,14 +5,43 @@
 //! kernel for burn's CPU backend flex, with its derivative written by hand. Which one computes depends on the device and on
 //! the feature `flex`, and changes the result by rounding only.
 
+mod column;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(not(feature = "flex"))]
 #[path = "without_flex.rs"]
 mod flex;
 mod formula;
+mod math;
+mod rows;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
+
+pub use column::attend_query;
+pub use formula::{attention, split_heads};
+pub use rows::sum_of_exps;
+
+/// Attention of the tokens of each row to each other: softmax(q kᵀ / √d_head + bias) v in every head, the heads joined again
+/// (Vaswani et al. 2017, Eq. (1)). No gradient flows into the bias.
+///
+/// A position with a bias of −∞ gets exactly 0; every query must see one token at least.
+///
+/// # Shapes
+/// - `projected`: `[batch, seq, (n_heads + 2 · n_kv_heads) · d_head]`: queries, keys and values, as [`split_heads`] reads them
+/// - `bias`: `[batch or 1, 1, seq, seq]`
+/// - output: `[batch, seq, n_heads · d_head]`
+pub fn self_attention(
+    projected: Tensor<3>,
+    bias: Tensor<4>,
+    n_heads: usize,
+    n_kv_heads: usize,
+) -> Tensor<3> {
+    if flex::is_flex(&projected) {
+        flex::self_attention(projected, bias, n_heads, n_kv_heads)
+    } else {
+        formula::self_attention(projected, bias, n_heads, n_kv_heads)
+    }
+}
 
 /// GELU with the tanh approximation (Hendrycks and Gimpel 2016): x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
 ///
@@ -72,14 +101,57 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
     if flex::is_flex(&x) { flex::swiglu(gate, x) } else { formula::swiglu(gate, x) }
 }
 
-/// Rotates each pair (a, b) of a head by an angle: (a cos − b sin, b cos + a sin). Number i and number i + pairs of a head are
-/// a pair; numbers after the pairs stay (`rotate_half` of transformers). No gradient flows into the angles.
+/// Rotates each pair (a, b) of the first heads by an angle: (a cos − b sin, b cos + a sin). Number i and number i + pairs of a
+/// head are a pair; numbers after the pairs stay (`rotate_half` of transformers), and so do the heads after the first
+/// `n_rotated`. No gradient flows into the angles.
 ///
 /// # Shapes
 /// - `heads` and output: `[batch, seq, heads, d_head]`
 /// - `cos` and `sin`: `[batch or 1, seq, 1, pairs]`
-pub fn rotate(heads: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
-    if flex::is_flex(&heads) { flex::rotate(heads, cos, sin) } else { formula::rotate(heads, cos, sin) }
+pub fn rotate(heads: Tensor<4>, n_rotated: usize, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    if flex::is_flex(&heads) {
+        flex::rotate(heads, n_rotated, cos, sin)
+    } else {
+        formula::rotate(heads, n_rotated, cos, sin)
+    }
+}
+
+/// Log-probabilities of every token under a temperature: log softmax(logits / temperature).
+///
+/// # Shapes
+/// - `logits` and output: `[n, vocab]`
+pub fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
+    if flex::is_flex(&logits) && !logits.is_autodiff() {
+        flex::log_probs(logits, temperature)
+    } else {
+        formula::log_probs(logits, temperature)
+    }
+}
+
+/// Log-probabilities of the given tokens under a temperature: log softmax(logits / temperature), read at the targets.
+///
+/// # Shapes
+/// - `logits`: `[n, vocab]`
+/// - `targets` and output: `[n]`
+pub fn target_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
+    if flex::is_flex(&logits) {
+        flex::target_log_probs(logits, targets, temperature)
+    } else {
+        formula::target_log_probs(logits, targets, temperature)
+    }
+}
+
+/// Entropy of each distribution softmax(logits / temperature) in nats, over the whole vocabulary.
+///
+/// # Shapes
+/// - `logits`: `[n, vocab]`
+/// - output: `[n]`
+pub fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    if flex::is_flex(&logits) && !logits.is_autodiff() {
+        flex::entropy(logits, temperature)
+    } else {
+        formula::entropy(logits, temperature)
+    }
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -120,22 +120,118 @@ fn a_gated_activation_is_its_formula() {
     compare([4, 37], 1, gated(crate::swiglu), gated(formula::swiglu));
 }
 
-/// All numbers of a head are rotated, or only the first six of eight. The angles are the same for every row, or differ.
+/// All numbers of a head are rotated, or only the first six of eight, in all heads or in the first two of three. The angles are
+/// the same for every row, or differ.
 #[test]
 fn a_rotation_is_its_formula() {
-    for (angles_batch, n_pairs) in [(1, 4), (3, 4), (1, 3)] {
+    for (angles_batch, n_pairs, n_rotated) in [(1, 4, 3), (3, 4, 3), (1, 3, 3), (3, 4, 2)] {
         let angles = |heads: &Tensor<4>| {
             let angles = wave([angles_batch, 5, 1, n_pairs], 0.7, &Device::flex());
             [angles.clone().cos(), angles.sin()].map(|x| x.to_device(&heads.device()))
         };
-        let with = |rotate: fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>| {
+        let with = |rotate: fn(Tensor<4>, usize, Tensor<4>, Tensor<4>) -> Tensor<4>| {
             move |heads: Tensor<4>, _: &[Tensor<1>]| {
                 let [cos, sin] = angles(&heads);
-                rotate(heads, cos, sin)
+                rotate(heads, n_rotated, cos, sin)
             }
         };
-        compare([3, 5, 2, 8], 0, with(crate::rotate), with(formula::rotate));
+        compare([3, 5, 3, 8], 0, with(crate::rotate), with(formula::rotate));
     }
+}
+
+/// Rows of one block of queries and of several, all heads of their own or shared ones; a causal bias with pads on the left or
+/// numbers of its own, one for all rows or one for each.
+#[test]
+fn attention_is_its_formula() {
+    let device = Device::flex();
+    for (seq, n_heads, n_kv_heads, bias_batch) in [(5, 2, 2, 1), (70, 4, 2, 3), (130, 4, 1, 1)] {
+        let hidden = |i: usize| {
+            let (row, query, key) = (i / (seq * seq), i / seq % seq, i % seq);
+            let is_seen = key <= query && key >= row.min(query);
+            if is_seen { (key % 3) as f32 * 0.1 } else { f32::NEG_INFINITY }
+        };
+        let numbers: Vec<f32> = (0..bias_batch * seq * seq).map(hidden).collect();
+        let bias = Tensor::<4>::from_data(TensorData::new(numbers, [bias_batch, 1, seq, seq]), &device);
+        let bias_of = |x: &Tensor<3>| bias.clone().to_device(&x.device());
+        let width = (n_heads + 2 * n_kv_heads) * 8;
+        // The output is narrower than the input, which the comparison wants to be alike.
+        let widened = |x: Tensor<3>, output: Tensor<3>| {
+            let rest = width - n_heads * 8;
+            Tensor::cat(vec![output, x.narrow(2, 0, rest)], 2)
+        };
+        // Large scores would have large rounding errors.
+        let with = |attend: fn(Tensor<3>, Tensor<4>, usize, usize) -> Tensor<3>| {
+            move |x: Tensor<3>, _: &[Tensor<1>]| {
+                let output = attend(x.clone() * 0.3, bias_of(&x), n_heads, n_kv_heads);
+                widened(x, output)
+            }
+        };
+        compare([3, seq, width], 0, with(crate::self_attention), with(formula::self_attention));
+    }
+}
+
+/// With and without a temperature, and with a logit of −∞ that no target is.
+#[test]
+fn log_probs_of_targets_and_entropies_are_their_formulas() {
+    let targets = |x: &Tensor<2>| {
+        let ids: Vec<i32> = (0..5).map(|i| i * 7 % 37).collect();
+        Tensor::<1, burn::tensor::Int>::from_data(TensorData::new(ids, [5]), &x.device().inner())
+    };
+    for temperature in [1.0, 0.7] {
+        // As wide as the input, which the comparison wants.
+        let spread = |x: Tensor<1>| x.unsqueeze_dim::<2>(1).repeat_dim(1, 37);
+        compare(
+            [5, 37],
+            0,
+            |x, _| spread(crate::target_log_probs(x.clone(), targets(&x), temperature)),
+            |x, _| spread(formula::target_log_probs(x.clone(), targets(&x), temperature)),
+        );
+        compare(
+            [5, 37],
+            0,
+            |x, _| spread(crate::entropy(x, temperature)),
+            |x, _| spread(formula::entropy(x, temperature)),
+        );
+        compare(
+            [5, 37],
+            0,
+            |x, _| crate::log_probs(x, temperature),
+            |x, _| formula::log_probs(x, temperature),
+        );
+    }
+    let logits = Tensor::<2>::from_data([[0.0, 0.0, f32::NEG_INFINITY]], &Device::flex());
+    assert_close(&values(crate::entropy(logits.clone(), 1.0)), &[2f32.ln()]);
+    let first = Tensor::from_data([0], &Device::flex());
+    assert_close(&values(crate::target_log_probs(logits, first, 1.0)), &[0.5f32.ln()]);
+}
+
+/// One query, two keys whose scores are ln 3 · √2 / √2 and 0: probabilities 3/4 and 1/4.
+#[test]
+fn probabilities_mix_the_values() {
+    let device = Device::flex();
+    let tensor = |values: Vec<f32>, keys| Tensor::<4>::from_data(TensorData::new(values, [1, 1, keys, 2]), &device);
+    let root = 2f32.sqrt();
+    let q = tensor(vec![3f32.ln(), 0.0], 1);
+    let (k, v) = (tensor(vec![root, 0.0, 0.0, 5.0], 2), tensor(vec![4.0, 8.0, 0.0, -4.0], 2));
+    let bias = Tensor::zeros([1, 1, 1, 2], &device);
+    let mixed = values(formula::attention(q, k, v, bias, |probs| probs));
+    assert!((mixed[0] - 3.0).abs() < 1e-5 && (mixed[1] - 5.0).abs() < 1e-5, "{mixed:?}");
+}
+
+/// Two heads of keys and values for four of queries: as if each were there twice, written out by hand.
+#[test]
+fn a_shared_head_serves_its_group_of_queries() {
+    let device = Device::flex();
+    let q = wave([2, 4, 3, 5], 0.0, &device);
+    let (k, v) = (wave([2, 2, 3, 5], 1.0, &device), wave([2, 2, 3, 5], 2.0, &device));
+    let twice = |x: &Tensor<4>| {
+        let head = |i| x.clone().narrow(1, i, 1);
+        Tensor::cat(vec![head(0), head(0), head(1), head(1)], 1)
+    };
+    let bias = Tensor::zeros([1, 1, 3, 3], &device);
+    let repeated = formula::attention(q.clone(), twice(&k), twice(&v), bias.clone(), |probs| probs);
+    let shared = formula::attention(q, k, v, bias, |probs| probs);
+    assert_eq!(values(shared), values(repeated));
 }
 
 /// What has no gradient gets none, and the rest gets its own.
@@ -156,4 +252,7 @@ fn what_is_not_a_number_stays_that() {
     let scores = Tensor::<4>::from_data([[[[f32::NAN, 1.0]]]], &device);
     let probs = values(crate::softmax_with_bias(scores, Tensor::zeros([1, 1, 1, 2], &device)));
     assert!(probs.iter().all(|p| p.is_nan()), "{probs:?}");
+    let projected = Tensor::<3>::from_data([[[f32::NAN, 1.0, 1.0], [1.0, 1.0, 1.0]]], &device);
+    let mixed = values(crate::self_attention(projected, Tensor::zeros([1, 1, 2, 2], &device), 1, 1));
+    assert!(mixed[0].is_nan() && mixed[1] == 1.0, "{mixed:?}");
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::batch::TokenBatch;
 use crate::heads::{CausalLm, select_positions};
 use crate::layers::dropout::Dropout;
-use temper_tensor::{log_probs, token_logprobs};
+use temper_tensor::target_logprobs;
 
 /// A row of tokens, and which of them are targets.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,7 @@ impl TargetLogits {
 /// - `targets`: `[n]`
 /// - output: `[1]`; gradients flow into `logits`
 pub fn nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    -token_logprobs(log_probs(logits, 1.0), targets).mean()
+    -target_logprobs(logits, targets, 1.0).mean()
 }
 
 #[cfg(test)]

@@ -147,12 +147,7 @@ pub(crate) const CRITIC_KIND: &str = "critic.kind";
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-    use temper_model::ModelConfig;
-    use temper_train::Seed;
-
     use super::*;
-    use crate::config::CriticKind;
 
     /// A penalty that somebody gives is never a prize.
     #[test]
@@ -190,25 +185,6 @@ mod tests {
         assert_eq!(lengths(&["epochs"], 40), [40, 40]);
         assert_eq!(lengths(&["epochs"], 0), [0, 1]);
         assert_eq!(lengths(&["max_steps"], 0)[0], 0);
-    }
-
-    #[test]
-    fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {
-        let auto = AutoKeys::all::<PpoConfig>();
-        let config = PpoConfig::default();
-        let mut rng = Seed(0).stream("init");
-        let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
-        let mut choices = config.choices(&auto, &model, 128);
-        choices.push(critic_choice(false, false));
-        let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
-        chosen.push("overflow".into());
-        let mut keys = AUTO.map(|(key, _)| key);
-        chosen.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(chosen, keys);
-        let (settled, _) = auto.fill(&config, choices).unwrap();
-        settled.validate().unwrap();
-        assert_eq!(settled.critic.kind, CriticKind::ValueHead);
     }
 
     #[test]

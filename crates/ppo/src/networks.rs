@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use temper_model::{CausalLm, Dropout, Linear, ScalarModel};
-use temper_tensor::{first_columns, token_logprobs};
+use temper_tensor::{first_columns, log_probs, measured_entropy, target_logprobs};
 
 use crate::episodes::EpisodeBatch;
 
@@ -84,15 +84,14 @@ impl Policy {
         });
         let places = &batch.logprob_places;
         let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
-        let all = temper_tensor::log_probs(logits, temperature); // [tokens, n_tokens]
         let entropy = match entropy {
             Entropy::Skipped => None,
-            Entropy::Measured => Some(all.clone().inner()),
-            Entropy::Learned => Some(all.clone()),
+            Entropy::Measured => Some(measured_entropy(logits.clone(), temperature)),
+            Entropy::Learned => Some(temper_tensor::entropy(log_probs(logits.clone(), temperature))),
         };
         PolicyOutput {
-            entropy: entropy.map(|all| places.spread(temper_tensor::entropy(all))),
-            logprobs: places.spread(token_logprobs(all, batch.targets.clone())),
+            entropy: entropy.map(|entropy| places.spread(entropy)),
+            logprobs: places.spread(target_logprobs(logits, batch.targets.clone(), temperature)),
             values,
         }
     }

@@ -30,34 +30,3 @@ impl RewardConfig {
         choices
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-    use temper_data::{Comparison, Encoding};
-    use temper_model::{Decoder, ModelConfig, Pooling};
-    use temper_tokenizer::{Template, TextSide, Tokenizer};
-    use temper_train::Seed;
-
-    use super::*;
-
-    #[test]
-    fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {
-        let auto = AutoKeys::all::<RewardConfig>();
-        let config = RewardConfig::default();
-        let shape = ModelConfig::preset("tiny").unwrap();
-        let backbone = Decoder::new(&shape, &mut Seed(0).stream("init"), &Device::flex());
-        let text = TextSide::new(Tokenizer::byte(), Template::bare());
-        let data = Rankings::new(&[Comparison::pair("a", "b", "c")], &Encoding::new(&text, 64)).unwrap();
-        let choices = config.choices(&auto, &Weights::of(&backbone, &shape, false), &data);
-        let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
-        chosen.push("overflow".into());
-        let mut keys = AUTO.map(|(key, _)| key);
-        chosen.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(chosen, keys);
-        let (settled, _) = auto.fill(&config, choices).unwrap();
-        settled.validate().unwrap();
-        assert_eq!(settled.pooling, Pooling::Mean);
-    }
-}

@@ -40,34 +40,3 @@ impl SftConfig {
         choices
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-    use temper_data::{Demonstration, Encoding};
-    use temper_model::{CausalLm, ModelConfig};
-    use temper_tokenizer::{Template, TextSide, Tokenizer};
-    use temper_train::Seed;
-
-    use super::*;
-
-    #[test]
-    fn every_setting_that_may_be_auto_is_chosen_once_and_in_range() {
-        let auto = AutoKeys::all::<SftConfig>();
-        let config = SftConfig::default();
-        let mut rng = Seed(0).stream("init");
-        let model = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
-        let text = TextSide::new(Tokenizer::byte(), Template::bare());
-        let row = Demonstration { prompt: "a".into(), completion: "b".into() };
-        let data = Demonstrations::new(&[row], &Encoding::new(&text, 64)).unwrap();
-        let choices = config.choices(&auto, &Weights::of(&model, model.config(), true), &data);
-        let mut chosen: Vec<String> = choices.iter().map(|choice| choice.key.clone()).collect();
-        chosen.push("overflow".into());
-        let mut keys = AUTO.map(|(key, _)| key);
-        chosen.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(chosen, keys);
-        let (settled, _) = auto.fill(&config, choices).unwrap();
-        settled.validate().unwrap();
-    }
-}

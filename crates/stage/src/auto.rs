@@ -206,8 +206,6 @@ fn rounded(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use temper_data::{Comparison, Encoding};
-    use temper_tokenizer::{Template, TextSide, Tokenizer};
     use toml::Value;
 
     use super::*;
@@ -270,22 +268,6 @@ mod tests {
         // A row of 512: 8 · 4 · 128 · 512 + 4 · 256 · (4 · 512 + 2 · 4 · 256) + 4 · 260 bytes = 6.3 MB; 512 MiB hold 85.
         assert_eq!([sampling(64, 512), sampling(86, 512)], [0, 85].map(Value::from));
         assert_eq!(sampling(64, 1 << 20), Value::from(2));
-    }
-
-    #[test]
-    fn every_setting_that_may_be_auto_is_chosen_once() {
-        let text = TextSide::new(Tokenizer::byte(), Template::bare());
-        let data = Rankings::new(&[Comparison::pair("a", "b", "c")], &Encoding::new(&text, 64)).unwrap();
-        let auto = AUTO_OF_RANKINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
-        let weights = weights(6_250_000, false);
-        let choices = weights.choices_for_rankings(&auto, &TrainingConfig::default(), &data, 1e-5);
-        let mut chosen: Vec<&str> = choices.iter().map(|choice| choice.key.as_str()).collect();
-        chosen.push(OVERFLOW);
-        let mut keys = AUTO_OF_RANKINGS.map(|(key, _)| key);
-        chosen.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(chosen, keys);
-        assert_eq!(value(&choices, "learning_rate"), &Value::from(4e-5));
     }
 
     #[test]

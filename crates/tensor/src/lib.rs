@@ -22,7 +22,7 @@ mod world;
 pub use accumulate::{Sum, accumulate, accumulate_onto, accumulate_with};
 pub use gradients::Gradients;
 pub use host::{backend_name, is_host, values_of};
-pub use logprobs::{entropy, first_columns, log_probs, token_logprobs};
+pub use logprobs::{entropy, first_columns, log_probs, measured_entropy, target_logprobs, token_logprobs};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use params::{Parameter, Trainable, device_of, map, visit};

@@ -1,18 +1,24 @@
-//! Log-probabilities of tokens: one function for sampling, for the reference and for the update.
+//! Log-probabilities of tokens: one place for sampling, for the reference and for the update.
+//!
+//! All come here, so that the importance ratio is 1 where the policies are equal.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 
 /// Log-probabilities of every token under a temperature: log softmax(logits / temperature).
 ///
-/// Sampling, the reference model and the update all come here, so that the importance ratio is 1 where the
-/// policies are equal.
-///
 /// # Shapes
 /// - `logits` and output: `[n, vocab]`
 pub fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
-    let logits = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
-    log_softmax(logits, 1)
+    temper_kernels::log_probs(logits, temperature)
+}
+
+/// The same, of one token in each row: what [`token_logprobs`] reads in [`log_probs`], in one pass over the logits.
+///
+/// # Shapes
+/// - `logits`: `[n, vocab]`
+/// - `targets` and output: `[n]`
+pub fn target_logprobs(logits: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
+    temper_kernels::target_log_probs(logits, targets, temperature)
 }
 
 /// The logits of the first `n` tokens: a model may have more embedding rows than its tokenizer has tokens, and no
@@ -32,6 +38,16 @@ pub fn first_columns(logits: Tensor<2>, n: usize) -> Tensor<2> {
 /// - `targets` and output: `[n]`
 pub fn token_logprobs(logprobs: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     logprobs.gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+}
+
+/// Entropy of each distribution under a temperature, without gradients: what [`entropy`] makes of [`log_probs`].
+///
+/// # Shapes
+/// - `logits`: `[n, vocab]`
+/// - output: `[n]`
+pub fn measured_entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let logits = if logits.is_autodiff() { logits.inner() } else { logits };
+    temper_kernels::entropy(logits, temperature)
 }
 
 /// Entropy of each distribution in nats: −Σ p log p over the whole vocabulary, not of the taken token alone.

@@ -176,16 +176,20 @@ fn losses(run: &Run) -> Result<Vec<f64>> {
     Ok(lines.iter().filter_map(|line| line.get("loss")?.as_f64()).collect())
 }
 
-/// Batched sampling through the KV cache at width 128 and 4 layers: 16 prompt tokens, 48 new ones.
+/// Batched sampling through the KV cache, by models of width 128, width 256 and GPT-2 small: 16 prompt tokens, 48 new ones.
 fn generation(repeats: usize, device: &Device) -> Result<()> {
-    let model = CausalLm::new(&ModelConfig::preset("small")?, &mut Seed(0).stream("init"), device);
-    for batch in [1, 32] {
-        let prompts: Vec<Vec<u32>> = (0..batch).map(|row| tokens(row, 16)).collect();
-        // An end token that the vocabulary does not have: every row runs to its limit.
-        let options =
-            GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, ..GenerateOptions::default() };
-        let seconds = repeated(repeats, || Ok(generate(&model, &prompts, &options).map(|_| ())?))?;
-        print_json(&line(&format!("generate_b{batch}"), &seconds, Some(batch * 48)))?;
+    let small = ModelConfig { max_seq_len: 128, ..ModelConfig::preset("small")? };
+    let wide = ModelConfig { d_model: 256, n_layers: 6, n_heads: 8, d_ff: 1024, ..small.clone() };
+    for (name, config) in [("d128", small), ("d256", wide), ("gpt2", ModelConfig::preset("gpt2-small")?)] {
+        let model = CausalLm::new(&config, &mut Seed(0).stream("init"), device);
+        for batch in [1, 32] {
+            let prompts: Vec<Vec<u32>> = (0..batch).map(|row| tokens(row, 16)).collect();
+            // An end token that the vocabulary does not have: every row runs to its limit.
+            let options =
+                GenerateOptions { max_new_tokens: 48, sampler: Sampler::PLAIN, ..GenerateOptions::default() };
+            let seconds = repeated(repeats, || Ok(generate(&model, &prompts, &options).map(|_| ())?))?;
+            print_json(&line(&format!("generate_{name}_b{batch}"), &seconds, Some(batch * 48)))?;
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
-use super::math::exp;
+use crate::math::exp;
 
 /// Of the cube in the argument of tanh.
 const CUBE: f32 = 0.044715;

@@ -10,7 +10,7 @@ use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
-use super::math::sum;
+use crate::math::sum;
 
 /// What the backward pass of a norm reads.
 #[derive(Clone, Debug)]

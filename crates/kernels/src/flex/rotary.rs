@@ -16,6 +16,8 @@ use super::buffer::{changed, contiguous, numbers};
 struct Angles {
     cos: FlexTensor,
     sin: FlexTensor,
+    /// Heads that are turned, from the first one on.
+    n_rotated: usize,
 }
 
 /// Whether heads are turned by their angles, or back.
@@ -25,12 +27,12 @@ enum Direction {
     Back,
 }
 
-/// Turns each pair of each head. The gradient of a rotation is the rotation back.
+/// Turns each pair of the heads that are turned. The gradient of a rotation is the rotation back.
 fn rotated(heads: FlexTensor, angles: &Angles, direction: Direction) -> FlexTensor {
     let [batch, seq, n_heads, d_head] = heads.layout().shape().dims();
     let [angles_batch, angles_seq, _, n_pairs] = angles.cos.layout().shape().dims();
     assert!(
-        (angles_batch == batch || angles_batch == 1) && angles_seq == seq && 2 * n_pairs <= d_head,
+        (angles_batch == batch || angles_batch == 1) && angles_seq == seq && 2 * n_pairs <= d_head && angles.n_rotated <= n_heads,
         "angles of {angles_batch} × {angles_seq} × {n_pairs} for heads of {batch} × {seq} × {d_head}"
     );
     let (cos, sin) = (numbers(&angles.cos), numbers(&angles.sin));
@@ -40,7 +42,7 @@ fn rotated(heads: FlexTensor, angles: &Angles, direction: Direction) -> FlexTens
             for (column, heads) in heads.chunks_exact_mut(n_heads * d_head).enumerate() {
                 let start = (if angles_batch == 1 { column % seq } else { column }) * n_pairs;
                 let (cos, sin) = (&cos[start..start + n_pairs], &sin[start..start + n_pairs]);
-                for head in heads.chunks_exact_mut(d_head) {
+                for head in heads[..angles.n_rotated * d_head].chunks_exact_mut(d_head) {
                     let (first, second) = head[..2 * n_pairs].split_at_mut(n_pairs);
                     for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
                         let (x, y) = (*a, *b);
@@ -67,12 +69,12 @@ impl Backward<Flex, 1> for RotaryBackward {
     }
 }
 
-pub(crate) fn rotate(heads: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+pub(crate) fn rotate(heads: Tensor<4>, n_rotated: usize, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
     let [cos, sin] = [cos, sin].map(|angles| {
         let angles = if angles.is_autodiff() { angles.inner() } else { angles };
         contiguous(angles.try_into_primitive::<Flex>().expect("they are where the heads are"))
     });
-    let angles = Angles { cos, sin };
+    let angles = Angles { cos, sin, n_rotated };
     if !heads.is_autodiff() {
         let heads = heads.try_into_primitive::<Flex>().expect("they are on flex");
         return Tensor::from_primitive::<Flex>(rotated(heads, &angles, Direction::Forward));

@@ -10,7 +10,7 @@ use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers};
-use super::math::{exp, max, sum};
+use crate::math::{exp, max, sum};
 
 /// Which rows of a bias go with which rows of the scores.
 #[derive(Clone, Copy)]

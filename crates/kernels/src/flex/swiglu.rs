@@ -10,7 +10,7 @@ use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
-use super::math::exp;
+use crate::math::exp;
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {

@@ -4,7 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData, s};
 use temper_tensor::is_host;
 
 use crate::config::ModelConfig;
-use crate::layers::attention::{Projected, attention};
+use crate::layers::attention::Projected;
+use temper_kernels::{attend_query, attention};
 
 /// The cache of every layer for one batch of left-padded rows.
 #[derive(Debug)]
@@ -59,12 +60,14 @@ impl LayerCache {
                 Self::Device(cache) => cache.attend_column(projected),
             };
         };
-        let [q, k, v] = projected.split();
         match self {
-            Self::Host(cache) => cache.fill(k.clone(), v.clone()),
-            Self::Device(cache) => cache.push(k.clone(), v.clone()),
+            Self::Host(cache) => cache.fill(projected.clone()),
+            Self::Device(cache) => {
+                let [_, k, v] = projected.clone().split();
+                cache.push(k, v);
+            }
         }
-        attention(q, k, v, bias.clone(), |probs| probs)
+        projected.mix(bias.clone())
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
@@ -75,11 +78,14 @@ impl LayerCache {
     }
 }
 
-/// `[row, column, n_kv_heads · d_head]` in host memory.
+/// `[slot, column, n_kv_heads · d_head]` in host memory. A row keeps its slot until the batch ends.
 #[derive(Debug)]
 pub(crate) struct HostCache {
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// The slot of each row that is left.
+    slots: Vec<usize>,
+    /// Pads of each row that is left.
     pads: Vec<usize>,
     capacity: usize,
     /// Numbers of one column.
@@ -90,102 +96,58 @@ pub(crate) struct HostCache {
 impl HostCache {
     fn new(width: usize, pads: &[usize], capacity: usize) -> Self {
         let zeros = || vec![0.0; pads.len() * capacity * width];
-        Self { keys: zeros(), values: zeros(), pads: pads.to_vec(), capacity, width, len: 0 }
+        let slots = (0..pads.len()).collect();
+        Self { keys: zeros(), values: zeros(), slots, pads: pads.to_vec(), capacity, width, len: 0 }
     }
 
-    /// Takes the keys and values of the prompts: `[batch, n_kv_heads, seq, d_head]` each.
-    fn fill(&mut self, keys: Tensor<4>, values: Tensor<4>) {
-        let [batch, _, seq, _] = keys.dims();
-        let flat = |t: Tensor<4>| t.swap_dims(1, 2).reshape([batch, seq * self.width]).into_data();
-        let (keys, values) = (flat(keys), flat(values));
-        for (cache, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            let new = new.as_slice::<f32>().expect("the cache holds f32");
-            let row_len = seq * self.width;
-            for row in 0..batch {
-                let start = row * self.capacity * self.width;
-                cache[start..start + row_len].copy_from_slice(&new[row * row_len..(row + 1) * row_len]);
+    /// Takes the keys and values of the prompts.
+    fn fill(&mut self, projected: Projected) {
+        let columns = projected.read();
+        for row in 0..columns.batch {
+            for column in 0..columns.seq {
+                let [_, keys, values] = columns.column(row, column);
+                self.write(row, column, keys, values);
             }
         }
-        self.len = seq;
+        self.len = columns.seq;
+    }
+
+    fn write(&mut self, row: usize, column: usize, keys: &[f32], values: &[f32]) {
+        let start = (self.slots[row] * self.capacity + column) * self.width;
+        self.keys[start..start + self.width].copy_from_slice(keys);
+        self.values[start..start + self.width].copy_from_slice(values);
     }
 
     fn attend_column(&mut self, projected: Projected) -> Tensor<3> {
         let (device, d_head, width) = (projected.fused.device(), projected.d_head(), self.width);
-        let (n_heads, group) = (projected.n_heads, projected.n_heads / projected.n_kv_heads);
-        let column = projected.read();
-        let scale = 1.0 / (d_head as f32).sqrt();
-        let mut mixed = vec![0.0; column.batch * column.q_width];
+        let group = projected.n_heads / projected.n_kv_heads;
+        let new = projected.read();
+        assert_eq!(new.seq, 1, "one column at a time");
+        let mut mixed = vec![0.0; new.batch * new.q_width];
         let mut probs = vec![0.0; self.len + 1];
-        for row in 0..column.batch {
-            let [q, k, v] = column.row(row);
-            let start = row * self.capacity * width;
-            let new = start + self.len * width;
-            self.keys[new..new + width].copy_from_slice(k);
-            self.values[new..new + width].copy_from_slice(v);
-            let columns = start + self.pads[row] * width..new + width;
+        for row in 0..new.batch {
+            let [queries, keys, values] = new.column(row, 0);
+            self.write(row, self.len, keys, values);
+            let start = self.slots[row] * self.capacity * width;
+            let columns = start + self.pads[row] * width..start + (self.len + 1) * width;
             let (keys, values) = (&self.keys[columns.clone()], &self.values[columns]);
-            for head in 0..n_heads {
-                let of_head = head * d_head..(head + 1) * d_head;
-                let out = &mut mixed[row * column.q_width..][of_head.clone()];
-                attend_head(&q[of_head], keys, values, head / group * d_head, width, scale, &mut probs, out);
+            let probs = &mut probs[self.pads[row]..];
+            let of_row = &mut mixed[row * new.q_width..][..new.q_width];
+            for (head, (query, mixed)) in
+                queries.chunks_exact(d_head).zip(of_row.chunks_exact_mut(d_head)).enumerate()
+            {
+                let offset = head / group * d_head;
+                attend_query(query, &keys[offset..], &values[offset..], width, probs, mixed);
             }
         }
         self.len += 1;
-        let dims = [column.batch, 1, column.q_width];
+        let dims = [new.batch, 1, new.q_width];
         Tensor::from_data(TensorData::new(mixed, dims), &device)
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
-        let row_len = self.capacity * self.width;
-        let used = self.len * self.width;
-        for cache in [&mut self.keys, &mut self.values] {
-            let mut kept = vec![0.0; rows.len() * row_len];
-            for (new, &old) in rows.iter().enumerate() {
-                kept[new * row_len..][..used].copy_from_slice(&cache[old * row_len..][..used]);
-            }
-            *cache = kept;
-        }
+        self.slots = rows.iter().map(|&row| self.slots[row]).collect();
         self.pads = rows.iter().map(|&row| self.pads[row]).collect();
-    }
-}
-
-/// One head of one row: softmax(q · kᵢ · scale) over the columns, then the mix of their values.
-#[allow(clippy::too_many_arguments)] // The innermost kernel: a struct around these would only rename them.
-fn attend_head(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    offset: usize,
-    stride: usize,
-    scale: f32,
-    probs: &mut [f32],
-    out: &mut [f32],
-) {
-    let n = keys.len() / stride;
-    let mut max = f32::NEG_INFINITY;
-    for (prob, key) in probs.iter_mut().zip(keys.chunks_exact(stride)) {
-        let key = &key[offset..offset + q.len()];
-        let mut lanes = [0.0f32; 8]; // Independent sums, so that the compiler may use vector registers.
-        for (a, b) in q.chunks_exact(8).zip(key.chunks_exact(8)) {
-            for lane in 0..8 {
-                lanes[lane] += a[lane] * b[lane];
-            }
-        }
-        let tail = q.len() / 8 * 8;
-        let rest: f32 = q[tail..].iter().zip(&key[tail..]).map(|(a, b)| a * b).sum();
-        *prob = (lanes.iter().sum::<f32>() + rest) * scale;
-        max = max.max(*prob);
-    }
-    let mut sum = 0.0;
-    for prob in &mut probs[..n] {
-        *prob = (*prob - max).exp();
-        sum += *prob;
-    }
-    for (prob, value) in probs.iter().zip(values.chunks_exact(stride)) {
-        let weight = prob / sum;
-        for (o, v) in out.iter_mut().zip(&value[offset..]) {
-            *o += weight * v;
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Choosing the next token, on the host: the same choice on every backend.
 
 use rand::{Rng, RngExt};
+use temper_kernels::sum_of_exps;
 
 /// How the next token is chosen from the model's distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,10 +42,12 @@ impl Sampler {
     pub fn choose(&self, logprobs: &[f32], rng: &mut impl Rng) -> usize {
         match *self {
             Self::Greedy => argmax(logprobs),
-            Self::Random { .. } if self.keeps_all() => {
-                draw((0..logprobs.len()).map(|i| (i, logprobs[i])), rng)
+            Self::Random { .. } if self.keeps_all() => draw(logprobs, rng),
+            Self::Random { top_k, top_p, .. } => {
+                let (tokens, logprobs): (Vec<usize>, Vec<f32>) =
+                    nucleus(logprobs, top_k, top_p).into_iter().unzip();
+                tokens[draw(&logprobs, rng)]
             }
-            Self::Random { top_k, top_p, .. } => draw(nucleus(logprobs, top_k, top_p).into_iter(), rng),
         }
     }
 }
@@ -61,29 +64,62 @@ fn argmax(values: &[f32]) -> usize {
 
 /// The candidates that top-k and top-p leave, most probable first; never empty.
 fn nucleus(logprobs: &[f32], top_k: usize, top_p: f64) -> Vec<(usize, f32)> {
-    let mut kept: Vec<(usize, f32)> = logprobs.iter().copied().enumerate().collect();
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let mut candidates: Vec<(usize, f32)> = logprobs.iter().copied().enumerate().collect();
     if top_k > 0 {
-        kept.truncate(top_k);
+        keep_most_probable(&mut candidates, top_k);
     }
-    let total: f64 = kept.iter().map(|(_, logprob)| f64::from(*logprob).exp()).sum();
-    let mut mass = 0.0;
-    let needed = kept.iter().position(|(_, logprob)| {
-        mass += f64::from(*logprob).exp() / total;
-        mass >= top_p
-    });
-    if let Some(last) = needed {
-        kept.truncate(last + 1);
+    let probability = |(_, logprob): &(usize, f32)| f64::from(*logprob).exp();
+    let total: f64 = candidates.iter().map(probability).sum();
+    // Few tokens have most of the probability, and only those must be sorted.
+    let mut n = 64;
+    loop {
+        let mut kept = candidates.clone();
+        keep_most_probable(&mut kept, n);
+        let mut mass = 0.0;
+        let last = kept.iter().position(|candidate| {
+            mass += probability(candidate) / total;
+            mass >= top_p
+        });
+        if let Some(last) = last {
+            kept.truncate(last + 1);
+            return kept;
+        }
+        if n >= candidates.len() {
+            return kept;
+        }
+        n *= 8;
     }
-    kept
 }
 
-/// Draws in proportion to exp(logprob). A candidate of probability 0 is never drawn, whatever the rounding.
-fn draw(candidates: impl Iterator<Item = (usize, f32)> + Clone, rng: &mut impl Rng) -> usize {
-    let total: f64 = candidates.clone().map(|(_, logprob)| f64::from(logprob.exp())).sum();
-    let mut left = rng.random::<f64>() * total;
+/// Keeps the `n` most probable candidates, most probable first; of equal ones those with lower ids.
+fn keep_most_probable(candidates: &mut Vec<(usize, f32)>, n: usize) {
+    let order = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if n < candidates.len() {
+        candidates.select_nth_unstable_by(n, order);
+        candidates.truncate(n);
+    }
+    candidates.sort_unstable_by(order);
+}
+
+/// Draws in proportion to exp(logprob), and returns the place. A candidate of probability 0 is never drawn, whatever the
+/// rounding.
+fn draw(logprobs: &[f32], rng: &mut impl Rng) -> usize {
+    /// Candidates that are passed over together.
+    const BLOCK: usize = 128;
+
+    let blocks = logprobs.chunks(BLOCK);
+    let masses: Vec<f64> = blocks.map(|block| f64::from(sum_of_exps(block))).collect();
+    let mut left = rng.random::<f64>() * masses.iter().sum::<f64>();
+    let mut first = 0;
+    for mass in &masses[..masses.len() - 1] {
+        if left < *mass {
+            break;
+        }
+        left -= mass;
+        first += BLOCK;
+    }
     let mut last = None;
-    for (i, logprob) in candidates {
+    for (i, logprob) in logprobs.iter().enumerate().skip(first) {
         let p = f64::from(logprob.exp());
         if p == 0.0 {
             continue;
@@ -94,7 +130,8 @@ fn draw(candidates: impl Iterator<Item = (usize, f32)> + Clone, rng: &mut impl R
             break;
         }
     }
-    last.expect("log-probabilities are finite somewhere")
+    // Rounding may lead past the last candidate that has a probability.
+    last.unwrap_or_else(|| argmax(logprobs))
 }
 
 #[cfg(test)]
@@ -134,6 +171,36 @@ mod tests {
     fn top_k_keeps_k() {
         assert_eq!(counts(Sampler::Random { temperature: 1.0, top_k: 3, top_p: 1.0 })[3], 0.0);
         assert_eq!(counts(Sampler::Greedy)[1..], [0.0; 3]);
+    }
+
+    /// Of 300 tokens, in more than one block of them, and with the last of them improbable.
+    #[test]
+    fn every_token_of_a_large_vocabulary_is_drawn_as_often_as_it_is_probable() {
+        let weights: Vec<f64> = (0..300).map(|i| if i % 7 == 3 { 5.0 } else { f64::from(i % 2) }).collect();
+        let total: f64 = weights.iter().sum();
+        let logprobs: Vec<f32> = weights.iter().map(|weight| (weight / total).ln() as f32).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut counts = vec![0.0; 300];
+        for _ in 0..60_000 {
+            counts[Sampler::PLAIN.choose(&logprobs, &mut rng)] += total / 60_000.0;
+        }
+        for (i, (found, expected)) in counts.iter().zip(&weights).enumerate() {
+            // Five deviations of a count.
+            let error = 5.0 * (expected * total / 60_000.0).sqrt();
+            assert!((found - expected).abs() <= error, "token {i}: {found}, not {expected}");
+        }
+    }
+
+    /// A nucleus of more tokens than are sorted at first.
+    #[test]
+    fn a_wide_nucleus_has_its_tokens_in_their_order() {
+        let logprobs: Vec<f32> = (0..1000).map(|i| -((i * 7 % 1000) as f32) * 1e-3).collect();
+        let mut sorted: Vec<(usize, f32)> = logprobs.iter().copied().enumerate().collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let kept = nucleus(&logprobs, 0, 0.5);
+        assert!(kept.len() > 64 && kept.len() < 500, "{}", kept.len());
+        assert_eq!(kept, sorted[..kept.len()]);
+        assert_eq!(nucleus(&logprobs, 5, 1.0), sorted[..5]);
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Dropout {
         Self { state: Some(seed) }
     }
 
+    /// Whether [`Dropout::apply`] changes anything.
+    pub fn drops(&self, p: f64) -> bool {
+        self.state.is_some() && p > 0.0
+    }
+
     /// Zeroes each element with probability `p` and scales the others by 1/(1 − p), so that the mean stays.
     ///
     /// # Shapes

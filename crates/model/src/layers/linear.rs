@@ -48,11 +48,17 @@ impl Linear {
     /// - `x`: `[.., d_in]`
     /// - output: `[.., d_out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        // As one matrix: with more dimensions, burn copies the transposed weight in the backward pass of a single row.
+        let mut dims = x.dims();
+        let n_vectors = dims[..D - 1].iter().product();
+        let x = x.reshape([n_vectors, dims[D - 1]]);
         let bias = self.bias.as_ref().map(|bias| bias.val());
-        match &self.adapter {
+        let output: Tensor<2> = match &self.adapter {
             None => linear(x, self.weight.val(), bias),
             Some(adapter) => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
-        }
+        };
+        dims[D - 1] = output.dims()[1];
+        output.reshape(dims)
     }
 
     /// The same map with a fresh adapter of this rank: A from N(0, 1/rank), B zero. A former adapter is folded in.
@@ -90,8 +96,9 @@ impl Linear {
 
 impl Adapter {
     /// scale · (x A) B.
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(linear(x, self.lora_a.val(), None), self.lora_b.val(), None).mul_scalar(self.scale)
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let narrow = linear(x, self.lora_a.val(), None).mul_scalar(self.scale); // [n, rank]
+        linear(narrow, self.lora_b.val(), None)
     }
 
     /// scale · A B, off the tape: `[d_in, d_out]`.

@@ -122,13 +122,12 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Rotates each pair (a, b) by its angle: (a cos − b sin, b cos + a sin). Number i and number i + pairs of a head are
-    /// a pair; numbers after the pairs stay (`rotate_half` of transformers).
+    /// Rotates each pair of the first `n_rotated` heads by its angle ([`temper_kernels::rotate`]).
     ///
     /// # Shapes
     /// - `heads` and output: `[batch, seq, heads, d_head]`
-    pub(crate) fn apply(&self, heads: Tensor<4>) -> Tensor<4> {
-        temper_kernels::rotate(heads, self.cos.clone(), self.sin.clone())
+    pub(crate) fn apply(&self, heads: Tensor<4>, n_rotated: usize) -> Tensor<4> {
+        temper_kernels::rotate(heads, n_rotated, self.cos.clone(), self.sin.clone())
     }
 }
 
@@ -148,7 +147,7 @@ mod tests {
         assert_eq!(rotary().frequencies, [1.0, 0.25]);
         // At position 4 the angles are 4 and 1.
         let heads = Tensor::from_data([[[[1.0, 0.0, 0.0, 1.0, 7.0]]]], &device);
-        let rotated = values_of(rotary().of_column(&[4], &device).apply(heads));
+        let rotated = values_of(rotary().of_column(&[4], &device).apply(heads, 1));
         let expected = [4f32.cos(), -1f32.sin(), 4f32.sin(), 1f32.cos(), 7.0];
         for (found, expected) in rotated.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{rotated:?}");

@@ -61,6 +61,11 @@ impl AutoKeys {
         self.0.contains(key)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Whether no setting is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -6,7 +6,7 @@
 use std::f32::consts::LOG2_E;
 
 /// Partial sums of a row.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Adding it to a number of a magnitude below 2²² rounds that to a whole one, which is then in the lowest bits.
 const ROUNDER: f32 = 12_582_912.0; // 1.5 · 2²³
@@ -22,7 +22,7 @@ const HIGHEST: f32 = 88.3;
 /// x = n ln 2 + r with a whole n, so that eˣ = 2ⁿ eʳ. With |r| ≤ ln 2 / 2, eight terms of the series of eʳ are enough: the
 /// ninth is 5e-9.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(LOWEST, HIGHEST);
     let rounded = clamped * LOG2_E + ROUNDER;
     let n = rounded - ROUNDER;
@@ -37,7 +37,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The sum over a row of a function of its index.
 #[inline(always)]
-pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
     let whole = len - len % LANES;
     for start in (0..whole).step_by(LANES) {
@@ -51,7 +51,7 @@ pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
 
 /// The largest number of a row; what is not a number is passed over.
 #[inline(always)]
-pub(super) fn max(row: &[f32]) -> f32 {
+pub(crate) fn max(row: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if a > b { a } else { b };
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut most = [f32::NEG_INFINITY; LANES];
