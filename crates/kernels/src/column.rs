@@ -1,9 +1,9 @@
 //! Attention of one new token to the tokens before it, whose keys and values are in host memory.
 
-use pulp::Arch;
-
 use crate::math::{LANES, exp, max, sum};
+use crate::vectorized::vectorized;
 
+vectorized! {
 /// softmax(q · kᵢ / √d_head) v over the columns i: the attention of one head of one query (Vaswani et al. 2017, Eq. (1)).
 ///
 /// # Shapes
@@ -13,26 +13,25 @@ use crate::math::{LANES, exp, max, sum};
 ///
 /// # Panics
 /// If there are fewer columns than that.
-pub fn attend_query(
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
+pub fn attend_query<'a>(
+    query: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
     stride: usize,
-    probs: &mut [f32],
-    mixed: &mut [f32],
+    probs: &'a mut [f32],
+    mixed: &'a mut [f32],
 ) {
     let scale = 1.0 / (query.len() as f32).sqrt();
-    Arch::new().dispatch(|| {
-        for (prob, key) in probs.iter_mut().zip(keys.chunks(stride)) {
-            *prob = dot(query, &key[..query.len()]) * scale;
-        }
-        let largest = max(probs);
-        for prob in probs.iter_mut() {
-            *prob = exp(*prob - largest);
-        }
-        let share = 1.0 / sum(probs.len(), |i| probs[i]);
-        mix(probs, values, stride, share, mixed);
-    });
+    for (prob, key) in probs.iter_mut().zip(keys.chunks(stride)) {
+        *prob = dot(query, &key[..query.len()]) * scale;
+    }
+    let largest = max(probs);
+    for prob in probs.iter_mut() {
+        *prob = exp(*prob - largest);
+    }
+    let share = 1.0 / sum(probs.len(), |i| probs[i]);
+    mix(probs, values, stride, share, mixed);
+}
 }
 
 /// The sum of the products of two rows.
@@ -42,7 +41,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
-            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
+            sums[lane] += a[lane] * b[lane];
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
@@ -59,7 +58,7 @@ fn mix(probs: &[f32], values: &[f32], stride: usize, share: f32, mixed: &mut [f3
         for (prob, value) in probs.iter().zip(values.chunks(stride)) {
             let value: &[f32; LANES] = value[i * LANES..].first_chunk().expect("a whole column");
             for lane in 0..LANES {
-                sums[lane] = prob.mul_add(value[lane], sums[lane]);
+                sums[lane] += prob * value[lane];
             }
         }
         *chunk = sums.map(|sum| sum * share);
@@ -83,7 +82,8 @@ mod tests {
             let wave = |len: usize, phase: f32| -> Vec<f32> {
                 (0..len).map(|i| 2.0 * (i as f32 * 0.7 + phase).sin()).collect()
             };
-            let (query, keys, values) = (wave(d_head, 0.1), wave(n * stride - 6, 0.5), wave(n * stride - 6, 0.9));
+            let (query, keys, values) =
+                (wave(d_head, 0.1), wave(n * stride - 6, 0.5), wave(n * stride - 6, 0.9));
             let scores: Vec<f64> = (0..n)
                 .map(|i| {
                     let key = &keys[i * stride..][..d_head];
@@ -97,7 +97,10 @@ mod tests {
             for (i, mixed) in mixed.iter().enumerate() {
                 let terms = (0..n).map(|c| scores[c].exp() / total * f64::from(values[c * stride + i]));
                 let expected: f64 = terms.sum();
-                assert!((f64::from(*mixed) - expected).abs() < 1e-6, "{n} columns, number {i}: {mixed}, not {expected}");
+                assert!(
+                    (f64::from(*mixed) - expected).abs() < 1e-6,
+                    "{n} columns, number {i}: {mixed}, not {expected}"
+                );
             }
         }
     }

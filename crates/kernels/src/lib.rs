@@ -14,6 +14,7 @@ mod flex;
 mod formula;
 mod math;
 mod rows;
+mod vectorized;
 
 use burn::tensor::{Int, Tensor};
 
@@ -30,12 +31,7 @@ pub use rows::sum_of_exps;
 /// - `projected`: `[batch, seq, (n_heads + 2 · n_kv_heads) · d_head]`: queries, keys and values, as [`split_heads`] reads them
 /// - `bias`: `[batch or 1, 1, seq, seq]`
 /// - output: `[batch, seq, n_heads · d_head]`
-pub fn self_attention(
-    projected: Tensor<3>,
-    bias: Tensor<4>,
-    n_heads: usize,
-    n_kv_heads: usize,
-) -> Tensor<3> {
+pub fn self_attention(projected: Tensor<3>, bias: Tensor<4>, n_heads: usize, n_kv_heads: usize) -> Tensor<3> {
     if flex::is_flex(&projected) {
         flex::self_attention(projected, bias, n_heads, n_kv_heads)
     } else {

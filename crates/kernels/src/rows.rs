@@ -1,14 +1,13 @@
 //! Sums over rows of numbers in host memory.
 
-use pulp::Arch;
-
 use crate::math::{exp, sum};
+use crate::vectorized::vectorized;
 
-/// Σ eˣ over a row, which is in host memory.
-pub fn sum_of_exps(row: &[f32]) -> f32 {
-    let mut total = 0.0;
-    Arch::new().dispatch(|| total = sum(row.len(), |i| exp(row[i])));
-    total
+vectorized! {
+    /// Σ eˣ over a row, which is in host memory.
+    pub fn sum_of_exps<'a>(row: &'a [f32]) -> f32 {
+        sum(row.len(), |i| exp(row[i]))
+    }
 }
 
 #[cfg(test)]

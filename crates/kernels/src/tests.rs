@@ -139,15 +139,16 @@ fn a_rotation_is_its_formula() {
     }
 }
 
-/// Rows of one block of queries and of several, all heads of their own or shared ones; a causal bias with pads on the left or
-/// numbers of its own, one for all rows or one for each.
+/// Rows of one block of queries and of several, with a causal bias that has numbers of its own, one for all rows or one for
+/// each; heads of their own or shared ones. In the longest row, the last tokens are blind to a stretch in the middle.
 #[test]
 fn attention_is_its_formula() {
     let device = Device::flex();
-    for (seq, n_heads, n_kv_heads, bias_batch) in [(5, 2, 2, 1), (70, 4, 2, 3), (130, 4, 1, 1)] {
+    for (seq, n_heads, n_kv_heads, bias_batch) in [(5, 2, 2, 1), (70, 4, 2, 3), (230, 4, 1, 1)] {
         let hidden = |i: usize| {
             let (row, query, key) = (i / (seq * seq), i / seq % seq, i % seq);
-            let is_seen = key <= query && key >= row.min(query);
+            let is_hidden = query >= 200 && (64..192).contains(&key);
+            let is_seen = key <= query && key >= row.min(query) && !is_hidden;
             if is_seen { (key % 3) as f32 * 0.1 } else { f32::NEG_INFINITY }
         };
         let numbers: Vec<f32> = (0..bias_batch * seq * seq).map(hidden).collect();
@@ -209,7 +210,8 @@ fn log_probs_of_targets_and_entropies_are_their_formulas() {
 #[test]
 fn probabilities_mix_the_values() {
     let device = Device::flex();
-    let tensor = |values: Vec<f32>, keys| Tensor::<4>::from_data(TensorData::new(values, [1, 1, keys, 2]), &device);
+    let tensor =
+        |values: Vec<f32>, keys| Tensor::<4>::from_data(TensorData::new(values, [1, 1, keys, 2]), &device);
     let root = 2f32.sqrt();
     let q = tensor(vec![3f32.ln(), 0.0], 1);
     let (k, v) = (tensor(vec![root, 0.0, 0.0, 5.0], 2), tensor(vec![4.0, 8.0, 0.0, -4.0], 2));

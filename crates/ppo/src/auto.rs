@@ -81,6 +81,24 @@ impl PpoConfig {
         [rule, Chosen::new("rollout.missing_eos_value", value, reason)]
     }
 
+    /// Answers in one forward pass: whole groups, where several answers share the row of their prompt.
+    fn microbatch_choice(
+        &self,
+        weights: &Weights,
+        minibatch: usize,
+        max_new_tokens: usize,
+        row_len: usize,
+    ) -> Chosen {
+        let (key, group) = ("update.microbatch_size", self.rollout.samples_per_prompt);
+        if group == 1 || !minibatch.is_multiple_of(group) {
+            return weights.microbatch(key, minibatch, row_len);
+        }
+        let group_len = row_len + (group - 1) * max_new_tokens;
+        let groups = weights.microbatch(key, minibatch / group, group_len);
+        let answers = groups.value.as_integer().expect("it is a number") * group as i64;
+        Chosen::new(key, answers, groups.reason)
+    }
+
     /// How many rollouts a run has, whatever the number of prompts.
     fn length_choices(&self, auto: &AutoKeys) -> [Chosen; 2] {
         let given = self.training.max_steps;
@@ -126,7 +144,7 @@ impl PpoConfig {
         let max_new_tokens =
             if auto.contains("rollout.max_new_tokens") { longest } else { self.rollout.max_new_tokens };
         let row_len = (2 * max_new_tokens).min(max_seq_len);
-        choices.push(weights.microbatch("update.microbatch_size", minibatch, row_len));
+        choices.push(self.microbatch_choice(&weights, minibatch, max_new_tokens, row_len));
         choices.push(weights.sampling_batch("rollout.sampling_batch_size", answers, row_len));
         choices
     }

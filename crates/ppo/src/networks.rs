@@ -118,7 +118,7 @@ mod tests {
     const ROUNDING: f64 = 1e-5;
 
     fn batch(rows: &[&[u32]]) -> EpisodeBatch {
-        EpisodeBatch::new(rows, &PROMPT_LENS, &[4, 2], 4, &Device::flex())
+        EpisodeBatch::new(rows, &PROMPT_LENS, &[4, 2], 4, 16, &Device::flex())
     }
 
     fn policy() -> Policy {
@@ -222,6 +222,33 @@ mod tests {
         }
     }
 
+    /// Three answers to one prompt and one to another: read together and one by one.
+    #[test]
+    fn answers_that_share_a_row_are_read_as_if_they_were_alone() {
+        let rows: [&[u32]; 4] =
+            [&[1, 4, 2, 5, 6, EOS], &[1, 4, 2, 6, EOS], &[1, 4, 2, 7, 7, 7], &[1, 6, EOS]];
+        let (prompt_lens, lens) = ([3, 3, 3, 2], [3, 2, 3, 1]);
+        // Values have one more place, past the end, where there is room.
+        let value_lens = [3, 3, 3, 2];
+        let together = EpisodeBatch::new(&rows, &prompt_lens, &value_lens, 3, 16, &Device::flex());
+        assert_eq!(together.tokens.dims(), [2, 3 + 3 + 2 + 3]);
+        let together = outputs(&together);
+        for i in 0..4 {
+            let alone = EpisodeBatch::new(
+                &rows[i..=i],
+                &prompt_lens[i..=i],
+                &value_lens[i..=i],
+                3,
+                16,
+                &Device::flex(),
+            );
+            assert_eq!(alone.targets.dims(), [lens[i]]);
+            for (together, alone) in together.iter().zip(outputs(&alone)) {
+                assert!(same(&together[3 * i..][..3], &alone), "answer {i}: {together:?} {alone:?}");
+            }
+        }
+    }
+
     /// Oracle 11 (a critic that starts as the reward model gives its score): the value past the end is read at the end token,
     /// where it equals the score, bias included.
     #[test]
@@ -229,7 +256,7 @@ mod tests {
         let model = scalar_model(3);
         let tokens = TokenBatch::right_padded(&ROWS, &Device::flex());
         let scores = numbers(model.scores(&tokens, &PROMPT_LENS, &mut Dropout::off()));
-        let batch = EpisodeBatch::new(&ROWS, &PROMPT_LENS, &[5, 3], 5, &Device::flex());
+        let batch = EpisodeBatch::new(&ROWS, &PROMPT_LENS, &[5, 3], 5, 16, &Device::flex());
         let values = numbers(critic_values(&model, &batch));
         assert!(same(&[values[4], values[5 + 2]], &scores), "{values:?} {scores:?}");
     }

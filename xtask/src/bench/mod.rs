@@ -107,7 +107,8 @@ impl Bench {
     fn make_models(&self) -> Result<()> {
         let mut command = Command::new(&self.python);
         command.arg(root().join("assets/peers/models.py")).arg(&self.models);
-        process::run(command).context("the models are made by the packages in assets/peers/requirements-bench.txt")?;
+        process::run(command)
+            .context("the models are made by the packages in assets/peers/requirements-bench.txt")?;
         Ok(())
     }
 
@@ -161,7 +162,9 @@ impl Bench {
     /// One process of a peer. Its `seconds` are its own, after the imports; `process_seconds` have them.
     fn peer_once(&self, work: &str, peer: &str) -> Result<Lines> {
         let arguments = words(&self.placed(peer));
-        let Some((script, arguments)) = arguments.split_first() else { bail!("{work}: a peer without a script") };
+        let Some((script, arguments)) = arguments.split_first() else {
+            bail!("{work}: a peer without a script")
+        };
         let mut command = Command::new(&self.python);
         command.arg(root().join("assets/peers").join(script)).args(arguments);
         command.args(["--threads", &self.threads.to_string()]);
@@ -191,7 +194,8 @@ fn step_times(metrics: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(metrics).with_context(|| metrics.display().to_string())?;
     let lines: Lines = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let steps: Lines = lines.into_iter().filter(|line| line.contains_key("tokens_per_second")).collect();
-    let column = |key: &str| -> Vec<f64> { steps.iter().filter_map(|line| line.get(key)?.as_f64()).collect() };
+    let column =
+        |key: &str| -> Vec<f64> { steps.iter().filter_map(|line| line.get(key)?.as_f64()).collect() };
     let ends = column("time/elapsed_seconds");
     let seconds: Vec<f64> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     ensure!(!seconds.is_empty(), "{} has fewer than two steps", metrics.display());
@@ -299,7 +303,8 @@ mod tests {
     fn the_time_of_a_step_is_from_the_end_of_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let of = |seconds: f64| format!("{{\"tokens_per_second\": 1.0, \"time/elapsed_seconds\": {seconds}}}\n");
+        let of =
+            |seconds: f64| format!("{{\"tokens_per_second\": 1.0, \"time/elapsed_seconds\": {seconds}}}\n");
         let evaluation = "{\"eval_loss\": 1.0, \"time/elapsed_seconds\": 99.0}\n";
         std::fs::write(&path, [of(5.0), of(6.0), of(8.0), of(10.0), evaluation.into()].concat()).unwrap();
         assert_eq!(step_times(&path).unwrap(), line(json!({"step_seconds": 2.0})));

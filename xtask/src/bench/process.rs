@@ -23,7 +23,8 @@ pub struct Finished {
 pub fn run(mut command: Command) -> Result<Finished> {
     let program = command.get_program().to_string_lossy().into_owned();
     let began = Instant::now();
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
     let memory = std::thread::scope(|scope| {
         let output = child.stdout.take().expect("it is piped");
         let reader = scope.spawn(|| std::io::read_to_string(output));

@@ -47,14 +47,18 @@ pub fn works() -> Vec<Work> {
     }
     works.push(trl_sft());
     works.extend(["reward", "dpo"].map(preferences));
-    works.extend([("grpo", 4), ("grpo", 8), ("rloo", 4), ("rloo", 8)].map(|(kind, group)| groups(kind, group)));
+    works.extend(
+        [("grpo", 4), ("grpo", 8), ("rloo", 4), ("rloo", 8)].map(|(kind, group)| groups(kind, group)),
+    );
     works.extend([("d256", 6), ("gpt2", 2)].map(|(model, steps)| ppo(model, steps)));
     works
 }
 
 /// A step of SFT in full contexts, against plain PyTorch, as it is and compiled.
 fn sft(name: &str, model: &str, dropout: &str, batch: usize, tokens: usize, steps: usize) -> Work {
-    let peer = format!("sft_step.py --model {{models}}/{model}{dropout} --batch {batch} --tokens {tokens} --steps {steps}");
+    let peer = format!(
+        "sft_step.py --model {{models}}/{model}{dropout} --batch {batch} --tokens {tokens} --steps {steps}"
+    );
     Work {
         name: format!("{name}{dropout}"),
         ours: stage(&format!(
@@ -124,7 +128,9 @@ fn stage(arguments: &str) -> Ours {
 }
 
 fn trl(kind: &str, data: &str, batch: usize) -> String {
-    format!("trl_step.py --kind {kind} --model {{models}}/gpt2 --data {{models}}/gpt2/data/{data}.jsonl --batch {batch}")
+    format!(
+        "trl_step.py --kind {kind} --model {{models}}/gpt2 --data {{models}}/gpt2/data/{data}.jsonl --batch {batch}"
+    )
 }
 
 /// The words of a command line, in which `"` keeps words together.
@@ -143,13 +149,10 @@ mod tests {
 
     #[test]
     fn quotes_keep_words_together() {
-        assert_eq!(words("ppo  --reward-program \"awk '{print 1}'\" --seed 0"), [
-            "ppo",
-            "--reward-program",
-            "awk '{print 1}'",
-            "--seed",
-            "0"
-        ]);
+        assert_eq!(
+            words("ppo  --reward-program \"awk '{print 1}'\" --seed 0"),
+            ["ppo", "--reward-program", "awk '{print 1}'", "--seed", "0"]
+        );
     }
 
     #[test]

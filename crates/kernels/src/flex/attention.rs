@@ -1,27 +1,27 @@
 //! Attention of a row to itself, without the table of all pairs of tokens.
 //!
-//! Scores and probabilities of a block of queries fit into the cache of a core, and no block computes keys that all of its
-//! queries are blind to: under a causal bias that is half of them. The backward pass computes the probabilities again, from
+//! Scores and probabilities of a block of queries fit into the cache of a core, and blocks of keys that none of these queries
+//! sees are left out: under a causal bias that is half of them. The backward pass computes the probabilities again, from
 //! one number for each query (Dao et al. 2022, section 3.1 and appendix B.4). Queries, keys and values are read where the
 //! projection has written them.
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
+use burn::tensor::{Bytes, DType};
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_flex::{Flex, FlexTensor, Layout};
-use burn::tensor::{Bytes, DType};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{contiguous, numbers, tensor_like};
-use crate::math::{exp, max, sum};
 use super::matrix::{Former, Matrix, multiply};
+use crate::math::{exp, max, sum};
+use crate::vectorized::vectorized;
 
-/// Queries that are computed together.
+/// Queries that are computed together, and keys that are left out together.
 const BLOCK: usize = 64;
 
 /// Sizes of a fused projection.
@@ -38,7 +38,10 @@ impl Sizes {
     fn of(projected: &FlexTensor, n_heads: usize, n_kv_heads: usize) -> Self {
         let [batch, seq, width] = projected.layout().shape().dims();
         let n_all = n_heads + 2 * n_kv_heads;
-        assert!(width.is_multiple_of(n_all) && n_heads.is_multiple_of(n_kv_heads), "{n_all} heads of {width} numbers");
+        assert!(
+            width.is_multiple_of(n_all) && n_heads.is_multiple_of(n_kv_heads),
+            "{n_all} heads of {width} numbers"
+        );
         Self { batch, seq, n_heads, n_kv_heads, d_head: width / n_all }
     }
 
@@ -55,7 +58,8 @@ impl Sizes {
     /// Where query, key and value of a head begin in the numbers of a token.
     fn places(self, head: usize) -> [usize; 3] {
         let kv_head = head / (self.n_heads / self.n_kv_heads);
-        [head, self.n_heads + kv_head, self.n_heads + self.n_kv_heads + kv_head].map(|head| head * self.d_head)
+        [head, self.n_heads + kv_head, self.n_heads + self.n_kv_heads + kv_head]
+            .map(|head| head * self.d_head)
     }
 
     /// The factor of the scores.
@@ -64,17 +68,60 @@ impl Sizes {
     }
 }
 
-/// A part of the work: some queries of one row of the batch, and the keys that any of them sees.
+/// A part of the work: some queries of one row of the batch, and the keys that any of them may see.
 #[derive(Clone, Debug)]
 struct Block {
     row: usize,
     queries: Range<usize>,
-    keys: Range<usize>,
+    /// One stretch, or several: an answer that shares a row with others sees the prompt and itself.
+    keys: Vec<Range<usize>>,
 }
 
 impl Block {
+    fn n_keys(&self) -> usize {
+        self.keys.iter().map(Range::len).sum()
+    }
+
+    /// Every stretch of keys, with the place of its first one among all keys of the block.
+    fn stretches(&self) -> impl Iterator<Item = (usize, &Range<usize>)> {
+        self.keys.iter().scan(0, |next, keys| {
+            let first = *next;
+            *next += keys.len();
+            Some((first, keys))
+        })
+    }
+
+    /// Writes `factor` · a bᵀ for all keys, where a is a vector of each query and b one of each key.
+    fn products<'a>(
+        &self,
+        output: &mut [f32],
+        factor: f32,
+        a: Matrix<'_>,
+        b: impl Fn(&Range<usize>) -> Matrix<'a>,
+    ) {
+        for (first, keys) in self.stretches() {
+            multiply(&mut output[first..], self.n_keys(), Former::Replaced, factor, a, b(keys).transposed());
+        }
+    }
+
+    /// Calls `write` with every stretch of keys, the columns of `weights` that belong to it, and what becomes of numbers that
+    /// are there before: those of the first stretch are replaced, and the others are added.
+    fn by_stretch(&self, weights: &[f32], mut write: impl FnMut(&Range<usize>, Former, Matrix<'_>)) {
+        for (first, keys) in self.stretches() {
+            let weights = Matrix::new(&weights[first..], [self.queries.len(), keys.len()], self.n_keys());
+            write(keys, if first == 0 { Former::Replaced } else { Former::Kept }, weights);
+        }
+    }
+
     /// A part of the tokens of this row, from the number `place` of the first one on.
-    fn of<'a>(&self, x: &'a [f32], width: usize, place: usize, tokens: &Range<usize>, sizes: Sizes) -> Matrix<'a> {
+    fn of<'a>(
+        &self,
+        x: &'a [f32],
+        width: usize,
+        place: usize,
+        tokens: &Range<usize>,
+        sizes: Sizes,
+    ) -> Matrix<'a> {
         let start = (self.row * sizes.seq + tokens.start) * width + place;
         Matrix::new(&x[start..], [tokens.len(), sizes.d_head], width)
     }
@@ -112,28 +159,25 @@ impl<'a> Bias<'a> {
 
     /// The blocks of one row.
     fn blocks(&self, row: usize) -> Vec<Block> {
-        let starts = (0..self.seq).step_by(BLOCK);
-        let block = |start: usize| {
-            let queries = start..(start + BLOCK).min(self.seq);
-            let keys = self.seen(row, &queries);
-            Block { row, queries, keys }
+        let starts = || (0..self.seq).step_by(BLOCK);
+        let stretch = |start: usize| start..(start + BLOCK).min(self.seq);
+        let block = |queries: Range<usize>| {
+            let mut seen: Vec<Range<usize>> = Vec::new();
+            for keys in starts().map(stretch).filter(|keys| self.sees(row, &queries, keys)) {
+                match seen.last_mut() {
+                    Some(last) if last.end == keys.start => last.end = keys.end,
+                    _ => seen.push(keys),
+                }
+            }
+            Block { row, queries, keys: seen }
         };
-        starts.map(block).collect()
+        starts().map(stretch).map(block).collect()
     }
 
-    /// From the first key that any of the queries sees to the last one.
-    fn seen(&self, row: usize, queries: &Range<usize>) -> Range<usize> {
-        let is_seen = |bias: &f32| *bias > f32::NEG_INFINITY;
-        let (mut first, mut end) = (self.seq, 0);
+    /// Whether any of the queries sees any of the keys.
+    fn sees(&self, row: usize, queries: &Range<usize>, keys: &Range<usize>) -> bool {
         // The last query mostly sees the most keys.
-        for query in queries.clone().rev() {
-            let bias = self.of_query(row, query);
-            first = bias[..first].iter().position(is_seen).unwrap_or(first);
-            if end < self.seq && max(&bias[end..]) > f32::NEG_INFINITY {
-                end = bias.iter().rposition(is_seen).map_or(end, |last| last + 1);
-            }
-        }
-        if first < end { first..end } else { 0..self.seq }
+        queries.clone().rev().any(|query| sees(&self.of_query(row, query)[keys.clone()]))
     }
 }
 
@@ -146,46 +190,83 @@ fn forward(projected: &FlexTensor, bias: &FlexTensor, sizes: Sizes) -> (Vec<f32>
     let mut log_sums = vec![0.0; batch * n_heads * seq];
     let mut probs = vec![0.0; BLOCK.min(seq) * seq];
     for block in (0..batch).flat_map(|row| bias.blocks(row)) {
-        let n_keys = block.keys.len();
+        let n_keys = block.n_keys();
         let probs = &mut probs[..block.queries.len() * n_keys];
         for head in 0..n_heads {
             let [q, k, v] = sizes.places(head);
             let queries = block.of(x, width, q, &block.queries, sizes);
-            let keys = block.of(x, width, k, &block.keys, sizes);
-            multiply(probs, n_keys, Former::Replaced, sizes.scale(), queries, keys.transposed());
+            block.products(probs, sizes.scale(), queries, |keys| block.of(x, width, k, keys, sizes));
             let first = (block.row * n_heads + head) * seq + block.queries.start;
             let log_sums = &mut log_sums[first..first + block.queries.len()];
-            Arch::new().dispatch(|| {
-                let rows = probs.chunks_exact_mut(n_keys).zip(log_sums.iter_mut()).zip(block.queries.clone());
-                for ((scores, log_sum), query) in rows {
-                    *log_sum = softmax(scores, &bias.of_query(block.row, query)[block.keys.clone()]);
-                }
-            });
-            let values = block.of(x, width, v, &block.keys, sizes);
+            let rows = probs.chunks_exact_mut(n_keys).zip(log_sums.iter_mut()).zip(block.queries.clone());
+            for ((scores, log_sum), query) in rows {
+                *log_sum = softmax(scores, bias.of_query(block.row, query), &block.keys);
+            }
             let start = block.start(output_width, head * d_head, &block.queries, sizes);
-            let probs = Matrix::new(probs, [block.queries.len(), n_keys], n_keys);
-            multiply(&mut output[start..], output_width, Former::Replaced, 1.0, probs, values);
+            block.by_stretch(probs, |keys, former, probs| {
+                let values = block.of(x, width, v, keys, sizes);
+                multiply(&mut output[start..], output_width, former, 1.0, probs, values);
+            });
         }
     }
     (output, log_sums)
 }
 
-/// Turns scores into probabilities, and returns the logarithm of the sum of the exponentials.
+/// Adds the bias of a query to its scores for these keys.
 #[inline(always)]
-fn softmax(scores: &mut [f32], bias: &[f32]) -> f32 {
-    for (score, bias) in scores.iter_mut().zip(bias) {
-        *score += bias;
+fn add_bias(scores: &mut [f32], bias: &[f32], keys: &[Range<usize>]) {
+    let mut first = 0;
+    for keys in keys {
+        for (score, bias) in scores[first..].iter_mut().zip(&bias[keys.start..keys.end]) {
+            *score += bias;
+        }
+        first += keys.len();
     }
-    let largest = max(scores);
-    for score in scores.iter_mut() {
-        *score = exp(*score - largest);
+}
+
+vectorized! {
+    /// Turns the scores of a query into probabilities, and returns the logarithm of the sum of the exponentials.
+    fn softmax<'a>(scores: &'a mut [f32], bias: &'a [f32], keys: &'a [Range<usize>]) -> f32 {
+        add_bias(scores, bias, keys);
+        let largest = max(scores);
+        for score in scores.iter_mut() {
+            *score = exp(*score - largest);
+        }
+        let total = sum(scores.len(), |i| scores[i]);
+        let share = 1.0 / total;
+        for score in scores.iter_mut() {
+            *score *= share;
+        }
+        largest + total.ln()
     }
-    let total = sum(scores.len(), |i| scores[i]);
-    let share = 1.0 / total;
-    for score in scores.iter_mut() {
-        *score *= share;
+}
+
+vectorized! {
+    /// Turns the scores of a query into probabilities p, and the gradients d of these into those of the scores:
+    /// p (d − Σ p d).
+    fn gradients_of_query<'a>(
+        probs: &'a mut [f32],
+        slopes: &'a mut [f32],
+        bias: &'a [f32],
+        keys: &'a [Range<usize>],
+        log_sum: f32,
+    ) {
+        add_bias(probs, bias, keys);
+        for p in probs.iter_mut() {
+            *p = exp(*p - log_sum);
+        }
+        let mean = sum(probs.len(), |i| probs[i] * slopes[i]);
+        for (slope, p) in slopes.iter_mut().zip(probs.iter()) {
+            *slope = p * (*slope - mean);
+        }
     }
-    largest + total.ln()
+}
+
+vectorized! {
+    /// Whether a query sees any of these keys.
+    fn sees<'a>(bias: &'a [f32]) -> bool {
+        max(bias) > f32::NEG_INFINITY
+    }
 }
 
 /// What the backward pass reads.
@@ -212,41 +293,34 @@ impl Attended {
         let size = BLOCK.min(seq) * seq;
         let (mut probs, mut slopes) = (vec![0.0; size], vec![0.0; size]);
         for block in (0..batch).flat_map(|row| bias.blocks(row)) {
-            let (n_queries, n_keys) = (block.queries.len(), block.keys.len());
+            let (n_queries, n_keys) = (block.queries.len(), block.n_keys());
             let probs = &mut probs[..n_queries * n_keys];
             let slopes = &mut slopes[..n_queries * n_keys];
             for head in 0..n_heads {
                 let [q, k, v] = sizes.places(head);
                 let queries = block.of(x, width, q, &block.queries, sizes);
-                let keys = block.of(x, width, k, &block.keys, sizes);
-                let values = block.of(x, width, v, &block.keys, sizes);
                 let g = block.of(g, output_width, head * d_head, &block.queries, sizes);
-                multiply(probs, n_keys, Former::Replaced, sizes.scale(), queries, keys.transposed());
-                multiply(slopes, n_keys, Former::Replaced, 1.0, g, values.transposed());
+                block.products(probs, sizes.scale(), queries, |keys| block.of(x, width, k, keys, sizes));
+                block.products(slopes, 1.0, g, |keys| block.of(x, width, v, keys, sizes));
                 let first = (block.row * n_heads + head) * seq + block.queries.start;
                 let log_sums = &self.log_sums[first..first + n_queries];
-                Arch::new().dispatch(|| {
-                    let rows = probs.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys));
-                    for ((probs, slopes), (query, log_sum)) in rows.zip(block.queries.clone().zip(log_sums)) {
-                        let bias = &bias.of_query(block.row, query)[block.keys.clone()];
-                        for (p, bias) in probs.iter_mut().zip(bias) {
-                            *p = exp(*p + bias - log_sum);
-                        }
-                        let mean = sum(n_keys, |i| probs[i] * slopes[i]);
-                        for (slope, p) in slopes.iter_mut().zip(probs.iter()) {
-                            *slope = p * (*slope - mean);
-                        }
-                    }
+                let rows = probs.chunks_exact_mut(n_keys).zip(slopes.chunks_exact_mut(n_keys));
+                for ((probs, slopes), (query, log_sum)) in rows.zip(block.queries.clone().zip(log_sums)) {
+                    gradients_of_query(probs, slopes, bias.of_query(block.row, query), &block.keys, *log_sum);
+                }
+                let mut write =
+                    |place, tokens: &Range<usize>, former, factor, a: Matrix<'_>, b: Matrix<'_>| {
+                        let start = block.start(width, place, tokens, sizes);
+                        multiply(&mut of_x[start..], width, former, factor, a, b);
+                    };
+                block.by_stretch(slopes, |keys, former, slopes| {
+                    let of_keys = block.of(x, width, k, keys, sizes);
+                    write(q, &block.queries, former, sizes.scale(), slopes, of_keys);
+                    write(k, keys, Former::Kept, sizes.scale(), slopes.transposed(), queries);
                 });
-                let probs = Matrix::new(probs, [n_queries, n_keys], n_keys);
-                let slopes = Matrix::new(slopes, [n_queries, n_keys], n_keys);
-                let mut write = |place, tokens: &Range<usize>, former, factor, a, b| {
-                    let start = block.start(width, place, tokens, sizes);
-                    multiply(&mut of_x[start..], width, former, factor, a, b);
-                };
-                write(q, &block.queries, Former::Replaced, sizes.scale(), slopes, keys);
-                write(k, &block.keys, Former::Kept, sizes.scale(), slopes.transposed(), queries);
-                write(v, &block.keys, Former::Kept, 1.0, probs.transposed(), g);
+                block.by_stretch(probs, |keys, _, probs| {
+                    write(v, keys, Former::Kept, 1.0, probs.transposed(), g);
+                });
             }
         }
         tensor_like(&self.projected, of_x)

@@ -11,11 +11,11 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
 use crate::math::exp;
+use crate::vectorized::vectorized;
 
 /// Of the cube in the argument of tanh.
 const CUBE: f32 = 0.044715;
@@ -27,30 +27,35 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-2.0 * u))
 }
 
+vectorized! {
+    fn values<'a>(x: &'a [f32], output: &'a mut [f32]) {
+        for (output, &x) in output.iter_mut().zip(x) {
+            *output = x * sigmoid(x);
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the gradient of the output into that of `x`: g (σ + x σ (1 − σ) 2u′).
+    fn gradients<'a>(x: &'a [f32], gradient: &'a mut [f32]) {
+        let slope = 2.0 * FRAC_2_PI.sqrt();
+        for (gradient, &x) in gradient.iter_mut().zip(x) {
+            let share = sigmoid(x);
+            *gradient *= share + x * share * (1.0 - share) * slope * (1.0 + 3.0 * CUBE * x * x);
+        }
+    }
+}
+
 fn forward(x: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
     let source = numbers(&x);
     let mut output = vec![0.0; source.len()];
-    Arch::new().dispatch(|| {
-        for (output, &x) in output.iter_mut().zip(source) {
-            *output = x * sigmoid(x);
-        }
-    });
+    values(source, &mut output);
     tensor_like(&x, output)
 }
 
-/// The gradient of `x` from that of the output: g (σ + x σ (1 − σ) 2u′).
 fn backward(x: &FlexTensor, gradient: FlexTensor) -> FlexTensor {
-    let x = numbers(x);
-    let slope = 2.0 * FRAC_2_PI.sqrt();
-    changed(gradient, |gradient| {
-        Arch::new().dispatch(|| {
-            for (gradient, &x) in gradient.iter_mut().zip(x) {
-                let share = sigmoid(x);
-                *gradient *= share + x * share * (1.0 - share) * slope * (1.0 + 3.0 * CUBE * x * x);
-            }
-        });
-    })
+    changed(gradient, |gradient| gradients(numbers(x), gradient))
 }
 
 #[derive(Debug)]

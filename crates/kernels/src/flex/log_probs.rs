@@ -6,11 +6,11 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_flex::{Flex, FlexTensor, Layout};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers};
 use crate::math::{exp, max, sum};
+use crate::vectorized::vectorized;
 
 /// What the backward pass reads.
 #[derive(Clone, Debug)]
@@ -28,11 +28,12 @@ impl Measured {
         let logits = contiguous(logits);
         let factor = (1.0 / temperature) as f32;
         let [n, vocab] = logits.layout().shape().dims();
-        assert!(targets.len() == n && targets.iter().all(|&target| target < vocab), "{n} targets below {vocab}");
-        let mut log_sums = Vec::with_capacity(n);
-        Arch::new().dispatch(|| {
-            log_sums.extend(numbers(&logits).chunks_exact(vocab).map(|row| log_sum(row, factor)));
-        });
+        assert!(
+            targets.len() == n && targets.iter().all(|&target| target < vocab),
+            "{n} targets below {vocab}"
+        );
+        let rows = numbers(&logits).chunks_exact(vocab);
+        let log_sums = rows.map(|row| log_sum_of_row(row, factor)).collect();
         Self { logits, targets, log_sums, factor }
     }
 
@@ -50,17 +51,36 @@ impl Measured {
         let vocab = logits.layout().shape()[1];
         let gradient = numbers(gradient);
         changed(logits, |logits| {
-            Arch::new().dispatch(|| {
-                let rows = logits.chunks_exact_mut(vocab).zip(&targets).zip(log_sums.iter().zip(gradient));
-                for ((row, &target), (log_sum, g)) in rows {
-                    let g = g * factor;
-                    for x in row.iter_mut() {
-                        *x = -g * exp(*x * factor - log_sum);
-                    }
-                    row[target] += g;
-                }
-            });
+            let rows = logits.chunks_exact_mut(vocab).zip(&targets).zip(log_sums.iter().zip(gradient));
+            for ((row, &target), (log_sum, g)) in rows {
+                gradient_of_row(row, factor, *log_sum, g * factor);
+                row[target] += g * factor;
+            }
         })
+    }
+}
+
+vectorized! {
+    fn log_sum_of_row<'a>(row: &'a [f32], factor: f32) -> f32 {
+        log_sum(row, factor)
+    }
+}
+
+vectorized! {
+    /// −g p for every token.
+    fn gradient_of_row<'a>(row: &'a mut [f32], factor: f32, log_sum: f32, g: f32) {
+        for x in row.iter_mut() {
+            *x = -g * exp(*x * factor - log_sum);
+        }
+    }
+}
+
+vectorized! {
+    fn log_probs_of_row<'a>(row: &'a mut [f32], factor: f32) {
+        let log_sum = log_sum(row, factor);
+        for x in row.iter_mut() {
+            *x = *x * factor - log_sum;
+        }
     }
 }
 
@@ -70,16 +90,19 @@ fn log_sum(row: &[f32], factor: f32) -> f32 {
     largest + sum(row.len(), |i| exp(row[i] * factor - largest)).ln()
 }
 
-/// Entropy: log-sum − Σ p x, for logits x that are already divided by the temperature.
+vectorized! {
+    /// Entropy: log-sum − Σ p x, for logits x that are already divided by the temperature.
+    fn entropy_of_row<'a>(row: &'a [f32], factor: f32) -> f32 {
+        let log_sum = log_sum(row, factor);
+        log_sum - sum(row.len(), |i| weighted(row[i] * factor, log_sum))
+    }
+}
+
+/// p x; a token of probability 0 counts nothing, also if its logit is −∞.
 #[inline(always)]
-fn entropy_of_row(row: &[f32], factor: f32) -> f32 {
-    let log_sum = log_sum(row, factor);
-    // A token of probability 0 counts nothing, also if its logit is −∞.
-    let term = |x: f32| {
-        let p = exp(x - log_sum);
-        if p == 0.0 { 0.0 } else { p * x }
-    };
-    log_sum - sum(row.len(), |i| term(row[i] * factor))
+fn weighted(x: f32, log_sum: f32) -> f32 {
+    let p = exp(x - log_sum);
+    if p == 0.0 { 0.0 } else { p * x }
 }
 
 fn vector(numbers: Vec<f32>) -> FlexTensor {
@@ -123,25 +146,17 @@ pub(crate) fn log_probs(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
     let vocab = logits.layout().shape()[1];
     let factor = (1.0 / temperature) as f32;
     let logprobs = changed(logits, |logits| {
-        Arch::new().dispatch(|| {
-            for row in logits.chunks_exact_mut(vocab) {
-                let log_sum = log_sum(row, factor);
-                for x in row.iter_mut() {
-                    *x = *x * factor - log_sum;
-                }
-            }
-        });
+        for row in logits.chunks_exact_mut(vocab) {
+            log_probs_of_row(row, factor);
+        }
     });
     Tensor::from_primitive::<Flex>(logprobs)
 }
 
 pub(crate) fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
     let logits = contiguous(logits.try_into_primitive::<Flex>().expect("they are on flex, without a tape"));
-    let [n, vocab] = logits.layout().shape().dims();
+    let vocab = logits.layout().shape()[1];
     let factor = (1.0 / temperature) as f32;
-    let mut entropies = Vec::with_capacity(n);
-    Arch::new().dispatch(|| {
-        entropies.extend(numbers(&logits).chunks_exact(vocab).map(|row| entropy_of_row(row, factor)));
-    });
-    Tensor::from_primitive::<Flex>(vector(entropies))
+    let rows = numbers(&logits).chunks_exact(vocab);
+    Tensor::from_primitive::<Flex>(vector(rows.map(|row| entropy_of_row(row, factor)).collect()))
 }

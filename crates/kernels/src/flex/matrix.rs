@@ -23,13 +23,7 @@ impl<'a> Matrix<'a> {
     /// Rows as columns.
     pub(super) fn transposed(self) -> Self {
         let Self { numbers, rows, columns, row_stride, column_stride } = self;
-        Self {
-            numbers,
-            rows: columns,
-            columns: rows,
-            row_stride: column_stride,
-            column_stride: row_stride,
-        }
+        Self { numbers, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
     }
 
     fn is_inside(self) -> bool {

@@ -6,11 +6,11 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
 use crate::math::sum;
+use crate::vectorized::vectorized;
 
 /// What the backward pass of a norm reads.
 #[derive(Clone, Debug)]
@@ -28,16 +28,9 @@ impl Normed {
     fn of(x: FlexTensor, gamma: FlexTensor, subtracts_mean: bool, epsilon: f64) -> Self {
         let (x, gamma) = (contiguous(x), contiguous(gamma));
         let width = numbers(&gamma).len();
-        let rows = numbers(&x).chunks_exact(width);
-        let (mut means, mut scales) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        Arch::new().dispatch(|| {
-            for row in rows {
-                let mean = if subtracts_mean { sum(width, |i| row[i]) / width as f32 } else { 0.0 };
-                let variance = sum(width, |i| (row[i] - mean) * (row[i] - mean)) / width as f32;
-                means.push(mean);
-                scales.push(1.0 / (variance + epsilon as f32).sqrt());
-            }
-        });
+        let n_rows = numbers(&x).len() / width;
+        let (mut means, mut scales) = (vec![0.0; n_rows], vec![0.0; n_rows]);
+        measure(numbers(&x), width, subtracts_mean, epsilon as f32, &mut means, &mut scales);
         Self { x, gamma, means, scales, subtracts_mean }
     }
 
@@ -46,47 +39,105 @@ impl Normed {
         let zeros = vec![0.0; gamma.len()];
         let beta = beta.map_or(zeros.as_slice(), numbers);
         let mut output = numbers(&self.x).to_vec();
-        Arch::new().dispatch(|| {
-            let rows = output.chunks_exact_mut(gamma.len()).zip(self.means.iter().zip(&self.scales));
-            for (row, (mean, scale)) in rows {
-                for ((x, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
-                    *x = (*x - mean) * scale * gamma + beta;
-                }
-            }
-        });
+        normalise(&mut output, gamma, beta, &self.means, &self.scales);
         tensor_like(&self.x, output)
     }
 
     /// The gradients of x, γ and β from that of the output.
-    ///
-    /// With n = (x − mean) · scale and h = g γ, that of x is scale (h − mean of h − n · mean of h n), and without the mean of
-    /// h in an RMS norm.
     fn gradients(&self, gradient: FlexTensor) -> [FlexTensor; 3] {
         let (xs, gamma) = (numbers(&self.x), numbers(&self.gamma));
         let width = gamma.len();
         let (mut of_gamma, mut of_beta) = (vec![0.0; width], vec![0.0; width]);
         let of_x = changed(gradient, |gradient| {
-            Arch::new().dispatch(|| {
-                let mut normed = vec![0.0; width];
-                let rows = gradient.chunks_exact_mut(width).zip(xs.chunks_exact(width));
-                for ((g, x), (mean, scale)) in rows.zip(self.means.iter().zip(&self.scales)) {
-                    for (normed, x) in normed.iter_mut().zip(x) {
-                        *normed = (x - mean) * scale;
-                    }
-                    for i in 0..width {
-                        of_gamma[i] += g[i] * normed[i];
-                        of_beta[i] += g[i];
-                        g[i] *= gamma[i];
-                    }
-                    let mean_h = if self.subtracts_mean { sum(width, |i| g[i]) / width as f32 } else { 0.0 };
-                    let mean_hn = sum(width, |i| g[i] * normed[i]) / width as f32;
-                    for (g, normed) in g.iter_mut().zip(&normed) {
-                        *g = scale * (*g - mean_h - normed * mean_hn);
-                    }
-                }
-            });
+            let mut normed = vec![0.0; width];
+            let rows = gradient.chunks_exact_mut(width).zip(xs.chunks_exact(width));
+            for ((g, x), (mean, scale)) in rows.zip(self.means.iter().zip(&self.scales)) {
+                gradients_of_row(
+                    x,
+                    gamma,
+                    *mean,
+                    *scale,
+                    self.subtracts_mean,
+                    &mut normed,
+                    g,
+                    &mut of_gamma,
+                    &mut of_beta,
+                );
+            }
         });
         [of_x, tensor_like(&self.gamma, of_gamma), tensor_like(&self.gamma, of_beta)]
+    }
+}
+
+vectorized! {
+    /// Mean and scale of each row.
+    fn measure<'a>(
+        x: &'a [f32],
+        width: usize,
+        subtracts_mean: bool,
+        epsilon: f32,
+        means: &'a mut [f32],
+        scales: &'a mut [f32],
+    ) {
+        for (row, (mean, scale)) in x.chunks_exact(width).zip(means.iter_mut().zip(scales)) {
+            *mean = if subtracts_mean { sum(width, |i| row[i]) / width as f32 } else { 0.0 };
+            let variance = sum(width, |i| (row[i] - *mean) * (row[i] - *mean)) / width as f32;
+            *scale = 1.0 / (variance + epsilon).sqrt();
+        }
+    }
+}
+
+vectorized! {
+    fn normalise<'a>(
+        output: &'a mut [f32],
+        gamma: &'a [f32],
+        beta: &'a [f32],
+        means: &'a [f32],
+        scales: &'a [f32],
+    ) {
+        let rows = output.chunks_exact_mut(gamma.len()).zip(means.iter().zip(scales));
+        for (row, (mean, scale)) in rows {
+            for ((x, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
+                *x = (*x - mean) * scale * gamma + beta;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the gradient of a row of the output, `g`, into that of the row, and adds to those of γ and β.
+    ///
+    /// With n = (x − mean) · scale and h = g γ, that of x is scale (h − mean of h − n · mean of h n), and without the mean of
+    /// h in an RMS norm. `normed` is room for n.
+    fn gradients_of_row<'a>(
+        x: &'a [f32],
+        gamma: &'a [f32],
+        mean: f32,
+        scale: f32,
+        subtracts_mean: bool,
+        normed: &'a mut [f32],
+        g: &'a mut [f32],
+        of_gamma: &'a mut [f32],
+        of_beta: &'a mut [f32],
+    ) {
+        let width = x.len();
+        for (normed, x) in normed.iter_mut().zip(x) {
+            *normed = (x - mean) * scale;
+        }
+        for (of_gamma, (g, normed)) in of_gamma.iter_mut().zip(g.iter().zip(normed.iter())) {
+            *of_gamma += g * normed;
+        }
+        for (of_beta, g) in of_beta.iter_mut().zip(g.iter()) {
+            *of_beta += g;
+        }
+        for (g, gamma) in g.iter_mut().zip(gamma) {
+            *g *= gamma;
+        }
+        let mean_h = if subtracts_mean { sum(width, |i| g[i]) / width as f32 } else { 0.0 };
+        let mean_hn = sum(width, |i| g[i] * normed[i]) / width as f32;
+        for (g, normed) in g.iter_mut().zip(normed.iter()) {
+            *g = scale * (*g - mean_h - normed * mean_hn);
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers};
+use crate::vectorized::vectorized;
 
 /// Cosines and sines of some columns, `[batch or 1, seq, 1, pairs]`.
 #[derive(Clone, Debug)]
@@ -32,27 +32,35 @@ fn rotated(heads: FlexTensor, angles: &Angles, direction: Direction) -> FlexTens
     let [batch, seq, n_heads, d_head] = heads.layout().shape().dims();
     let [angles_batch, angles_seq, _, n_pairs] = angles.cos.layout().shape().dims();
     assert!(
-        (angles_batch == batch || angles_batch == 1) && angles_seq == seq && 2 * n_pairs <= d_head && angles.n_rotated <= n_heads,
+        (angles_batch == batch || angles_batch == 1)
+            && angles_seq == seq
+            && 2 * n_pairs <= d_head
+            && angles.n_rotated <= n_heads,
         "angles of {angles_batch} × {angles_seq} × {n_pairs} for heads of {batch} × {seq} × {d_head}"
     );
     let (cos, sin) = (numbers(&angles.cos), numbers(&angles.sin));
     let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
     changed(heads, |heads| {
-        Arch::new().dispatch(|| {
-            for (column, heads) in heads.chunks_exact_mut(n_heads * d_head).enumerate() {
-                let start = (if angles_batch == 1 { column % seq } else { column }) * n_pairs;
-                let (cos, sin) = (&cos[start..start + n_pairs], &sin[start..start + n_pairs]);
-                for head in heads[..angles.n_rotated * d_head].chunks_exact_mut(d_head) {
-                    let (first, second) = head[..2 * n_pairs].split_at_mut(n_pairs);
-                    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                        let (x, y) = (*a, *b);
-                        *a = x * cos - sign * y * sin;
-                        *b = y * cos + sign * x * sin;
-                    }
-                }
-            }
-        });
+        for (column, heads) in heads.chunks_exact_mut(n_heads * d_head).enumerate() {
+            let start = (if angles_batch == 1 { column % seq } else { column }) * n_pairs;
+            let (cos, sin) = (&cos[start..start + n_pairs], &sin[start..start + n_pairs]);
+            turn(&mut heads[..angles.n_rotated * d_head], d_head, cos, sin, sign);
+        }
     })
+}
+
+vectorized! {
+    /// Turns the heads of one token.
+    fn turn<'a>(heads: &'a mut [f32], d_head: usize, cos: &'a [f32], sin: &'a [f32], sign: f32) {
+        for head in heads.chunks_exact_mut(d_head) {
+            let (first, second) = head[..2 * cos.len()].split_at_mut(cos.len());
+            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                let (x, y) = (*a, *b);
+                *a = x * cos - sign * y * sin;
+                *b = y * cos + sign * x * sin;
+            }
+        }
+    }
 }
 
 #[derive(Debug)]

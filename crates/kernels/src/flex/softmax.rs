@@ -6,11 +6,11 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers};
 use crate::math::{exp, max, sum};
+use crate::vectorized::vectorized;
 
 /// Which rows of a bias go with which rows of the scores.
 #[derive(Clone, Copy)]
@@ -27,6 +27,7 @@ struct Rows {
 
 impl Rows {
     /// The row of the bias for a row of the scores.
+    #[inline(always)]
     fn of_bias(self, row: usize) -> usize {
         let element = if self.has_batch { row / self.of_element } else { 0 };
         element * self.queries + row % self.queries
@@ -46,14 +47,28 @@ fn forward(scores: FlexTensor, bias: FlexTensor) -> FlexTensor {
     );
     let rows = Rows { keys, queries, of_element: n_heads * queries, has_batch: bias_batch > 1 };
     let bias = numbers(&bias);
-    changed(scores, |scores| {
-        Arch::new().dispatch(|| {
-            for (i, row) in scores.chunks_exact_mut(rows.keys).enumerate() {
-                let start = rows.of_bias(i) * rows.keys;
-                softmax(row, &bias[start..start + rows.keys]);
+    changed(scores, |scores| softmax_of_rows(scores, bias, rows))
+}
+
+vectorized! {
+    fn softmax_of_rows<'a>(scores: &'a mut [f32], bias: &'a [f32], rows: Rows) {
+        for (i, row) in scores.chunks_exact_mut(rows.keys).enumerate() {
+            let start = rows.of_bias(i) * rows.keys;
+            softmax(row, &bias[start..start + rows.keys]);
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the gradient of the probabilities p into that of the scores: p (g − Σ g p).
+    fn gradients<'a>(probs: &'a [f32], gradient: &'a mut [f32], keys: usize) {
+        for (gradient, probs) in gradient.chunks_exact_mut(keys).zip(probs.chunks_exact(keys)) {
+            let mean = sum(keys, |i| gradient[i] * probs[i]);
+            for (gradient, p) in gradient.iter_mut().zip(probs) {
+                *gradient = p * (*gradient - mean);
             }
-        });
-    })
+        }
+    }
 }
 
 /// One row: e to each number less the largest, by their sum.
@@ -72,20 +87,9 @@ fn softmax(row: &mut [f32], bias: &[f32]) {
     }
 }
 
-/// The gradient of the scores from that of the probabilities p: p (g − Σ g p).
 fn backward(probs: &FlexTensor, gradient: FlexTensor) -> FlexTensor {
     let keys = dims(probs)[3];
-    let probs = numbers(probs);
-    changed(gradient, |gradient| {
-        Arch::new().dispatch(|| {
-            for (gradient, probs) in gradient.chunks_exact_mut(keys).zip(probs.chunks_exact(keys)) {
-                let mean = sum(keys, |i| gradient[i] * probs[i]);
-                for (gradient, p) in gradient.iter_mut().zip(probs) {
-                    *gradient = p * (*gradient - mean);
-                }
-            }
-        });
-    })
+    changed(gradient, |gradient| gradients(numbers(probs), gradient, keys))
 }
 
 fn dims(x: &FlexTensor) -> [usize; 4] {

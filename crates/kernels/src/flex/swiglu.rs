@@ -6,41 +6,47 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_flex::{Flex, FlexTensor};
-use pulp::Arch;
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
 use crate::math::exp;
+use crate::vectorized::vectorized;
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-fn forward(gate: &FlexTensor, x: &FlexTensor) -> FlexTensor {
-    let (gates, xs) = (numbers(gate), numbers(x));
-    let mut output = vec![0.0; xs.len()];
-    Arch::new().dispatch(|| {
+vectorized! {
+    fn values<'a>(gates: &'a [f32], xs: &'a [f32], output: &'a mut [f32]) {
         for ((output, gate), x) in output.iter_mut().zip(gates).zip(xs) {
             *output = gate * sigmoid(*gate) * x;
         }
-    });
+    }
+}
+
+vectorized! {
+    /// Turns the gradient of the output, g, into that of the gate z, g x (σ + z σ (1 − σ)), and writes that of x, g z σ.
+    fn gradients<'a>(gates: &'a [f32], xs: &'a [f32], gradient: &'a mut [f32], of_x: &'a mut [f32]) {
+        for (((gradient, of_x), &gate), x) in gradient.iter_mut().zip(of_x).zip(gates).zip(xs) {
+            let share = sigmoid(gate);
+            *of_x = *gradient * gate * share;
+            *gradient *= x * (share + gate * share * (1.0 - share));
+        }
+    }
+}
+
+fn forward(gate: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+    let (gates, xs) = (numbers(gate), numbers(x));
+    let mut output = vec![0.0; xs.len()];
+    values(gates, xs, &mut output);
     tensor_like(x, output)
 }
 
-/// The gradients of gate z and x from that of the output: g x (σ + z σ (1 − σ)) and g z σ.
 fn backward(gate: &FlexTensor, x: &FlexTensor, gradient: FlexTensor) -> [FlexTensor; 2] {
     let (gates, xs) = (numbers(gate), numbers(x));
     let mut of_x = vec![0.0; xs.len()];
-    let of_gate = changed(gradient, |gradient| {
-        Arch::new().dispatch(|| {
-            for (((gradient, of_x), &gate), x) in gradient.iter_mut().zip(&mut of_x).zip(gates).zip(xs) {
-                let share = sigmoid(gate);
-                *of_x = *gradient * gate * share;
-                *gradient *= x * (share + gate * share * (1.0 - share));
-            }
-        });
-    });
+    let of_gate = changed(gradient, |gradient| gradients(gates, xs, gradient, &mut of_x));
     [of_gate, tensor_like(x, of_x)]
 }
 

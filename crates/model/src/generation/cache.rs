@@ -20,6 +20,11 @@ impl KvCache {
         Self { layers: (0..config.n_layers).map(|_| layer()).collect() }
     }
 
+    /// Makes row i a copy of what is row `source[i]` now.
+    pub fn repeat_rows(&mut self, source: &[usize]) {
+        self.layers.iter_mut().for_each(|layer| layer.repeat_rows(source));
+    }
+
     /// Keeps these rows, in this order, and forgets the others: rows that have ended cost nothing more.
     pub fn keep_rows(&mut self, rows: &[usize]) {
         self.layers.iter_mut().for_each(|layer| layer.keep_rows(rows));
@@ -68,6 +73,14 @@ impl LayerCache {
             }
         }
         projected.mix(bias.clone())
+    }
+
+    fn repeat_rows(&mut self, source: &[usize]) {
+        match self {
+            Self::Host(cache) => cache.repeat_rows(source),
+            // Rows are selected by copying them there.
+            Self::Device(cache) => cache.keep_rows(source),
+        }
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
@@ -143,6 +156,19 @@ impl HostCache {
         self.len += 1;
         let dims = [new.batch, 1, new.q_width];
         Tensor::from_data(TensorData::new(mixed, dims), &device)
+    }
+
+    fn repeat_rows(&mut self, source: &[usize]) {
+        let (slot_len, used) = (self.capacity * self.width, self.len * self.width);
+        for cache in [&mut self.keys, &mut self.values] {
+            let mut copies = vec![0.0; source.len() * slot_len];
+            for (copy, &row) in copies.chunks_exact_mut(slot_len).zip(source) {
+                copy[..used].copy_from_slice(&cache[self.slots[row] * slot_len..][..used]);
+            }
+            *cache = copies;
+        }
+        self.pads = source.iter().map(|&row| self.pads[row]).collect();
+        self.slots = (0..source.len()).collect();
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {

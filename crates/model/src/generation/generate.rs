@@ -1,6 +1,7 @@
 //! Batched generation through the KV cache.
 
 use burn::module::Module;
+use burn::tensor::{Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -127,7 +128,9 @@ fn generate_shard(
     let max_seq_len = model.config().max_seq_len.min(options.max_seq_len);
     let n_tokens = model.config().vocab_size.min(options.n_tokens);
     let device = model.device();
-    let batch = TokenBatch::left_padded(prompts, &device);
+    // Neighbours with the same prompt read it once.
+    let distinct: Vec<&[u32]> = prompts.chunk_by(|a, b| a == b).map(|same| same[0].as_slice()).collect();
+    let batch = TokenBatch::left_padded(&distinct, &device);
     let [_, seq] = batch.dims();
     let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
     let capacity = (seq + options.max_new_tokens.min(max_seq_len)).min(2 * max_seq_len);
@@ -140,6 +143,14 @@ fn generate_shard(
     let mut active: Vec<usize> = (0..rows.len()).collect();
 
     let mut logits = model.prefill(&batch, &mut cache);
+    if distinct.len() < prompts.len() {
+        let groups = prompts.chunk_by(|a, b| a == b).enumerate();
+        let source: Vec<usize> = groups.flat_map(|(i, same)| vec![i; same.len()]).collect();
+        cache.repeat_rows(&source);
+        let source: Vec<i32> = source.iter().map(|&i| i as i32).collect();
+        let n = source.len();
+        logits = logits.select(0, Tensor::<1, Int>::from_data(TensorData::new(source, [n]), &device));
+    }
     loop {
         let logits_of_tokens = first_columns(logits, n_tokens);
         let logprobs = log_probs(logits_of_tokens, options.sampler.temperature()).into_data(); // [active, n_tokens]
@@ -314,6 +325,21 @@ mod tests {
             let alone = generate(&model, std::slice::from_ref(prompt), &options(Sampler::Greedy)).unwrap();
             assert_eq!(alone[0].tokens, expected.tokens);
         }
+    }
+
+    /// Four answers to one prompt, two to another, with other random numbers each: as if every prompt had been read for
+    /// its own answer.
+    #[test]
+    fn answers_to_one_prompt_are_those_of_rows_of_their_own() {
+        let model = model("tiny");
+        let repeated: Vec<Vec<u32>> = [0, 0, 0, 0, 1, 1].map(|i| prompts()[i].clone()).into();
+        let together = generate(&model, &repeated, &options(SAMPLER)).unwrap();
+        for (i, together) in together.iter().enumerate() {
+            let alone = GenerateOptions { first_stream: i as u64, ..options(SAMPLER) };
+            let alone = &generate(&model, &repeated[i..=i], &alone).unwrap()[0];
+            assert_eq!(alone.tokens, together.tokens);
+        }
+        assert_ne!(together[0].tokens, together[1].tokens);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Losses {
         let (settings, rollout, targets) = (&config.update, input.rollout, input.targets);
         let pick = |x: &Tensor<2>| select_rows(x, episodes);
         let mask = pick(&rollout.completion_mask);
-        let batch = rollout.batch(episodes, &mask.device());
+        let batch = rollout.batch(episodes, policy.lm.config().d_model, &mask.device());
 
         let entropy = if settings.entropy_coef == 0.0 { Entropy::Measured } else { Entropy::Learned };
         let output = policy.forward(&batch, config.rollout.temperature, entropy);

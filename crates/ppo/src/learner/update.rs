@@ -78,6 +78,11 @@ impl Learner {
             let pass = input.step * settings.ppo_epochs + epoch;
             let order = shuffled(n_episodes, &mut input.seed.stream_at("minibatches", pass as u64));
             for (i, minibatch) in order.chunks(size).enumerate() {
+                let mut minibatch = minibatch.to_vec();
+                if input.rollout.samples_per_prompt > 1 {
+                    // Answers to one prompt share a row where they are neighbours.
+                    minibatch.sort_unstable();
+                }
                 let mut text_gradients = Gradients::default();
                 if let Some(texts) = input.texts {
                     let (start, n) = text_rows(&config.ptx, n_episodes, size, (pass, i));
@@ -87,7 +92,7 @@ impl Learner {
                     *sums.ptx_loss.get_or_insert(0.0) += ptx_loss;
                 }
                 let (losses, policy_gradients, critic_gradients) =
-                    gradients(config, self.networks(), input, minibatch, text_gradients);
+                    gradients(config, self.networks(), input, &minibatch, text_gradients);
                 losses.check_finite(input.step)?;
                 self.policy_optimizer.add(policy_gradients);
                 self.critic_optimizer.add(critic_gradients);

@@ -167,9 +167,9 @@ impl Rollout {
         self.episodes.is_empty()
     }
 
-    /// The episodes at these places, ready for one forward pass.
-    pub fn batch(&self, index: &[usize], device: &Device) -> EpisodeBatch {
-        self.episodes.batch(index, device)
+    /// The episodes at these places, ready for one forward pass of a model of width `d_model`.
+    pub fn batch(&self, index: &[usize], d_model: usize, device: &Device) -> EpisodeBatch {
+        self.episodes.batch(index, d_model, device)
     }
 
     /// Σₜ dₜ of [`token_kl`]: an estimate of each answer's KL to the reference, in nats.

@@ -42,7 +42,7 @@ impl Recorded {
             .map(|(_, index)| (policy.clone(), ref_policy.clone(), critic.clone(), index));
         let parts = in_parallel(parts.collect(), |(policy, ref_policy, critic, index)| {
             let forward = |index: &[usize]| {
-                let batch = episodes.batch(index, device);
+                let batch = episodes.batch(index, policy.lm.config().d_model, device);
                 let output = policy.forward(&batch, config.rollout.temperature, Entropy::Skipped);
                 let values = match &critic {
                     Some(critic) => Some(critic_values(critic, &batch)),

@@ -79,8 +79,8 @@ fn d2_an_update_moves_the_policy_towards_the_better_answers() {
         let advantages = numbers(targets(&config, &rollout).0.advantages);
         let (_, learner) = updated(&config, learner, &rollout);
         let all: Vec<usize> = (0..48).collect();
-        let output =
-            learner.policy().valid().forward(&rollout.batch(&all, &Device::flex()), 0.7, Entropy::Skipped);
+        let batch = rollout.batch(&all, 16, &Device::flex());
+        let output = learner.policy().valid().forward(&batch, 0.7, Entropy::Skipped);
         let after = numbers(output.logprobs * rollout.completion_mask.clone());
         let gain: f64 = advantages.iter().zip(before.iter().zip(&after)).map(|(a, (b, c))| a * (c - b)).sum();
         assert!(gain > 0.1, "{gain}");

@@ -64,8 +64,7 @@ fn a_file_that_is_read_is_not_overwritten() {
     let settings = dir.path().join("config.toml");
     std::fs::write(&settings, "rate = 1").unwrap();
     let launch = || Launch::new(&Device::flex(), dir.path());
-    let open =
-        |launch: Launch| launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []);
+    let open = |launch: Launch| launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []);
     let error = open(launch().files_read(std::slice::from_ref(&settings))).err().unwrap().to_string();
     assert!(error.contains("would overwrite") && error.contains("config.toml"), "{error}");
     assert_eq!(std::fs::read_to_string(&settings).unwrap(), "rate = 1");
@@ -105,8 +104,7 @@ fn a_resumed_run_takes_over_the_date_of_its_start() {
     std::fs::remove_file(model.join("template.json")).unwrap();
     // Any change makes it a tokenizer of others, whose chat template counts.
     let path = model.join("tokenizer.json");
-    let mut json: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     json["model"]["vocab"]["a"] = 102.into();
     json["model"]["vocab"]["b"] = 101.into();
     std::fs::write(&path, json.to_string()).unwrap();
