@@ -129,7 +129,7 @@ impl PpoConfig {
         let knows_ends = policy.max_new_tokens().is_some() && auto.contains("rollout.max_new_tokens");
         choices.extend(self.missing_eos_choices(auto, knows_ends));
         // A rollout makes four updates with a critic, and one without.
-        let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 8e-6 };
+        let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 1.2e-5 };
         choices.push(weights.learning_rate("learning_rate", rate));
         choices.push(weights.learning_rate("critic.learning_rate", 1.6e-5));
         let most = max_seq_len / 2;

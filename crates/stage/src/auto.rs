@@ -97,7 +97,8 @@ impl Weights {
         let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
         let (budget, prompt_len) = (self.memory_budget(), row_len.div_ceil(2));
         let cache = 8 * n_layers * d_model * row_len;
-        let prompt = 4 * prompt_len * (4 * d_ff + 2 * n_heads * prompt_len) + 4 * vocab_size;
+        let pairs = if self.on_host { 0 } else { 2 * n_heads * prompt_len };
+        let prompt = 4 * prompt_len * (4 * d_ff + pairs) + 4 * vocab_size;
         let at_once = (budget / (cache + prompt)).max(2);
         let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
         Chosen::new(key, if at_once >= rows { 0 } else { at_once as i64 }, reason)
@@ -137,12 +138,22 @@ impl Weights {
         self.n_params < 10_000_000
     }
 
-    /// About how many bytes the forward and backward pass over a row take, measured on 10 runs with the presets `small` and
-    /// `medium` and rows of 120 to 450 tokens: what attention, feed-forward layer and head keep for the gradients.
+    /// About how many bytes the forward and backward pass over a row take, measured on runs with the presets `small` and
+    /// `medium` and rows of 120 to 450 tokens (`docs/defaults.md`): what attention, feed-forward layer and head keep for the
+    /// gradients. On a CPU, attention without dropout keeps no table of all pairs of tokens.
     fn bytes_of_row(&self, row_len: usize) -> usize {
         let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
-        let of_layer = 20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2;
-        4 * row_len * (n_layers * of_layer + 4 * vocab_size)
+        let (of_layer, of_head) = if self.keeps_no_pairs() {
+            (10 * d_model + 5 * d_ff / 2, 2 * vocab_size)
+        } else {
+            (20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2, 4 * vocab_size)
+        };
+        4 * row_len * (n_layers * of_layer + of_head)
+    }
+
+    /// Whether attention computes without a table of all pairs of tokens.
+    fn keeps_no_pairs(&self) -> bool {
+        self.on_host && self.config.attention_dropout == 0.0
     }
 }
 
@@ -259,6 +270,8 @@ mod tests {
         };
         assert_eq!([256, 64, 300].map(|row_len| on_host(800_000, row_len)), [1, 4, 1].map(Value::from));
         assert_eq!(on_host(12_000_000, 64), Value::from(0));
+        // A token: 4 · (4 · (10 · 128 + 2.5 · 512) + 2 · 260) = 43,040 bytes; 2 GiB hold 24 rows of 2,048.
+        assert_eq!(on_host(12_000_000, 2048), Value::from(24));
     }
 
     #[test]
