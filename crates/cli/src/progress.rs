@@ -26,6 +26,7 @@ pub fn observer(quiet: bool) -> impl FnMut(Event<'_>) + Send + 'static {
         last_line: None,
         began: Instant::now(),
         first: 0,
+        first_ended: None,
         unit: "steps",
     };
     move |event| view.show(event)
@@ -38,6 +39,7 @@ struct View {
     last_line: Option<Instant>,
     began: Instant,
     first: usize,
+    first_ended: Option<Instant>,
     unit: &'static str,
 }
 
@@ -60,7 +62,7 @@ impl View {
             Event::Started { stage, first_step, total_steps } => {
                 self.stage = stage.to_owned();
                 self.began = Instant::now();
-                self.first = first_step;
+                (self.first, self.first_ended) = (first_step, None);
                 self.unit = if stage == "ppo" { "rollouts" } else { "steps" };
                 if std::io::stderr().is_terminal() {
                     let style = "{prefix:>6} {bar:30} {pos}/{len}  {msg}  {eta} left";
@@ -94,15 +96,21 @@ impl View {
         }
     }
 
-    /// Seconds that the rest will take, as far as the steps so far tell.
+    /// Seconds that the rest will take, as far as the steps so far tell. What comes before the end of the first step, such as
+    /// the reference's part of DPO, is not repeated.
     fn seconds_left(&self, step: usize, total_steps: usize) -> f64 {
-        let rate = self.began.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
-        rate * (total_steps - step) as f64
+        let n_steps = step - self.first;
+        let seconds_per_step = match self.first_ended {
+            Some(first_ended) if n_steps > 1 => first_ended.elapsed().as_secs_f64() / (n_steps - 1) as f64,
+            _ => self.began.elapsed().as_secs_f64() / n_steps.max(1) as f64,
+        };
+        seconds_per_step * (total_steps - step) as f64
     }
 
     fn step(&mut self, step: usize, total_steps: usize, metrics: &Map<String, Value>) {
         let summary = summary(metrics);
         let left = self.seconds_left(step, total_steps);
+        self.first_ended.get_or_insert_with(Instant::now);
         if step == self.first + ESTIMATED_AFTER && left > WORTH_ESTIMATING {
             let memory = machine::peak_rss_bytes();
             let memory =
