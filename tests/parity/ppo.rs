@@ -19,6 +19,8 @@ use crate::golden::{Stored, assert_weights, number, numbers, path, read, section
 const WEIGHT_TOLERANCE: f64 = 1e-5;
 /// Sums over 12 tokens of log-probabilities of up to 10, in float32.
 const METRIC_TOLERANCE: f64 = 2e-5;
+/// The share that one token has of all tokens of the updates.
+const ONE_TOKEN: f64 = 5e-3;
 
 fn rows(value: &Value) -> Vec<Vec<u32>> {
     let row = |row: &Value| numbers(row).iter().map(|&id| id as u32).collect();
@@ -126,7 +128,9 @@ fn assert_step_equals_pytorchs(name: &str) {
         let lines = read_metrics(&run.dir().join("metrics.jsonl")).unwrap();
         for (key, expected) in golden("metrics").as_object().unwrap() {
             let found = number(&lines[0][key]);
-            backend.assert_close(key, &[found], &[number(expected)], METRIC_TOLERANCE);
+            // A ratio at the edge of its range may be rounded to either side of it.
+            let tolerance = if key.contains("clipfrac") { ONE_TOKEN } else { METRIC_TOLERANCE };
+            backend.assert_close(key, &[found], &[number(expected)], tolerance);
         }
         let networks = [("policy", "final"), ("critic", "final/critic")];
         for (network, dir) in networks.into_iter().take(if has_critic { 2 } else { 1 }) {

@@ -48,17 +48,23 @@ impl Linear {
     /// - `x`: `[.., d_in]`
     /// - output: `[.., d_out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        // As one matrix: with more dimensions, burn copies the transposed weight in the backward pass of a single row.
         let mut dims = x.dims();
         let n_vectors = dims[..D - 1].iter().product();
-        let x = x.reshape([n_vectors, dims[D - 1]]);
+        if D > 2 && n_vectors == dims[D - 2] {
+            // A single row as a matrix: burn would copy the transposed weight in the backward pass.
+            let output = self.map(x.reshape([n_vectors, dims[D - 1]]));
+            dims[D - 1] = output.dims()[1];
+            return output.reshape(dims);
+        }
+        self.map(x)
+    }
+
+    fn map<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
-        let output: Tensor<2> = match &self.adapter {
+        match &self.adapter {
             None => linear(x, self.weight.val(), bias),
             Some(adapter) => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
-        };
-        dims[D - 1] = output.dims()[1];
-        output.reshape(dims)
+        }
     }
 
     /// The same map with a fresh adapter of this rank: A from N(0, 1/rank), B zero. A former adapter is folded in.
@@ -96,8 +102,8 @@ impl Linear {
 
 impl Adapter {
     /// scale · (x A) B.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let narrow = linear(x, self.lora_a.val(), None).mul_scalar(self.scale); // [n, rank]
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let narrow = linear(x, self.lora_a.val(), None).mul_scalar(self.scale); // [.., rank]
         linear(narrow, self.lora_b.val(), None)
     }
 
