@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use temper_model::{CausalLm, Dropout, Linear, ScalarModel};
-use temper_tensor::{first_columns, log_probs, measured_entropy, target_logprobs};
+use temper_tensor::{first_columns, is_host, log_probs, measured_entropy, target_logprobs, token_logprobs};
 
 use crate::episodes::EpisodeBatch;
 
@@ -84,14 +84,27 @@ impl Policy {
         });
         let places = &batch.logprob_places;
         let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
-        let entropy = match entropy {
-            Entropy::Skipped => None,
-            Entropy::Measured => Some(measured_entropy(logits.clone(), temperature)),
-            Entropy::Learned => Some(temper_tensor::entropy(log_probs(logits.clone(), temperature))),
+        let targets = batch.targets.clone();
+        let (logprobs, entropy) = if is_host(&logits.device()) {
+            // On a CPU each is one pass over the logits.
+            let entropy = match entropy {
+                Entropy::Skipped => None,
+                Entropy::Measured => Some(measured_entropy(logits.clone(), temperature)),
+                Entropy::Learned => Some(temper_tensor::entropy(log_probs(logits.clone(), temperature))),
+            };
+            (target_logprobs(logits, targets, temperature), entropy)
+        } else {
+            let all = log_probs(logits, temperature); // [tokens, n_tokens]
+            let read = match entropy {
+                Entropy::Skipped => None,
+                Entropy::Measured => Some(all.clone().inner()),
+                Entropy::Learned => Some(all.clone()),
+            };
+            (token_logprobs(all, targets), read.map(temper_tensor::entropy))
         };
         PolicyOutput {
             entropy: entropy.map(|entropy| places.spread(entropy)),
-            logprobs: places.spread(target_logprobs(logits, batch.targets.clone(), temperature)),
+            logprobs: places.spread(logprobs),
             values,
         }
     }
