@@ -58,7 +58,8 @@ pub(super) fn multiply(
     b: Matrix<'_>,
 ) {
     assert_eq!(a.columns, b.rows, "the inner sizes of a product");
-    assert!(a.is_inside() && b.is_inside() && is_inside(output.len(), [a.rows, b.columns], [stride, 1]));
+    let output_is_inside = is_inside(output.len(), [a.rows, b.columns], [stride, 1]);
+    assert!(a.is_inside() && b.is_inside() && output_is_inside, "a matrix ends after its slice");
     assert!(stride >= b.columns || a.rows <= 1, "rows that overlap");
     // No slice is longer than an `isize` says, so no stride within one is.
     let [ars, acs, brs, bcs] =
@@ -109,9 +110,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "is_inside")]
     fn a_matrix_is_inside_of_its_slice() {
+        let is_square_inside = |len| is_inside(len, [2, 2], [3, 1]);
+        assert_eq!([4, 5].map(is_square_inside), [false, true]);
+        assert_eq!([3, 4].map(|len| is_inside(len, [2, 2], [1, 2])), [false, true], "transposed");
+        assert!(is_inside(0, [0, 2], [2, 1]), "without rows");
         let a = Matrix::new(&[1.0, 2.0, 3.0], [2, 2], 2);
-        multiply(&mut [0.0; 4], 2, Former::Replaced, 1.0, a, a);
+        let product = || multiply(&mut [0.0; 4], 2, Former::Replaced, 1.0, a, a);
+        assert!(std::panic::catch_unwind(product).is_err());
     }
 }

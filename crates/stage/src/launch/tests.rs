@@ -71,12 +71,13 @@ fn a_file_that_is_read_is_not_overwritten() {
 }
 
 #[test]
-#[should_panic(expected = "sft has chosen no value for [\"rate\"]")]
 fn a_run_does_not_begin_before_all_its_settings_have_values() {
     let dir = tempfile::tempdir().unwrap();
     let auto = ["rate".to_owned()].into_iter().collect();
     let launch = Launch::new(&Device::flex(), dir.path().join("run")).auto(auto);
-    drop(launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []));
+    let open = || launch.open("sft", &TestConfig::default(), &TrainingConfig::default(), []).map(drop);
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_err();
+    assert_eq!(panic.downcast_ref::<String>().unwrap(), "sft has chosen no value for [\"rate\"]");
 }
 
 #[test]
