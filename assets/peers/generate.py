@@ -3,12 +3,13 @@
     pip install -r requirements.txt
     python generate.py --threads 2 --repeats 5
 
-Prints one JSON line for each model and batch size; the time is the best of the repeats, after one warm-up.
+Prints one JSON line for each model and batch size; the time is the median of the repeats, after one warm-up.
 """
 
 import argparse
 import json
 import os
+import statistics
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -67,7 +68,7 @@ def main():
         peer = model(shape, args.attention)
         for batch in (1, 32):
             seconds_to_generate(peer, batch)
-            seconds = min(seconds_to_generate(peer, batch) for _ in range(args.repeats))
+            seconds = statistics.median(seconds_to_generate(peer, batch) for _ in range(args.repeats))
             line = {
                 "name": f"generate_{name}_b{batch}",
                 "peer": "transformers",

@@ -12,7 +12,7 @@ vectorized! {
 /// - `probs`: `[columns]`; it is written to, and says how many columns there are
 ///
 /// # Panics
-/// If there are fewer columns than that.
+/// If there are fewer columns than that, or `query` and `mixed` differ in length.
 pub fn attend_query<'a>(
     query: &'a [f32],
     keys: &'a [f32],
@@ -21,6 +21,8 @@ pub fn attend_query<'a>(
     probs: &'a mut [f32],
     mixed: &'a mut [f32],
 ) {
+    let needed = (probs.len() - 1) * stride + query.len();
+    assert!(keys.len() >= needed && values.len() >= needed && mixed.len() == query.len(), "columns are missing");
     let scale = 1.0 / (query.len() as f32).sqrt();
     for (prob, key) in probs.iter_mut().zip(keys.chunks(stride)) {
         *prob = dot(query, &key[..query.len()]) * scale;

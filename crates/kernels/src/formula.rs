@@ -72,14 +72,14 @@ pub fn split_heads(projected: Tensor<3>, n_heads: usize, n_kv_heads: usize) -> [
     })
 }
 
-/// The formula of [`self_attention`](crate::self_attention) for any queries and keys, and with something that happens to the
-/// probabilities.
+/// The formula of [`self_attention`](crate::self_attention) for any queries and keys, with a function that is applied to the
+/// probabilities, such as dropout.
 ///
 /// # Shapes
 /// - `q`: `[batch, n_heads, queries, d_head]`
 /// - `k` and `v`: `[batch, n_kv_heads, keys, d_head]`; each is shared by `n_heads / n_kv_heads` consecutive query heads
 /// - `bias`: `[batch or 1, 1, queries, keys]`, 0 where a query may look and −∞ where not
-/// - `drop` is applied to the probabilities, `[batch, n_heads, queries, keys]`
+/// - `drop`: from and to probabilities, `[batch, n_heads, queries, keys]`
 /// - output: `[batch, queries, n_heads · d_head]`
 pub fn attention(
     q: Tensor<4>,
@@ -108,11 +108,28 @@ fn share_heads(x: Tensor<4>, n_heads: usize) -> Tensor<4> {
 }
 
 pub(crate) fn target_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
-    log_probs(logits, temperature).gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+    read_targets(log_probs(logits, temperature), targets)
 }
 
 pub(crate) fn entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
-    let logprobs = log_probs(logits, temperature);
+    entropy_of_log_probs(log_probs(logits, temperature))
+}
+
+/// The number of each row that a target names.
+///
+/// # Shapes
+/// - `rows`: `[n, vocab]`
+/// - `targets` and output: `[n]`
+pub fn read_targets(rows: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    rows.gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+}
+
+/// Entropy of each distribution in nats: −Σ p log p.
+///
+/// # Shapes
+/// - `logprobs`: `[n, vocab]`
+/// - output: `[n]`
+pub fn entropy_of_log_probs(logprobs: Tensor<2>) -> Tensor<1> {
     -(logprobs.clone().exp() * logprobs).sum_dim(1).squeeze_dim(1)
 }
 

@@ -1,9 +1,10 @@
 //! Operations of a decoder in one pass over memory, forwards and backwards.
 //!
 //! burn composes each of them of five to ten operations, and autodiff keeps what lies between them. On a CPU that is a
-//! large part of the time of a small model. Every function here has two forms: the formula, written with burn's operations, and a
-//! kernel for burn's CPU backend flex, with its derivative written by hand. Which one computes depends on the device and on
-//! the feature `flex`, and changes the result by rounding only.
+//! large part of the time of a small model. A function on tensors has two forms here: the formula, written with burn's
+//! operations, and a kernel for burn's CPU backend flex, mostly with its derivative written by hand. Which one computes
+//! depends on the device and on the feature `flex`, and changes the result by rounding only. Functions on slices are for
+//! numbers in host memory.
 
 mod column;
 #[cfg(feature = "flex")]
@@ -19,8 +20,13 @@ mod vectorized;
 use burn::tensor::{Int, Tensor};
 
 pub use column::attend_query;
-pub use formula::{attention, split_heads};
-pub use rows::sum_of_exps;
+pub use formula::{attention, entropy_of_log_probs, read_targets, split_heads};
+pub use rows::{AdamWUpdate, adamw, sum_of_exps, sum_of_squares};
+
+/// Whether the kernels compute on this tensor, or the formulas.
+pub fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    flex::is_flex(x)
+}
 
 /// Attention of the tokens of each row to each other: softmax(q kᵀ / √d_head + bias) v in every head, the heads joined again
 /// (Vaswani et al. 2017, Eq. (1)). No gradient flows into the bias.
@@ -49,7 +55,7 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// softmax(scores + bias) over the last dimension. No gradient flows into the bias.
 ///
-/// A position with a bias of −∞ gets exactly 0; one row at least of each must be above that.
+/// A position with a bias of −∞ gets exactly 0. Every query must have at least one key whose bias is above −∞.
 ///
 /// # Shapes
 /// - `scores` and output: `[batch, n_heads, queries, keys]`
@@ -112,7 +118,8 @@ pub fn rotate(heads: Tensor<4>, n_rotated: usize, cos: Tensor<4>, sin: Tensor<4>
     }
 }
 
-/// Log-probabilities of every token under a temperature: log softmax(logits / temperature).
+/// Log-probabilities of every token under a temperature: log softmax(logits / temperature). With a tape the formula is
+/// computed; [`target_log_probs`] is faster to learn from.
 ///
 /// # Shapes
 /// - `logits` and output: `[n, vocab]`
@@ -137,7 +144,8 @@ pub fn target_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>, temperature:
     }
 }
 
-/// Entropy of each distribution softmax(logits / temperature) in nats, over the whole vocabulary.
+/// Entropy of each distribution softmax(logits / temperature) in nats, over the whole vocabulary. With a tape the formula
+/// is computed.
 ///
 /// # Shapes
 /// - `logits`: `[n, vocab]`

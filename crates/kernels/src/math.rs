@@ -14,10 +14,11 @@ const ROUNDER: f32 = 12_582_912.0; // 1.5 · 2²³
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 /// Below this, eˣ is too small for a normal `f32` and counts as 0.
 const LOWEST: f32 = -87.3;
-/// Above this eˣ is no `f32`.
+/// From here on eˣ is taken as e⁸⁸·³: it would soon be no `f32`.
 const HIGHEST: f32 = 88.3;
 
-/// eˣ, with an error of at most two units in the last place. 0 below −87.3, and not a number if `x` is not.
+/// eˣ, with an error of at most two units in the last place up to 88.3, and e⁸⁸·³ above. 0 below −87.3, and not a number if
+/// `x` is not.
 ///
 /// x = n ln 2 + r with a whole n, so that eˣ = 2ⁿ eʳ. With |r| ≤ ln 2 / 2, eight terms of the series of eʳ are enough: the
 /// ninth is 5e-9.

@@ -6,7 +6,8 @@
 //! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes, [`save_tensors`] one tensor at a time; [`TensorReader`] reads a file in pieces.
 //! - [`masked_mean`], [`whiten`], [`log_probs`] and [`entropy`] are pure functions on tensors.
 //!
-//! **Invariant:** this crate knows no model, no stage and no file of ours, and depends on no other crate of ours.
+//! **Invariant:** this crate knows no model, no stage and no file of ours, and depends on no other crate of ours but the
+//! kernels.
 
 mod accumulate;
 mod gradients;
@@ -20,9 +21,11 @@ mod tensor_reader;
 mod world;
 
 pub use accumulate::{Sum, accumulate, accumulate_onto, accumulate_with};
-pub use gradients::Gradients;
+pub use gradients::{Gradients, VALUES_PER_TASK};
 pub use host::{backend_name, is_host, values_of};
-pub use logprobs::{entropy, first_columns, log_probs, measured_entropy, target_logprobs, token_logprobs};
+pub use logprobs::{
+    entropy, first_columns, log_probs, measured_entropy, reads_in_one_pass, target_logprobs, token_logprobs,
+};
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use params::{Parameter, Trainable, device_of, map, visit};

@@ -37,7 +37,13 @@ pub fn first_columns(logits: Tensor<2>, n: usize) -> Tensor<2> {
 /// - `logprobs`: `[n, vocab]`, from [`log_probs`]
 /// - `targets` and output: `[n]`
 pub fn token_logprobs(logprobs: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    logprobs.gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim(1)
+    temper_kernels::read_targets(logprobs, targets)
+}
+
+/// Whether [`target_logprobs`] and [`measured_entropy`] are one pass over the logits each, so that a table of all
+/// log-probabilities need not be made.
+pub fn reads_in_one_pass(logits: &Tensor<2>) -> bool {
+    temper_kernels::has_kernels(logits)
 }
 
 /// Entropy of each distribution under a temperature, without gradients: what [`entropy`] makes of [`log_probs`].
@@ -56,7 +62,7 @@ pub fn measured_entropy(logits: Tensor<2>, temperature: f64) -> Tensor<1> {
 /// - `logprobs`: `[n, vocab]`
 /// - output: `[n]`
 pub fn entropy(logprobs: Tensor<2>) -> Tensor<1> {
-    -(logprobs.clone().exp() * logprobs).sum_dim(1).squeeze_dim(1)
+    temper_kernels::entropy_of_log_probs(logprobs)
 }
 
 #[cfg(test)]

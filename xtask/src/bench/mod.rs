@@ -118,8 +118,9 @@ impl Bench {
             Ours::Bench(name) => {
                 let finished = self.temper_with(&["bench".into(), (*name).into()])?;
                 let mut lines = finished.lines;
-                if *name == "notebook" {
-                    for line in &mut lines {
+                for line in &mut lines {
+                    line.insert("peak_mib".into(), json!(finished.peak_mib));
+                    if *name == "notebook" {
                         line.insert("seconds".into(), json!(finished.seconds));
                         line.insert("process_seconds".into(), json!(finished.seconds));
                     }
@@ -130,25 +131,24 @@ impl Bench {
                 if let Some((model, arguments)) = before {
                     let model = PathBuf::from(self.placed(model));
                     if !model.join("final").is_dir() {
+                        remove(&model)?; // What an interrupted preparation left.
                         self.stage(arguments, &model)?;
                     }
                 }
                 let out = self.models.join("runs").join(&work.name);
-                if out.exists() {
-                    std::fs::remove_dir_all(&out)?;
-                }
+                remove(&out)?;
                 let finished = self.stage(arguments, &out)?;
                 let mut line = step_times(&out.join("metrics.jsonl"))?;
                 line.insert("name".into(), json!(work.name));
                 line.insert("peak_mib".into(), json!(finished.peak_mib));
-                std::fs::remove_dir_all(&out)?;
+                remove(&out)?;
                 Ok(vec![line])
             }
         }
     }
 
     fn stage(&self, arguments: &str, out: &Path) -> Result<process::Finished> {
-        let mut arguments = words(&self.placed(arguments));
+        let mut arguments = self.placed_words(arguments);
         arguments.extend(["--out".into(), out.display().to_string()]);
         self.temper_with(&arguments)
     }
@@ -161,7 +161,7 @@ impl Bench {
 
     /// One process of a peer. Its `seconds` are its own, after the imports; `process_seconds` have them.
     fn peer_once(&self, work: &str, peer: &str) -> Result<Lines> {
-        let arguments = words(&self.placed(peer));
+        let arguments = self.placed_words(peer);
         let Some((script, arguments)) = arguments.split_first() else {
             bail!("{work}: a peer without a script")
         };
@@ -180,6 +180,11 @@ impl Bench {
             }
         }
         Ok(lines)
+    }
+
+    /// The words of a command, each with the directory of the models in it, whatever that is called.
+    fn placed_words(&self, command: &str) -> Vec<String> {
+        words(command).iter().map(|word| self.placed(word)).collect()
     }
 
     /// The text with the directory of the models in it.
@@ -210,9 +215,18 @@ fn step_times(metrics: &Path) -> Result<Map<String, Value>> {
     Ok(times)
 }
 
+fn remove(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    Ok(())
+}
+
+/// The mean of the two in the middle where their number is even.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let n = values.len();
+    (values[(n - 1) / 2] + values[n / 2]) / 2.0
 }
 
 /// By name, the median of every number; texts as they are.

@@ -25,13 +25,12 @@ pub fn run(mut command: Command) -> Result<Finished> {
     let began = Instant::now();
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
-    let memory = std::thread::scope(|scope| {
+    let (peak, text) = std::thread::scope(|scope| {
         let output = child.stdout.take().expect("it is piped");
         let reader = scope.spawn(|| std::io::read_to_string(output));
         let peak = watch(&mut child);
         (peak, reader.join().expect("reading does not panic"))
     });
-    let (peak, text) = memory;
     let peak_kib = peak?;
     let seconds = began.elapsed().as_secs_f64();
     let status = child.wait()?;
@@ -64,13 +63,14 @@ fn peak_kib(status: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     #[test]
     fn lines_time_and_memory_of_a_process_are_told() {
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 0.1; echo '{\"name\": \"a\"}'"]);
+        command.args(["-c", "echo '{\"name\": \"a\"}'"]);
         let finished = run(command).unwrap();
         assert_eq!(finished.lines[0]["name"], "a");
-        assert!(finished.seconds >= 0.1 && finished.peak_mib.is_none_or(|mib| mib > 0.1));
+        assert!(finished.seconds > 0.0 && finished.peak_mib.is_none_or(|mib| mib > 0.1));
         let mut command = Command::new("sh");
         command.args(["-c", "exit 3"]);
         assert!(run(command).is_err());

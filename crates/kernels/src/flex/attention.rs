@@ -17,7 +17,7 @@ use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::Taped;
 use super::buffer::{contiguous, numbers, tensor_like};
-use super::matrix::{Former, Matrix, multiply};
+use super::matrix::{Matrix, Output, multiply};
 use crate::math::{exp, max, sum};
 use crate::vectorized::vectorized;
 
@@ -100,16 +100,23 @@ impl Block {
         b: impl Fn(&Range<usize>) -> Matrix<'a>,
     ) {
         for (first, keys) in self.stretches() {
-            multiply(&mut output[first..], self.n_keys(), Former::Replaced, factor, a, b(keys).transposed());
+            multiply(
+                &mut output[first..],
+                self.n_keys(),
+                Output::Overwritten,
+                factor,
+                a,
+                b(keys).transposed(),
+            );
         }
     }
 
-    /// Calls `write` with every stretch of keys, the columns of `weights` that belong to it, and what becomes of numbers that
-    /// are there before: those of the first stretch are replaced, and the others are added.
-    fn by_stretch(&self, weights: &[f32], mut write: impl FnMut(&Range<usize>, Former, Matrix<'_>)) {
+    /// Calls `write` with each stretch of keys and the columns of `weights` that belong to it. The first call replaces what
+    /// is in the output, and later calls add to it.
+    fn by_stretch(&self, weights: &[f32], mut write: impl FnMut(&Range<usize>, Output, Matrix<'_>)) {
         for (first, keys) in self.stretches() {
             let weights = Matrix::new(&weights[first..], [self.queries.len(), keys.len()], self.n_keys());
-            write(keys, if first == 0 { Former::Replaced } else { Former::Kept }, weights);
+            write(keys, if first == 0 { Output::Overwritten } else { Output::Added }, weights);
         }
     }
 
@@ -122,7 +129,7 @@ impl Block {
         tokens: &Range<usize>,
         sizes: Sizes,
     ) -> Matrix<'a> {
-        let start = (self.row * sizes.seq + tokens.start) * width + place;
+        let start = self.start(width, place, tokens, sizes);
         Matrix::new(&x[start..], [tokens.len(), sizes.d_head], width)
     }
 
@@ -203,9 +210,9 @@ fn forward(projected: &FlexTensor, bias: &FlexTensor, sizes: Sizes) -> (Vec<f32>
                 *log_sum = softmax(scores, bias.of_query(block.row, query), &block.keys);
             }
             let start = block.start(output_width, head * d_head, &block.queries, sizes);
-            block.by_stretch(probs, |keys, former, probs| {
+            block.by_stretch(probs, |keys, written, probs| {
                 let values = block.of(x, width, v, keys, sizes);
-                multiply(&mut output[start..], output_width, former, 1.0, probs, values);
+                multiply(&mut output[start..], output_width, written, 1.0, probs, values);
             });
         }
     }
@@ -281,8 +288,12 @@ struct Attended {
 impl Attended {
     /// The gradient of the projection from that of the output, g.
     ///
-    /// With probabilities p, d = g vᵀ and s = p (d − Σ p d) · scale, that of the values is pᵀ g, that of the queries s k, and that of the keys
-    /// sᵀ q. Keys and values collect from every block and every head that reads them.
+    /// With probabilities p, d = g vᵀ and s = p (d − Σ p d) · scale:
+    /// - that of the values is pᵀ g,
+    /// - that of the queries s k,
+    /// - that of the keys sᵀ q.
+    ///
+    /// Keys and values collect from every block and every head that reads them.
     fn backward(&self, gradient: &FlexTensor) -> FlexTensor {
         let sizes = self.sizes;
         let (x, g) = (numbers(&self.projected), numbers(gradient));
@@ -309,17 +320,17 @@ impl Attended {
                     gradients_of_query(probs, slopes, bias.of_query(block.row, query), &block.keys, *log_sum);
                 }
                 let mut write =
-                    |place, tokens: &Range<usize>, former, factor, a: Matrix<'_>, b: Matrix<'_>| {
+                    |place, tokens: &Range<usize>, written, factor, a: Matrix<'_>, b: Matrix<'_>| {
                         let start = block.start(width, place, tokens, sizes);
-                        multiply(&mut of_x[start..], width, former, factor, a, b);
+                        multiply(&mut of_x[start..], width, written, factor, a, b);
                     };
-                block.by_stretch(slopes, |keys, former, slopes| {
+                block.by_stretch(slopes, |keys, written, slopes| {
                     let of_keys = block.of(x, width, k, keys, sizes);
-                    write(q, &block.queries, former, sizes.scale(), slopes, of_keys);
-                    write(k, keys, Former::Kept, sizes.scale(), slopes.transposed(), queries);
+                    write(q, &block.queries, written, sizes.scale(), slopes, of_keys);
+                    write(k, keys, Output::Added, sizes.scale(), slopes.transposed(), queries);
                 });
                 block.by_stretch(probs, |keys, _, probs| {
-                    write(v, keys, Former::Kept, 1.0, probs.transposed(), g);
+                    write(v, keys, Output::Added, 1.0, probs.transposed(), g);
                 });
             }
         }

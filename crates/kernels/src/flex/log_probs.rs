@@ -17,8 +17,8 @@ use crate::vectorized::vectorized;
 struct Measured {
     logits: FlexTensor,
     targets: Vec<usize>,
-    /// Of each row, the logarithm of the sum of the exponentials.
-    log_sums: Vec<f32>,
+    /// The shift of each row.
+    shifts: Vec<Shift>,
     /// 1 / temperature.
     factor: f32,
 }
@@ -33,76 +33,92 @@ impl Measured {
             "{n} targets below {vocab}"
         );
         let rows = numbers(&logits).chunks_exact(vocab);
-        let log_sums = rows.map(|row| log_sum_of_row(row, factor)).collect();
-        Self { logits, targets, log_sums, factor }
+        let shifts = rows.map(|row| shift_of_row(row, factor)).collect();
+        Self { logits, targets, shifts, factor }
     }
 
     /// The log-probabilities of the targets.
     fn logprobs(&self) -> FlexTensor {
         let vocab = self.logits.layout().shape()[1];
-        let rows = numbers(&self.logits).chunks_exact(vocab).zip(&self.targets).zip(&self.log_sums);
-        vector(rows.map(|((row, &target), log_sum)| row[target] * self.factor - log_sum).collect())
+        let rows = numbers(&self.logits).chunks_exact(vocab).zip(&self.targets).zip(&self.shifts);
+        vector(rows.map(|((row, &target), shift)| shift.log_prob(row[target] * self.factor)).collect())
     }
 
     /// The gradient of the logits from that of the log-probabilities, g: g (1 − p) at the target and −g p elsewhere, by the
     /// temperature. It takes the place of the logits, unless somebody else reads them.
     fn backward(self, gradient: &FlexTensor) -> FlexTensor {
-        let Self { logits, targets, log_sums, factor } = self;
+        let Self { logits, targets, shifts, factor } = self;
         let vocab = logits.layout().shape()[1];
         let gradient = numbers(gradient);
         changed(logits, |logits| {
-            let rows = logits.chunks_exact_mut(vocab).zip(&targets).zip(log_sums.iter().zip(gradient));
-            for ((row, &target), (log_sum, g)) in rows {
-                gradient_of_row(row, factor, *log_sum, g * factor);
+            let rows = logits.chunks_exact_mut(vocab).zip(&targets).zip(shifts.iter().zip(gradient));
+            for ((row, &target), (shift, g)) in rows {
+                gradient_of_row(row, factor, *shift, g * factor);
                 row[target] += g * factor;
             }
         })
     }
 }
 
+/// What turns logits x of a row into log-probabilities: (x − largest) − ln Σ exp(x − largest). One number for both would
+/// lose the last digits where logits are large.
+#[derive(Clone, Copy, Debug)]
+struct Shift {
+    largest: f32,
+    log_sum: f32,
+}
+
+impl Shift {
+    #[inline(always)]
+    fn of(row: &[f32], factor: f32) -> Self {
+        let largest = max(row) * factor;
+        Self { largest, log_sum: sum(row.len(), |i| exp(row[i] * factor - largest)).ln() }
+    }
+
+    /// Of a logit that is already divided by the temperature.
+    #[inline(always)]
+    fn log_prob(self, x: f32) -> f32 {
+        (x - self.largest) - self.log_sum
+    }
+}
+
 vectorized! {
-    fn log_sum_of_row<'a>(row: &'a [f32], factor: f32) -> f32 {
-        log_sum(row, factor)
+    fn shift_of_row<'a>(row: &'a [f32], factor: f32) -> Shift {
+        Shift::of(row, factor)
     }
 }
 
 vectorized! {
     /// −g p for every token.
-    fn gradient_of_row<'a>(row: &'a mut [f32], factor: f32, log_sum: f32, g: f32) {
+    fn gradient_of_row<'a>(row: &'a mut [f32], factor: f32, shift: Shift, g: f32) {
         for x in row.iter_mut() {
-            *x = -g * exp(*x * factor - log_sum);
+            *x = -g * exp(shift.log_prob(*x * factor));
         }
     }
 }
 
 vectorized! {
     fn log_probs_of_row<'a>(row: &'a mut [f32], factor: f32) {
-        let log_sum = log_sum(row, factor);
+        let shift = Shift::of(row, factor);
         for x in row.iter_mut() {
-            *x = *x * factor - log_sum;
+            *x = shift.log_prob(*x * factor);
         }
     }
 }
 
-#[inline(always)]
-fn log_sum(row: &[f32], factor: f32) -> f32 {
-    let largest = max(row) * factor;
-    largest + sum(row.len(), |i| exp(row[i] * factor - largest)).ln()
-}
-
 vectorized! {
-    /// Entropy: log-sum − Σ p x, for logits x that are already divided by the temperature.
+    /// −Σ p ln p.
     fn entropy_of_row<'a>(row: &'a [f32], factor: f32) -> f32 {
-        let log_sum = log_sum(row, factor);
-        log_sum - sum(row.len(), |i| weighted(row[i] * factor, log_sum))
+        let shift = Shift::of(row, factor);
+        -sum(row.len(), |i| weighted(shift.log_prob(row[i] * factor)))
     }
 }
 
-/// p x; a token of probability 0 counts nothing, also if its logit is −∞.
+/// p ln p; a token of probability 0 counts nothing, also if its logit is −∞.
 #[inline(always)]
-fn weighted(x: f32, log_sum: f32) -> f32 {
-    let p = exp(x - log_sum);
-    if p == 0.0 { 0.0 } else { p * x }
+fn weighted(log_prob: f32) -> f32 {
+    let p = exp(log_prob);
+    if p == 0.0 { 0.0 } else { p * log_prob }
 }
 
 fn vector(numbers: Vec<f32>) -> FlexTensor {

@@ -36,13 +36,13 @@ fn is_inside(len: usize, [rows, columns]: [usize; 2], [row_stride, column_stride
     rows == 0 || columns == 0 || (rows - 1) * row_stride + (columns - 1) * column_stride < len
 }
 
-/// What becomes of the numbers that are where a product is written.
+/// How a product is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Former {
-    /// The product takes their place.
-    Replaced,
-    /// The product is added to them.
-    Kept,
+pub(super) enum Output {
+    /// In place of the numbers that are there.
+    Overwritten,
+    /// Added to them.
+    Added,
 }
 
 /// Writes `factor` · `a` `b` to `output`, whose rows begin `stride` numbers apart. It computes on the thread that calls.
@@ -52,7 +52,7 @@ pub(super) enum Former {
 pub(super) fn multiply(
     output: &mut [f32],
     stride: usize,
-    former: Former,
+    written: Output,
     factor: f32,
     a: Matrix<'_>,
     b: Matrix<'_>,
@@ -75,7 +75,7 @@ pub(super) fn multiply(
             output.as_mut_ptr(),
             1,
             stride as isize,
-            former == Former::Kept,
+            written == Output::Added,
             a.numbers.as_ptr(),
             acs,
             ars,
@@ -103,9 +103,9 @@ mod tests {
         let a = Matrix::new(&numbers, [2, 2], 3);
         let b = Matrix::new(&[5.0, 6.0], [2, 1], 1);
         let mut output = [100.0, 7.0, 200.0];
-        multiply(&mut output, 2, Former::Kept, 0.5, a, b);
+        multiply(&mut output, 2, Output::Added, 0.5, a, b);
         assert_eq!(output, [108.5, 7.0, 219.5]);
-        multiply(&mut output, 2, Former::Replaced, 1.0, a.transposed(), b);
+        multiply(&mut output, 2, Output::Overwritten, 1.0, a.transposed(), b);
         assert_eq!(output, [23.0, 7.0, 34.0]);
     }
 
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!([3, 4].map(|len| is_inside(len, [2, 2], [1, 2])), [false, true], "transposed");
         assert!(is_inside(0, [0, 2], [2, 1]), "without rows");
         let a = Matrix::new(&[1.0, 2.0, 3.0], [2, 2], 2);
-        let product = || multiply(&mut [0.0; 4], 2, Former::Replaced, 1.0, a, a);
+        let product = || multiply(&mut [0.0; 4], 2, Output::Overwritten, 1.0, a, a);
         assert!(std::panic::catch_unwind(product).is_err());
     }
 }
