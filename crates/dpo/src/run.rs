@@ -41,8 +41,8 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     let (data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&policy, policy.config(), false);
-    let config =
-        &launch.settle(config, |auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
+    let config = &launch
+        .settle(config, |config, auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
     let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
     let idle: Vec<_> = idle.into_iter().chain(config.shown.idle(eval_data.is_some())).collect();

@@ -43,10 +43,12 @@ pub fn train(
     if let Some((_, dir)) = run.resume_from() {
         policy = resume(dir, &mut progress, &policy)?;
     }
+    progress.guard.keep(run);
     run.started(plan.total_steps());
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &policy);
-    if progress.step == 0 {
+    let begins = run.resume_from().is_none();
+    if begins {
         samples.take(&policy, run, 0)?;
     }
 
@@ -57,7 +59,7 @@ pub fn train(
         (data, reference(config, &ref_policy, data, &rows))
     });
 
-    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+    if begins && progress.guard.rewinds.needs_a_start() {
         run.save_checkpoint(0, |dir| save(dir, &policy, text, Some(&progress)))?;
     }
 
@@ -70,10 +72,16 @@ pub fn train(
         let batch: Vec<RankingWithReference<'_>> =
             plan.batch(progress.step).iter().map(with_reference).collect();
 
-        let (gradients, loss, sums) = learn(&policy, &batch, config);
-        if let Some(dir) = progress.guard.before_update(progress.step + 1, loss, run)? {
+        let (mut gradients, loss, sums) = learn(&policy, &batch, config);
+        let (next, norm) = (progress.step + 1, gradients.norm());
+        if let Some(dir) = progress.guard.before_update(next, loss, norm, run)? {
             policy = resume(&dir, &mut progress, &policy)?;
             continue;
+        }
+        if progress.guard.rewinds.stops() {
+            // The weights are still those of the last update.
+            run.save_checkpoint(progress.step, |dir| save(dir, &policy, text, Some(&progress)))?;
+            progress.guard.rewinds.check()?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

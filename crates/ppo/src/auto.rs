@@ -1,10 +1,10 @@
 //! What PPO chooses for settings that are left to Temper.
 
-use temper_model::CausalLm;
+use temper_model::{CausalLm, ScalarModel};
 use temper_stage::{OVERFLOW_FOLLOWS, Weights};
 use temper_train::{AutoKeys, Chosen};
 
-use crate::config::{MissingEos, ScaleFrom};
+use crate::config::{CriticKind, MissingEos, ScaleFrom};
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
@@ -23,7 +23,7 @@ pub(crate) const AUTO: [(&str, &str); 17] = [
     ("update.microbatch_size", "from the memory that an answer takes"),
     ("rollout.sampling_batch_size", "from the memory that an answer takes"),
     ("critic.kind", "reward_model where one scores, and reads what the policy writes"),
-    ("critic.learning_rate", "from the number of parameters"),
+    ("critic.learning_rate", "from the number of parameters of the critic"),
     ("kl.coef", "from advantage.kind"),
     OVERFLOW_FOLLOWS,
 ];
@@ -39,15 +39,19 @@ const MAX_NEW_TOKENS: usize = 64;
 
 impl PpoConfig {
     /// How many answers a prompt gets, how many prompts a rollout has, and how it is learned from.
-    pub(crate) fn group_choices(&self) -> Vec<Chosen> {
+    pub(crate) fn group_choices(&self, auto: &AutoKeys) -> Vec<Chosen> {
         let kind = format!("advantage.kind is {}", self.advantage.kind);
         let needs_groups = self.estimator().needs_groups();
         let samples = if needs_groups { 4 } else { 1 };
+        let prompts = match auto.contains("rollout.samples_per_prompt") {
+            true => ANSWERS / samples,
+            false => (ANSWERS / self.rollout.samples_per_prompt.max(1)).max(1),
+        };
         // A baseline of the group has one update from a rollout; a critic allows several.
         let minibatch = if needs_groups { 0 } else { ANSWERS / 4 };
         vec![
             Chosen::new("rollout.samples_per_prompt", samples as i64, kind.clone()),
-            Chosen::new("batch_size", (ANSWERS / samples) as i64, format!("{ANSWERS} answers in a rollout")),
+            Chosen::new("batch_size", prompts as i64, format!("{ANSWERS} answers in a rollout")),
             Chosen::new("rollout.score_scale", "first_rollout", "penalties mean the same for every scorer"),
             Chosen::new("update.ppo_epochs", 1, "each answer is learned once"),
             Chosen::new("update.minibatch_size", minibatch as i64, kind.clone()),
@@ -65,8 +69,10 @@ impl PpoConfig {
     fn missing_eos_choices(&self, auto: &AutoKeys, knows_ends: bool) -> [Chosen; 2] {
         let is_scaled =
             auto.contains("rollout.score_scale") || self.rollout.score_scale == ScaleFrom::FirstRollout;
-        let replaces = is_scaled && knows_ends && auto.contains("rollout.missing_eos_value");
+        let is_given = !auto.contains("rollout.missing_eos_value");
+        let replaces = is_scaled && knows_ends && !is_given;
         let reason = match (is_scaled, knows_ends) {
+            _ if is_given => "rollout.missing_eos_value is given",
             (true, true) => "the scores have one scale, and the policy has learned to end",
             (true, false) => "many answers may be longer",
             (false, _) => "the scores have their own scale",
@@ -82,18 +88,12 @@ impl PpoConfig {
     }
 
     /// Answers in one forward pass: whole groups, where several answers share the row of their prompt.
-    fn microbatch_choice(
-        &self,
-        weights: &Weights,
-        minibatch: usize,
-        max_new_tokens: usize,
-        row_len: usize,
-    ) -> Chosen {
+    fn microbatch_choice(&self, weights: &Weights, minibatch: usize, row_len: usize) -> Chosen {
         let (key, group) = ("update.microbatch_size", self.rollout.samples_per_prompt);
         if group == 1 || !minibatch.is_multiple_of(group) {
             return weights.microbatch(key, minibatch, row_len);
         }
-        let group_len = row_len + (group - 1) * max_new_tokens;
+        let group_len = row_len + (group - 1) * self.rollout.max_new_tokens;
         let groups = weights.microbatch(key, minibatch / group, group_len);
         let answers = groups.value.as_integer().expect("it is a number") * group as i64;
         Chosen::new(key, answers, groups.reason)
@@ -120,18 +120,15 @@ impl PpoConfig {
         ]
     }
 
-    /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but that of [`critic_choice`], which
-    /// needs the scorer.
+    /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but those of
+    /// [`PpoConfig::later_choices`].
     pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
         let weights = Weights::of(policy, policy.config(), false);
-        let mut choices = self.group_choices();
+        let mut choices = self.group_choices(auto);
         choices.extend(self.length_choices(auto));
-        let knows_ends = policy.max_new_tokens().is_some() && auto.contains("rollout.max_new_tokens");
-        choices.extend(self.missing_eos_choices(auto, knows_ends));
         // A rollout makes four updates with a critic, and one without.
         let rate = if self.estimator().needs_groups() { 2.4e-5 } else { 1.2e-5 };
         choices.push(weights.learning_rate("learning_rate", rate));
-        choices.push(weights.learning_rate("critic.learning_rate", 1.6e-5));
         let most = max_seq_len / 2;
         let (longest, reason) = match policy.max_new_tokens() {
             Some(longest) => (longest, "the policy has learned answers of this length"),
@@ -139,28 +136,57 @@ impl PpoConfig {
         };
         let longest = longest.clamp(1, most.max(1));
         choices.push(Chosen::new("rollout.max_new_tokens", longest as i64, reason));
-        let answers = self.training.batch_size * self.rollout.samples_per_prompt;
-        let minibatch = if self.update.minibatch_size == 0 { answers } else { self.update.minibatch_size };
         let max_new_tokens =
             if auto.contains("rollout.max_new_tokens") { longest } else { self.rollout.max_new_tokens };
-        let row_len = (2 * max_new_tokens).min(max_seq_len);
-        choices.push(self.microbatch_choice(&weights, minibatch, max_new_tokens, row_len));
-        choices.push(weights.sampling_batch("rollout.sampling_batch_size", answers, row_len));
+        let knows_ends = policy.max_new_tokens().is_some_and(|learned| learned <= max_new_tokens);
+        choices.extend(self.missing_eos_choices(auto, knows_ends));
         choices
+    }
+
+    /// The values that depend on the reward model and on the prompts, where the others are settled. `row_len` is the length of
+    /// a long prompt with the longest answer, in tokens.
+    pub(crate) fn later_choices(
+        &self,
+        auto: &AutoKeys,
+        policy: &CausalLm,
+        reward_model: Option<(&ScalarModel, bool)>,
+        row_len: usize,
+    ) -> Vec<Chosen> {
+        let weights = Weights::of(policy, policy.config(), false);
+        let critic_kind = critic_choice(reward_model.map(|(_, reads_ids)| reads_ids));
+        let starts_as_reward_model = match auto.contains(CRITIC_KIND) {
+            true => reward_model.is_some_and(|(_, reads_ids)| reads_ids),
+            false => self.critic.kind == CriticKind::RewardModel,
+        };
+        let critic = reward_model.filter(|_| starts_as_reward_model && self.estimator().needs_critic());
+        let critic_rate = match critic {
+            Some((critic, _)) => Weights::of(critic, critic.config(), false),
+            None => weights.clone(),
+        }
+        .learning_rate("critic.learning_rate", 1.6e-5);
+        let answers = self.training.batch_size * self.rollout.samples_per_prompt;
+        let minibatch = if self.update.minibatch_size == 0 { answers } else { self.update.minibatch_size };
+        let sampling = weights.sampling_batch("rollout.sampling_batch_size", answers, row_len);
+        let learning = match critic {
+            Some((critic, _)) => weights.beside(critic.config()),
+            None => weights,
+        };
+        let microbatch = self.microbatch_choice(&learning, minibatch, row_len);
+        vec![critic_kind, critic_rate, microbatch, sampling]
     }
 }
 
 /// Where the critic starts: as the reward model, if there is one that reads the ids that the policy samples.
-pub(crate) fn critic_choice(has_reward_model: bool, reads_ids: bool) -> Chosen {
-    let (kind, reason) = match (has_reward_model, reads_ids) {
-        (true, true) => ("reward_model", "there is a reward model"),
-        (true, false) => ("value_head", "the reward model reads text"),
-        (false, _) => ("value_head", "no reward model was given"),
+fn critic_choice(reads_ids: Option<bool>) -> Chosen {
+    let (kind, reason) = match reads_ids {
+        Some(true) => ("reward_model", "there is a reward model"),
+        Some(false) => ("value_head", "the reward model reads text"),
+        None => ("value_head", "no reward model was given"),
     };
     Chosen::new(CRITIC_KIND, kind, reason)
 }
 
-/// The setting that [`critic_choice`] has a value for.
+/// The setting that says where the critic starts.
 pub(crate) const CRITIC_KIND: &str = "critic.kind";
 
 #[cfg(test)]
@@ -188,7 +214,20 @@ mod tests {
         assert_eq!(chosen(&all[1..], subtract, unscaled), (subtract, 1.0));
         assert_eq!(chosen(&all[..2], subtract, unscaled), (subtract, 1.0));
         assert_eq!(chosen(&["score_scale", "missing_eos_value"], subtract, unscaled), (subtract, 1.0));
-        assert_eq!(chosen(&["missing_eos_value"], replace, unscaled), (replace, -1.0));
+        assert_eq!(chosen(&["missing_eos_value"], replace, scaled), (replace, -1.0));
+    }
+
+    #[test]
+    fn a_rollout_has_64_answers_however_many_a_prompt_gets() {
+        let prompts = |samples_per_prompt, auto: &[&str]| {
+            let mut config = PpoConfig::default();
+            config.rollout.samples_per_prompt = samples_per_prompt;
+            let auto: AutoKeys = auto.iter().map(|key| (*key).to_owned()).collect();
+            let choices = config.group_choices(&auto);
+            choices.into_iter().find(|choice| choice.key == "batch_size").unwrap().value.as_integer().unwrap()
+        };
+        assert_eq!([prompts(1, &[]), prompts(8, &[]), prompts(2000, &[])], [64, 8, 1]);
+        assert_eq!(prompts(8, &["rollout.samples_per_prompt"]), 64);
     }
 
     #[test]
@@ -207,11 +246,7 @@ mod tests {
 
     #[test]
     fn the_critic_is_the_reward_model_where_it_can_be() {
-        let kind = |has_reward_model, reads_ids| {
-            let choice = critic_choice(has_reward_model, reads_ids);
-            choice.value.as_str().unwrap().to_owned()
-        };
-        assert_eq!(kind(true, true), "reward_model");
-        assert_eq!([kind(true, false), kind(false, true)], ["value_head", "value_head"]);
+        let kind = |reads_ids| critic_choice(reads_ids).value.as_str().unwrap().to_owned();
+        assert_eq!([Some(true), Some(false), None].map(kind), ["reward_model", "value_head", "value_head"]);
     }
 }

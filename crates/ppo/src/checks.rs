@@ -34,6 +34,9 @@ const EXPLAINED_PATIENCE: usize = 20;
 const NARROW: f64 = 0.3;
 /// Updates that move the policy by less than this, in nats per token, may as well be left out.
 const STILL: f64 = 1e-7;
+/// Where a rollout has one update, the policy has not moved if the log-probability of every answer differs from the
+/// reference's by less than this, in nats: ten times rounding.
+const UNMOVED: f64 = 1e-4;
 /// A smaller share of the highest learning rate is the end of a schedule.
 const LEARNING: f64 = 0.1;
 /// Consecutive rollouts with such updates before the warning.
@@ -46,6 +49,8 @@ const FLAT_PATIENCE: usize = 3;
 pub(crate) struct Checks {
     /// Whether answers are meant to end.
     ends_matter: bool,
+    /// What makes the score of an answer that does not end worse.
+    less_for_endless: &'static str,
     start: Streak,
     ratio: Streak,
     sampler: Streak,
@@ -70,6 +75,10 @@ impl Checks {
         Self {
             // Where an answer without an end scores like any other, ends are not expected.
             ends_matter: config.rollout.missing_eos != MissingEos::Keep,
+            less_for_endless: match config.rollout.missing_eos {
+                MissingEos::Replace => "lower",
+                MissingEos::Subtract | MissingEos::Keep => "raise",
+            },
             start: Streak::default(),
             ratio: Streak::default(),
             sampler: Streak::default(),
@@ -121,13 +130,17 @@ impl Checks {
                 metrics.kl
             ));
         }
-        // The first minibatch is seen before its update, so that a single one shows nothing.
+        // The first minibatch is seen before its update: with a single one, only the distance to the reference shows anything.
         // A rate that falls to 0 ends in updates that move nothing, as it should.
         let is_learning = metrics.lr > LEARNING * self.learning_rate;
-        let is_still = metrics.updates > 1 && metrics.approx_kl < STILL && is_learning;
+        let is_unmoved = match metrics.updates {
+            1 => step > 1 && kl.iter().all(|kl| kl.abs() < UNMOVED),
+            _ => metrics.approx_kl < STILL,
+        };
+        let is_still = is_unmoved && is_learning;
         if self.still.reaches(STILL_PATIENCE, is_still) {
             warn(format!(
-                "for {STILL_PATIENCE} rollouts in a row the updates have moved the policy by less than {STILL:.0e} nats: \
+                "for {STILL_PATIENCE} rollouts in a row the updates have moved the policy by next to nothing: \
                  raise `learning_rate`, or look whether the scores of a rollout differ at all"
             ));
         }
@@ -145,7 +158,8 @@ impl Checks {
         if self.fewer_ends.reaches(patience, has_fallen) {
             warn(format!(
                 "answers stop ending: {now:.0} % do, after {before:.0} % in a rollout before. The scores favour what is \
-                 long: raise `rollout.missing_eos_value` or `rollout.max_new_tokens`"
+                 long: {} `rollout.missing_eos_value`, or raise `rollout.max_new_tokens`",
+                self.less_for_endless
             ));
         }
         // Scores that hardly differ any more, because everything is learned, leave nothing to explain.
@@ -333,12 +347,15 @@ mod tests {
         let config = PpoConfig::default();
         let still = (PpoMetrics { approx_kl: 9e-8, ..fine() }, vec![0.1; 4]);
         assert_eq!(warnings(&config, 2, &vec![still.clone(); 9]), Vec::<String>::new());
+        // With one update in a rollout, the answers tell: theirs are 0.1 nats from the reference, and then 1e-5.
         let single = (PpoMetrics { updates: 1, ..still.0.clone() }, still.1.clone());
-        assert_eq!(warnings(&config, 2, &vec![single; 12]), Vec::<String>::new());
+        assert_eq!(warnings(&config, 2, &vec![single.clone(); 12]), Vec::<String>::new());
+        let warning = only(warnings(&config, 2, &vec![(single.0, vec![1e-5, -1e-5]); 12]), 11);
+        assert!(warning.contains("`learning_rate`"), "{warning}");
         let at_the_end = (PpoMetrics { lr: 0.1 * still.0.lr, ..still.0.clone() }, still.1.clone());
         assert_eq!(warnings(&config, 2, &vec![at_the_end; 12]), Vec::<String>::new());
         let warning = only(warnings(&config, 2, &vec![still; 12]), 11);
-        assert!(warning.contains("1e-7 nats") && warning.contains("learning_rate"), "{warning}");
+        assert!(warning.contains("learning_rate"), "{warning}");
     }
 
     /// Nine of ten answers end; then four, and the warning comes at the fifth such rollout of ten answers or more.

@@ -40,6 +40,12 @@ pub enum Error {
     /// The critic would start as the reward model, and the scores come from elsewhere.
     #[error("the critic starts as a copy of the reward model, and no reward model is given")]
     NoModelForCritic,
+    /// Answers that do not end would get a score that nobody has named, among scores of an unknown scale.
+    #[error(
+        "`rollout.missing_eos = \"replace\"` needs the score of an answer that does not end, because \
+         `rollout.score_scale` is \"none\""
+    )]
+    NoScoreForMissingEos,
     /// A length setting leaves no room for the rest of prompt and answer.
     #[error("`{key}` must be at most {most}, got {value}: prompt and answer share {max_seq_len} tokens")]
     NoRoom {

@@ -39,7 +39,7 @@ impl KlGuard {
         Self { rewinds: Rewinds::new(config), state: State::default(), has_spoken: false }
     }
 
-    /// What a checkpoint stores of it; nothing in a run that never goes back.
+    /// What a checkpoint stores of it; nothing in a run that only warns.
     pub(crate) fn to_store(&self) -> Option<StoredGuard> {
         self.rewinds.done().map(|rewinds| StoredGuard { rewinds, state: self.state })
     }
@@ -48,6 +48,12 @@ impl KlGuard {
     pub(crate) fn resume(&mut self, stored: Option<StoredGuard>) {
         self.rewinds.resume(stored.map(|stored| stored.rewinds));
         self.state = stored.map(|stored| stored.state).unwrap_or_default();
+    }
+
+    /// Keeps the checkpoint that the run may have to go back to from the rollout after number `step`. A run that is resumed
+    /// asks for it before it removes any.
+    pub(crate) fn keep(&self, step: usize, run: &mut Run) {
+        self.rewinds.keep((step + 1).saturating_sub(PATIENCE), run);
     }
 
     /// Takes the mean KL of rollout number `step`, in nats per answer. If it returns a checkpoint, the run continues from
@@ -65,6 +71,7 @@ impl KlGuard {
         let in_a_row = if runs_away { self.state.in_a_row + 1 } else { 0 };
         self.state = State { in_a_row, last_kl: Exact(kl) };
         if in_a_row < PATIENCE || self.has_spoken {
+            self.keep(step, run);
             return Ok(None);
         }
         let sign = format!(

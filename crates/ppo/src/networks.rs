@@ -3,7 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use temper_model::{CausalLm, Dropout, Linear, ScalarModel};
-use temper_tensor::{first_columns, is_host, log_probs, measured_entropy, target_logprobs, token_logprobs};
+use temper_tensor::{
+    first_columns, log_probs, measured_entropy, reads_in_one_pass, target_logprobs, token_logprobs,
+};
 
 use crate::episodes::EpisodeBatch;
 
@@ -43,7 +45,7 @@ pub(crate) fn zero_head(d_model: usize, device: &Device) -> Linear {
     Linear::zeros(d_model, 1, true, device)
 }
 
-/// How the entropy of the whole distribution is computed, which takes several passes over the vocabulary.
+/// How the entropy of the whole distribution is computed, which takes a pass over the vocabulary or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entropy {
     /// It is not computed.
@@ -85,8 +87,7 @@ impl Policy {
         let places = &batch.logprob_places;
         let logits = first_columns(self.lm.logits(places.read(hidden)), self.n_tokens);
         let targets = batch.targets.clone();
-        let (logprobs, entropy) = if is_host(&logits.device()) {
-            // On a CPU each is one pass over the logits.
+        let (logprobs, entropy) = if reads_in_one_pass(&logits) {
             let entropy = match entropy {
                 Entropy::Skipped => None,
                 Entropy::Measured => Some(measured_entropy(logits.clone(), temperature)),
@@ -94,6 +95,7 @@ impl Policy {
             };
             (target_logprobs(logits, targets, temperature), entropy)
         } else {
+            // One table for both.
             let all = log_probs(logits, temperature); // [tokens, n_tokens]
             let read = match entropy {
                 Entropy::Skipped => None,

@@ -6,12 +6,12 @@ use burn::tensor::Device;
 use temper_assistant::{Answer, Assistant, RewardModel, Scorer, ScorerSpec, context_len};
 use temper_data::{Encoding, Prompts, Texts};
 use temper_eval::{Judge, JudgeSpec};
-use temper_stage::{Launch, model_fingerprint};
+use temper_stage::{Launch, long_row, model_fingerprint};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
-use crate::auto::{CRITIC_KIND, critic_choice};
-use crate::config::{CriticKind, PpoConfig};
+use crate::auto::CRITIC_KIND;
+use crate::config::{CriticKind, MissingEos, PpoConfig, ScaleFrom};
 use crate::networks::Critic;
 use crate::rollout::stop_token;
 use crate::scores::{Sample, ScoreFn, Scorers};
@@ -45,14 +45,16 @@ pub struct PpoFiles {
 /// Settings out of range, files that cannot be read or written, models that do not fit together, a resumed run that was
 /// started with something else, a scorer that fails, or numbers that are not finite.
 pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<Assistant, Error> {
+    let config = &launch.prefill(config)?;
     config.validate()?;
+    config.require_value_of_missing_eos(&launch)?;
     let device = launch.device().clone();
     let options = launch.model_options().clone();
     let start = Assistant::load_to_train(&files.policy, "auto", &device, &options)?;
     let Assistant { model: policy, mut text } = start;
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
-    let config = &launch.settle(config, |auto| config.choices(auto, &policy, max_len))?;
+    let config = &launch.settle(config, |config, auto| config.choices(auto, &policy, max_len))?;
     let reward_model = files.reward.as_deref();
     let reward_model = reward_model
         .map(|dir| load_reward_model(config, dir, &mut text, max_len, &mut launch))
@@ -77,6 +79,12 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         files.gold.as_deref().map(|name| Judge::open(&JudgeSpec::named(name)?, &options, &device, &stop));
     let mut judge = judge.take().transpose()?;
 
+    let lengths = prompts.prompts.iter().map(|prompt| prompt.tokens.len()).collect();
+    let row_len = long_row(lengths).saturating_add(config.rollout.max_new_tokens).min(max_len);
+    let scores = reward_model.as_ref().map(|scores| (&scores.model.model, scores.reads_ids));
+    let config =
+        &launch.settle(config, |config, auto| config.later_choices(auto, &policy, scores, row_len))?;
+
     // Before anything is sampled: whether everyone who scores has room for the longest answer.
     let all_prompts = prompts.prompts.iter().chain(eval_prompts.iter().flat_map(|data| &data.prompts));
     let longest = all_prompts.map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
@@ -91,8 +99,6 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let spec = ScorerSpec { batch_size: config.forward_batch_size(), ..files.scorer.clone() };
     let mut scorer = Scorer::open(&spec, reward_model.as_ref().map(|scores| &scores.model), &text, &stop)?;
     let mut score = |samples: &[Sample<'_>]| Ok(scorer.score(&answers(&text, samples))?);
-    let reads_ids = reward_model.as_ref().is_some_and(|scores| scores.reads_ids);
-    let config = &launch.settle(config, |_| vec![critic_choice(reward_model.is_some(), reads_ids)])?;
 
     let critic = match (config.critic.kind, &reward_model) {
         _ if !config.estimator().needs_critic() => Critic::None,
@@ -199,6 +205,17 @@ fn answers(text: &TextSide, samples: &[Sample<'_>]) -> Vec<Answer> {
 }
 
 impl PpoConfig {
+    /// Refuses a score that replaces others where nobody says what it is, and the scores have a scale that is not known.
+    fn require_value_of_missing_eos(&self, launch: &Launch) -> Result<(), Error> {
+        let is_given = |key| !launch.is_open(key);
+        let replaces = self.rollout.missing_eos == MissingEos::Replace && is_given("rollout.missing_eos");
+        let is_unscaled = self.rollout.score_scale == ScaleFrom::None && is_given("rollout.score_scale");
+        if replaces && is_unscaled && !is_given("rollout.missing_eos_value") && !launch.is_resumed() {
+            return Err(Error::NoScoreForMissingEos);
+        }
+        Ok(())
+    }
+
     /// The settings that the files leave without effect, with the reason.
     fn idle(&self, has_texts: bool) -> Vec<(&'static str, &'static str)> {
         if self.ptx.coef == 0.0 || has_texts {

@@ -101,6 +101,7 @@ pub fn train<'a>(
         progress = learner.resume(dir)?;
         guard.resume(progress.guard);
     }
+    guard.keep(progress.step, run);
     run.started(total_steps);
     let asked = data.eval_prompts.map_or(&[][..], |data| data.prompts.as_slice());
     let options = sampling_options(config, &text.tokenizer, 0)?;
@@ -112,7 +113,7 @@ pub fn train<'a>(
         }
     }
 
-    if progress.step == 0 && guard.needs_a_start() {
+    if run.resume_from().is_none() && guard.needs_a_start() {
         run.save_checkpoint(0, |dir| learner.save_checkpoint(dir, text, &progress))?;
     }
 
@@ -222,7 +223,7 @@ pub fn train<'a>(
 /// What a run says when its first scores have set the scale.
 fn note_of_scale(ScoreScale { mean, deviation }: ScoreScale) -> String {
     format!(
-        "scores count in deviations of the first rollout's ({deviation:.3}) from their mean ({mean:.3}); \
+        "scores are now (raw score - {mean:.3}) / {deviation:.3}: the mean and the standard deviation of this rollout; \
          `objective/raw_scores` is what the scorer says"
     )
 }

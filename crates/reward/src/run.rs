@@ -42,7 +42,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     let (mut data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&sft.transformer, sft.config(), false);
-    let config = &launch.settle(config, |auto| config.choices(auto, &weights, &data))?;
+    let config = &launch.settle(config, |config, auto| config.choices(auto, &weights, &data))?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;

@@ -104,9 +104,10 @@ pub fn train(
     if let Some((_, dir)) = run.resume_from() {
         model = resume(dir, &mut progress, &model)?;
     }
+    progress.guard.keep(run);
     run.started(plan.total_steps());
 
-    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+    if run.resume_from().is_none() && progress.guard.rewinds.needs_a_start() {
         run.save_checkpoint(0, |dir| save(dir, &model, text, Some(&progress)))?;
     }
 
@@ -114,10 +115,16 @@ pub fn train(
         let started = Instant::now();
         let batch: Vec<&Ranking> = plan.batch(progress.step).iter().map(|&i| &data.rankings[i]).collect();
 
-        let (gradients, scores) = learn(&model, &batch, config);
-        if let Some(dir) = progress.guard.before_update(progress.step + 1, scores.loss, run)? {
+        let (mut gradients, scores) = learn(&model, &batch, config);
+        let (next, norm) = (progress.step + 1, gradients.norm());
+        if let Some(dir) = progress.guard.before_update(next, scores.loss, norm, run)? {
             model = resume(&dir, &mut progress, &model)?;
             continue;
+        }
+        if progress.guard.rewinds.stops() {
+            // The weights are still those of the last update.
+            run.save_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)))?;
+            progress.guard.rewinds.check()?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

@@ -83,14 +83,16 @@ pub fn train(
     if let Some((_, dir)) = run.resume_from() {
         model = resume(dir, &mut progress, &model)?;
     }
+    progress.guard.keep(run);
     run.started(plan.total_steps());
     let asked = eval_data.map_or(&[][..], |data| data.asked.as_slice());
     let samples = Samples::new(&config.shown, asked, text, &model);
-    if progress.step == 0 {
+    let begins = run.resume_from().is_none();
+    if begins {
         samples.take(&model, run, 0)?;
     }
 
-    if progress.step == 0 && progress.guard.rewinds.needs_a_start() {
+    if begins && progress.guard.rewinds.needs_a_start() {
         run.save_checkpoint(0, |dir| save(dir, &model, text, Some(&progress)))?;
     }
 
@@ -101,10 +103,16 @@ pub fn train(
         let batch: Vec<&Example> = batch.iter().map(Cow::as_ref).collect();
         let dropout_seed = seed.stream_at("dropout", progress.step as u64).random();
 
-        let (gradients, loss, accuracy) = learn(&model, &batch, config, dropout_seed);
-        if let Some(dir) = progress.guard.before_update(progress.step + 1, loss, run)? {
+        let (mut gradients, loss, accuracy) = learn(&model, &batch, config, dropout_seed);
+        let (next, norm) = (progress.step + 1, gradients.norm());
+        if let Some(dir) = progress.guard.before_update(next, loss, norm, run)? {
             model = resume(&dir, &mut progress, &model)?;
             continue;
+        }
+        if progress.guard.rewinds.stops() {
+            // The weights are still those of the last update.
+            run.save_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)))?;
+            progress.guard.rewinds.check()?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

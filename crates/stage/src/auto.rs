@@ -3,7 +3,7 @@
 use burn::module::Module;
 use temper_data::{Ranking, Rankings};
 use temper_model::ModelConfig;
-use temper_tensor::is_host;
+use temper_tensor::{is_host, n_threads};
 use temper_train::{AutoKeys, Chosen, TrainingConfig};
 
 /// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
@@ -30,13 +30,30 @@ pub struct Weights {
     n_params: usize,
     are_fresh: bool,
     on_host: bool,
+    /// Threads that share the rows of an update.
+    n_threads: usize,
+    /// Another network that computes the same rows at the same time.
+    beside: Option<ModelConfig>,
 }
 
 impl Weights {
     /// The weights of a network, which have been drawn at random or have learned something already.
     pub fn of(network: &impl Module, config: &ModelConfig, are_fresh: bool) -> Self {
         let on_host = network.devices().iter().all(is_host);
-        Self { config: config.clone(), n_params: network.num_params(), are_fresh, on_host }
+        Self {
+            config: config.clone(),
+            n_params: network.num_params(),
+            are_fresh,
+            on_host,
+            n_threads: if on_host { n_threads() } else { 1 },
+            beside: None,
+        }
+    }
+
+    /// The same weights where an update computes another network, which has no vocabulary, on the same rows at the same time.
+    #[must_use]
+    pub fn beside(self, other: &ModelConfig) -> Self {
+        Self { beside: Some(ModelConfig { vocab_size: 0, ..other.clone() }), ..self }
     }
 
     /// How many parameters there are.
@@ -72,15 +89,16 @@ impl Weights {
         (tokens as usize).clamp(least, 16384)
     }
 
-    /// Rows in one forward pass of an update, for each thread; 0, which is all of them, where a `batch` fits. They need no more
-    /// memory than an update may, and in a small model on a CPU no more than its caches hold. `row_len` is the length of a
-    /// long row, in tokens.
+    /// Rows in one forward pass of an update, for each thread; 0, which is all of them, where a `batch` fits. Those of all
+    /// threads together need no more memory than an update may, and in a small model on a CPU those of one thread need no
+    /// more than its caches hold. `row_len` is the length of a long row, in tokens.
     pub fn microbatch(&self, key: &str, batch: usize, row_len: usize) -> Chosen {
         /// With so many tokens at once, matrix products are as fast as with more.
         const TOKENS_AT_ONCE: usize = 256;
 
         let budget = self.memory_budget();
-        let by_memory = budget / self.bytes_of_row(row_len);
+        let n_shards = self.n_threads.clamp(1, batch.max(1));
+        let by_memory = budget / n_shards / self.bytes_of_row(row_len);
         let by_cache = if self.on_host && self.is_small() { TOKENS_AT_ONCE / row_len } else { usize::MAX };
         let reason = if by_cache < by_memory {
             format!("about {TOKENS_AT_ONCE} tokens at once for the caches of the CPU, rows of {row_len}")
@@ -104,8 +122,8 @@ impl Weights {
         Chosen::new(key, if at_once >= rows { 0 } else { at_once as i64 }, reason)
     }
 
-    /// The values of [`AUTO_OF_RANKINGS`] but `overflow` for this model and these comparisons, with a learning rate that is `at_100m` for 100
-    /// million parameters.
+    /// The values of [`AUTO_OF_RANKINGS`] but `overflow` for this model and these comparisons, with a learning rate that is
+    /// `at_100m` for 100 million parameters.
     pub fn choices_for_rankings(
         &self,
         auto: &AutoKeys,
@@ -142,18 +160,18 @@ impl Weights {
     /// `medium` and rows of 120 to 450 tokens (`docs/defaults.md`): what attention, feed-forward layer and head keep for the
     /// gradients. On a CPU, attention without dropout keeps no table of all pairs of tokens.
     fn bytes_of_row(&self, row_len: usize) -> usize {
-        let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
-        let (of_layer, of_head) = if self.keeps_no_pairs() {
-            (10 * d_model + 5 * d_ff / 2, 2 * vocab_size)
-        } else {
-            (20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2, 4 * vocab_size)
+        let networks = [Some(&self.config), self.beside.as_ref()];
+        let bytes = |config: &ModelConfig| {
+            let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = *config;
+            let keeps_no_pairs = self.on_host && config.attention_dropout == 0.0;
+            let (of_layer, of_head) = if keeps_no_pairs {
+                (10 * d_model + 5 * d_ff / 2, 2 * vocab_size)
+            } else {
+                (20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2, 4 * vocab_size)
+            };
+            4 * row_len * (n_layers * of_layer + of_head)
         };
-        4 * row_len * (n_layers * of_layer + of_head)
-    }
-
-    /// Whether attention computes without a table of all pairs of tokens.
-    fn keeps_no_pairs(&self) -> bool {
-        self.on_host && self.config.attention_dropout == 0.0
+        networks.into_iter().flatten().map(bytes).sum()
     }
 }
 
@@ -185,6 +203,8 @@ impl Passes {
         let batch = if auto.contains("batch_size") { batch } else { training.batch_size };
         let of_epoch = self.n_rows.div_ceil(batch).max(1);
         let epochs = self.least_updates.div_ceil(of_epoch).clamp(self.least_epochs, self.most_epochs);
+        // More passes where somebody asks for more updates.
+        let epochs = epochs.max(training.max_steps.div_ceil(of_epoch));
         let n_epochs = Chosen::new("epochs", epochs as i64, format!("{of_epoch} updates in each"));
         let epochs = if auto.contains("epochs") { epochs } else { training.epochs };
         let limit = if training.max_steps == 0 { usize::MAX } else { training.max_steps };
@@ -222,7 +242,8 @@ mod tests {
     use super::*;
 
     fn weights(n_params: usize, are_fresh: bool) -> Weights {
-        Weights { config: ModelConfig::preset("small").unwrap(), n_params, are_fresh, on_host: false }
+        let config = ModelConfig::preset("small").unwrap();
+        Weights { config, n_params, are_fresh, on_host: false, n_threads: 1, beside: None }
     }
 
     fn value<'c>(choices: &'c [Chosen], key: &str) -> &'c Value {
@@ -272,6 +293,14 @@ mod tests {
         assert_eq!(on_host(12_000_000, 64), Value::from(0));
         // A token: 4 · (4 · (10 · 128 + 2.5 · 512) + 2 · 260) = 43,040 bytes; 2 GiB hold 24 rows of 2,048.
         assert_eq!(on_host(12_000_000, 2048), Value::from(24));
+        // Two threads share the memory, but not where there is one row; and so do two networks, the second without a head:
+        // 43,040 and 40,960 bytes of a token.
+        let shared = Weights { on_host: true, n_threads: 2, ..weights(12_000_000, true) };
+        let rows =
+            |weights: &Weights, batch, row_len| weights.microbatch("microbatch_size", batch, row_len).value;
+        assert_eq!([rows(&shared, 64, 2048), rows(&shared, 1, 24 * 2048)], [12, 0].map(Value::from));
+        let config = shared.config.clone();
+        assert_eq!(rows(&shared.beside(&config), 64, 2048), Value::from(6));
     }
 
     #[test]
@@ -303,6 +332,9 @@ mod tests {
         let few = Passes { n_rows: 10, n_tokens: 1000, ..passes };
         let (choices, _) = few.choose(&all, &TrainingConfig::default());
         assert_eq!(value(&choices, "epochs"), &Value::from(6));
+        // As many passes as the updates need that somebody asks for: 10 rows in batches of 10 are one update.
+        let more = TrainingConfig { max_steps: 40, ..TrainingConfig::default() };
+        assert_eq!(value(&few.choose(&all, &more).0, "epochs"), &Value::from(40));
         // What the user has said counts for the rest.
         let training = TrainingConfig { batch_size: 500, max_steps: 3, ..TrainingConfig::default() };
         let (choices, batch) = passes.choose(&auto(&["schedule.warmup_steps"]), &training);

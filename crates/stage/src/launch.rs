@@ -14,7 +14,7 @@ use temper_data::{
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
-    AutoKeys, Chosen, Event, Inputs, Run, Seed, Settings, TrainingConfig, fingerprint_files,
+    AutoKeys, Chosen, Event, Inputs, Run, Seed, Settings, StartSettings, TrainingConfig, fingerprint_files,
     notes_on_settings_without_effect,
 };
 
@@ -228,9 +228,17 @@ impl Launch {
         self.data.push(Data::new(purpose, paths, data.n_rows()));
     }
 
-    /// What a run that is resumed has chosen at its start, if there is one.
-    fn chosen_at_the_start(&self) -> Result<Option<Vec<Chosen>>, Error> {
-        Ok(if self.is_resumed { Run::chosen_at_its_start(&self.out)? } else { None })
+    /// The settings that a run which is resumed was started with, if there is one.
+    fn settings_at_the_start(&self) -> Result<Option<StartSettings>, Error> {
+        Ok(if self.is_resumed { Run::settings_at_its_start(&self.out)? } else { None })
+    }
+
+    /// The settings of a run, where those that are left to Temper and follow from other settings alone have their values.
+    ///
+    /// # Errors
+    /// Values that are not of the type of their setting.
+    pub fn prefill<T: Settings>(&self, config: &T) -> Result<T, Error> {
+        Ok(self.auto.fill(config, config.first_choices(&self.auto))?.0)
     }
 
     /// The token rows that a model learns from, and those that it is measured on: the rows of `eval_data`, or those that
@@ -311,7 +319,8 @@ impl Launch {
     }
 
     /// The settings of this run: those that are left to Temper get the values of `choices`, and a note says so. A run that is
-    /// resumed keeps the values that its start has chosen.
+    /// resumed keeps the values of its start, also those that somebody gave only then. If it is to have another length, and
+    /// its settings `epochs` or `max_steps` are left to Temper, they are chosen again for that.
     ///
     /// A stage that knows some values only later leaves them out of `choices`, and settles these settings afterwards.
     ///
@@ -320,32 +329,55 @@ impl Launch {
     pub fn settle<T: Settings>(
         &mut self,
         config: &T,
-        choices: impl FnOnce(&AutoKeys) -> Vec<Chosen>,
+        choices: impl FnOnce(&T, &AutoKeys) -> Vec<Chosen>,
     ) -> Result<T, Error> {
-        let of_start = self.chosen_at_the_start()?;
-        let is_settled = of_start.is_some();
-        let choices = match of_start {
-            _ if self.auto.is_empty() => Vec::new(),
-            Some(chosen) => chosen,
-            None => {
-                let mut choices = choices(&self.auto);
-                choices.append(&mut self.of_rows);
-                choices
-            }
-        };
+        if let Some(start) = self.settings_at_the_start()? {
+            return self.settle_as_at_the_start(config, &start, choices);
+        }
+        let mut choices = if self.auto.is_empty() { Vec::new() } else { choices(config, &self.auto) };
+        choices.append(&mut self.of_rows);
         let choices = choices.into_iter().filter(|choice| self.is_open(&choice.key)).collect();
         let (settled, chosen) = self.auto.fill(config, choices)?;
         settled.check("")?;
-        let words = chosen.iter().map(|Chosen { key, value, reason }| format!("{key} {value} ({reason})"));
+        self.note_values("chosen for this run", &chosen);
+        self.chosen.extend(chosen);
+        Ok(settled)
+    }
+
+    fn settle_as_at_the_start<T: Settings>(
+        &mut self,
+        config: &T,
+        start: &StartSettings,
+        choices: impl FnOnce(&T, &AutoKeys) -> Vec<Chosen>,
+    ) -> Result<T, Error> {
+        let auto = std::mem::take(&mut self.auto);
+        let (settled, given) = auto.fill(config, start.given(&auto))?;
+        let (mut settled, mut chosen) = auto.fill(&settled, start.chosen(&auto))?;
+        let open = auto.of_length();
+        if !open.is_empty() && start.has_other_length(config, &auto)? {
+            let (longer, again) = open.fill(&settled, choices(&settled, &open))?;
+            settled = longer;
+            chosen.retain(|choice| !again.iter().any(|other| other.key == choice.key));
+            chosen.extend(again);
+        }
+        settled.check("")?;
+        self.note_values("chosen for this run", &chosen);
+        self.note_values("given at its start", &given);
+        self.chosen.extend(chosen);
+        Ok(settled)
+    }
+
+    fn note_values(&mut self, what: &str, values: &[Chosen]) {
+        let words = values.iter().map(|Chosen { key, value, reason }| format!("{key} {value} ({reason})"));
         let words: Vec<String> = words.collect();
         if !words.is_empty() {
-            self.note(&format!("chosen for this run: {}", words.join(", ")));
+            self.note(&format!("{what}: {}", words.join(", ")));
         }
-        self.chosen.extend(chosen);
-        if is_settled {
-            self.auto = AutoKeys::default();
-        }
-        Ok(settled)
+    }
+
+    /// Whether the run continues an earlier one, if there is one.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
     }
 
     /// Whether the setting `key` is left to Temper and has no value yet. A run that is resumed has chosen all of its

@@ -8,8 +8,11 @@ use temper_train::{Run, settings};
 
 use crate::Error;
 
-/// Longest answer in tokens, where the stage does not sample by itself.
-const MOST_NEW_TOKENS: usize = 64;
+/// Longest answer in tokens of a stage that does not sample by itself, where its model does not say how long its answers
+/// are.
+const NEW_TOKENS: usize = 64;
+/// No such answer is longer, so that the samples of a run do not take longer than its updates.
+const MOST_NEW_TOKENS: usize = 256;
 
 settings! {
     /// Answers that show what a model says.
@@ -36,6 +39,8 @@ struct Sample<'a> {
     prompt: &'a Prompt,
     answer: &'a str,
     ended: bool,
+    /// Tokens that it might have had.
+    max_new_tokens: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,8 +48,8 @@ struct Sample<'a> {
 }
 
 impl<'a> Samples<'a> {
-    /// The first distinct prompts that leave room for an answer of `model`, as many as the settings ask for. Answers have
-    /// up to 64 tokens.
+    /// The first distinct prompts that leave room for an answer of `model`, as many as the settings ask for. Answers may
+    /// be as long as those that the model has learned or is about to learn, and have at most 256 tokens.
     pub fn new(
         config: &SamplesConfig,
         prompts: &'a [EncodedPrompt],
@@ -52,7 +57,7 @@ impl<'a> Samples<'a> {
         model: &CausalLm,
     ) -> Self {
         let options = GenerateOptions {
-            max_new_tokens: MOST_NEW_TOKENS,
+            max_new_tokens: model.max_new_tokens().unwrap_or(NEW_TOKENS).min(MOST_NEW_TOKENS),
             end_tokens: text.end_tokens(),
             n_tokens: text.tokenizer.vocab_size(),
             missing_tokens: text.tokenizer.missing_ids(),
@@ -121,6 +126,7 @@ impl<'a> Samples<'a> {
                 prompt: &asked.prompt,
                 answer: self.text.template.completion_of(&decoded),
                 ended: completion.finish == Finish::Stop,
+                max_new_tokens: self.options.max_new_tokens,
                 score: scores.get(i).copied(),
                 gold: gold.get(i).copied(),
             };

@@ -119,26 +119,32 @@ pub fn latest(run_dir: &Path) -> Result<Option<(usize, PathBuf)>, Error> {
 ///
 /// [`Error::Io`] if one cannot be removed; the others are removed then.
 pub fn prune(run_dir: &Path, newest: usize, keep_last: usize) -> Result<(), Error> {
-    prune_scheduled(run_dir, newest, keep_last, |_| true)
+    prune_scheduled(run_dir, newest, keep_last, None, |_| true)
 }
 
 /// [`prune`] where some checkpoints are not of the run's schedule: an interrupt wrote them, say. Such a one does not
-/// count among the `keep_last`, and stays only as long as it is the newest.
+/// count among the `keep_last`, and stays only as long as it is the newest. The newest one of step `good` or before stays
+/// in any case.
 pub(crate) fn prune_scheduled(
     run_dir: &Path,
     newest: usize,
     keep_last: usize,
+    good: Option<usize>,
     is_scheduled: impl Fn(usize) -> bool,
 ) -> Result<(), Error> {
     let (mut n_whole, mut n_kept) = (0, 0);
     let mut result = Ok(());
-    for (step, path) in step_dirs(run_dir)?.into_iter().rev().filter(|(step, _)| *step <= newest) {
+    let dirs = step_dirs(run_dir)?;
+    let is_good =
+        |(step, path): &&(usize, PathBuf)| good.is_some_and(|good| *step <= good) && is_complete(path);
+    let good = dirs.iter().rfind(is_good).map(|(step, _)| *step);
+    for (step, path) in dirs.into_iter().rev().filter(|(step, _)| *step <= newest) {
         let is_whole = is_complete(&path);
         n_whole += usize::from(is_whole);
         let counts = is_whole && is_scheduled(step) && n_kept < keep_last;
         n_kept += usize::from(counts);
         let is_newest = is_whole && n_whole == 1;
-        if !counts && !is_newest {
+        if !counts && !is_newest && Some(step) != good {
             result = result.and(remove(&path));
         }
     }
@@ -428,16 +434,28 @@ mod tests {
         let is_even = |step: usize| step.is_multiple_of(2);
         let steps = || step_dirs(run.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
         [2, 4, 6, 7].into_iter().for_each(save);
-        prune_scheduled(run.path(), 7, 2, is_even).unwrap();
+        prune_scheduled(run.path(), 7, 2, None, is_even).unwrap();
         assert_eq!(steps(), [4, 6, 7]);
         save(8);
-        prune_scheduled(run.path(), 8, 2, is_even).unwrap();
+        prune_scheduled(run.path(), 8, 2, None, is_even).unwrap();
         assert_eq!(steps(), [6, 8]);
         [9, 11].into_iter().for_each(save);
-        prune_scheduled(run.path(), 11, 2, is_even).unwrap();
+        prune_scheduled(run.path(), 11, 2, None, is_even).unwrap();
         assert_eq!(steps(), [6, 8, 11]);
         remove_unscheduled(run.path(), is_even).unwrap();
         assert_eq!(steps(), [6, 8]);
+    }
+
+    #[test]
+    fn the_checkpoint_that_a_run_may_go_back_to_stays() {
+        let run = tempfile::tempdir().unwrap();
+        let save = |step| write_atomic(&step_dir(run.path(), step), fill_with("x")).unwrap();
+        let steps = || step_dirs(run.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+        [0, 2, 4, 6, 8].into_iter().for_each(save);
+        prune_scheduled(run.path(), 8, 1, Some(5), |_| true).unwrap();
+        assert_eq!(steps(), [4, 8]);
+        prune_scheduled(run.path(), 8, 1, Some(3), |_| true).unwrap();
+        assert_eq!(steps(), [8], "there is none of step 3 or before");
     }
 
     #[test]

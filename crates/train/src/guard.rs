@@ -40,9 +40,16 @@ impl Rewinds {
         Self { on_divergence: config.on_divergence, done: 0, stops_at: None }
     }
 
-    /// How often the run has gone back, for its checkpoints. `None` where it never does.
+    /// How often the run has gone back, for its checkpoints. `None` where it only warns.
     pub fn done(&self) -> Option<u32> {
-        (self.on_divergence == OnDivergence::Rewind).then_some(self.done)
+        (self.on_divergence != OnDivergence::Warn).then_some(self.done)
+    }
+
+    /// Keeps the checkpoint that the run may have to go back to, the newest one of update number `good` or before.
+    pub fn keep(&self, good: usize, run: &mut Run) {
+        if self.needs_a_start() {
+            run.keep_for_rewind(good);
+        }
     }
 
     /// Takes from a checkpoint how often the run had gone back. Going back does not undo that.
@@ -128,7 +135,7 @@ impl LossGuard {
         Self { watch: LossWatch::default(), rewinds: Rewinds::new(config) }
     }
 
-    /// What a checkpoint stores of it; nothing in a run that never goes back.
+    /// What a checkpoint stores of it; nothing in a run that only warns.
     pub(crate) fn to_store(&self) -> Option<StoredGuard> {
         self.rewinds.done().map(|rewinds| StoredGuard { rewinds, watch: self.watch.clone() })
     }
@@ -139,19 +146,35 @@ impl LossGuard {
         self.watch = stored.map(|stored| stored.watch).unwrap_or_default();
     }
 
-    /// Looks at the loss that update number `step` is about to be made with. If it returns a checkpoint, the run continues
-    /// from there.
+    /// Keeps the checkpoint that the run may have to go back to. A run that is resumed asks for it before it removes any.
+    pub fn keep(&self, run: &mut Run) {
+        self.rewinds.keep(self.watch.best_step(), run);
+    }
+
+    /// Looks at the loss that update number `step` is about to be made with, and at the norm of its gradient. If it returns a
+    /// checkpoint, the run continues from there; if the run [stops](Rewinds::stops), the update is not made.
     ///
     /// # Errors
-    /// [`Error::NonFiniteLoss`] in a run that does not go back, and those of [`Rewinds::react`].
-    pub fn before_update(&mut self, step: usize, loss: f64, run: &mut Run) -> Result<Option<PathBuf>, Error> {
-        if loss.is_finite() {
-            return Ok(None);
+    /// [`Error::NonFiniteLoss`] and [`Error::NonFinite`] in a run that only warns, and those of [`Rewinds::react`].
+    pub fn before_update(
+        &mut self,
+        step: usize,
+        loss: f64,
+        grad_norm: f64,
+        run: &mut Run,
+    ) -> Result<Option<PathBuf>, Error> {
+        let sign = match (loss.is_finite(), grad_norm.is_finite()) {
+            (true, true) => return Ok(None),
+            (false, _) => format!("the loss is {loss}"),
+            (true, false) => format!("the gradient norm is {grad_norm}"),
+        };
+        if self.rewinds.done().is_some() {
+            return self.rewinds.react(step, &sign, self.watch.best_step(), run);
         }
-        if !self.rewinds.needs_a_start() {
-            return Err(Error::NonFiniteLoss { step, loss });
-        }
-        self.rewinds.react(step, &format!("the loss is {loss}"), self.watch.best_step(), run)
+        Err(match loss.is_finite() {
+            true => Error::NonFinite { what: "gradient norm", update: step as u64 },
+            false => Error::NonFiniteLoss { step, loss },
+        })
     }
 
     /// Looks at the loss of update number `step`, in nats, and the norm of its gradient. If it returns a checkpoint, the run
@@ -167,7 +190,10 @@ impl LossGuard {
         run: &mut Run,
     ) -> Result<Option<PathBuf>, Error> {
         match self.watch.check(step, loss, grad_norm) {
-            None => Ok(None),
+            None => {
+                self.keep(run);
+                Ok(None)
+            }
             Some(sign) => self.rewinds.react(step, &sign, self.watch.best_step(), run),
         }
     }

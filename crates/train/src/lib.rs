@@ -69,10 +69,10 @@ pub use run::Run;
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use settings::{
-    AutoKeys, BatchingConfig, Chosen, NOT_PUBLISHED, Setting, Settings, TrainingConfig, changed_settings,
-    current_key, declaration_faults, keys_with_source, leaves, notes_on_settings_without_effect, range,
-    resolve, resolve_known, resolve_with_auto, to_annotated_toml, to_commented_toml, to_sourced_toml,
-    trailing_comments, without_effect,
+    AutoKeys, BatchingConfig, Chosen, NOT_PUBLISHED, Setting, Settings, StartSettings, TrainingConfig,
+    changed_settings, current_key, declaration_faults, keys_with_source, leaves,
+    notes_on_settings_without_effect, range, resolve, resolve_known, resolve_with_auto, to_annotated_toml,
+    to_commented_toml, to_sourced_toml, trailing_comments, without_effect,
 };
 #[doc(hidden)]
 pub use settings::{check_section, declare_section};

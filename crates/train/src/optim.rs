@@ -5,8 +5,13 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use serde::{Deserialize, Serialize};
-use temper_tensor::{Gradients, NamedTensor, TensorFile, is_host, map, values_of, visit, write_tensors};
+use temper_kernels::{AdamWUpdate, adamw};
+use temper_tensor::{
+    Gradients, NamedTensor, TensorFile, VALUES_PER_TASK, is_host, map, values_of, visit, write_tensors,
+};
 
 use crate::error::Error;
 use crate::files::write_file;
@@ -228,16 +233,13 @@ fn read_moments(
     }
 }
 
-/// The numbers of one update, the same for every parameter.
+/// The numbers of one update, the same for every parameter; see [`AdamWUpdate`] for their meaning.
 struct Update {
     beta_1: f64,
     beta_2: f64,
-    /// learning rate / (1 − β₁ᵗ)
     rate: f64,
-    /// 1 / √(1 − β₂ᵗ)
     second_scale: f64,
     epsilon: f64,
-    /// 1 − learning rate · weight decay
     keep: f64,
     grad_scale: f64,
 }
@@ -276,41 +278,40 @@ impl Update {
         p * self.keep - step * self.rate
     }
 
-    /// The same in one pass over host memory instead of a dozen.
+    /// The same in one pass over host memory, which the threads share.
     fn on_host(&self, p: Tensor<1>, g: Tensor<1>, moments: &mut Moments) -> Tensor<1> {
         let device = p.device();
         let take =
             |tensor: &mut Tensor<1>| std::mem::replace(tensor, Tensor::empty([1], &device)).into_data();
         let (mut p, g) = (p.into_data(), g.into_data());
         let (mut first, mut second) = (take(&mut moments.first), take(&mut moments.second));
-        // 1 − β is taken in f64: in f32 that of .999 is wrong from its fifth digit on.
-        let [beta_1, beta_2, rest_1, rest_2, rate, second_scale, epsilon, keep, grad_scale] = [
-            self.beta_1,
-            self.beta_2,
-            1.0 - self.beta_1,
-            1.0 - self.beta_2,
-            self.rate,
-            self.second_scale,
-            self.epsilon,
-            self.keep,
-            self.grad_scale,
-        ]
-        .map(|x| x as f32);
+        let numbers = self.numbers();
         {
             let p = p.as_mut_slice::<f32>().expect("weights are f32");
             let g = g.as_slice::<f32>().expect("gradients are f32");
             let m = first.as_mut_slice::<f32>().expect("moments are f32");
             let v = second.as_mut_slice::<f32>().expect("moments are f32");
-            for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-                let g = g * grad_scale;
-                *m = *m * beta_1 + g * rest_1;
-                *v = *v * beta_2 + g * g * rest_2;
-                *p = *p * keep - *m / (v.sqrt() * second_scale + epsilon) * rate;
-            }
+            let moments = m.par_chunks_mut(VALUES_PER_TASK).zip(v.par_chunks_mut(VALUES_PER_TASK));
+            let parts = p.par_chunks_mut(VALUES_PER_TASK).zip(g.par_chunks(VALUES_PER_TASK)).zip(moments);
+            parts.for_each(|((p, g), (m, v))| adamw(numbers, p, g, m, v));
         }
         moments.first = Tensor::from_data(first, &device);
         moments.second = Tensor::from_data(second, &device);
         Tensor::from_data(p, &device)
+    }
+
+    /// 1 − β is taken in f64: in f32 that of .999 is wrong from its fifth digit on.
+    fn numbers(&self) -> AdamWUpdate {
+        let with_rest = |beta: f64| [beta as f32, (1.0 - beta) as f32];
+        AdamWUpdate {
+            first: with_rest(self.beta_1),
+            second: with_rest(self.beta_2),
+            rate: self.rate as f32,
+            second_scale: self.second_scale as f32,
+            epsilon: self.epsilon as f32,
+            keep: self.keep as f32,
+            grad_scale: self.grad_scale as f32,
+        }
     }
 }
 

@@ -162,10 +162,6 @@ impl Progress {
     }
 }
 
-/// Puts what a [`StepPlan`] resumes from next to the model in a checkpoint.
-///
-/// # Errors
-/// [`Error::Io`] if the disk refuses.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use crate::files::{check_regular, create_dir, read_regular, save_json, sync_dir,
 use crate::inputs::{Inputs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, last_values, line_of, read_metrics};
 use crate::plan::is_due;
-use crate::settings::{AutoKeys, Catalogue, Chosen, Settings, chosen_in, to_annotated_toml, to_table};
+use crate::settings::{AutoKeys, Catalogue, Chosen, Settings, StartSettings, to_annotated_toml, to_table};
 
 mod extension;
 mod mark;
@@ -78,6 +78,8 @@ pub struct Run {
     best: Option<Best>,
     finished: bool,
     keep_last: usize,
+    /// The newest checkpoint of this step or before stays.
+    good_step: Option<usize>,
     /// Updates between checkpoints, where the settings say so: 0 for none but the last.
     checkpoint_every: Option<usize>,
     /// Updates of the whole run, once the loop has begun.
@@ -222,6 +224,7 @@ impl Run {
             best: stored.best,
             finished: stored.finished,
             keep_last: KEEP_LAST,
+            good_step: None,
             observer: None,
             finish: None,
             interrupt: None,
@@ -291,6 +294,11 @@ impl Run {
     pub fn started(&mut self, total_steps: usize) {
         self.total_steps = Some(total_steps);
         let first_step = self.resume_from.as_ref().map_or(0, |(step, _)| *step);
+        if let Some(how) = self.extension.as_ref().filter(|_| first_step >= total_steps) {
+            self.warn(&format!(
+                "although {how}, the run has no step more than the {first_step} that it has made"
+            ));
+        }
         // A run that was killed between saving a checkpoint and removing an older one still has that.
         self.prune(first_step);
         let stage = self.stage.clone();
@@ -400,6 +408,12 @@ impl Run {
         self.prune(step);
         self.notify(Event::Checkpoint { step, path: &path });
         Ok(path)
+    }
+
+    /// Keeps the newest checkpoint of step `good` or before until another step is named, however many are to stay: the run
+    /// may have to go back to it.
+    pub fn keep_for_rewind(&mut self, good: usize) {
+        self.good_step = Some(good);
     }
 
     /// Goes back to the newest whole checkpoint of step `good` or before, or if there is none, to the oldest one. Later
@@ -526,16 +540,16 @@ impl Run {
         Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
     }
 
-    /// The values that were chosen for the user when the run in `dir` began. None if it has not.
+    /// The settings that the run in `dir` was started with. None if it has not begun.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::TomlSyntax`] of its `config.toml`.
-    pub fn chosen_at_its_start(dir: &Path) -> Result<Option<Vec<Chosen>>, Error> {
+    pub fn settings_at_its_start(dir: &Path) -> Result<Option<StartSettings>, Error> {
         if !Run::has_started(dir)? {
             return Ok(None);
         }
         let text = read_regular(&dir.join(CONFIG_FILE))?;
-        chosen_in(&String::from_utf8_lossy(&text)).map(Some)
+        StartSettings::of(&String::from_utf8_lossy(&text)).map(Some)
     }
 
     /// The files that a new run in `dir` writes at once, in place of those that an earlier one may have left.
@@ -553,7 +567,8 @@ impl Run {
 
     /// Removes older checkpoints. The newest one is safe whether that works or not.
     fn prune(&mut self, newest: usize) {
-        let pruned = prune_scheduled(&self.dir, newest, self.keep_last, |step| self.is_scheduled(step));
+        let is_scheduled = |step| self.is_scheduled(step);
+        let pruned = prune_scheduled(&self.dir, newest, self.keep_last, self.good_step, is_scheduled);
         if let Err(error) = pruned {
             self.warn(&error.to_string());
         }

@@ -16,9 +16,9 @@ mod renamed;
 mod resolve;
 mod training;
 
-pub(crate) use auto::chosen_in;
+pub(crate) use auto::LENGTH;
 use auto::{AUTO, COMMENT};
-pub use auto::{AutoKeys, Chosen};
+pub use auto::{AutoKeys, Chosen, StartSettings};
 pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
 pub use printed::{
     NOT_PUBLISHED, changed_settings, leaves, to_annotated_toml, to_commented_toml, to_sourced_toml,
@@ -79,8 +79,8 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
         &[]
     }
 
-    /// The values of such settings that follow from other settings alone.
-    fn first_choices(&self) -> Vec<Chosen> {
+    /// The values of such settings that follow from other settings alone; `auto` has those that are left to Temper.
+    fn first_choices(&self, _auto: &AutoKeys) -> Vec<Chosen> {
         Vec::new()
     }
 
@@ -221,8 +221,8 @@ macro_rules! settings {
                     &$auto
                 }
                 $(
-                    fn first_choices(&self) -> ::std::vec::Vec<$crate::Chosen> {
-                        self.$first()
+                    fn first_choices(&self, auto: &$crate::AutoKeys) -> ::std::vec::Vec<$crate::Chosen> {
+                        self.$first(auto)
                     }
                 )?
             )?

@@ -19,10 +19,13 @@ impl Launch {
         rows: &Rows<D::Record>,
         encoding: &Encoding<'_>,
     ) -> Result<(D, Overflow), Error> {
-        let overflow = match self.chosen_at_the_start()? {
+        let overflow = match self.settings_at_the_start()? {
             _ if !self.is_open(OVERFLOW) => encoding.overflow,
-            Some(chosen) if chosen.iter().any(is_truncated) => Overflow::TruncatePrompt,
-            Some(_) => Overflow::Drop,
+            Some(start) => {
+                let (chosen, given) = (start.chosen(&self.auto), start.given(&self.auto));
+                let truncates = chosen.iter().chain(&given).any(is_truncated);
+                if truncates { Overflow::TruncatePrompt } else { Overflow::Drop }
+            }
             None => {
                 let (bad_rows, whole) =
                     (self.read.bad_rows, Encoding { overflow: Overflow::Drop, ..*encoding });

@@ -6,9 +6,7 @@ use toml::{Table, Value};
 
 use crate::error::Error;
 use crate::inputs::compare_configs;
-
-/// The settings that say how long a run is.
-const LENGTH: [&str; 2] = ["epochs", "max_steps"];
+use crate::settings::LENGTH;
 
 /// Whether a run with these settings can become longer later: where the learning rate falls towards the end, the updates
 /// would have been others.

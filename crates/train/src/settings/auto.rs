@@ -14,6 +14,9 @@ pub(super) const AUTO: &str = "auto";
 /// How the comment begins after a value that Temper has chosen.
 pub(super) const COMMENT: &str = "auto: ";
 
+/// The settings that say how long a run is.
+pub const LENGTH: [&str; 2] = ["epochs", "max_steps"];
+
 /// The settings that are left to Temper, by their dotted keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AutoKeys(BTreeSet<String>);
@@ -61,6 +64,12 @@ impl AutoKeys {
         self.0.contains(key)
     }
 
+    /// Those of them that say how long a run is.
+    #[must_use]
+    pub fn of_length(&self) -> Self {
+        self.iter().filter(|key| LENGTH.contains(key)).map(str::to_owned).collect()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -102,18 +111,53 @@ impl AutoKeys {
     }
 }
 
-/// The values that were chosen when the run began whose `config.toml` this is: those with a comment that says so.
-///
-/// # Errors
-/// [`Error::TomlSyntax`].
-pub(crate) fn chosen_in(config_toml: &str) -> Result<Vec<Chosen>, Error> {
-    let table: Table = parse(config_toml)?;
-    let chosen = |(key, comment): (String, String)| {
-        let reason = comment.strip_prefix(COMMENT)?.to_owned();
-        let value = get(&table, &key)?.clone();
-        Some(Chosen { key, value, reason })
-    };
-    Ok(trailing_comments(config_toml)?.into_iter().filter_map(chosen).collect())
+/// The settings that a run was started with.
+#[derive(Clone, Debug)]
+pub struct StartSettings {
+    all: Table,
+    /// Those that were chosen for the user: in its `config.toml`, a comment says so.
+    chosen: Vec<Chosen>,
+}
+
+impl StartSettings {
+    /// From the `config.toml` of the run.
+    ///
+    /// # Errors
+    /// [`Error::TomlSyntax`].
+    pub(crate) fn of(config_toml: &str) -> Result<Self, Error> {
+        let all: Table = parse(config_toml)?;
+        let chosen = |(key, comment): (String, String)| {
+            let reason = comment.strip_prefix(COMMENT)?.to_owned();
+            let value = get(&all, &key)?.clone();
+            Some(Chosen { key, value, reason })
+        };
+        let chosen = trailing_comments(config_toml)?.into_iter().filter_map(chosen).collect();
+        Ok(Self { all, chosen })
+    }
+
+    /// What was chosen for the settings that are left to Temper, now as well.
+    pub fn chosen(&self, auto: &AutoKeys) -> Vec<Chosen> {
+        self.chosen.iter().filter(|choice| auto.contains(&choice.key)).cloned().collect()
+    }
+
+    /// What somebody gave for settings that are left to Temper now. Nothing was chosen for these.
+    pub fn given(&self, auto: &AutoKeys) -> Vec<Chosen> {
+        let is_chosen = |key: &str| self.chosen.iter().any(|choice| choice.key == key);
+        let given = auto.iter().filter(|key| !is_chosen(key));
+        given
+            .filter_map(|key| Some(Chosen::new(key, get(&self.all, key)?.clone(), "as at the start")))
+            .collect()
+    }
+
+    /// Whether somebody gives another length of the run than it had at its start.
+    ///
+    /// # Errors
+    /// [`Error::Unresolvable`] if the settings cannot be expressed in TOML.
+    pub fn has_other_length<T: Settings>(&self, settings: &T, auto: &AutoKeys) -> Result<bool, Error> {
+        let now = to_table(settings)?;
+        let differs = |key: &&str| !auto.contains(key) && get(&now, key) != get(&self.all, key);
+        Ok(LENGTH.iter().any(differs))
+    }
 }
 
 #[cfg(test)]
@@ -196,10 +240,14 @@ mod tests {
         let (settings, chosen) =
             auto.fill(&settings, vec![Chosen::new("rate", 2.5, "1k parameters")]).unwrap();
         let stored = to_annotated_toml(&settings, &AutoKeys::default(), &chosen).unwrap();
-        assert_eq!(chosen_in(&stored).unwrap(), chosen);
+        assert_eq!(StartSettings::of(&stored).unwrap().chosen(&AutoKeys::all::<Settled>()), chosen);
+        let all = AutoKeys::all::<Settled>();
+        let start = StartSettings::of(&stored).unwrap();
+        assert_eq!(start.given(&all), [Chosen::new("inner.steps", 3, "as at the start")]);
+        assert_eq!((start.chosen(&AutoKeys::default()), start.given(&AutoKeys::default())), (vec![], vec![]));
         // A value that was set afterwards is nobody's choice but the user's.
         let changed = Settled { rate: 1.0, ..settings };
         let stored = to_annotated_toml(&changed, &AutoKeys::default(), &chosen).unwrap();
-        assert_eq!(chosen_in(&stored).unwrap(), []);
+        assert_eq!(StartSettings::of(&stored).unwrap().chosen(&all), []);
     }
 }
