@@ -87,7 +87,7 @@ fn ppo_scales_the_scores_by_those_of_the_first_answers() {
     let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --out run --set max_steps=2 \
                --set checkpoint_every=1 --set critic.learning_rate=1e-12 --set rollout.missing_eos=keep";
     let said = temper.run(ppo).ok();
-    assert!(said.stderr.contains("note: scores count in deviations of the first rollout's ("), "{said:?}");
+    assert!(said.stderr.contains("note: scores are now (raw score - "), "{said:?}");
     let config = temper.read("run/config.toml");
     assert!(
         line(&config, "score_scale").starts_with("score_scale = \"first_rollout\"  # auto: "),

@@ -4,13 +4,12 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::util::Temper;
+use crate::util::{Said, Temper};
 
 /// SFT whose rate rises until the loss explodes.
 const TOO_FAST: &str = "sft --data demonstrations.jsonl --model gpt2-tiny --set learning_rate=0.3 \
      --set schedule.warmup_steps=150 --set schedule.kind=constant --set batch_size=2 --set max_steps=120 \
-     --set epochs=100 --set samples=0 --set optimizer.max_grad_norm=0 --set checkpoint_every=10 \
-     --set keep_last=40";
+     --set epochs=100 --set samples=0 --set optimizer.max_grad_norm=0 --set checkpoint_every=10";
 
 /// The step and the loss of every update.
 fn losses(temper: &Temper, run: &str) -> Vec<(u64, f64)> {
@@ -52,9 +51,43 @@ fn a_run_goes_back_with_half_the_rate_and_resumes_like_one_that_was_not_stopped(
     let last = |losses: &[(u64, f64)]| losses[100..].iter().map(|(_, loss)| loss).sum::<f64>() / 20.0;
     let (rewound, warned) = (last(&losses), last(&self::losses(&temper, "warned")));
     assert!(2.0 * rewound < warned, "{rewound} after going back, {warned} without");
+    // It goes back as far as one that keeps all of its checkpoints.
+    let keeping = temper.run(&format!("{rewinding} --out keeping --set keep_last=40")).ok();
+    let back = |said: &Said| -> Vec<String> {
+        said.stderr.lines().filter(|line| line.contains("back to step")).map(str::to_owned).collect()
+    };
+    assert_eq!(back(&said), back(&keeping));
     let finished = temper.bytes("run/final/model.safetensors");
-    fs::remove_dir_all(temper.path("run/final")).expect("it is there");
-    fs::remove_dir_all(temper.path("run/checkpoints/step-000110")).expect("it is there");
+    for gone in ["run/final", "run/checkpoints/step-000120"] {
+        fs::remove_dir_all(temper.path(gone)).expect("it is there");
+    }
     temper.run(&format!("{rewinding} --out run --resume")).ok();
     assert_eq!(temper.bytes("run/final/model.safetensors"), finished);
+}
+
+/// The checkpoint of step 0 already knows of the first samples.
+#[test]
+fn a_run_that_resumes_from_its_start_answers_no_prompt_twice() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --eval-data demonstrations.jsonl --model gpt2-tiny --out run \
+         --set max_steps=3 --set samples=2 --set on_divergence=rewind";
+    temper.run(sft).ok();
+    let (samples, finished) = (temper.read("run/samples.jsonl"), temper.bytes("run/final/model.safetensors"));
+    fs::remove_dir_all(temper.path("run/final")).expect("it is there");
+    assert!(temper.path("run/checkpoints/step-000000").exists());
+    temper.run(&format!("{sft} --resume")).ok();
+    assert_eq!(temper.read("run/samples.jsonl"), samples);
+    assert_eq!(temper.bytes("run/final/model.safetensors"), finished);
+}
+
+/// The weights are infinite after the first update, so that the second loss is no number.
+#[test]
+fn a_loss_that_is_no_number_stops_a_run_with_a_checkpoint() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --model gpt2-tiny --set learning_rate=1e20 --set samples=0 \
+         --set schedule.kind=constant --set schedule.warmup_steps=1 --set max_steps=40 --set checkpoint_every=1000";
+    let said = temper.run(&format!("{sft} --out run --set on_divergence=stop"));
+    let said = said.failed(&["step ", "--resume"]);
+    let steps = fs::read_dir(temper.path("run/checkpoints")).expect("checkpoints").count();
+    assert_eq!(steps, 1, "{said:?}");
 }

@@ -223,8 +223,17 @@ fn a_finished_run_becomes_longer_where_its_schedule_allows_it() {
     temper.run("reward --data comparisons.jsonl --model run/final --out reward --set max_steps=1").ok();
     temper.run(&format!("{ppo} --out longer --set max_steps=3")).ok();
     temper.run(&format!("{ppo} --out ppo --set max_steps=2")).ok();
+    // The same command without the limit: it stays what it was.
+    let said = temper.run(&format!("{ppo} --out ppo --resume")).ok();
+    assert!(said.stderr.contains("ppo is finished, there is nothing left to do"), "{said:?}");
     temper.run(&format!("{ppo} --out ppo --set max_steps=3 --resume")).ok();
     assert_eq!(temper.bytes("ppo/final/model.safetensors"), temper.bytes("longer/final/model.safetensors"));
+    // With all prompts in a rollout, one more of them needs one more pass, which nobody has asked for.
+    let all = "ppo --policy run/final --reward reward/final --prompts prompts.jsonl --set batch_size=100";
+    temper.run(&format!("{all} --out all --set max_steps=1")).ok();
+    let said = temper.run(&format!("{all} --out all --set max_steps=2 --resume")).ok();
+    assert!(said.stderr.contains("`epochs` is 2 instead of 1, `max_steps` is 2 instead of 1"), "{said:?}");
+    assert_eq!(temper.read("all/metrics.jsonl").lines().count(), 2);
 }
 
 #[test]

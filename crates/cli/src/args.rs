@@ -355,9 +355,9 @@ pub struct PipelineArgs {
 /// How answers are sampled.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// Longest answer in tokens
-    #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true)]
-    pub max_new_tokens: usize,
+    /// Longest answer in tokens [default: what the model has learned, as its generation_config.json says; or 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub max_new_tokens: Option<usize>,
     /// Divides the logits, from 0.0001 to 10000; below 1 is bolder, above 1 more varied
     #[arg(long, default_value_t = 1.0, value_name = "T", allow_negative_numbers = true)]
     pub temperature: f64,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use temper_train::Event;
+use temper_train::{Event, Run};
 
 use crate::machine;
 use crate::progress::short;
@@ -58,9 +58,9 @@ impl Ending {
         }
     }
 
-    /// Whether all steps are done.
+    /// Whether all steps are done and the model is there: an interrupt may come during the last evaluation.
     fn is_whole(&self) -> bool {
-        self.step == self.total_steps
+        self.step == self.total_steps && Run::is_finished(&self.out)
     }
 
     /// The lines for a run that met no error. `command` is the one that was given.
@@ -259,7 +259,9 @@ mod tests {
                 "ppo: next: temper report 'my runs/ppo'".to_owned(),
             ]
         );
-        assert_eq!(ending.lines(true, &command("temper pipeline")).len(), 2);
+        assert_eq!(ending.lines(false, &command("temper pipeline")).len(), 2);
+        let lines = ending.lines(true, &command(given));
+        assert!(lines[0].starts_with("ppo: interrupted after step 2 of 2"), "there is no final/: {lines:?}");
     }
 
     #[test]

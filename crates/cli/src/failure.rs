@@ -98,6 +98,11 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
                 .into(),
         ),
         temper_ppo::Error::NoModelForCritic => Some("`--set critic.kind=value_head`".into()),
+        temper_ppo::Error::NoScoreForMissingEos => Some(
+            "`--set rollout.missing_eos_value=X`, where X is a score that is poor by your scorer; or leave \
+             `rollout.score_scale` to Temper"
+                .into(),
+        ),
         temper_ppo::Error::NoRoom { .. } => {
             Some("or raise `max_seq_len`, up to the shortest context of the models".into())
         }

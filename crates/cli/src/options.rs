@@ -1,11 +1,13 @@
 //! From flags to the options of the libraries.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use temper_assistant::{LoadOptions, Sampling, ScorerSpec};
 use temper_data::{BadRows, ColumnNames, ReadOptions, Selection, Separator};
 use temper_eval::JudgeSpec;
+use temper_model::max_new_tokens as max_new_tokens_of;
 
 use crate::args::{
     DataArgs, EvalArgs, GenerateArgs, InspectArgs, LoadArgs, RewardSources, SamplingArgs, SelectArgs,
@@ -14,9 +16,11 @@ use crate::args::{
 use crate::failure::hinted;
 
 impl SamplingArgs {
-    /// The numbers for the library, if each of them is in its range.
-    pub fn checked(&self) -> Result<Sampling> {
+    /// How the model in `dir` is sampled, if each number is in its range.
+    pub fn of_model(&self, dir: &Path) -> Result<Sampling> {
         let Self { max_new_tokens, temperature, top_p, top_k, greedy } = *self;
+        let max_new_tokens = max_new_tokens.or_else(|| max_new_tokens_of(dir));
+        let max_new_tokens = max_new_tokens.unwrap_or(Sampling::default().max_new_tokens);
         let sampling = Sampling { max_new_tokens, temperature, top_k, top_p, greedy };
         match sampling.check() {
             Err(temper_assistant::Error::Temperature { temperature }) => Err(hinted(

@@ -99,7 +99,7 @@ impl View {
     /// Seconds that the rest will take, as far as the steps so far tell. What comes before the end of the first step, such as
     /// the reference's part of DPO, is not repeated.
     fn seconds_left(&self, step: usize, total_steps: usize) -> f64 {
-        let n_steps = step - self.first;
+        let n_steps = step.saturating_sub(self.first); // A run may go back to before its start.
         let seconds_per_step = match self.first_ended {
             Some(first_ended) if n_steps > 1 => first_ended.elapsed().as_secs_f64() / (n_steps - 1) as f64,
             _ => self.began.elapsed().as_secs_f64() / n_steps.max(1) as f64,

@@ -106,7 +106,7 @@ impl Session {
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
         let (config, auto): (T, _) = resolve_with_auto(preset, settings.config.as_deref(), &sets)?;
-        let (config, _) = auto.fill(&config, config.first_choices())?;
+        let (config, _) = auto.fill(&config, config.first_choices(&auto))?;
         if let Some(name) = serde_json::to_value(&config)?.get("device").and_then(|name| name.as_str()) {
             device::check(name)?;
         }

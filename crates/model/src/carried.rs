@@ -86,8 +86,7 @@ impl Carried {
 
     /// `max_new_tokens` of the `generation_config.json`.
     pub(crate) fn max_new_tokens(&self) -> Option<usize> {
-        let json: Map<String, Value> = serde_json::from_slice(self.generation_config.as_deref()?).ok()?;
-        usize::try_from(json.get(MAX_NEW_TOKENS)?.as_u64()?).ok()
+        max_new_tokens_in(self.generation_config.as_deref()?)
     }
 
     /// Sets `max_new_tokens` of the `generation_config.json`, and leaves the rest of it.
@@ -106,6 +105,17 @@ impl Carried {
         let path = dir.join(GENERATION_CONFIG);
         fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
     }
+}
+
+/// The longest answer that the model in a directory is meant to give, in tokens: `max_new_tokens` of its
+/// `generation_config.json`, if there is one that can be read.
+pub fn max_new_tokens(dir: &Path) -> Option<usize> {
+    max_new_tokens_in(&fs::read(dir.join(GENERATION_CONFIG)).ok()?)
+}
+
+fn max_new_tokens_in(generation_config: &[u8]) -> Option<usize> {
+    let json: Map<String, Value> = serde_json::from_slice(generation_config).ok()?;
+    usize::try_from(json.get(MAX_NEW_TOKENS)?.as_u64()?).ok()
 }
 
 /// Whether an `eos_token_id`, one id or a list, has all of them.

@@ -46,6 +46,7 @@ mod families;
 mod weights;
 
 pub use batch::TokenBatch;
+pub use carried::max_new_tokens;
 pub use config::{
     Activation, Bias, FeedForward, Heads, INIT_STD, Init, ModelConfig, NormKind, NormPlacement, PRESETS,
     Positions, RotaryScaling,

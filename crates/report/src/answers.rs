@@ -17,6 +17,8 @@ pub struct StageAnswer {
     answer: String,
     /// Whether it ended by itself.
     pub ended: bool,
+    /// Tokens that it might have had, where the file says so.
+    pub max_new_tokens: Option<usize>,
     score: Option<f64>,
     gold: Option<f64>,
 }

@@ -97,14 +97,15 @@ fn memorised_loss(stage: &StageRun) -> Option<String> {
 /// SFT and DPO: answers of `samples.jsonl` that do not end.
 fn endless_samples(stage: &StageRun) -> Option<String> {
     let last = stage.answers.iter().map(|answer| answer.step).max().filter(|step| *step > 0)?;
-    let ends: Vec<bool> =
-        stage.answers.iter().filter(|answer| answer.step == last).map(|answer| answer.ended).collect();
-    let endless = ends.iter().filter(|ended| !**ended).count();
-    (endless as f64 > ENDLESS * ends.len() as f64).then(|| {
+    let answers: Vec<_> = stage.answers.iter().filter(|answer| answer.step == last).collect();
+    let endless = answers.iter().filter(|answer| !answer.ended).count();
+    // Runs of earlier versions do not say it.
+    let limit = answers.iter().find_map(|answer| answer.max_new_tokens).unwrap_or(64);
+    (endless as f64 > ENDLESS * answers.len() as f64).then(|| {
         format!(
-            "{endless} of {} sample answers do not end within 64 tokens: train longer, if the completions of the data \
+            "{endless} of {} sample answers do not end within {limit} tokens: train longer, if the completions of the data \
              are shorter than that.",
-            ends.len()
+            answers.len()
         )
     })
 }
@@ -131,10 +132,17 @@ fn ranking(stage: &StageRun) -> Option<String> {
     })
 }
 
-/// Reward model: an accuracy whose 95 % interval reaches one half.
+/// Reward model: an accuracy whose 95 % interval reaches one half, or lies below it.
 fn coin_toss(stage: &StageRun) -> Option<String> {
     let (accuracy, pairs) = (stage.metrics.last("eval_accuracy")?, stage.metrics.last("eval_pairs")?);
     let half_width = 1.96 * (0.25 / pairs).sqrt();
+    if accuracy + half_width < 0.5 {
+        return Some(
+            "It prefers the worse answer of most pairs: look whether `chosen` and `rejected` have changed places in one \
+             of the files."
+                .into(),
+        );
+    }
     (accuracy - half_width <= 0.5).then(|| {
         format!(
             "With {} pairs that cannot be told from a coin toss: use more comparisons, or a better `--model` to start from.",
@@ -232,12 +240,16 @@ fn unmoved_policy(stage: &StageRun) -> Option<String> {
 fn endless(stage: &StageRun) -> Option<String> {
     let held_out = stage.metrics.last("eval/eos_rate");
     let ended = held_out.or_else(|| stage.metrics.last("response/eos_rate"))?;
-    (1.0 - ended > ENDLESS).then(|| {
-        format!(
-            "{} of answers do not end: raise `rollout.max_new_tokens` or the penalty, `rollout.missing_eos_value`.",
-            share(1.0 - ended)
-        )
-    })
+    let config = stage.config.as_deref().unwrap_or_default();
+    let rule = config.lines().find_map(|line| line.strip_prefix("missing_eos = \"")?.split('"').next());
+    let advice = match rule {
+        Some("replace") => {
+            "raise `rollout.max_new_tokens`, or lower their score, `rollout.missing_eos_value`"
+        }
+        Some("subtract") => "raise `rollout.max_new_tokens` or the penalty, `rollout.missing_eos_value`",
+        _ => "raise `rollout.max_new_tokens`, or let it count by `rollout.missing_eos`",
+    };
+    (1.0 - ended > ENDLESS).then(|| format!("{} of answers do not end: {advice}.", share(1.0 - ended)))
 }
 
 /// PPO: a policy that says one thing only.
@@ -380,6 +392,8 @@ mod tests {
         assert!(run(0.59)[1].starts_with("With 100 pairs that cannot be told from a coin toss"));
         assert!(run(0.59)[2].starts_with("It ranks 90.0 % of its training pairs"));
         assert_eq!(run(0.76).len(), 1);
+        assert!(run(0.2)[1].starts_with("It prefers the worse answer of most pairs"));
+        assert!(run(0.41)[1].starts_with("With 100 pairs"));
     }
 
     #[test]
@@ -410,10 +424,17 @@ mod tests {
     fn answers_that_do_not_end_and_policies_that_do_not_move_are_named() {
         let run = stage(Stage::Ppo, &[("objective/scores", &[0.5]), ("response/eos_rate", &[0.71])]);
         assert_eq!(said(&run)[0], "The score is 0.500; no independent judge was asked.");
+        let with = |rule: &str| {
+            let config = format!("[rollout]\nmissing_eos = \"{rule}\"  # auto: because\n");
+            let config = Some(config);
+            said(&StageRun { config, ..stage(Stage::Ppo, &[("response/eos_rate", &[0.71])]) }).pop().unwrap()
+        };
         assert_eq!(
-            said(&run)[1],
+            with("subtract"),
             "29.0 % of answers do not end: raise `rollout.max_new_tokens` or the penalty, `rollout.missing_eos_value`."
         );
+        assert!(with("replace").contains("or lower their score, `rollout.missing_eos_value`"));
+        assert!(with("keep").ends_with("or let it count by `rollout.missing_eos`."));
         let still = |rollouts: usize| said(&stage(Stage::Ppo, &[("objective/kl", &vec![0.01; rollouts])]));
         assert!(
             still(20)[0].starts_with("KL is 0.0100 nats after 20 rollouts, so the policy has hardly moved")

@@ -18,7 +18,7 @@ use crate::terminal;
 /// A model with a chat template hears the conversation so far; when that fills its context, the first turns are left out.
 /// Any other model hears each line by itself, because it has learned single turns.
 pub fn run(session: &Session, args: &ChatArgs) -> Result<Outcome> {
-    let sampling = args.sampling.checked()?;
+    let sampling = args.sampling.of_model(&args.model)?;
     let device = device::open(session.device_name())?;
     let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;
     session.note("One prompt per line; an empty line or Ctrl-D ends.");

@@ -103,12 +103,12 @@ struct RewardModelEvaluation {
 
 /// One policy or two answer every prompt, and the judge scores the answers.
 fn judge_policies(session: &Session, args: &EvalArgs, spec: &JudgeSpec, device: &Device) -> Result<()> {
-    let (sampling, options) = (args.sampling.checked()?, args.load.options());
+    let (sampling, options) = (args.sampling.of_model(&args.model)?, args.load.options());
     let mut prompts = PlacedPrompts::read(session, &args.data, args.read())?;
     let mut judge = Judge::open(spec, &options, device, session.stop())?;
     let picks = args.best_of.reward.as_ref().filter(|_| args.best_of.n > 1);
     let picks = picks.map(|dir| RewardModel::load_with(dir, device, &options)).transpose()?;
-    check(session, args, &mut prompts, &judge, picks.as_ref())?;
+    check(session, args, &mut prompts, sampling.max_new_tokens, &judge, picks.as_ref())?;
     let (prompts, seed) = (prompts.prompts, session.seed.unwrap_or(0));
 
     let policy = Assistant::load_with(&args.model, device, &options)?;
@@ -205,7 +205,7 @@ fn cut(text: &str) -> String {
 
 /// Lets a language model answer the prompts of the rows, without a judge.
 fn answer_prompts(session: &Session, args: &EvalArgs, assistant: &Assistant, out: &Path) -> Result<()> {
-    let sampling = args.sampling.checked()?;
+    let sampling = args.sampling.of_model(&args.model)?;
     let mut prompts = PlacedPrompts::read(session, &args.data, args.read())?;
     prompts.check(session, &Outline::load_with(&args.model, &args.load.options())?)?;
     let answers = assistant.answer(&prompts.prompts, &sampling, session.seed.unwrap_or(0))?;
@@ -255,6 +255,7 @@ fn check(
     session: &Session,
     args: &EvalArgs,
     prompts: &mut PlacedPrompts,
+    max_new_tokens: usize,
     judge: &Judge,
     picks: Option<&RewardModel>,
 ) -> Result<()> {
@@ -266,7 +267,7 @@ fn check(
         prompts.check(session, outline)?;
     }
     for (i, outline) in outlines.iter().enumerate() {
-        let needed = outline.longest_row(&prompts.prompts, args.sampling.max_new_tokens)?;
+        let needed = outline.longest_row(&prompts.prompts, max_new_tokens)?;
         judge.check_room(&outline.text, needed)?;
         if let Some(picks) = picks.filter(|_| i == 0) {
             picks.check_room(&outline.text, needed)?;

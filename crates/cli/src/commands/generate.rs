@@ -16,7 +16,7 @@ use crate::lines::next_line;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &GenerateArgs) -> Result<Outcome> {
-    let sampling = args.sampling.checked()?;
+    let sampling = args.sampling.of_model(&args.model)?;
     let seed = session.seed.unwrap_or(0);
     let device = device::open(session.device_name())?;
     let assistant = Assistant::load_with(&args.model, &device, &args.load.options())?;

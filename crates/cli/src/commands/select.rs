@@ -16,7 +16,7 @@ use crate::prompts::PlacedPrompts;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
-    let sampling = args.sampling.checked()?;
+    let sampling = args.sampling.of_model(&args.run.join("final"))?;
     let device = device::open(session.device_name())?;
     check_run(&args.run)?;
     let models = RunModels::find(&args.run)?;

@@ -248,6 +248,13 @@ mod tests {
         (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect()
     }
 
+    /// What becomes of the rows after a column.
+    enum Then<'a> {
+        Nothing,
+        Keep(&'a [usize]),
+        Repeat(&'a [usize]),
+    }
+
     /// Both caches see the same columns; the device one is made of tensor operations only. With as many heads of keys
     /// and values as of queries, and with half as many.
     #[test]
@@ -255,8 +262,8 @@ mod tests {
         let device = Device::flex();
         let (pads, d_head, n_heads) = ([2, 0, 1], 12, 4);
         for n_kv_heads in [4, 2] {
-            let mut host = LayerCache::Host(HostCache::new(n_kv_heads * d_head, &pads, 8));
-            let on_device = DeviceCache::new(n_kv_heads, d_head, &pads, 8, &device);
+            let mut host = LayerCache::Host(HostCache::new(n_kv_heads * d_head, &pads, 9));
+            let on_device = DeviceCache::new(n_kv_heads, d_head, &pads, 9, &device);
             let mut on_device = LayerCache::Device(Box::new(on_device));
             let projected = |rows: usize, seq: usize, phase: f32| {
                 let dims = [rows, seq, (n_heads + 2 * n_kv_heads) * d_head];
@@ -264,21 +271,25 @@ mod tests {
                 Projected { fused: Tensor::from_data(values, &device), n_heads, n_kv_heads }
             };
             let mut compare =
-                |projected: &dyn Fn() -> Projected, bias: Option<&Tensor<4>>, keep: &[usize]| {
+                |projected: &dyn Fn() -> Projected, bias: Option<&Tensor<4>>, then: Then<'_>| {
                     let (a, b) = (host.attend(projected(), bias), on_device.attend(projected(), bias));
                     let difference: f32 = (a - b).abs().max().into_scalar();
                     assert!(difference < 1e-5, "{n_kv_heads} heads: {difference}");
-                    if !keep.is_empty() {
-                        host.keep_rows(keep);
-                        on_device.keep_rows(keep);
+                    for cache in [&mut host, &mut on_device] {
+                        match then {
+                            Then::Nothing => {}
+                            Then::Keep(rows) => cache.keep_rows(rows),
+                            Then::Repeat(rows) => cache.repeat_rows(rows),
+                        }
                     }
                 };
             let bias = Tensor::zeros([3, 1, 4, 4], &device);
-            compare(&|| projected(3, 4, 0.5), Some(&bias), &[]);
-            compare(&|| projected(3, 1, 1.0), None, &[]);
-            compare(&|| projected(3, 1, 2.0), None, &[2, 0]);
-            compare(&|| projected(2, 1, 3.0), None, &[]);
-            compare(&|| projected(2, 1, 4.0), None, &[]);
+            compare(&|| projected(3, 4, 0.5), Some(&bias), Then::Nothing);
+            compare(&|| projected(3, 1, 1.0), None, Then::Nothing);
+            compare(&|| projected(3, 1, 2.0), None, Then::Keep(&[2, 0]));
+            compare(&|| projected(2, 1, 3.0), None, Then::Nothing);
+            compare(&|| projected(2, 1, 4.0), None, Then::Repeat(&[1, 1, 0]));
+            compare(&|| projected(3, 1, 5.0), None, Then::Nothing);
         }
     }
 }
