@@ -79,9 +79,10 @@ pub fn train(
             continue;
         }
         if progress.guard.rewinds.stops() {
-            // The weights are still those of the last update.
-            run.save_checkpoint(progress.step, |dir| save(dir, &policy, text, Some(&progress)))?;
+            // The weights are still those of the last update; if they cannot be saved, that is why the loss is none.
+            let saved = run.save_checkpoint(progress.step, |dir| save(dir, &policy, text, Some(&progress)));
             progress.guard.rewinds.check()?;
+            saved?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

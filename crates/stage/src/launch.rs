@@ -332,7 +332,7 @@ impl Launch {
         choices: impl FnOnce(&T, &AutoKeys) -> Vec<Chosen>,
     ) -> Result<T, Error> {
         if let Some(start) = self.settings_at_the_start()? {
-            return self.settle_as_at_the_start(config, &start, choices);
+            return self.settle_as_at_the_start(config, &start.with_current_keys::<T>(), choices);
         }
         let mut choices = if self.auto.is_empty() { Vec::new() } else { choices(config, &self.auto) };
         choices.append(&mut self.of_rows);

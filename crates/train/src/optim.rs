@@ -179,6 +179,14 @@ impl Optimizer {
         let bad = |message: String| Error::BadState { path: path.to_owned(), message };
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let file = TensorFile::parse(&bytes).map_err(bad)?;
+        let updates = file.metadata("updates").and_then(|updates| updates.parse().ok());
+        let updates = updates.filter(|&updates: &u64| updates < MOST_UPDATES);
+        let updates = updates.ok_or_else(|| bad("it does not say how many updates were made".into()))?;
+        if updates == 0 && file.names().is_empty() {
+            // No moment is known before the first update.
+            (self.updates, self.moments) = (0, BTreeMap::new());
+            return Ok(());
+        }
         let mut trained = BTreeMap::new();
         visit(module, |parameter| {
             if parameter.is_trainable {
@@ -204,10 +212,7 @@ impl Optimizer {
         if let Some(name) = file.names().into_iter().filter(|&name| !known.contains(name)).min() {
             return Err(bad(format!("`{name}` belongs to no parameter of the model")));
         }
-        let updates = file.metadata("updates").and_then(|updates| updates.parse().ok());
-        let updates = updates.filter(|&updates: &u64| updates < MOST_UPDATES);
-        self.updates = updates.ok_or_else(|| bad("it does not say how many updates were made".into()))?;
-        self.moments = moments;
+        (self.updates, self.moments) = (updates, moments);
         Ok(())
     }
 }

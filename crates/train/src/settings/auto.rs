@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::{Table, Value};
 
 use super::printed::{get, insert, parse, to_table};
-use super::{Settings, trailing_comments};
+use super::{Catalogue, Settings, trailing_comments};
 use crate::error::{Error, one_line};
 
 /// What a user writes for a setting whose value Temper chooses.
@@ -133,6 +133,18 @@ impl StartSettings {
         };
         let chosen = trailing_comments(config_toml)?.into_iter().filter_map(chosen).collect();
         Ok(Self { all, chosen })
+    }
+
+    /// The same under the keys that the settings of `T` have now: an earlier version may have stored them.
+    #[must_use]
+    pub fn with_current_keys<T: Settings>(self) -> Self {
+        let catalogue = Catalogue::of::<T>();
+        let mut all = Table::new();
+        for (key, value) in catalogue.flatten(&self.all) {
+            insert(&mut all, catalogue.current_key(&key), value);
+        }
+        let current = |choice: Chosen| Chosen { key: catalogue.current_key(&choice.key).to_owned(), ..choice };
+        Self { all, chosen: self.chosen.into_iter().map(current).collect() }
     }
 
     /// What was chosen for the settings that are left to Temper, now as well.
