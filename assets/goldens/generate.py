@@ -14,6 +14,7 @@ float64 until it is stored. What a test finds is therefore the rounding of the c
                                              losses, norms: of three steps of AdamW, before each; norms before clipping
                                              after.<weight>: after the third step
                                              greedy.N: twenty greedy tokens after the prompt of row N (families.py)
+    <model>-lora/                            an adapter of PEFT, with the same numbers for A and B alone (adapters.py)
     <model>-scalar/                          scores of a model of transformers with a scalar head (families.py)
     <model>-reward/                          scores [rows] and values [real tokens of all rows] instead of logits
     maths.json                               formulas without a model (maths.py)
@@ -39,6 +40,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers.utils import logging
 
+from adapters import write_adapters
 from dpo import write_dpo
 from families import write_families
 from groups import write_groups
@@ -55,6 +57,7 @@ def generate(out):
     logging.disable_progress_bar()
     write_models(out)
     write_families(out)
+    write_adapters(out)
     write_maths(out)
     write_dpo(out)
     write_ppo(out)

@@ -2,6 +2,7 @@
 
 #![cfg(unix)] // Signals, limits and links are Unix's.
 
+mod adapters;
 mod auto;
 mod bad_data;
 mod bad_models;

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use temper_model::{CausalLm, Dropout, ModelConfig, TokenBatch, nll};
-use temper_tensor::{Gradients, TensorFile, Trainable, values_of, visit};
+use temper_model::{CausalLm, Dropout, Lora, ModelConfig, TokenBatch, nll};
+use temper_tensor::{Gradients, TensorFile, values_of, visit};
 use temper_train::{AdamWConfig, Optimizer};
 
 const ROW: [u32; 6] = [1, 70, 80, 90, 71, 3];
@@ -51,10 +51,9 @@ fn adapters_are_trained_alone_resumed_and_merged() {
     let state = dir.path().join("optimizer.safetensors");
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let base = CausalLm::new(&ModelConfig::preset("tiny").unwrap(), &mut rng, &Device::flex());
-    let transformer =
-        base.transformer.clone().with_adapters(2, 0.5, &mut rng, |path| path.contains("attention"));
-    let adapters = Trainable::only(|path| path.contains("lora_"));
-    let mut model = adapters.mark(CausalLm { transformer, ..base.clone() }.train());
+    let targets = ["attn.c_attn", "attn.c_proj"].map(str::to_owned).into();
+    let lora = Lora { rank: 2, alpha: 1.0, targets, base: "tiny".into() };
+    let mut model = base.clone().with_adapters(&lora, &mut rng).unwrap().train();
     check_close(&logits(&model.valid()), &values_of(logits(&base)), "a fresh adapter changes nothing");
 
     let mut optimizer = Optimizer::new(&AdamWConfig::default());
@@ -76,7 +75,7 @@ fn adapters_are_trained_alone_resumed_and_merged() {
     assert_eq!(file.names().len(), 2 * 2 * 2 * 4);
 
     let mut resumed = Optimizer::new(&AdamWConfig::default());
-    let loaded = adapters.mark(model.valid().train());
+    let loaded = model.valid().train();
     resumed.load(&state, &loaded).unwrap();
     let after = |model: &CausalLm| parameters(model, "", true);
     assert_eq!(after(&step(loaded, &mut resumed)), after(&step(model.clone(), &mut optimizer)));

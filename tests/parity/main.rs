@@ -13,6 +13,7 @@
     reason = "clippy.toml allows both in tests; helpers are no less"
 )]
 
+mod adapters;
 mod backends;
 mod checkpoint;
 mod curves;

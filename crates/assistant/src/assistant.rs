@@ -8,7 +8,7 @@ use temper_model::{CausalLm, Finish, GenerateOptions, LoadOptions, ModelConfig, 
 use temper_tokenizer::{Example, Prompt, PromptRef, TextSide, Tokenizer};
 
 use crate::export::export_fresh;
-use crate::outline::{check_vocabulary, encode_prompt, name_config_file};
+use crate::outline::{check_vocabulary, encode_prompt, load_text, name_config_file};
 use crate::{
     Answer, BATCH_SIZE, Error, Export, PromptFault, RowFault, Sampling, answer_logprobs, batch_seed,
 };
@@ -226,7 +226,7 @@ impl Assistant {
 
     fn read(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
         let model = name_config_file(dir, CausalLm::load_with(dir, device, options))?;
-        let text = TextSide::load(dir)?;
+        let text = load_text(dir, options)?;
         check_vocabulary(&text, model.config())?;
         Ok(Self { model, text })
     }

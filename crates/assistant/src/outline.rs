@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use temper_model::{LoadOptions, ModelConfig};
+use temper_model::{LoadOptions, ModelConfig, base_of};
 use temper_tokenizer::{PromptRef, TextSide};
 
 use crate::{Error, PromptFault};
@@ -32,7 +32,7 @@ impl Outline {
     /// As [`Outline::load`].
     pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
         let config = name_config_file(dir, ModelConfig::load_with(dir, options))?;
-        Ok(Self { config, text: TextSide::load(dir)? })
+        Ok(Self { config, text: load_text(dir, options)? })
     }
 
     /// The ids of a prompt, if the model can answer it.
@@ -58,6 +58,13 @@ impl Outline {
         }
         Ok(longest.saturating_add(max_new_tokens).min(self.config.max_seq_len))
     }
+}
+
+/// The text side of a model directory; that of the base model where an adapter has none.
+pub(crate) fn load_text(dir: &Path, options: &LoadOptions) -> Result<TextSide, Error> {
+    let has_own = dir.join("tokenizer.json").exists();
+    let dir = if has_own { dir.to_owned() } else { base_of(dir, options).map_err(Error::Model)? };
+    Ok(TextSide::load(&dir)?)
 }
 
 /// The ids of a prompt that a model with this context can answer.

@@ -7,7 +7,7 @@ use temper_model::{LoadOptions, ScalarModel};
 use temper_tokenizer::{Error as TokenizerError, Example, PromptRef, Template, TextSide};
 
 use crate::once::warn_once;
-use crate::outline::{check_vocabulary, name_config_file};
+use crate::outline::{check_vocabulary, load_text, name_config_file};
 use crate::{Answer, BATCH_SIZE, Error, Export, RowFault};
 
 /// A reward model with its text side.
@@ -36,7 +36,7 @@ impl RewardModel {
     /// As [`RewardModel::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
         let model = name_config_file(dir, ScalarModel::load_with(dir, device, options))?;
-        let mut text = TextSide::load(dir)?;
+        let mut text = load_text(dir, options)?;
         if !text.has_template {
             text.template = Template::plain_eos();
         }

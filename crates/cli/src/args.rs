@@ -9,7 +9,7 @@ use crate::recipe::Recipe;
 
 mod own;
 
-pub use own::{InitArgs, ModelFamily, TextArgs, TokenizerCommand, TrainTokenizerArgs};
+pub use own::{InitArgs, MergeArgs, ModelFamily, TextArgs, TokenizerCommand, TrainTokenizerArgs};
 
 /// InstructGPT in Rust: supervised fine-tuning, a reward model, and PPO.
 #[derive(Debug, Parser)]
@@ -102,6 +102,9 @@ pub enum Command {
         after_help = "Example:\n  temper init --tokenizer my-tokenizer --shape small --set max_seq_len=512 --out my-model"
     )]
     Init(InitArgs),
+    /// Fold a low-rank adapter into its base model
+    #[command(after_help = "Example:\n  temper merge --model my-adapter --base my-model --out merged")]
+    Merge(MergeArgs),
     /// Print the settings of a stage
     #[command(after_help = "Example:\n  temper config ppo --preset instructgpt-1.3b > ppo.toml")]
     Config(ConfigArgs),

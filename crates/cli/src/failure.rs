@@ -293,6 +293,10 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
             let flags: Vec<String> = fields.iter().map(|field| format!("--allow-config {field}")).collect();
             format!("if you know that the model computes the same without, add `{}`", flags.join(" "))
         }
+        Error::NoSuchLayer { .. } => "`--set adapter.targets=all-linear` adapts all of them".into(),
+        Error::NoBaseModel { .. } => {
+            "`temper merge --model ADAPTER --base MODEL --out DIR` makes a model of both".into()
+        }
         Error::WrongHead { expected: "reward model", .. } => {
             "`temper reward` makes one from an SFT model".into()
         }

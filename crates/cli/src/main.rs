@@ -110,6 +110,7 @@ fn run(mut cli: Cli) -> Result<Outcome> {
         Command::Select(args) => commands::select::run(&session, &args),
         Command::Tokenizer(TokenizerCommand::Train(args)) => commands::tokenizer::run(&session, &args),
         Command::Init(args) => commands::init::run(&session, &args),
+        Command::Merge(args) => commands::merge::run(&session, &args),
         Command::Config(args) => commands::config::run(&session, &args),
         Command::Recipe(args) => commands::recipe::run(&session, &args),
         Command::Report(args) => commands::report::run(&session, &args),

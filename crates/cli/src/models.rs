@@ -48,6 +48,7 @@ pub fn find(session: &Session, command: &mut Command) -> Result<()> {
         Command::Select(args) => of(&mut args.reward, &mut models),
         Command::Bench(args) => args.model.iter_mut().try_for_each(|model| of(model, &mut models)),
         Command::Init(args) => models.find(&mut args.tokenizer, Parts::WithoutWeights),
+        Command::Merge(args) => args.base.iter_mut().try_for_each(|base| of(base, &mut models)),
         Command::Pipeline(_)
         | Command::Tokenizer(_)
         | Command::Config(_)

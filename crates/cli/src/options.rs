@@ -38,7 +38,7 @@ impl SamplingArgs {
 impl LoadArgs {
     /// How the library reads model directories.
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { ignored_fields: self.allow_config.clone() }
+        LoadOptions { ignored_fields: self.allow_config.clone(), ..LoadOptions::default() }
     }
 }
 

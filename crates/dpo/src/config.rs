@@ -1,8 +1,7 @@
 //! Settings of the DPO stage.
 
 use temper_data::EncodingConfig;
-use temper_stage::AUTO_OF_RANKINGS;
-use temper_stage::SamplesConfig;
+use temper_stage::{AUTO_OF_RANKINGS, AdapterConfig, SamplesConfig};
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 settings! {
@@ -36,6 +35,8 @@ settings! {
         ///
         /// Conservative DPO. At one half both orders of a pair would cost the same.
         pub label_smoothing: f64 = 0.0, in 0.0..0.5,
+        /// Low-rank adapters in the place of training every weight.
+        section adapter: AdapterConfig,
     }
     auto AUTO_OF_RANKINGS
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use temper_assistant::{Assistant, context_len};
 use temper_data::Rankings;
 use temper_stage::{Error, Launch, Weights, model_fingerprint};
+use temper_train::Seed;
 
 use crate::{DpoConfig, train};
 
@@ -34,13 +35,13 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     config.validate()?;
     let (template, options) = (&config.encoding.template, launch.model_options());
     let start = Assistant::load_to_train(&files.model, template, launch.device(), options)?;
-    let Assistant { model: policy, mut text } = start;
+    let Assistant { model: mut policy, mut text } = start;
     launch.freeze_date(&mut text)?;
     let max_len = context_len(config.training.max_seq_len, policy.config())?;
     let encoding = config.encoding.encoding(&text, max_len);
     let (data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
-    let weights = Weights::of(&policy, policy.config(), false);
+    let weights = Weights::of(&policy, policy.config(), false).with_adapters(config.adapter.rank > 0);
     let config = &launch
         .settle(config, |config, auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
     let idle = text.has_template && config.encoding.template != "auto";
@@ -53,6 +54,9 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
         ("--eval-data", eval_data.as_ref().map(Rankings::fingerprint)),
     ];
     launch.starts_from(&files.model);
+    if let Some(lora) = config.adapter.lora(&files.model.display().to_string()) {
+        policy = policy.with_adapters(&lora, &mut Seed(config.training.seed).stream("adapters"))?;
+    }
     let mut run = launch.open("dpo", config, &config.training, given)?;
     let model = train(config, policy, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

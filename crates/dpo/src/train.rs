@@ -35,7 +35,8 @@ pub fn train(
     let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut progress = Progress::new(&config.training);
-    let ref_policy = policy.valid();
+    // The policy that the run starts from: with adapters, its base, which shares its memory.
+    let ref_policy = policy.valid().without_adapters();
     let mut policy = policy.train();
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);

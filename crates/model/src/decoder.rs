@@ -5,6 +5,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
 
+use crate::adapters::Lora;
 use crate::batch::TokenBatch;
 use crate::carried::Carried;
 use crate::config::{ModelConfig, Positions};
@@ -42,6 +43,9 @@ pub struct Decoder {
     pub(crate) family: &'static dyn Family,
     #[module(skip)]
     pub(crate) carried: Carried,
+    /// How the linear layers are adapted, where they are.
+    #[module(skip)]
+    pub(crate) lora: Option<Lora>,
 }
 
 impl Decoder {
@@ -66,6 +70,7 @@ impl Decoder {
             config: config.clone(),
             family,
             carried: Carried::default(),
+            lora: None,
         }
     }
 
@@ -160,31 +165,15 @@ impl Decoder {
         }
     }
 
-    /// A fresh adapter on every linear layer of the blocks whose path `includes` accepts: `blocks.0.mlp.input` and so
-    /// on. See [`Linear::with_adapter`].
-    #[must_use]
-    pub fn with_adapters(
-        self,
-        rank: usize,
-        scale: f64,
-        rng: &mut impl Rng,
-        includes: impl Fn(&str) -> bool,
-    ) -> Self {
-        self.map_linear(
-            |path, layer| {
-                if includes(path) { layer.with_adapter(rank, scale, rng) } else { layer }
-            },
-        )
-    }
-
     /// The same decoder with every adapter folded into its weight.
     #[must_use]
     pub fn merged(self) -> Self {
-        self.map_linear(|_, layer| layer.merge())
+        let merged = self.map_linear(|_, layer| layer.merge());
+        Self { lora: None, ..merged }
     }
 
     /// Replaces every linear layer of the blocks, in order.
-    fn map_linear(mut self, mut f: impl FnMut(&str, Linear) -> Linear) -> Self {
+    pub(crate) fn map_linear(mut self, mut f: impl FnMut(&str, Linear) -> Linear) -> Self {
         let change = |(i, mut block): (usize, Block)| {
             let mut f = |name: &str, layer| f(&format!("blocks.{i}.{name}"), layer);
             block.attention.input = f("attention.input", block.attention.input);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::adapters::{Lora, is_adapter, read_lora};
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::families::{self, Family};
 use crate::heads::{CausalLm, Pooling, ScalarModel};
+use crate::layers::linear::Linear;
 use crate::weights::{load_weights, save_weights};
 
 /// How a model directory is read.
@@ -23,6 +25,16 @@ pub struct LoadOptions {
     /// Fields of `config.json` that are ignored, with a warning, where they would be unknown
     /// ([`Error::UnknownFields`]). They are not written again with the model.
     pub ignored_fields: Vec<String>,
+    /// The base model of a directory that holds an adapter, in place of the one that its `adapter_config.json` names.
+    pub base: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    /// The same with another base model of an adapter, if one is given.
+    #[must_use]
+    pub fn on_base(self, base: Option<PathBuf>) -> Self {
+        Self { base, ..self }
+    }
 }
 
 impl ModelConfig {
@@ -39,9 +51,25 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::load`].
     pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let dir = &base_of(dir, options)?;
         let (json, path) = (read_config(dir)?, dir.join("config.json"));
         families::read_config(&json, &path, &options.ignored_fields).map(|(_, config)| config)
     }
+}
+
+/// The directory of the base model if `dir` holds an adapter, and otherwise `dir` itself.
+///
+/// # Errors
+/// [`Error::NoBaseModel`], and an `adapter_config.json` that cannot be read.
+pub fn base_of(dir: &Path, options: &LoadOptions) -> Result<PathBuf, Error> {
+    match &options.base {
+        _ if !is_adapter(dir) => return Ok(dir.to_owned()),
+        Some(base) => return Ok(base.clone()),
+        None => {}
+    }
+    let Lora { base, .. } = read_lora(dir)?;
+    let path = PathBuf::from(&base);
+    if path.is_dir() { Ok(path) } else { Err(Error::NoBaseModel { path: dir.to_owned(), base }) }
 }
 
 const CAUSAL_LM: &str = "language model";
@@ -61,6 +89,10 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        if is_adapter(dir) {
+            let base = Self::load_with(&base_of(dir, options)?, device, options)?;
+            return Ok(base.with_stored_adapters(dir)?.merged());
+        }
         let json = read_config(dir)?;
         // First of all: another architecture would not load with another head either.
         let (family, config) =
@@ -100,12 +132,16 @@ impl CausalLm {
         self.transformer.carried.set_max_new_tokens(max_new_tokens);
     }
 
-    /// [`CausalLm::save`] for a model that is finished: with a `generation_config.json` that names every end token.
+    /// [`CausalLm::save`] for a model that is finished: with a `generation_config.json` that names every end token. Adapters
+    /// are in the weights, and also by themselves in `adapter/`, for PEFT.
     ///
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
         self.save(dir, ids.eos)?;
+        if self.transformer.lora().is_some() {
+            self.save_adapters(&new_dir(dir.join(ADAPTER))?)?;
+        }
         self.transformer.carried.save_generation_config(dir, ids)
     }
 }
@@ -125,6 +161,13 @@ impl ScalarModel {
     /// # Errors
     /// As [`ScalarModel::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
+        if is_adapter(dir) {
+            // Its base is a language model, and the head is in its own file.
+            let CausalLm { transformer, .. } = CausalLm::load_with(&base_of(dir, options)?, device, options)?;
+            let score = Linear::zeros(transformer.config().d_model, 1, true, device);
+            let base = Self::from_parts(transformer, score, Pooling::Last);
+            return Ok(base.with_stored_adapters(dir)?.merged());
+        }
         let json = read_config(dir)?;
         let path = dir.join("config.json");
         let (family, config) = families::read_config(&json, &path, &options.ignored_fields)?;
@@ -177,6 +220,9 @@ impl ScalarModel {
     /// As [`CausalLm::save`].
     pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
         self.transformer.carried.save_generation_config(dir, ids)?;
+        if self.transformer.lora().is_some() {
+            self.save_adapters(&new_dir(dir.join(ADAPTER))?)?;
+        }
         let (mut json, model) = (self.config_json(), self.valid().merged().with_bias_in_norm());
         let left_out: &[&str] = if self.has_transformers_form() {
             ScoreBias::save(dir, model.score_bias())?;
@@ -263,6 +309,16 @@ fn warn_of_ignored(dir: &Path, family: &dyn Family, json: &Value, options: &Load
         let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
         let path = dir.join("config.json");
         tracing::warn!("{}: ignoring {}, as asked for", path.display(), fields.join(", "));
+    }
+}
+
+/// Where the adapter of a finished model is, for PEFT: the model has it in its weights already.
+const ADAPTER: &str = "adapter";
+
+fn new_dir(dir: PathBuf) -> Result<PathBuf, Error> {
+    match fs::create_dir(&dir) {
+        Ok(()) => Ok(dir),
+        Err(source) => Err(Error::Io { path: dir, source }),
     }
 }
 

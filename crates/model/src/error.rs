@@ -98,6 +98,22 @@ pub enum Error {
         /// What was needed.
         expected: &'static str,
     },
+    /// An adapter is meant for layers that the model does not have.
+    #[error("no linear layer of the model is called `{target}`; there are {known}")]
+    NoSuchLayer {
+        /// What was asked for.
+        target: String,
+        /// The ends of the names of the linear layers.
+        known: String,
+    },
+    /// An adapter's base model is not where its `adapter_config.json` says.
+    #[error("{}: its base model `{base}` is not a directory", path.display())]
+    NoBaseModel {
+        /// The directory of the adapter.
+        path: PathBuf,
+        /// What `base_model_name_or_path` says.
+        base: String,
+    },
     /// A prompt leaves no room for an answer.
     #[error(
         "prompt {index} has {prompt_len} tokens, the model's context {max_seq_len}: no room for an answer"

@@ -39,12 +39,14 @@ mod shared_prompt;
 mod targets;
 
 // How it is stored.
+mod adapters;
 mod carried;
 mod directory;
 mod error;
 mod families;
 mod weights;
 
+pub use adapters::{Lora, is_adapter, read_lora, scores};
 pub use batch::TokenBatch;
 pub use carried::max_new_tokens;
 pub use config::{
@@ -52,7 +54,7 @@ pub use config::{
     Positions, RotaryScaling,
 };
 pub use decoder::Decoder;
-pub use directory::{LoadOptions, TokenIds};
+pub use directory::{LoadOptions, TokenIds, base_of};
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};

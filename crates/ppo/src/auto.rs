@@ -123,7 +123,7 @@ impl PpoConfig {
     /// The values for this policy, whose rows have at most `max_seq_len` tokens: all but those of
     /// [`PpoConfig::later_choices`].
     pub(crate) fn choices(&self, auto: &AutoKeys, policy: &CausalLm, max_seq_len: usize) -> Vec<Chosen> {
-        let weights = Weights::of(policy, policy.config(), false);
+        let weights = Weights::of(policy, policy.config(), false).with_adapters(self.adapter.rank > 0);
         let mut choices = self.group_choices(auto);
         choices.extend(self.length_choices(auto));
         // A rollout makes four updates with a critic, and one without.
@@ -152,7 +152,7 @@ impl PpoConfig {
         reward_model: Option<(&ScalarModel, bool)>,
         row_len: usize,
     ) -> Vec<Chosen> {
-        let weights = Weights::of(policy, policy.config(), false);
+        let weights = Weights::of(policy, policy.config(), false).with_adapters(self.adapter.rank > 0);
         let critic_kind = critic_choice(reward_model.map(|(_, reads_ids)| reads_ids));
         let starts_as_reward_model = match auto.contains(CRITIC_KIND) {
             true => reward_model.is_some_and(|(_, reads_ids)| reads_ids),
@@ -160,7 +160,9 @@ impl PpoConfig {
         };
         let critic = reward_model.filter(|_| starts_as_reward_model && self.estimator().needs_critic());
         let critic_rate = match critic {
-            Some((critic, _)) => Weights::of(critic, critic.config(), false),
+            Some((critic, _)) => {
+                Weights::of(critic, critic.config(), false).with_adapters(self.adapter.rank > 0)
+            }
             None => weights.clone(),
         }
         .learning_rate("critic.learning_rate", 1.6e-5);

@@ -1,7 +1,7 @@
 //! Settings of the PPO stage.
 
 use serde::{Deserialize, Serialize};
-use temper_stage::SamplesConfig;
+use temper_stage::{AdapterConfig, SamplesConfig};
 use temper_tokenizer::Overflow;
 use temper_train::range::require;
 use temper_train::{AdamWConfig, Error, TrainingConfig, settings};
@@ -53,6 +53,8 @@ settings! {
         section ptx: PtxConfig,
         /// What an answer is compared with.
         section advantage: AdvantageConfig,
+        /// Low-rank adapters in the place of training every weight, in the policy and in a critic of its own.
+        section adapter: AdapterConfig,
     }
     auto AUTO first group_choices
     check Self::check_groups

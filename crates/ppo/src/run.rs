@@ -8,6 +8,7 @@ use temper_data::{Encoding, Prompts, Texts};
 use temper_eval::{Judge, JudgeSpec};
 use temper_stage::{Launch, long_row, model_fingerprint};
 use temper_tokenizer::TextSide;
+use temper_train::Seed;
 
 use crate::Error;
 use crate::auto::CRITIC_KIND;
@@ -100,13 +101,26 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let mut scorer = Scorer::open(&spec, reward_model.as_ref().map(|scores| &scores.model), &text, &stop)?;
     let mut score = |samples: &[Sample<'_>]| Ok(scorer.score(&answers(&text, samples))?);
 
+    let (mut trained, seed) = (policy.clone(), Seed(config.training.seed));
+    if let Some(lora) = config.adapter.lora(&files.policy.display().to_string()) {
+        trained = trained.with_adapters(&lora, &mut seed.stream("adapters"))?;
+    }
+    let lora_of_critic =
+        files.reward.as_ref().and_then(|dir| config.adapter.lora(&dir.display().to_string()));
     let critic = match (config.critic.kind, &reward_model) {
         _ if !config.estimator().needs_critic() => Critic::None,
-        (CriticKind::RewardModel, Some(scores)) => Critic::Separate(Box::new(scores.model.model.clone())),
+        (CriticKind::RewardModel, Some(scores)) => {
+            let mut critic = scores.model.model.clone();
+            if let Some(lora) = &lora_of_critic {
+                critic = critic.with_adapters(lora, &mut seed.stream("adapters_of_critic"))?;
+            }
+            Critic::Separate(Box::new(critic))
+        }
         (CriticKind::RewardModel, None) => return Err(Error::NoModelForCritic),
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
-    let models = Models { policy: policy.clone(), ref_policy: policy, critic };
+    // With adapters, the base is in memory once for both.
+    let models = Models { policy: trained, ref_policy: policy, critic };
     let mut gold = judge.as_mut().map(|judge| {
         |samples: &[Sample<'_>]| {
             let scores = judge.scores(&text, &answers(&text, samples))?;

@@ -2,6 +2,7 @@
 
 use temper_data::EncodingConfig;
 use temper_model::Pooling;
+use temper_stage::AdapterConfig;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
 use crate::Normalize;
@@ -40,6 +41,8 @@ settings! {
         ///
         /// InstructGPT has none; TRL suggests 0.01.
         pub center: f64 = 0.0, in ZeroOr(Positive),
+        /// Low-rank adapters in the place of training every weight.
+        section adapter: AdapterConfig,
     }
     auto AUTO
 }

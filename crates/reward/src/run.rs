@@ -42,6 +42,7 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     let (mut data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&sft.transformer, sft.config(), false);
+    let weights = weights.with_adapters(config.adapter.rank > 0);
     let config = &launch.settle(config, |config, auto| config.choices(auto, &weights, &data))?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
@@ -51,7 +52,10 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     }
 
     let mut head = Seed(config.training.seed).stream("reward_head");
-    let model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    let mut model = ScalarModel::new(sft.transformer, config.pooling, &mut head);
+    if let Some(lora) = config.adapter.lora(&files.model.display().to_string()) {
+        model = model.with_adapters(&lora, &mut Seed(config.training.seed).stream("adapters"))?;
+    }
     if config.pooling == Pooling::Mean {
         launch.note(
             "with `pooling = mean`, only Temper can compute the scores: transformers reads the last token",

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use temper_data::EncodingConfig;
-use temper_stage::SamplesConfig;
+use temper_stage::{AdapterConfig, SamplesConfig};
 use temper_tokenizer::Example;
 use temper_train::{BatchingConfig, TrainingConfig, settings};
 
@@ -39,6 +39,8 @@ settings! {
         ///
         /// Weights that know no language yet have twice as much to learn from then.
         pub learn_prompts: bool = false,
+        /// Low-rank adapters in the place of training every weight.
+        section adapter: AdapterConfig,
     }
     auto AUTO
 }

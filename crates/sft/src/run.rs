@@ -40,6 +40,7 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let (data, eval_data): (Demonstrations, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&model, model.config(), Assistant::is_fresh(&files.model));
+    let weights = weights.with_adapters(config.adapter.rank > 0);
     let config = &launch.settle(config, |config, auto| config.choices(auto, &weights, &data))?;
     if let Some(longest) = data.longest_answers() {
         model.set_max_new_tokens(longest);
@@ -53,6 +54,9 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
         ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
     ];
     launch.starts_from(Path::new(&files.model));
+    if let Some(lora) = config.adapter.lora(&files.model) {
+        model = model.with_adapters(&lora, &mut Seed(config.training.seed).stream("adapters"))?;
+    }
     let mut run = launch.open("sft", config, &config.training, given)?;
     let model = train(config, model, &text, &data, eval_data.as_ref(), &mut run)?;
     Ok(Assistant { model, text })

@@ -30,6 +30,8 @@ pub struct Weights {
     n_params: usize,
     are_fresh: bool,
     on_host: bool,
+    /// Whether adapters are trained in their place.
+    have_adapters: bool,
     /// Threads that share the rows of an update.
     n_threads: usize,
     /// Another network that computes the same rows at the same time.
@@ -45,9 +47,16 @@ impl Weights {
             n_params: network.num_params(),
             are_fresh,
             on_host,
+            have_adapters: false,
             n_threads: if on_host { n_threads() } else { 1 },
             beside: None,
         }
+    }
+
+    /// The same weights, in the place of which adapters are trained if `have_adapters` says so.
+    #[must_use]
+    pub fn with_adapters(self, have_adapters: bool) -> Self {
+        Self { have_adapters, ..self }
     }
 
     /// The same weights where an update computes another network, which has no vocabulary, on the same rows at the same time.
@@ -73,13 +82,15 @@ impl Weights {
     }
 
     /// A learning rate that is `at_100m` for 100 million parameters, to two digits. Smaller models need larger ones: it grows
-    /// with the square root of how many fewer parameters there are, and with the fourth root if they are fresh.
+    /// with the square root of how many fewer parameters there are, and with the fourth root if they are fresh. Adapters
+    /// learn best at about ten times the rate of all weights (Schulman et al. 2025, "LoRA Without Regret").
     pub fn learning_rate(&self, key: &str, at_100m: f64) -> Chosen {
         let power = if self.are_fresh { 0.25 } else { 0.5 };
-        let rate = at_100m * (1e8 / self.n_params as f64).powf(power);
+        let (factor, adapters) = if self.have_adapters { (10.0, ", for adapters") } else { (1.0, "") };
+        let rate = factor * at_100m * (1e8 / self.n_params as f64).powf(power);
         let digits = 10f64.powf(rate.log10().floor() - 1.0);
         let rate: f64 = format!("{:.1e}", (rate / digits).round() * digits).parse().expect("a number");
-        Chosen::new(key, rate, self.in_words())
+        Chosen::new(key, rate, self.in_words() + adapters)
     }
 
     /// About how many tokens an update takes. Smaller models learn more from more updates, and fresh weights from still more.
@@ -243,7 +254,15 @@ mod tests {
 
     fn weights(n_params: usize, are_fresh: bool) -> Weights {
         let config = ModelConfig::preset("small").unwrap();
-        Weights { config, n_params, are_fresh, on_host: false, n_threads: 1, beside: None }
+        Weights {
+            config,
+            n_params,
+            are_fresh,
+            on_host: false,
+            have_adapters: false,
+            n_threads: 1,
+            beside: None,
+        }
     }
 
     fn value<'c>(choices: &'c [Chosen], key: &str) -> &'c Value {
@@ -257,6 +276,11 @@ mod tests {
         assert_eq!([true, false].map(|fresh| rate(100_000_000, fresh)), [1e-4, 1e-4].map(Value::from));
         // A sixteenth of the parameters: twice the rate of fresh weights, and four times that of others.
         assert_eq!([true, false].map(|fresh| rate(6_250_000, fresh)), [2e-4, 4e-4].map(Value::from));
+        let adapters = weights(100_000_000, false).with_adapters(true).learning_rate("learning_rate", 1e-4);
+        assert_eq!(
+            (adapters.value, adapters.reason.as_str()),
+            (Value::from(1e-3), "100M parameters, for adapters")
+        );
         // 1e-4 · (1e8 / 4.9e6)^(1/4) = 2.1254e-4.
         assert_eq!(rate(4_900_000, true), Value::from(2.1e-4));
         let tokens = |n_params, are_fresh| weights(n_params, are_fresh).tokens_of_update();

@@ -24,6 +24,21 @@ pub trait StageModel: Export {
     /// Files that cannot be written, and weights that are not finite.
     fn save(&self, dir: &Path, eos: u32) -> Result<(), temper_model::Error>;
 
+    /// Whether it has adapters, which are all that is trained of its decoder.
+    fn is_adapted(&self) -> bool;
+
+    /// Writes the adapters, and the head of a model that scores.
+    ///
+    /// # Errors
+    /// Files that cannot be written, and numbers that are not finite.
+    fn save_adapters(&self, dir: &Path) -> Result<(), temper_model::Error>;
+
+    /// The same model with the adapters in `dir`.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, and adapters of another model.
+    fn with_stored_adapters(self, dir: &Path) -> Result<Self, temper_model::Error>;
+
     /// The shape of the network.
     fn config(&self) -> &ModelConfig;
 
@@ -42,6 +57,18 @@ macro_rules! stage_model {
                 <$model>::save(self, dir, eos)
             }
 
+            fn is_adapted(&self) -> bool {
+                self.transformer.lora().is_some()
+            }
+
+            fn save_adapters(&self, dir: &Path) -> Result<(), temper_model::Error> {
+                <$model>::save_adapters(self, dir)
+            }
+
+            fn with_stored_adapters(self, dir: &Path) -> Result<Self, temper_model::Error> {
+                <$model>::with_stored_adapters(self, dir)
+            }
+
             fn config(&self) -> &ModelConfig {
                 <$model>::config(self)
             }
@@ -56,7 +83,8 @@ macro_rules! stage_model {
 stage_model!(CausalLm);
 stage_model!(ScalarModel);
 
-/// Writes a model directory: one for use, or if there is `progress`, a checkpoint with what a resumed run needs.
+/// Writes a model directory: one for use, or if there is `progress`, a checkpoint with what a resumed run needs. The
+/// checkpoint of a model with adapters has these alone.
 ///
 /// # Errors
 /// Files that cannot be written, and weights that are not finite.
@@ -67,9 +95,31 @@ pub fn save(
     progress: Option<&Progress>,
 ) -> Result<(), Error> {
     let Some(progress) = progress else { return Ok(model.export(text, dir)?) };
-    model.save(dir, text.eos())?;
+    save_weights(dir, model, text.eos())?;
     text.save(dir)?;
     Ok(progress.save(dir)?)
+}
+
+/// Writes the weights that a checkpoint needs: all of them, or the adapters where there are any. Its texts end with the
+/// token `eos`.
+///
+/// # Errors
+/// Files that cannot be written, and weights that are not finite.
+pub fn save_weights(dir: &Path, model: &impl StageModel, eos: u32) -> Result<(), temper_model::Error> {
+    if model.is_adapted() { model.save_adapters(dir) } else { model.save(dir, eos) }
+}
+
+/// Reads what [`save_weights`] wrote of the model that `started_from` was at the start, off the tape.
+///
+/// # Errors
+/// Files that are missing or damaged, and a model with another context than `started_from`.
+pub fn load_like<M: StageModel>(started_from: &M, dir: &Path) -> Result<M, temper_model::Error> {
+    if started_from.is_adapted() {
+        return started_from.valid().with_stored_adapters(dir);
+    }
+    let model = M::load(dir, &started_from.device().inner())?;
+    model.config().check_context(started_from.config().max_seq_len)?;
+    Ok(model)
 }
 
 /// Reads a checkpoint that [`save`] wrote: the progress, and the model in place of `started_from`, ready to be trained.
@@ -78,8 +128,7 @@ pub fn save(
 /// Files that are missing or damaged, an optimizer state of another model, and a model with another context than
 /// `started_from`.
 pub fn resume<M: StageModel>(dir: &Path, progress: &mut Progress, started_from: &M) -> Result<M, Error> {
-    let model = M::load(dir, &started_from.device().inner())?.train();
-    model.config().check_context(started_from.config().max_seq_len)?;
+    let model = load_like(started_from, dir)?.train();
     progress.load(dir, &model, temper_model::former_path)?;
     Ok(model)
 }

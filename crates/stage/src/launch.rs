@@ -11,6 +11,7 @@ use temper_data::{
     BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, Selection, Separator, data_files,
     read_rows,
 };
+use temper_model::{base_of, is_adapter, weight_files};
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
@@ -471,7 +472,12 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     if !model.is_dir() {
         return Ok(format!("preset {}", model.display()));
     }
-    let weights = temper_model::weight_files(model)?;
+    if is_adapter(model) {
+        let adapter = fingerprint_files(model, &["adapter_config.json", "adapter_model.safetensors"])?;
+        let base = base_of(model, &LoadOptions::default())?;
+        return Ok(format!("{adapter} on {}", model_fingerprint(&base)?));
+    }
+    let weights = weight_files(model)?;
     let weights = weights.iter().map(String::as_str);
     let optional = OPTIONAL_FILES.into_iter().filter(|name| model.join(name).exists());
     let files: Vec<&str> =

@@ -9,6 +9,7 @@
 //!
 //! Invariant: this crate has no loop and no loss; it knows no stage by name.
 
+mod adapter;
 mod auto;
 mod card;
 mod checkpoint;
@@ -17,8 +18,9 @@ mod launch;
 mod samples;
 mod shape;
 
+pub use adapter::AdapterConfig;
 pub use auto::{AUTO_OF_RANKINGS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
-pub use checkpoint::{StageModel, resume, save};
+pub use checkpoint::{StageModel, load_like, resume, save, save_weights};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
 pub use samples::{Samples, SamplesConfig};

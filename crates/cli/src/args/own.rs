@@ -1,9 +1,11 @@
-//! Arguments of what makes a tokenizer and a model of one's own, and of plain text.
+//! Arguments of what makes a tokenizer and a model of one's own, of adapters, and of plain text.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use temper_data::{ColumnNames, Separator};
+
+use super::LoadArgs;
 
 /// What can be done with tokenizers.
 #[derive(Debug, Subcommand)]
@@ -72,4 +74,19 @@ pub struct TextArgs {
     /// [default: <|endoftext|>]
     #[arg(long, value_name = "NAME|MARK", allow_hyphen_values = true)]
     pub separator: Option<Separator>,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The directory of an adapter, by PEFT or by a checkpoint of Temper
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The model that it adapts [default: what its adapter_config.json names]
+    #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]")]
+    pub base: Option<PathBuf>,
+    /// Directory for the model
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }

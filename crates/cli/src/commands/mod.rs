@@ -10,6 +10,7 @@ pub mod generate;
 pub mod init;
 pub mod inspect;
 pub mod logprobs;
+pub mod merge;
 pub mod pipeline;
 pub mod ppo;
 pub mod recipe;

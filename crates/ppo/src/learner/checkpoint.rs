@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use temper_assistant::Export;
-use temper_model::{CausalLm, Linear, Pooling, ScalarModel, former_path};
+use temper_model::{Linear, Pooling, ScalarModel, former_path};
+use temper_stage::{load_like, save_weights};
 use temper_tokenizer::TextSide;
 use temper_train::{Exact, TRAINING_DIR, load_json, save_json};
 
@@ -99,13 +100,13 @@ impl Learner {
         progress: &Progress,
     ) -> Result<(), Error> {
         let eos = text.eos();
-        self.policy().lm.valid().save(dir, eos)?;
+        save_weights(dir, &self.policy().lm.valid(), eos)?;
         text.save(dir)?;
         if let Some(critic) = self.critic() {
-            critic.save(&create_dir(dir.join(CRITIC_DIR))?, eos)?;
+            save_weights(&create_dir(dir.join(CRITIC_DIR))?, &critic, eos)?;
         }
         if let Some(average) = &self.average {
-            average.save(&create_dir(dir.join(EMA_DIR))?, eos)?;
+            save_weights(&create_dir(dir.join(EMA_DIR))?, average, eos)?;
         }
         let training = dir.join(TRAINING_DIR);
         self.policy_optimizer.save(&training.join(POLICY_OPTIMIZER))?;
@@ -162,22 +163,11 @@ impl Learner {
 
     /// Restores networks, moving average and optimizers.
     fn resume_networks(&mut self, dir: &Path) -> Result<(), Error> {
-        let device = self.policy().lm.device().inner();
-        let context = self.policy().lm.config().max_seq_len;
-        let lm = CausalLm::load(dir, &device)?;
-        let load_critic = || ScalarModel::load(&dir.join(CRITIC_DIR), &device);
-        let critic = self.has_critic().then(load_critic).transpose()?;
-        lm.config().check_context(context)?;
-        if let Some(critic) = &critic {
-            // A critic of its own may have another context than the policy.
-            let started =
-                self.networks().critic.as_ref().map_or(context, |critic| critic.config().max_seq_len);
-            critic.config().check_context(started)?;
-        }
-        if self.average.is_some() {
-            let average = CausalLm::load(&dir.join(EMA_DIR), &device)?;
-            average.config().check_context(context)?;
-            self.average = Some(average);
+        let lm = load_like(&self.policy().lm, dir)?;
+        let load_critic = |started_from| load_like(&started_from, &dir.join(CRITIC_DIR));
+        let critic = self.critic().map(load_critic).transpose()?;
+        if let Some(average) = &self.average {
+            self.average = Some(load_like(average, &dir.join(EMA_DIR))?);
         }
         let head = critic.as_ref().map(|critic| critic.score.clone());
         let value_head = head.filter(|_| self.policy().value_head.is_some());

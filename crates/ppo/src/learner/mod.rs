@@ -121,11 +121,6 @@ impl Learner {
         Some(scale)
     }
 
-    /// Whether there is a critic, as a network of its own or as a head on the policy.
-    fn has_critic(&self) -> bool {
-        self.networks().critic.is_some() || self.policy().value_head.is_some()
-    }
-
     /// Refuses a policy, or a critic of its own, whose outputs are not finite on these prompts.
     ///
     /// The last update of a run may diverge, and no later loss shows it.

@@ -143,7 +143,8 @@ impl StartSettings {
         for (key, value) in catalogue.flatten(&self.all) {
             insert(&mut all, catalogue.current_key(&key), value);
         }
-        let current = |choice: Chosen| Chosen { key: catalogue.current_key(&choice.key).to_owned(), ..choice };
+        let current =
+            |choice: Chosen| Chosen { key: catalogue.current_key(&choice.key).to_owned(), ..choice };
         Self { all, chosen: self.chosen.into_iter().map(current).collect() }
     }
 

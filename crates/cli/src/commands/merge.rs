@@ -1,0 +1,34 @@
+//! `temper merge`
+
+use anyhow::Result;
+use temper_assistant::{Assistant, RewardModel};
+use temper_model::{is_adapter, scores};
+
+use crate::args::MergeArgs;
+use crate::commands::{Outcome, tokenizer::check_empty};
+use crate::device;
+use crate::failure::hinted;
+use crate::session::Session;
+
+pub fn run(session: &Session, args: &MergeArgs) -> Result<Outcome> {
+    check_empty(&args.out)?;
+    if !is_adapter(&args.model) {
+        return Err(hinted(
+            format!("{} is not the directory of an adapter", args.model.display()),
+            "an adapter has adapter_config.json and adapter_model.safetensors, and no config.json",
+        ));
+    }
+    let (device, _) = device::open_named(session.device_name())?;
+    let options = args.load.options().on_base(args.base.clone());
+    if scores(&args.model)? {
+        let model = RewardModel::load_with(&args.model, &device, &options)?;
+        std::fs::create_dir_all(&args.out)?;
+        model.save(&args.out)?;
+    } else {
+        let model = Assistant::load_with(&args.model, &device, &options)?;
+        std::fs::create_dir_all(&args.out)?;
+        model.save(&args.out)?;
+    }
+    session.note(&format!("the model with its adapter is {}", args.out.display()));
+    Ok(Outcome::Done)
+}
