@@ -198,6 +198,7 @@ impl Decoder {
             _ => layer,
         });
         decoder.lora = Some(lora);
+        decoder.carried = decoder.carried.with_generation_config_of(dir)?;
         Ok((decoder, file))
     }
 
@@ -240,7 +241,8 @@ impl CausalLm {
         Self { transformer: self.transformer.without_adapters(), ..self }
     }
 
-    /// Writes `adapter_config.json` and `adapter_model.safetensors` into an existing directory, as PEFT reads them.
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` into an existing directory, as PEFT reads them, and the
+    /// `generation_config.json` of the model.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::NonFiniteWeight`] for an adapter that could not be loaded again.
@@ -360,6 +362,7 @@ fn save(decoder: &Decoder, head: Vec<NamedTensor>, task: &str, dir: &Path) -> Re
         "use_dora": false,
     });
     write_json(&dir.join(CONFIG), &config)?;
+    decoder.carried.save(dir)?;
     let path = dir.join(WEIGHTS);
     fs::write(&path, write_tensors(&tensors, ("format", "pt"))).map_err(|source| Error::Io { path, source })
 }

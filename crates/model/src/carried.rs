@@ -37,15 +37,9 @@ impl Carried {
             key => !OWN_KEYS.contains(&key) && written.get(key).is_none() && key != "temper",
         };
         let keys = config.as_object().into_iter().flatten().filter(keep);
-        let path = dir.join(GENERATION_CONFIG);
-        let generation_config = match fs::read(&path) {
-            Ok(bytes) => Some(bytes),
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Error::Io { path, source }),
-        };
         Ok(Self {
             config: keys.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            generation_config,
+            generation_config: read_generation_config(dir)?,
         })
     }
 
@@ -84,6 +78,15 @@ impl Carried {
         write_json(&dir.join(GENERATION_CONFIG), &json)
     }
 
+    /// The same with the `generation_config.json` of another directory, if that has one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn with_generation_config_of(self, dir: &Path) -> Result<Self, Error> {
+        let generation_config = read_generation_config(dir)?.or(self.generation_config);
+        Ok(Self { generation_config, ..self })
+    }
+
     /// `max_new_tokens` of the `generation_config.json`.
     pub(crate) fn max_new_tokens(&self) -> Option<usize> {
         max_new_tokens_in(self.generation_config.as_deref()?)
@@ -104,6 +107,15 @@ impl Carried {
         let Some(bytes) = &self.generation_config else { return Ok(()) };
         let path = dir.join(GENERATION_CONFIG);
         fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
+    }
+}
+
+fn read_generation_config(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = dir.join(GENERATION_CONFIG);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path, source }),
     }
 }
 

@@ -159,7 +159,12 @@ fn state_of_another_model_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("optimizer.safetensors");
     let refused = || Optimizer::new(&CONFIG).load(&path, &two()).unwrap_err().to_string();
+    // Before the first update there is none; after one there must be.
     Optimizer::new(&CONFIG).save(&path).unwrap();
+    Optimizer::new(&CONFIG).load(&path, &two()).unwrap();
+    let nothing: Vec<(String, TensorView<'_>)> = Vec::new();
+    let metadata = [("updates".to_owned(), "1".to_owned())].into();
+    std::fs::write(&path, safetensors::serialize(nothing, Some(metadata)).unwrap()).unwrap();
     assert!(refused().ends_with("no optimizer state `a/first`"), "{}", refused());
 
     // Writes moments of `a`, and of `b` in a shape and type, and of one more.
