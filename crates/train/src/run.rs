@@ -1,7 +1,7 @@
 //! A run directory: `config.toml`, `inputs.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-000123/`, `best/` and `final/`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,19 +13,21 @@ use serde_json::{Map, Value};
 use crate::best::{BEST_DIR, BEST_FILE, Best, Candidate, best_dir};
 use crate::checkpoint::{
     self, CHECKPOINTS_DIR, TRAINING_DIR, is_complete, prune_scheduled, refuse_foreign, remove_leftovers,
-    remove_unscheduled, step_dir, step_dirs, verify, write_atomic,
+    remove_unscheduled, step_dir, write_atomic,
 };
 use crate::error::Error;
 use crate::event::Event;
-use crate::files::{check_regular, create_dir, read_regular, save_json, sync_dir, write_file};
+use crate::files::{check_regular, create_dir, save_json, sync_dir, write_file};
 use crate::inputs::{Inputs, parse_config};
 use crate::metrics::{InPlace, MetricsWriter, last_values, line_of, read_metrics};
 use crate::plan::is_due;
-use crate::settings::{AutoKeys, Catalogue, Chosen, Settings, StartSettings, to_annotated_toml, to_table};
+use crate::settings::{AutoKeys, Catalogue, Chosen, Settings, to_annotated_toml, to_table};
 
 mod extension;
+mod found;
 mod mark;
 mod place;
+mod rewind;
 mod stored;
 
 use extension::can_be_extended;
@@ -410,38 +412,6 @@ impl Run {
         Ok(path)
     }
 
-    /// Keeps the newest checkpoint of step `good` or before until another step is named, however many are to stay: the run
-    /// may have to go back to it.
-    pub fn keep_for_rewind(&mut self, good: usize) {
-        self.good_step = Some(good);
-    }
-
-    /// Goes back to the newest whole checkpoint of step `good` or before, or if there is none, to the oldest one. Later
-    /// checkpoints go, and so do the lines of metrics and samples that were logged after it. Returns its step and place.
-    ///
-    /// `best/` stays: it is the best model that the run has seen.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NothingToRewindTo`], [`Error::Io`], [`Error::MetricsLost`], and those of [`Run::save_checkpoint`].
-    pub fn rewind(&mut self, good: usize) -> Result<(usize, PathBuf), Error> {
-        self.check_place()?;
-        let whole: Vec<_> =
-            step_dirs(&self.dir)?.into_iter().filter(|(_, path)| verify(path).is_ok()).collect();
-        let chosen = whole.iter().rfind(|(step, _)| *step <= good).or(whole.first());
-        let (step, path) = chosen.ok_or_else(|| Error::NothingToRewindTo { dir: self.dir.clone() })?.clone();
-        let mark = Mark::load(&path, &self.stage, step)?;
-        self.metrics.sync()?;
-        self.samples.sync_if_there()?;
-        (self.metrics, _) = MetricsWriter::resume_after(&self.dir.join(METRICS_FILE), mark.metrics_lines)?;
-        (self.samples, _) = MetricsWriter::resume_after(&self.dir.join(SAMPLES_FILE), mark.samples_lines)?;
-        // The newest first: a run that is killed in between continues from one that is still there.
-        for (_, later) in step_dirs(&self.dir)?.into_iter().rev().filter(|(later, _)| *later > step) {
-            checkpoint::remove(&later)?;
-        }
-        Ok((step, path))
-    }
-
     /// Saves `best/`, filled by `fill`, if `candidate` is better than all before it; says whether it is.
     ///
     /// Do this before the checkpoint of the same step: a run that is resumed from there then has its best model.
@@ -524,37 +494,6 @@ impl Run {
             _ = self.save_checkpoint(step, checkpoint);
         }
         saved
-    }
-
-    /// Whether the run in `dir` has a whole `final/`.
-    pub fn is_finished(dir: &Path) -> bool {
-        verify(&dir.join(FINAL_DIR)).is_ok()
-    }
-
-    /// Whether a run has come as far as a step, a checkpoint or its end in `dir`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the directory cannot be read.
-    pub fn has_started(dir: &Path) -> Result<bool, Error> {
-        let logged = fs::metadata(dir.join(METRICS_FILE)).is_ok_and(|file| file.len() > 0);
-        Ok(logged || dir.join(FINAL_DIR).exists() || !step_dirs(dir)?.is_empty())
-    }
-
-    /// The settings that the run in `dir` was started with. None if it has not begun.
-    ///
-    /// # Errors
-    /// [`Error::Io`], and [`Error::TomlSyntax`] of its `config.toml`.
-    pub fn settings_at_its_start(dir: &Path) -> Result<Option<StartSettings>, Error> {
-        if !Run::has_started(dir)? {
-            return Ok(None);
-        }
-        let text = read_regular(&dir.join(CONFIG_FILE))?;
-        StartSettings::of(&String::from_utf8_lossy(&text)).map(Some)
-    }
-
-    /// The files that a new run in `dir` writes at once, in place of those that an earlier one may have left.
-    pub fn files_written_at_the_start(dir: &Path) -> [PathBuf; 3] {
-        [CONFIG_FILE, INPUTS_FILE, METRICS_FILE].map(|name| dir.join(name))
     }
 
     fn is_scheduled(&self, step: usize) -> bool {

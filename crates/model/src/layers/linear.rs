@@ -187,6 +187,11 @@ mod tests {
         Tensor::from_data(TensorData::new(values.to_vec(), dims), &Device::flex())
     }
 
+    /// One part, which is the whole output.
+    fn both_columns() -> Vec<Range<usize>> {
+        std::iter::once(0..2).collect()
+    }
+
     /// W = [[1, 2], [3, 4]], b = [10, 20], A = [[1], [2]], B = [[1, −1]], scale 0.5; x = [1, 1].
     /// x W + b = [14, 26]; x A = 3; 0.5 · 3 B = [1.5, −1.5].
     #[test]
@@ -197,10 +202,10 @@ mod tests {
         let x = || tensor([1.0, 1.0], [1, 2]);
         assert_eq!(values_of(layer.forward(x())), [14.0, 26.0]);
 
-        let fresh = layer.clone().with_adapter(1, 0.5, vec![0..2], &mut ChaCha8Rng::seed_from_u64(0));
+        let fresh = layer.clone().with_adapter(1, 0.5, both_columns(), &mut ChaCha8Rng::seed_from_u64(0));
         assert_eq!(values_of(fresh.forward(x())), [14.0, 26.0], "a fresh adapter changes nothing");
 
-        layer = layer.with_adapter_of(1, 0.5, vec![0..2], vec![1.0, 2.0], vec![vec![1.0, -1.0]]);
+        layer = layer.with_adapter_of(1, 0.5, both_columns(), vec![1.0, 2.0], vec![vec![1.0, -1.0]]);
         assert_eq!(values_of(layer.forward(x())), [15.5, 24.5]);
         let merged = layer.merge();
         assert!(merged.adapter.is_none());

@@ -1,6 +1,8 @@
+use std::fs;
+
 use super::mark::STATE_FILE;
 use super::*;
-use crate::checkpoint::latest;
+use crate::checkpoint::{latest, step_dirs};
 use crate::read_metrics;
 use serde_json::json;
 use std::sync::Mutex;
