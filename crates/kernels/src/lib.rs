@@ -14,13 +14,17 @@ mod flex;
 mod flex;
 mod formula;
 mod math;
+mod products;
 mod rows;
 mod vectorized;
 
 use burn::tensor::{Int, Tensor};
 
 pub use column::attend_query;
+#[cfg(feature = "flex")]
+pub use flex::decode;
 pub use formula::{attention, entropy_of_log_probs, read_targets, split_heads};
+pub use products::{add_product, transposed_product};
 pub use rows::{AdamWUpdate, adamw, sum_of_exps, sum_of_squares};
 
 /// Whether the kernels compute on this tensor, or the formulas.

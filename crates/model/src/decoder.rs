@@ -79,6 +79,12 @@ impl Decoder {
         &self.config
     }
 
+    /// The angles of rotary positions, if it has these.
+    #[cfg(feature = "flex")]
+    pub(crate) fn rotary(&self) -> Option<&Rotary> {
+        self.rotary.as_ref()
+    }
+
     /// Where the weights are; with the autodiff mark while training.
     pub fn device(&self) -> Device {
         self.token_embedding.weight.device()

@@ -22,7 +22,7 @@ const CUBE: f32 = 0.044715;
 
 /// The factor σ of GELU: its value is x times σ.
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     let u = FRAC_2_PI.sqrt() * (x + CUBE * x * x * x);
     1.0 / (1.0 + exp(-2.0 * u))
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod buffer;
+pub mod decode;
 mod gelu;
 mod log_probs;
 mod matrix;

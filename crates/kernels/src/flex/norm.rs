@@ -69,6 +69,24 @@ impl Normed {
     }
 }
 
+/// The norm of each row, in its place; an RMS norm where there is no `beta`.
+pub(super) fn normalise_in_place(rows: &mut [f32], gamma: &[f32], beta: Option<&[f32]>, epsilon: f64) {
+    let width = gamma.len();
+    let zeros;
+    let shift = match beta {
+        Some(beta) => beta,
+        None => {
+            zeros = vec![0.0; width];
+            &zeros
+        }
+    };
+    for row in rows.chunks_exact_mut(width) {
+        let (mut mean, mut scale) = ([0.0], [0.0]);
+        measure(row, width, beta.is_some(), epsilon as f32, &mut mean, &mut scale);
+        normalise(row, gamma, shift, &mean, &scale);
+    }
+}
+
 vectorized! {
     /// Mean and scale of each row.
     fn measure<'a>(

@@ -51,7 +51,7 @@ fn rotated(heads: FlexTensor, angles: &Angles, direction: Direction) -> FlexTens
 
 vectorized! {
     /// Turns the heads of one token.
-    fn turn<'a>(heads: &'a mut [f32], d_head: usize, cos: &'a [f32], sin: &'a [f32], sign: f32) {
+    pub(super) fn turn<'a>(heads: &'a mut [f32], d_head: usize, cos: &'a [f32], sin: &'a [f32], sign: f32) {
         for head in heads.chunks_exact_mut(d_head) {
             let (first, second) = head[..2 * cos.len()].split_at_mut(cos.len());
             for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {

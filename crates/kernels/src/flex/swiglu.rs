@@ -13,7 +13,7 @@ use crate::math::exp;
 use crate::vectorized::vectorized;
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

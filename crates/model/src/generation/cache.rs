@@ -75,6 +75,25 @@ impl LayerCache {
         projected.mix(bias.clone())
     }
 
+    /// Keeps the keys and values of one new column, whose `projected` rows are queries, keys and values side by side, and
+    /// writes the values that the queries attend to.
+    ///
+    /// # Panics
+    /// If the cache is not in host memory.
+    #[cfg(feature = "flex")]
+    pub(crate) fn attend_rows(
+        &mut self,
+        projected: &[f32],
+        q_width: usize,
+        d_head: usize,
+        mixed: &mut Vec<f32>,
+    ) {
+        match self {
+            Self::Host(cache) => cache.attend_rows(projected, q_width, d_head, mixed),
+            Self::Device(_) => panic!("rows of numbers are for a cache in host memory"),
+        }
+    }
+
     fn repeat_rows(&mut self, source: &[usize]) {
         match self {
             Self::Host(cache) => cache.repeat_rows(source),
@@ -132,20 +151,31 @@ impl HostCache {
     }
 
     fn attend_column(&mut self, projected: Projected) -> Tensor<3> {
-        let (device, d_head, width) = (projected.fused.device(), projected.d_head(), self.width);
-        let group = projected.n_heads / projected.n_kv_heads;
+        let (device, d_head) = (projected.fused.device(), projected.d_head());
         let new = projected.read();
         assert_eq!(new.seq, 1, "one column at a time");
-        let mut mixed = vec![0.0; new.batch * new.q_width];
+        let mut mixed = Vec::new();
+        self.attend_rows(new.numbers(), new.q_width, d_head, &mut mixed);
+        let dims = [new.batch, 1, new.q_width];
+        Tensor::from_data(TensorData::new(mixed, dims), &device)
+    }
+
+    fn attend_rows(&mut self, projected: &[f32], q_width: usize, d_head: usize, mixed: &mut Vec<f32>) {
+        let width = self.width;
+        let rows = projected.chunks_exact(q_width + 2 * width);
+        let group = q_width / width;
+        mixed.clear();
+        mixed.resize(rows.len() * q_width, 0.0);
         let mut probs = vec![0.0; self.len + 1];
-        for row in 0..new.batch {
-            let [queries, keys, values] = new.column(row, 0);
+        for (row, projected) in rows.enumerate() {
+            let (queries, new) = projected.split_at(q_width);
+            let (keys, values) = new.split_at(width);
             self.write(row, self.len, keys, values);
             let start = self.slots[row] * self.capacity * width;
             let columns = start + self.pads[row] * width..start + (self.len + 1) * width;
             let (keys, values) = (&self.keys[columns.clone()], &self.values[columns]);
             let probs = &mut probs[self.pads[row]..];
-            let of_row = &mut mixed[row * new.q_width..][..new.q_width];
+            let of_row = &mut mixed[row * q_width..][..q_width];
             for (head, (query, mixed)) in
                 queries.chunks_exact(d_head).zip(of_row.chunks_exact_mut(d_head)).enumerate()
             {
@@ -154,8 +184,6 @@ impl HostCache {
             }
         }
         self.len += 1;
-        let dims = [new.batch, 1, new.q_width];
-        Tensor::from_data(TensorData::new(mixed, dims), &device)
     }
 
     fn repeat_rows(&mut self, source: &[usize]) {

@@ -9,6 +9,8 @@ use crate::Error;
 use crate::batch::TokenBatch;
 use crate::generation::cache::KvCache;
 use crate::generation::sampler::Sampler;
+#[cfg(feature = "flex")]
+use crate::generation::step::Stepper;
 use crate::heads::CausalLm;
 use temper_tensor::{first_columns, in_parallel, log_probs, shards};
 
@@ -110,7 +112,8 @@ pub fn generate(
         let nothing = Completion { tokens: vec![], logprobs: vec![], finish: Finish::Length };
         return Ok(vec![nothing; prompts.len()]);
     }
-    let model = model.valid();
+    // Adapters are folded in once, and not computed beside the weights for every token.
+    let model = model.valid().merged();
     let parts = shards(prompts, &model.device());
     let parts = parts.into_iter().map(|(first, prompts)| (model.clone(), first, prompts)).collect();
     let completions =
@@ -142,6 +145,7 @@ fn generate_shard(
         .collect();
     let mut active: Vec<usize> = (0..rows.len()).collect();
 
+    let decode = Decode::new(model);
     let mut logits = model.prefill(&batch, &mut cache);
     if distinct.len() < prompts.len() {
         let groups = prompts.chunk_by(|a, b| a == b).enumerate();
@@ -168,9 +172,37 @@ fn generate_shard(
         }
         let tokens: Vec<u32> = active.iter().map(|&row| rows[row].last_token()).collect();
         let positions: Vec<usize> = active.iter().map(|&row| rows[row].last_position()).collect();
-        logits = model.decode(&tokens, &positions, &mut cache);
+        logits = decode.logits(&tokens, &positions, &mut cache);
     }
     Ok(rows.into_iter().map(Row::into_completion).collect())
+}
+
+/// Steps of a model: on rows of numbers where that is possible, which is faster, and otherwise on tensors.
+struct Decode<'a> {
+    model: &'a CausalLm,
+    #[cfg(feature = "flex")]
+    stepper: Option<Stepper>,
+}
+
+impl<'a> Decode<'a> {
+    fn new(model: &'a CausalLm) -> Self {
+        Self {
+            model,
+            #[cfg(feature = "flex")]
+            stepper: Stepper::of(model),
+        }
+    }
+
+    /// Reads one more token per row; gives the logits `[batch, vocab]` of the next one.
+    fn logits(&self, tokens: &[u32], positions: &[usize], cache: &mut KvCache) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if let Some(stepper) = &self.stepper {
+            let logits = stepper.logits(tokens, positions, cache);
+            let dims = [tokens.len(), self.model.config().vocab_size];
+            return Tensor::from_data(TensorData::new(logits, dims), &self.model.device());
+        }
+        self.model.decode(tokens, positions, cache)
+    }
 }
 
 /// One row while it is being written.

@@ -3,3 +3,5 @@
 pub(crate) mod cache;
 pub(crate) mod generate;
 pub(crate) mod sampler;
+#[cfg(feature = "flex")]
+mod step;

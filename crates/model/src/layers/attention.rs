@@ -38,6 +38,18 @@ pub(crate) struct Columns<'a> {
 }
 
 impl Attention {
+    /// Heads of queries.
+    #[cfg(feature = "flex")]
+    pub(crate) fn n_heads(&self) -> usize {
+        self.n_heads
+    }
+
+    /// Heads of keys, and of values.
+    #[cfg(feature = "flex")]
+    pub(crate) fn n_kv_heads(&self) -> usize {
+        self.n_kv_heads
+    }
+
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
         let (n_heads, n_kv_heads, d_head) = (config.n_heads, config.n_kv_heads(), config.d_head());
         let (d_model, bias) = (config.d_model, config.bias);
@@ -166,11 +178,16 @@ pub(crate) struct HostProjected {
 }
 
 impl HostProjected {
+    /// All numbers, row by row and column by column.
+    pub(crate) fn numbers(&self) -> &[f32] {
+        self.data.as_slice::<f32>().expect("models compute in f32")
+    }
+
     /// Queries, keys and values of one column of a row.
     pub(crate) fn column(&self, row: usize, column: usize) -> [&[f32]; 3] {
         let width = self.q_width + 2 * self.kv_width;
         let start = (row * self.seq + column) * width;
-        let all = &self.data.as_slice::<f32>().expect("models compute in f32")[start..][..width];
+        let all = &self.numbers()[start..][..width];
         let (q, kv) = all.split_at(self.q_width);
         let (k, v) = kv.split_at(self.kv_width);
         [q, k, v]

@@ -27,6 +27,12 @@ pub struct Block {
 }
 
 impl Block {
+    /// Where its norms are.
+    #[cfg(feature = "flex")]
+    pub(crate) fn norm_placement(&self) -> NormPlacement {
+        self.norm
+    }
+
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
         Self {
             attention_norm: Norm::of_stream(config, device),

@@ -26,6 +26,12 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    /// The function between its layers.
+    #[cfg(feature = "flex")]
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
     pub(crate) fn blank(config: &ModelConfig, device: &Device) -> Self {
         let linear = |d_in, d_out| Linear::zeros(d_in, d_out, config.bias.on_feed_forward(), device);
         let is_gated = config.feed_forward == FeedForward::Gated;

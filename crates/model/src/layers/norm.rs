@@ -30,6 +30,12 @@ impl Norm {
     }
 
     /// A norm of the residual stream.
+    /// What is added to the variance.
+    #[cfg(feature = "flex")]
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     pub(crate) fn of_stream(config: &ModelConfig, device: &Device) -> Self {
         Self::new(config.norm_kind, config.d_model, config.norm_eps, device)
     }

@@ -65,15 +65,22 @@ impl Rotary {
 
     /// The rotation of one column, in which each row is at a position of its own.
     pub(crate) fn of_column(&self, positions: &[usize], device: &Device) -> Rotation {
+        let Angles { cos, sin, n_pairs } = self.angles(positions);
+        let part =
+            |angles| Tensor::from_data(TensorData::new(angles, [positions.len(), 1, 1, n_pairs]), device);
+        Rotation { cos: part(cos), sin: part(sin) }
+    }
+
+    /// The angles of one position per row, as rows of numbers.
+    pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
         let n_pairs = self.frequencies.len();
         let n_positions = positions.iter().max().expect("a batch has at least one row") + 1;
         self.with_table(n_positions, |table| {
             let part = |values: &[f32]| {
                 let row = |&position: &usize| &values[position * n_pairs..][..n_pairs];
-                let chosen: Vec<f32> = positions.iter().flat_map(row).copied().collect();
-                Tensor::from_data(TensorData::new(chosen, [positions.len(), 1, 1, n_pairs]), device)
+                positions.iter().flat_map(row).copied().collect()
             };
-            Rotation { cos: part(&table.cos), sin: part(&table.sin) }
+            Angles { cos: part(&table.cos), sin: part(&table.sin), n_pairs }
         })
     }
 
@@ -110,6 +117,22 @@ impl RotaryScaling {
         // 0 for long wavelengths, 1 for short ones.
         let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
         frequency * (kept + (1.0 - kept) / factor)
+    }
+}
+
+/// Cosines and sines of one position per row: `[rows, n_pairs]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    n_pairs: usize,
+}
+
+impl Angles {
+    /// Those of one row.
+    #[cfg(feature = "flex")]
+    pub(crate) fn of_row(&self, row: usize) -> [&[f32]; 2] {
+        [&self.cos, &self.sin].map(|angles| &angles[row * self.n_pairs..][..self.n_pairs])
     }
 }
 

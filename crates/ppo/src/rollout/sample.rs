@@ -129,7 +129,7 @@ fn generate_in_parts(
     options: &GenerateOptions,
     size: usize,
 ) -> Result<Vec<Completion>, temper_model::Error> {
-    // Adapters are folded in once, and not computed beside the weights for every token.
+    // Adapters are folded in once, and not for every part.
     let lm = &lm.valid().merged();
     let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let size = if size == 0 { prompts.len().max(1) } else { size };
