@@ -39,8 +39,16 @@ fn a_run_with_adapters_ends_with_a_whole_model_and_its_adapter() {
     let last = answer("run/final");
     assert_eq!(answer("run/checkpoints/step-000004"), last);
     assert_eq!(answer("run/final/adapter"), last);
-    temper.run("merge --model run/final/adapter --out merged").ok();
-    assert_eq!(temper.bytes("merged/model.safetensors"), temper.bytes("run/final/model.safetensors"));
+    for (from, to) in [("run/final/adapter", "merged"), ("run/checkpoints/step-000004", "again")] {
+        temper.run(&format!("merge --model {from} --out {to}")).ok();
+        for file in ["model.safetensors", "config.json", "tokenizer.json", "template.json"] {
+            assert_eq!(
+                temper.bytes(&format!("{to}/{file}")),
+                temper.bytes(&format!("run/final/{file}")),
+                "{to}: {file}"
+            );
+        }
+    }
     assert!(temper.bytes("base/final/model.safetensors") != temper.bytes("run/final/model.safetensors"));
 }
 
@@ -59,7 +67,19 @@ fn a_run_with_adapters_resumes_to_the_same_end() {
 fn reward_model_ppo_and_dpo_learn_adapters() {
     let temper = adapted();
     let comparisons = "--data comparisons.jsonl --model run/final --set max_steps=2";
-    temper.run(&format!("reward {comparisons} --out reward {ADAPTER}")).ok();
+    temper
+        .run(&format!(
+            "reward {comparisons} --out reward {ADAPTER} --set pooling=mean --set checkpoint_every=1"
+        ))
+        .ok();
+    // Wherever the adapter is, it gives the same scores.
+    let scores =
+        |model: &str| temper.run(&format!("score --model {model} --data demonstrations.jsonl")).ok().stdout;
+    temper.run("merge --model reward/final/adapter --out merged").ok();
+    assert_eq!(scores("reward/final/adapter"), scores("merged"));
+    assert!(temper.path("reward/checkpoints/step-000001/adapter_model.safetensors").exists());
+    let said = temper.run("eval --model reward/checkpoints/step-000001 --data comparisons.jsonl").ok();
+    assert!(said.stdout.contains("eval_accuracy"), "{said:?}");
     let adapter = temper.json("reward/final/adapter/adapter_config.json");
     assert_eq!(
         (adapter["task_type"].as_str(), adapter["modules_to_save"][0].as_str()),
@@ -90,9 +110,30 @@ fn adapters_that_fit_nothing_are_refused() {
     let run = format!("{} --out other --set adapter.targets=q_proj", sft());
     let said = temper.refuses(&run, &["`q_proj`", "c_attn"]);
     assert!(said.hint().contains("all-linear"), "{said:?}");
+    let fresh = format!("sft --data demonstrations.jsonl --model tiny --out other {ADAPTER}");
+    temper.refuses(&fresh, &["`adapter.rank`", "have learned nothing"]);
+    let config = temper.read("run/final/adapter/adapter_config.json");
+    for (from, to) in
+        [("\"use_dora\": false", "\"use_dora\": true"), ("\"bias\": \"none\"", "\"bias\": \"all\"")]
+    {
+        assert!(config.contains(from), "{config}");
+        temper.write("run/final/adapter/adapter_config.json", config.replace(from, to));
+        let said = temper.refuses("generate --model run/final/adapter --prompt Hi", &["is not supported"]);
+        assert!(said.hint().contains("merge_and_unload"), "{said:?}");
+    }
+    // An adapter that names itself.
+    let own = config.replace("\"base/final\"", "\"run/final/adapter\"");
+    temper.write("run/final/adapter/adapter_config.json", &own);
+    temper.refuses(
+        "generate --model run/final/adapter --prompt Hi",
+        &["is not the directory of another model"],
+    );
+    temper.write("run/final/adapter/adapter_config.json", &config);
     fs::rename(temper.path("base"), temper.path("moved")).expect("it is there");
-    let said = temper
-        .refuses("generate --model run/final/adapter --prompt Hi", &["base/final", "is not a directory"]);
+    let said = temper.refuses(
+        "generate --model run/final/adapter --prompt Hi",
+        &["base/final", "is not the directory of another model"],
+    );
     assert!(said.hint().contains("--base"), "{said:?}");
     temper.run("merge --model run/final/adapter --base moved/final --out merged").ok();
     assert_eq!(temper.bytes("merged/model.safetensors"), temper.bytes("run/final/model.safetensors"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use temper_model::{CausalLm, ScalarModel, TokenIds};
+use temper_model::{ADAPTER_DIR, CausalLm, ScalarModel, TokenIds};
 use temper_tokenizer::TextSide;
 
 use crate::Error;
@@ -21,6 +21,9 @@ pub trait Export: Module {
 impl Export for CausalLm {
     fn export(&self, text: &TextSide, dir: &Path) -> Result<(), Error> {
         CausalLm::export(self, dir, &ids(text, text.tokenizer.special().pad)).map_err(Error::Model)?;
+        if self.transformer.lora().is_some() {
+            text.save(&dir.join(ADAPTER_DIR))?;
+        }
         Ok(text.save(dir)?)
     }
 }
@@ -29,6 +32,9 @@ impl Export for ScalarModel {
     fn export(&self, text: &TextSide, dir: &Path) -> Result<(), Error> {
         let pad = text.tokenizer.score_padding(self.config().vocab_size);
         ScalarModel::export(self, dir, &ids(text, pad)).map_err(Error::Model)?;
+        if self.transformer.lora().is_some() {
+            text.save(&dir.join(ADAPTER_DIR))?;
+        }
         Ok(text.save_for_scores(dir, pad)?)
     }
 }

@@ -39,11 +39,11 @@ pub use assistant::Assistant;
 pub use error::{Error, PromptFault, RowFault};
 pub use export::Export;
 pub use logprobs::answer_logprobs;
-pub use outline::{Outline, context_len};
+pub use outline::{Outline, context_len, load_text};
 pub use reward_model::RewardModel;
 pub use sampling::{Sampling, batch_seed};
 pub use scorer::{Scorer, ScorerSpec};
-pub use temper_model::LoadOptions;
+pub use temper_model::{LoadOptions, is_adapter};
 
 /// Rows that are answered or scored together.
 pub const BATCH_SIZE: usize = 64;

@@ -1,8 +1,8 @@
 //! A model directory without its weights: what decides which texts fit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use temper_model::{LoadOptions, ModelConfig, base_of};
+use temper_model::{LoadOptions, ModelConfig, adapter_chain};
 use temper_tokenizer::{PromptRef, TextSide};
 
 use crate::{Error, PromptFault};
@@ -60,11 +60,24 @@ impl Outline {
     }
 }
 
-/// The text side of a model directory; that of the base model where an adapter has none.
-pub(crate) fn load_text(dir: &Path, options: &LoadOptions) -> Result<TextSide, Error> {
-    let has_own = dir.join("tokenizer.json").exists();
-    let dir = if has_own { dir.to_owned() } else { base_of(dir, options).map_err(Error::Model)? };
-    Ok(TextSide::load(&dir)?)
+/// The text side of a model directory. What an adapter lacks of it, the tokenizer or the template, is that of the model which
+/// it adapts.
+///
+/// # Errors
+/// Files that are missing or damaged.
+pub fn load_text(dir: &Path, options: &LoadOptions) -> Result<TextSide, Error> {
+    let (mut dirs, base) = adapter_chain(dir, options).map_err(Error::Model)?;
+    dirs.push(base);
+    let has_tokenizer = |dir: &PathBuf| dir.join("tokenizer.json").exists();
+    let first = dirs.iter().position(has_tokenizer).unwrap_or(dirs.len() - 1);
+    let mut text = TextSide::load(&dirs[first])?;
+    for dir in &dirs[first + 1..] {
+        if !text.has_template {
+            let TextSide { template, has_template, .. } = TextSide::load(dir)?;
+            (text.template, text.has_template) = (template, has_template);
+        }
+    }
+    Ok(text)
 }
 
 /// The ids of a prompt that a model with this context can answer.

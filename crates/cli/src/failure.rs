@@ -126,6 +126,9 @@ fn hint_of_stage(error: &temper_stage::Error) -> Option<String> {
         Error::Model(error) => hint_of_model(error),
         Error::Tokenizer(error) => hint_of_tokenizer(error),
         Error::Assistant(error) => hint_of_assistant(error),
+        Error::AdaptersOnFreshWeights => {
+            Some("leave `adapter.rank` out: such a model needs all of its weights trained".into())
+        }
         Error::VocabularyTooSmall { .. } => Some("leave `vocab_size` out, or round up".into()),
         Error::NotTransformers { .. } => Some("shapes: tiny, small, medium, gpt2-tiny, gpt2-small".into()),
         Error::OnlyLlama { .. } => Some("add `--family llama`, or leave it out".into()),
@@ -265,6 +268,10 @@ fn hint_of_scorer(error: &temper_scorer::Error) -> Option<String> {
     })
 }
 
+fn is_of_adapter(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "adapter_model.safetensors")
+}
+
 fn diverged() -> Option<String> {
     Some(temper_train::NOT_FINITE_HINT.into())
 }
@@ -282,6 +289,12 @@ fn hint_of_model(error: &temper_model::Error) -> Option<String> {
     Some(match error {
         Error::UnknownPreset { .. } => format!("presets: {}", temper_model::PRESETS.join(", ")),
         Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => missing_file(path),
+        Error::WrongShape { path, .. } | Error::MissingWeight { path, .. } if is_of_adapter(path) => {
+            "the adapter is for another base model: `temper merge --base MODEL` names one".into()
+        }
+        Error::UnsupportedAdapter { .. } => {
+            "PEFT can fold it in itself, by `merge_and_unload()`: give the model that comes out".into()
+        }
         Error::Malformed { .. } | Error::MissingWeight { .. } => {
             "the file is damaged or not whole: copy or save it again".into()
         }

@@ -35,7 +35,7 @@ settings! {
         ///
         /// Conservative DPO. At one half both orders of a pair would cost the same.
         pub label_smoothing: f64 = 0.0, in 0.0..0.5,
-        /// Low-rank adapters in the place of training every weight.
+        /// Low-rank adapters instead of training every weight.
         section adapter: AdapterConfig,
     }
     auto AUTO_OF_RANKINGS

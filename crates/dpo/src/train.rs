@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::CausalLm;
-use temper_stage::{Samples, resume, save};
+use temper_stage::{Samples, resume, save, stop_before_update};
 use temper_tensor::{Gradients, World, accumulate, values_of};
 use temper_tokenizer::TextSide;
 use temper_train::{Progress, Run, StepPlan, require_finite};
@@ -80,10 +80,7 @@ pub fn train(
             continue;
         }
         if progress.guard.rewinds.stops() {
-            // The weights are still those of the last update; if they cannot be saved, that is why the loss is none.
-            let saved = run.save_checkpoint(progress.step, |dir| save(dir, &policy, text, Some(&progress)));
-            progress.guard.rewinds.check()?;
-            saved?;
+            stop_before_update(run, &policy, text, &progress)?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use temper_assistant::Error::{NonFiniteLogits, NonFiniteScore};
-use temper_assistant::{Assistant, Outline, RewardModel, Sampling, eos_rate};
+use temper_assistant::{Assistant, Outline, RewardModel, Sampling, eos_rate, is_adapter};
 use temper_tokenizer::Prompt;
 use temper_train::{STEP_KEY, read_metrics, save_json, step_dirs, verify, write_atomic};
 
@@ -177,14 +177,21 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Copies the selected model to `selected/` in the run directory, together with this selection as `selection.json`.
+    /// Copies the selected model to `selected/` in the run directory, together with this selection as `selection.json`. An
+    /// adapter is folded in.
     /// The directory is complete or absent, whenever the process ends.
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn save(&self, run: &Path) -> Result<(), Error> {
+    pub fn save(&self, run: &Path, device: &Device) -> Result<(), Error> {
         let from = run.join(&self.selected);
+        // A checkpoint with adapters needs its base beside it; what is selected is a whole model.
+        let adapted = is_adapter(&from).then(|| Assistant::load(&from, device)).transpose()?;
         write_atomic(&run.join(SELECTED_DIR), |dir| {
+            if let Some(assistant) = &adapted {
+                assistant.save(dir)?;
+                return Ok(save_json(&dir.join(SELECTION_FILE), self)?);
+            }
             let io = |action, path: &Path| {
                 let path = path.to_owned();
                 move |source| Error::Io { action, path, source }

@@ -1,24 +1,30 @@
 //! Low-rank adapters of a whole model (LoRA: Hu et al. 2021), named and stored as PEFT does it.
 
+mod files;
+
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use rand::Rng;
 use serde_json::{Value, json};
-use temper_tensor::{NamedTensor, ReadError, TensorReader, Trainable, values_of, write_tensors};
+use temper_tensor::{NamedTensor, Trainable, values_of, write_tensors};
 
 use crate::Error;
 use crate::decoder::Decoder;
 use crate::directory::write_json;
-use crate::families::{read_parameter, write_parameter};
+use crate::families::{Stored, read_parameter, write_parameter};
 use crate::heads::{CausalLm, ScalarModel};
 use crate::layers::linear::Linear;
+use files::{
+    AdapterFile, CAUSAL_TASK, CONFIG, SCALAR_TASK, WEIGHTS, read_lora, save_pooling, stored_pooling,
+};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) use files::is_of_scalar_model;
+pub use files::{adapter_chain, base_of, is_adapter};
+
 /// Before the name of a layer in the files of PEFT.
 const PREFIX: &str = "base_model.model.";
 
@@ -51,7 +57,14 @@ impl Lora {
 struct Part {
     name: String,
     /// Its columns of the output.
-    columns: std::ops::Range<usize>,
+    columns: Range<usize>,
+}
+
+/// The numbers of the adapter of one linear layer: see [`Linear::with_adapter_of`].
+struct Numbers {
+    parts: Vec<Range<usize>>,
+    a: Vec<f32>,
+    b: Vec<Vec<f32>>,
 }
 
 impl Decoder {
@@ -68,9 +81,10 @@ impl Decoder {
     }
 
     /// The decoder with fresh adapters, and nothing else. A former adapter is folded in.
-    fn adapted(mut self, lora: &Lora, rng: &mut impl Rng) -> Result<Self, Error> {
+    fn adapted(self, lora: &Lora, rng: &mut impl Rng) -> Result<Self, Error> {
+        let plain = self.merged();
         let mut names: Vec<String> = Vec::new();
-        self.for_each_linear(|path, layer, decoder| {
+        plain.for_each_linear(|path, layer, decoder| {
             names.extend(decoder.parts(path, layer).into_iter().map(|part| part.name));
         });
         for target in &lora.targets {
@@ -80,21 +94,18 @@ impl Decoder {
                 return Err(Error::NoSuchLayer { target: target.clone(), known });
             }
         }
-        let of_layer: Vec<Vec<std::ops::Range<usize>>> = {
-            let mut all = Vec::new();
-            self.for_each_linear(|path, layer, decoder| {
-                let parts = decoder.parts(path, layer).into_iter().filter(|part| lora.includes(&part.name));
-                all.push(parts.map(|part| part.columns).collect());
-            });
-            all
-        };
-        let mut of_layer = of_layer.into_iter();
-        self = self.map_linear(|_, layer| match of_layer.next() {
+        let mut of_layers: Vec<Vec<Range<usize>>> = Vec::new();
+        plain.for_each_linear(|path, layer, decoder| {
+            let parts = decoder.parts(path, layer).into_iter().filter(|part| lora.includes(&part.name));
+            of_layers.push(parts.map(|part| part.columns).collect());
+        });
+        let mut of_layers = of_layers.into_iter();
+        let mut adapted = plain.map_linear(|_, layer| match of_layers.next() {
             Some(parts) if !parts.is_empty() => layer.with_adapter(lora.rank, lora.scale(), parts, rng),
             _ => layer,
         });
-        self.lora = Some(lora.clone());
-        Ok(self)
+        adapted.lora = Some(lora.clone());
+        Ok(adapted)
     }
 
     /// Visits every linear layer of the blocks, in the order of [`Decoder::map_linear`].
@@ -116,83 +127,42 @@ impl Decoder {
             let parts = decoder.parts(path, layer);
             for (i, columns) in adapter.parts().iter().enumerate() {
                 let part = parts.iter().find(|part| part.columns == *columns).expect("an adapted part");
-                let (d_in, name) = (a.len() / width, &part.name);
+                let d_in = a.len() / width;
                 // Linear layers of PyTorch keep `[d_out, d_in]`.
-                let values = (0..rank).flat_map(|r| (0..d_in).map(move |row| row * width + i * rank + r));
-                let values = values.map(|at| a[at]).collect();
-                tensors.push(NamedTensor { name: key(name, "A"), dims: vec![rank, d_in], values });
+                let places = (0..rank).flat_map(|r| (0..d_in).map(move |row| row * width + i * rank + r));
+                let values = places.map(|at| a[at]).collect();
+                tensors.push(NamedTensor { name: key(&part.name, "A"), dims: vec![rank, d_in], values });
                 let b = values_of(adapter.lora_b[i].val().inner());
-                tensors.push(decoder.stored_b(path, name, rank, &parts, columns.len(), b));
+                let stored = decoder.stored_b(path, part, parts.len() > 1, rank);
+                tensors.extend(write_parameter(stored, &[rank, columns.len()], b));
             }
         });
         tensors
     }
 
-    /// The B of one part as a tensor of PEFT: `[width, rank]`, its rows in the order of the family's files.
-    fn stored_b(
-        &self,
-        path: &str,
-        name: &str,
-        rank: usize,
-        parts: &[Part],
-        width: usize,
-        b: Vec<f32>,
-    ) -> NamedTensor {
-        let dims = [rank, width];
-        let mut stored = self.family.stored(&weight_path(path), &dims, self.config());
-        if parts.len() > 1 {
-            stored.order = None;
+    /// How PEFT stores the B of one part of the layer at `path`: with its columns as rows, in the order of the family's
+    /// files. `is_one_of_several` says that the layer has other parts.
+    fn stored_b(&self, path: &str, part: &Part, is_one_of_several: bool, rank: usize) -> Stored {
+        let width = part.columns.len();
+        let of_weight = self.family.stored(&weight_path(path), &[rank, width], self.config());
+        Stored {
+            pieces: vec![(key(&part.name, "B"), width)],
+            is_transposed: true,
+            order: if is_one_of_several { None } else { of_weight.order },
         }
-        stored.pieces = vec![(key(name, "B"), width)];
-        stored.is_transposed = true;
-        write_parameter(stored, &dims, b).remove(0)
     }
 
     /// The decoder with the adapters of PEFT's files in `dir`.
     fn with_stored_adapters(self, dir: &Path) -> Result<(Self, AdapterFile), Error> {
         let (lora, mut file) = (read_lora(dir)?, AdapterFile::open(dir)?);
-        let (mut error, family, config) = (None, self.family, self.config().clone());
-        let parts_of = |path: &str, layer: &Linear| -> Vec<Part> { self.parts(path, layer) };
         let mut adapters = Vec::new();
-        self.for_each_linear(|path, layer, _| {
-            let mut read = || -> Result<_, Error> {
-                let [d_in, _] = layer.weight.dims();
-                let all = parts_of(path, layer);
-                let parts: Vec<&Part> = all.iter().filter(|part| file.has(&key(&part.name, "A"))).collect();
-                let (n, rank) = (parts.len(), lora.rank);
-                let mut a = vec![0.0; d_in * n * rank];
-                let mut b = Vec::new();
-                for (i, part) in parts.iter().enumerate() {
-                    let stored = file.read(&key(&part.name, "A"), &[rank, d_in])?;
-                    for (at, value) in stored.into_iter().enumerate() {
-                        let (r, row) = (at / d_in, at % d_in);
-                        a[row * n * rank + i * rank + r] = value;
-                    }
-                    let dims = [rank, part.columns.len()];
-                    let mut stored = family.stored(&weight_path(path), &dims, &config);
-                    if all.len() > 1 {
-                        stored.order = None;
-                    }
-                    stored.pieces = vec![(key(&part.name, "B"), dims[1])];
-                    stored.is_transposed = true;
-                    b.push(read_parameter(stored, &dims, &mut |name, dims| file.read(name, dims))?);
-                }
-                Ok((parts.iter().map(|part| part.columns.clone()).collect::<Vec<_>>(), a, b))
-            };
-            match read() {
-                Ok(adapter) => adapters.push(adapter),
-                Err(wrong) => {
-                    error.get_or_insert(wrong);
-                    adapters.push((Vec::new(), Vec::new(), Vec::new()));
-                }
-            }
+        self.for_each_linear(|path, layer, decoder| {
+            adapters.push(decoder.read_adapter(path, layer, lora.rank, &mut file));
         });
-        if let Some(error) = error {
-            return Err(error);
-        }
+        let adapters = adapters.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut adapters = adapters.into_iter();
         let mut decoder = self.map_linear(|_, layer| match adapters.next() {
-            Some((parts, a, b)) if !parts.is_empty() => {
+            Some(Numbers { parts, a, b }) if !parts.is_empty() => {
                 layer.with_adapter_of(lora.rank, lora.scale(), parts, a, b)
             }
             _ => layer,
@@ -200,6 +170,38 @@ impl Decoder {
         decoder.lora = Some(lora);
         decoder.carried = decoder.carried.with_generation_config_of(dir)?;
         Ok((decoder, file))
+    }
+
+    /// The adapter of one linear layer; without parts if it has none.
+    fn read_adapter(
+        &self,
+        path: &str,
+        layer: &Linear,
+        rank: usize,
+        file: &mut AdapterFile,
+    ) -> Result<Numbers, Error> {
+        let [d_in, _] = layer.weight.dims();
+        let all = self.parts(path, layer);
+        let is_one_of_several = all.len() > 1;
+        let parts: Vec<Part> = all.into_iter().filter(|part| file.has(&key(&part.name, "A"))).collect();
+        // Read before room is made for them: a rank may be any number in a file.
+        let stored_a = parts.iter().map(|part| file.read(&key(&part.name, "A"), &[rank, d_in]));
+        let stored_a = stored_a.collect::<Result<Vec<_>, _>>()?;
+        let width = parts.len() * rank;
+        let mut a = vec![0.0; d_in * width];
+        for (i, stored) in stored_a.into_iter().enumerate() {
+            for (at, value) in stored.into_iter().enumerate() {
+                let (r, row) = (at / d_in, at % d_in);
+                a[row * width + i * rank + r] = value;
+            }
+        }
+        let read_b = |part: &Part| {
+            let stored = self.stored_b(path, part, is_one_of_several, rank);
+            let dims = [rank, part.columns.len()];
+            read_parameter(stored, &dims, &mut |name, dims| file.read(name, dims))
+        };
+        let b = parts.iter().map(read_b).collect::<Result<_, _>>()?;
+        Ok(Numbers { parts: parts.into_iter().map(|part| part.columns).collect(), a, b })
     }
 
     /// The decoder without its adapters, which are left out and not folded in.
@@ -250,7 +252,7 @@ impl CausalLm {
     /// # Panics
     /// If the model has no adapters.
     pub fn save_adapters(&self, dir: &Path) -> Result<(), Error> {
-        save(&self.transformer, Vec::new(), "CAUSAL_LM", dir)
+        save(&self.transformer, Vec::new(), CAUSAL_TASK, dir)
     }
 }
 
@@ -273,7 +275,7 @@ impl ScalarModel {
     /// # Errors
     /// As [`CausalLm::with_stored_adapters`].
     pub fn with_stored_adapters(self, dir: &Path) -> Result<Self, Error> {
-        let (device, pooling) = (self.device().inner(), self.pooling());
+        let (device, pooling) = (self.device().inner(), stored_pooling(dir)?.unwrap_or(self.pooling()));
         let (transformer, mut file) = self.transformer.without_adapters().with_stored_adapters(dir)?;
         let mut score = self.score;
         let d_model = transformer.config().d_model;
@@ -286,7 +288,7 @@ impl ScalarModel {
         Ok(mark(Self::from_parts(transformer, score, pooling)))
     }
 
-    /// [`CausalLm::save_adapters`], with the head.
+    /// [`CausalLm::save_adapters`], with the head, and with where it reads, for which PEFT has no place.
     ///
     /// # Errors
     /// As [`CausalLm::save_adapters`].
@@ -299,7 +301,8 @@ impl ScalarModel {
             NamedTensor { name: SCORE[0].into(), dims: vec![1, weight.len()], values: weight },
             NamedTensor { name: SCORE[1].into(), dims: vec![1], values: vec![self.score_bias()] },
         ];
-        save(&self.transformer, head, "SEQ_CLS", dir)
+        save_pooling(dir, self.pooling())?;
+        save(&self.transformer, head, SCALAR_TASK, dir)
     }
 }
 
@@ -365,130 +368,4 @@ fn save(decoder: &Decoder, head: Vec<NamedTensor>, task: &str, dir: &Path) -> Re
     decoder.carried.save(dir)?;
     let path = dir.join(WEIGHTS);
     fs::write(&path, write_tensors(&tensors, ("format", "pt"))).map_err(|source| Error::Io { path, source })
-}
-
-/// Whether `dir` holds an adapter and no whole model.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file() && !dir.join("config.json").is_file()
-}
-
-/// Whether the adapter in `dir` is of a model that scores.
-///
-/// # Errors
-/// An `adapter_config.json` that is missing or malformed.
-pub fn scores(dir: &Path) -> Result<bool, Error> {
-    Ok(read_config(dir)?["task_type"] == "SEQ_CLS")
-}
-
-fn read_config(dir: &Path) -> Result<Value, Error> {
-    let path = dir.join(CONFIG);
-    let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    serde_json::from_str(&text).map_err(|error| Error::Malformed { path, reason: error.to_string() })
-}
-
-/// How the model in `dir` is adapted, from its `adapter_config.json`.
-///
-/// # Errors
-/// A file that is missing or malformed, and adapters that compute something else than A and B beside a weight.
-pub fn read_lora(dir: &Path) -> Result<Lora, Error> {
-    let (path, json) = (dir.join(CONFIG), read_config(dir)?);
-    let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
-    if json["peft_type"] != "LORA" {
-        return Err(malformed(format!("`peft_type` is {}; only \"LORA\" is supported", json["peft_type"])));
-    }
-    let is_off = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    };
-    // What would compute something else. Variants of LoRA are called `use_…`.
-    let others = [
-        "alpha_pattern",
-        "layer_replication",
-        "lora_bias",
-        "rank_pattern",
-        "target_parameters",
-        "trainable_token_indices",
-    ];
-    for (key, value) in json.as_object().into_iter().flatten() {
-        let is_variant = key.starts_with("use_") && key != "use_rslora";
-        if (is_variant || others.contains(&key.as_str())) && !is_off(value) {
-            return Err(malformed(format!("`{key}: {value}` is not supported")));
-        }
-    }
-    if !matches!(json["bias"].as_str(), None | Some("none")) {
-        return Err(malformed(format!("`bias: {}` is not supported", json["bias"])));
-    }
-    let rank = json["r"].as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|rank| *rank > 0);
-    let rank = rank.ok_or_else(|| malformed(format!("`r` must be a number above 0, not {}", json["r"])))?;
-    let alpha = json["lora_alpha"].as_f64().filter(|alpha| alpha.is_finite());
-    let alpha = alpha
-        .ok_or_else(|| malformed(format!("`lora_alpha` must be a number, not {}", json["lora_alpha"])))?;
-    // rsLoRA (Kalajdzievski 2023) multiplies by α / √rank.
-    let alpha = if is_off(&json["use_rslora"]) { alpha } else { alpha * (rank as f64).sqrt() };
-    let targets = json["target_modules"].as_array().into_iter().flatten();
-    let base = json["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
-    Ok(Lora { rank, alpha, targets: targets.filter_map(Value::as_str).map(str::to_owned).collect(), base })
-}
-
-/// The tensors of an adapter.
-struct AdapterFile {
-    path: PathBuf,
-    reader: TensorReader,
-    read: Vec<String>,
-}
-
-impl AdapterFile {
-    fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(WEIGHTS);
-        let reader = TensorReader::open(&path).map_err(|error| match error {
-            ReadError::Io(source) if source.kind() == ErrorKind::NotFound && dir.join("adapter_model.bin").exists() => {
-                let reason = "it is not there, and adapter_model.bin is not read: save it with safe_serialization=True";
-                Error::Malformed { path: path.clone(), reason: reason.into() }
-            }
-            ReadError::Io(source) => Error::Io { path: path.clone(), source },
-            ReadError::Malformed(reason) => Error::Malformed {
-                path: path.clone(),
-                reason: format!("not a whole safetensors file: {reason}"),
-            },
-        })?;
-        Ok(Self { path, reader, read: Vec::new() })
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.reader.dims(name).is_some()
-    }
-
-    fn read(&mut self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
-        let (path, name) = (self.path.clone(), name.to_owned());
-        let Some(found) = self.reader.dims(&name) else { return Err(Error::MissingWeight { path, name }) };
-        if found != dims {
-            return Err(Error::WrongShape { path, name, found: found.into(), expected: dims.into() });
-        }
-        let values = self.reader.values(&name).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
-        let values =
-            values.ok_or_else(|| malformed(format!("`{name}` has another type than F32, F16 and BF16")))?;
-        if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-            return Err(malformed(format!("`{name}` holds {bad}")));
-        }
-        self.read.push(name);
-        Ok(values)
-    }
-
-    /// Refuses a file with tensors that have no place in the model: they would be left out.
-    fn finish(self) -> Result<(), Error> {
-        let mut left: Vec<&str> =
-            self.reader.names().filter(|name| !self.read.iter().any(|read| read == name)).collect();
-        left.sort_unstable();
-        match left.first() {
-            None => Ok(()),
-            Some(name) => {
-                let reason =
-                    format!("`{name}` has no place in this model; only linear layers of blocks are adapted");
-                Err(Error::Malformed { path: self.path, reason })
-            }
-        }
-    }
 }

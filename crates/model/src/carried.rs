@@ -7,8 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::adapters::base_of;
 use crate::config::INIT_STD;
-use crate::directory::{TokenIds, write_json};
+use crate::directory::{LoadOptions, TokenIds, write_json};
 
 const GENERATION_CONFIG: &str = "generation_config.json";
 const MAX_NEW_TOKENS: &str = "max_new_tokens";
@@ -120,9 +121,10 @@ fn read_generation_config(dir: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// The longest answer that the model in a directory is meant to give, in tokens: `max_new_tokens` of its
-/// `generation_config.json`, if there is one that can be read.
+/// `generation_config.json`, if there is one that can be read; or of its base, if it is an adapter.
 pub fn max_new_tokens(dir: &Path) -> Option<usize> {
-    max_new_tokens_in(&fs::read(dir.join(GENERATION_CONFIG)).ok()?)
+    let in_dir = |dir: &Path| max_new_tokens_in(&fs::read(dir.join(GENERATION_CONFIG)).ok()?);
+    in_dir(dir).or_else(|| in_dir(&base_of(dir, &LoadOptions::default()).ok()?))
 }
 
 fn max_new_tokens_in(generation_config: &[u8]) -> Option<usize> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::adapters::{Lora, is_adapter, read_lora};
+use crate::adapters::{adapter_chain, base_of, is_of_scalar_model};
 use crate::carried::Carried;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
@@ -57,21 +57,6 @@ impl ModelConfig {
     }
 }
 
-/// The directory of the base model if `dir` holds an adapter, and otherwise `dir` itself.
-///
-/// # Errors
-/// [`Error::NoBaseModel`], and an `adapter_config.json` that cannot be read.
-pub fn base_of(dir: &Path, options: &LoadOptions) -> Result<PathBuf, Error> {
-    match &options.base {
-        _ if !is_adapter(dir) => return Ok(dir.to_owned()),
-        Some(base) => return Ok(base.clone()),
-        None => {}
-    }
-    let Lora { base, .. } = read_lora(dir)?;
-    let path = PathBuf::from(&base);
-    if path.is_dir() { Ok(path) } else { Err(Error::NoBaseModel { path: dir.to_owned(), base }) }
-}
-
 const CAUSAL_LM: &str = "language model";
 const SCALAR_MODEL: &str = "reward model";
 
@@ -89,9 +74,14 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
-        if is_adapter(dir) {
-            let base = Self::load_with(&base_of(dir, options)?, device, options)?;
-            return Ok(base.with_stored_adapters(dir)?.merged());
+        let (adapters, base) = adapter_chain(dir, options)?;
+        if !adapters.is_empty() {
+            if is_of_scalar_model(dir)? {
+                return Err(Error::WrongHead { path: dir.into(), found: SCALAR_MODEL, expected: CAUSAL_LM });
+            }
+            let base = Self::load_with(&base, device, options)?;
+            let fold = |model: Self, dir: &PathBuf| Ok(model.with_stored_adapters(dir)?.merged());
+            return adapters.iter().rev().try_fold(base, fold);
         }
         let json = read_config(dir)?;
         // First of all: another architecture would not load with another head either.
@@ -140,13 +130,40 @@ impl CausalLm {
     pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
         self.save(dir, ids.eos)?;
         if self.transformer.lora().is_some() {
-            self.save_adapters(&new_dir(dir.join(ADAPTER))?)?;
+            self.save_adapters(&new_dir(dir.join(ADAPTER_DIR))?)?;
         }
         self.transformer.carried.save_generation_config(dir, ids)
     }
 }
 
 impl ScalarModel {
+    /// A model that scores under its adapters, each on the next. The base may be a language model, because the head is among
+    /// the adapters.
+    fn load_adapted(
+        adapters: &[PathBuf],
+        base: &Path,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<Self, Error> {
+        let base = if is_scalar(&read_config(base)?, base)? {
+            Self::load_with(base, device, options)?
+        } else {
+            let CausalLm { transformer, .. } = CausalLm::load_with(base, device, options)?;
+            let score = Linear::zeros(transformer.config().d_model, 1, true, device);
+            Self::from_parts(transformer, score, Pooling::Last)
+        };
+        let fold = |model: Self, dir: &PathBuf| {
+            if is_of_scalar_model(dir)? {
+                return Ok(model.with_stored_adapters(dir)?.merged());
+            }
+            let pooling = model.pooling();
+            let lm = CausalLm { transformer: model.transformer, lm_head: None };
+            let transformer = lm.with_stored_adapters(dir)?.merged().transformer;
+            Ok(Self::from_parts(transformer, model.score, pooling))
+        };
+        adapters.iter().rev().try_fold(base, fold)
+    }
+
     /// Reads a reward model or a critic: ours, or one of transformers (`…ForSequenceClassification`) with one label, whose
     /// missing bias is 0.
     ///
@@ -161,12 +178,12 @@ impl ScalarModel {
     /// # Errors
     /// As [`ScalarModel::load`].
     pub fn load_with(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self, Error> {
-        if is_adapter(dir) {
-            // Its base is a language model, and the head is in its own file.
-            let CausalLm { transformer, .. } = CausalLm::load_with(&base_of(dir, options)?, device, options)?;
-            let score = Linear::zeros(transformer.config().d_model, 1, true, device);
-            let base = Self::from_parts(transformer, score, Pooling::Last);
-            return Ok(base.with_stored_adapters(dir)?.merged());
+        let (adapters, base) = adapter_chain(dir, options)?;
+        if !adapters.is_empty() {
+            if !is_of_scalar_model(dir)? {
+                return Err(Error::WrongHead { path: dir.into(), found: CAUSAL_LM, expected: SCALAR_MODEL });
+            }
+            return Self::load_adapted(&adapters, &base, device, options);
         }
         let json = read_config(dir)?;
         let path = dir.join("config.json");
@@ -221,7 +238,7 @@ impl ScalarModel {
     pub fn export(&self, dir: &Path, ids: &TokenIds) -> Result<(), Error> {
         self.transformer.carried.save_generation_config(dir, ids)?;
         if self.transformer.lora().is_some() {
-            self.save_adapters(&new_dir(dir.join(ADAPTER))?)?;
+            self.save_adapters(&new_dir(dir.join(ADAPTER_DIR))?)?;
         }
         let (mut json, model) = (self.config_json(), self.valid().merged().with_bias_in_norm());
         let left_out: &[&str] = if self.has_transformers_form() {
@@ -313,7 +330,7 @@ fn warn_of_ignored(dir: &Path, family: &dyn Family, json: &Value, options: &Load
 }
 
 /// Where the adapter of a finished model is, for PEFT: the model has it in its weights already.
-const ADAPTER: &str = "adapter";
+pub const ADAPTER_DIR: &str = "adapter";
 
 fn new_dir(dir: PathBuf) -> Result<PathBuf, Error> {
     match fs::create_dir(&dir) {

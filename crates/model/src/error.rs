@@ -106,13 +106,23 @@ pub enum Error {
         /// The ends of the names of the linear layers.
         known: String,
     },
-    /// An adapter's base model is not where its `adapter_config.json` says.
-    #[error("{}: its base model `{base}` is not a directory", path.display())]
+    /// An adapter's base model is not where its `adapter_config.json` says, or is the adapter itself.
+    #[error("{}: its base model {} is not the directory of another model", path.display(), base.display())]
     NoBaseModel {
         /// The directory of the adapter.
         path: PathBuf,
         /// What `base_model_name_or_path` says.
-        base: String,
+        base: PathBuf,
+    },
+    /// An adapter computes something else than two matrices beside a weight.
+    #[error("{}: `{key}: {value}` is not supported", path.display())]
+    UnsupportedAdapter {
+        /// Its `adapter_config.json`.
+        path: PathBuf,
+        /// Which key says so.
+        key: String,
+        /// Its value.
+        value: String,
     },
     /// A prompt leaves no room for an answer.
     #[error(

@@ -46,7 +46,7 @@ mod error;
 mod families;
 mod weights;
 
-pub use adapters::{Lora, is_adapter, read_lora, scores};
+pub use adapters::{Lora, adapter_chain, base_of, is_adapter};
 pub use batch::TokenBatch;
 pub use carried::max_new_tokens;
 pub use config::{
@@ -54,7 +54,7 @@ pub use config::{
     Positions, RotaryScaling,
 };
 pub use decoder::Decoder;
-pub use directory::{LoadOptions, TokenIds, base_of};
+pub use directory::{ADAPTER_DIR, LoadOptions, TokenIds};
 pub use error::Error;
 pub use families::former_path;
 pub use generation::generate::{Completion, Finish, GenerateOptions, StopToken, generate};

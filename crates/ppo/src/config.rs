@@ -53,7 +53,7 @@ settings! {
         section ptx: PtxConfig,
         /// What an answer is compared with.
         section advantage: AdvantageConfig,
-        /// Low-rank adapters in the place of training every weight, in the policy and in a critic of its own.
+        /// Low-rank adapters instead of training every weight, in the policy and in a critic of its own.
         section adapter: AdapterConfig,
     }
     auto AUTO first group_choices

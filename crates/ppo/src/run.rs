@@ -224,7 +224,7 @@ impl PpoConfig {
         let is_given = |key| !launch.is_open(key);
         let replaces = self.rollout.missing_eos == MissingEos::Replace && is_given("rollout.missing_eos");
         let is_unscaled = self.rollout.score_scale == ScaleFrom::None && is_given("rollout.score_scale");
-        if replaces && is_unscaled && !is_given("rollout.missing_eos_value") && !launch.is_resumed() {
+        if replaces && is_unscaled && !is_given("rollout.missing_eos_value") && !launch.continues()? {
             return Err(Error::NoScoreForMissingEos);
         }
         Ok(())

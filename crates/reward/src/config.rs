@@ -41,7 +41,7 @@ settings! {
         ///
         /// InstructGPT has none; TRL suggests 0.01.
         pub center: f64 = 0.0, in ZeroOr(Positive),
-        /// Low-rank adapters in the place of training every weight.
+        /// Low-rank adapters instead of training every weight.
         section adapter: AdapterConfig,
     }
     auto AUTO

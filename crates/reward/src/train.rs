@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
-use temper_stage::{resume, save};
+use temper_stage::{resume, save, stop_before_update};
 use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Progress, Run, StepPlan, require_finite};
@@ -122,10 +122,7 @@ pub fn train(
             continue;
         }
         if progress.guard.rewinds.stops() {
-            // The weights are still those of the last update; if they cannot be saved, that is why the loss is none.
-            let saved = run.save_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)));
-            progress.guard.rewinds.check()?;
-            saved?;
+            stop_before_update(run, &model, text, &progress)?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

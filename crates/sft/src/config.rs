@@ -39,7 +39,7 @@ settings! {
         ///
         /// Weights that know no language yet have twice as much to learn from then.
         pub learn_prompts: bool = false,
-        /// Low-rank adapters in the place of training every weight.
+        /// Low-rank adapters instead of training every weight.
         section adapter: AdapterConfig,
     }
     auto AUTO

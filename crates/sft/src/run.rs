@@ -54,6 +54,9 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
         ("--eval-data", eval_data.as_ref().map(Demonstrations::fingerprint)),
     ];
     launch.starts_from(Path::new(&files.model));
+    if config.adapter.rank > 0 && Assistant::is_fresh(&files.model) {
+        return Err(Error::AdaptersOnFreshWeights);
+    }
     if let Some(lora) = config.adapter.lora(&files.model) {
         model = model.with_adapters(&lora, &mut Seed(config.training.seed).stream("adapters"))?;
     }

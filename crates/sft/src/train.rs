@@ -9,7 +9,7 @@ use rand::RngExt;
 use serde::Serialize;
 use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout};
-use temper_stage::{Samples, resume, save};
+use temper_stage::{Samples, resume, save, stop_before_update};
 use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Progress, Run, Seed, StepPlan, require_finite};
@@ -110,10 +110,7 @@ pub fn train(
             continue;
         }
         if progress.guard.rewinds.stops() {
-            // The weights are still those of the last update; if they cannot be saved, that is why the loss is none.
-            let saved = run.save_checkpoint(progress.step, |dir| save(dir, &model, text, Some(&progress)));
-            progress.guard.rewinds.check()?;
-            saved?;
+            stop_before_update(run, &model, text, &progress)?;
         }
         let learning_rate = plan.learning_rate(progress.step) * progress.guard.rewinds.rate_factor();
         progress.optimizer.add(gradients);

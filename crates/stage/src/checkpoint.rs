@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use temper_assistant::Export;
 use temper_model::{CausalLm, ModelConfig, ScalarModel};
 use temper_tokenizer::TextSide;
-use temper_train::Progress;
+use temper_train::{Progress, Run};
 
 use crate::Error;
 
@@ -120,6 +120,22 @@ pub fn load_like<M: StageModel>(started_from: &M, dir: &Path) -> Result<M, tempe
     let model = M::load(dir, &started_from.device().inner())?;
     model.config().check_context(started_from.config().max_seq_len)?;
     Ok(model)
+}
+
+/// Ends a run that is to stop before an update, with a checkpoint of the last one.
+///
+/// # Errors
+/// That of the sign at which the run stops.
+pub fn stop_before_update(
+    run: &mut Run,
+    model: &impl StageModel,
+    text: &TextSide,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let saved = run.save_checkpoint(progress.step, |dir| save(dir, model, text, Some(progress)));
+    // Weights that are not finite cannot be saved. Then the error of the loss is the one to report.
+    progress.guard.rewinds.check()?;
+    saved.map(drop)
 }
 
 /// Reads a checkpoint that [`save`] wrote: the progress, and the model in place of `started_from`, ready to be trained.

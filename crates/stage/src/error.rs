@@ -9,6 +9,9 @@ pub enum Error {
     /// A file, a setting, or the run directory.
     #[error(transparent)]
     Train(#[from] temper_train::Error),
+    /// Adapters were asked for on weights that have been drawn at random, and would stay that.
+    #[error("`adapter.rank` trains adapters alone, and the weights of this model have learned nothing yet")]
+    AdaptersOnFreshWeights,
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),

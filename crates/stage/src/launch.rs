@@ -11,7 +11,7 @@ use temper_data::{
     BadRows, ColumnNames, Dataset, Encoding, ReadOptions, Record, Rows, Selection, Separator, data_files,
     read_rows,
 };
-use temper_model::{base_of, is_adapter, weight_files};
+use temper_model::{adapter_chain, weight_files};
 use temper_scorer::Stop;
 use temper_tokenizer::{Date, TextSide};
 use temper_train::{
@@ -26,6 +26,9 @@ use crate::card::{Base, Card, Data};
 pub const TRAINING: &str = "training data";
 /// What a model is measured on, in notes about rows of a file.
 pub const EVALUATION: &str = "evaluation data";
+
+/// The files of an adapter that decide what it computes.
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// What of a model directory takes part in a run after its shape and its weights.
 const TEXT_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "template.json"];
@@ -354,7 +357,8 @@ impl Launch {
         let auto = std::mem::take(&mut self.auto);
         let (settled, given) = auto.fill(config, start.given(&auto))?;
         let (mut settled, mut chosen) = auto.fill(&settled, start.chosen(&auto))?;
-        let open = auto.of_length();
+        // What somebody gave at the start is not chosen again.
+        let open = auto.of_length().without(&given);
         if !open.is_empty() && start.has_other_length(config, &auto)? {
             let (longer, again) = open.fill(&settled, choices(&settled, &open))?;
             settled = longer;
@@ -376,9 +380,12 @@ impl Launch {
         }
     }
 
-    /// Whether the run continues an earlier one, if there is one.
-    pub fn is_resumed(&self) -> bool {
-        self.is_resumed
+    /// Whether the run continues one that has begun.
+    ///
+    /// # Errors
+    /// A run directory that cannot be read.
+    pub fn continues(&self) -> Result<bool, Error> {
+        Ok(self.settings_at_the_start()?.is_some())
     }
 
     /// Whether the setting `key` is left to Temper and has no value yet. A run that is resumed has chosen all of its
@@ -472,10 +479,16 @@ pub fn model_fingerprint(model: &Path) -> Result<String, Error> {
     if !model.is_dir() {
         return Ok(format!("preset {}", model.display()));
     }
-    if is_adapter(model) {
-        let adapter = fingerprint_files(model, &["adapter_config.json", "adapter_model.safetensors"])?;
-        let base = base_of(model, &LoadOptions::default())?;
-        return Ok(format!("{adapter} on {}", model_fingerprint(&base)?));
+    let (adapters, base) = adapter_chain(model, &LoadOptions::default())?;
+    if !adapters.is_empty() {
+        let mut prints = vec![model_fingerprint(&base)?];
+        for dir in &adapters {
+            let optional =
+                TEXT_FILES.into_iter().chain(OPTIONAL_FILES).filter(|name| dir.join(name).exists());
+            let files: Vec<&str> = ADAPTER_FILES.into_iter().chain(optional).collect();
+            prints.push(fingerprint_files(dir, &files)?);
+        }
+        return Ok(prints.join(" "));
     }
     let weights = weight_files(model)?;
     let weights = weights.iter().map(String::as_str);

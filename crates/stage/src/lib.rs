@@ -20,7 +20,7 @@ mod shape;
 
 pub use adapter::AdapterConfig;
 pub use auto::{AUTO_OF_RANKINGS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
-pub use checkpoint::{StageModel, load_like, resume, save, save_weights};
+pub use checkpoint::{StageModel, load_like, resume, save, save_weights, stop_before_update};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};
 pub use samples::{Samples, SamplesConfig};

@@ -124,7 +124,7 @@ pub fn prune(run_dir: &Path, newest: usize, keep_last: usize) -> Result<(), Erro
 
 /// [`prune`] where some checkpoints are not of the run's schedule: an interrupt wrote them, say. Such a one does not
 /// count among the `keep_last`, and stays only as long as it is the newest. The newest one of step `good` or before stays
-/// in any case.
+/// in any case, or the oldest one where there is none.
 pub(crate) fn prune_scheduled(
     run_dir: &Path,
     newest: usize,
@@ -137,7 +137,8 @@ pub(crate) fn prune_scheduled(
     let dirs = step_dirs(run_dir)?;
     let is_good =
         |(step, path): &&(usize, PathBuf)| good.is_some_and(|good| *step <= good) && is_complete(path);
-    let good = dirs.iter().rfind(is_good).map(|(step, _)| *step);
+    let oldest = || dirs.iter().find(|(_, path)| good.is_some() && is_complete(path));
+    let good = dirs.iter().rfind(is_good).or_else(oldest).map(|(step, _)| *step);
     for (step, path) in dirs.into_iter().rev().filter(|(step, _)| *step <= newest) {
         let is_whole = is_complete(&path);
         n_whole += usize::from(is_whole);
@@ -454,8 +455,9 @@ mod tests {
         [0, 2, 4, 6, 8].into_iter().for_each(save);
         prune_scheduled(run.path(), 8, 1, Some(5), |_| true).unwrap();
         assert_eq!(steps(), [4, 8]);
-        prune_scheduled(run.path(), 8, 1, Some(3), |_| true).unwrap();
-        assert_eq!(steps(), [8], "there is none of step 3 or before");
+        save(10);
+        prune_scheduled(run.path(), 10, 1, Some(3), |_| true).unwrap();
+        assert_eq!(steps(), [4, 10], "there is none of step 3 or before, so the run goes back to the oldest");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `temper merge`
 
 use anyhow::Result;
-use temper_assistant::{Assistant, RewardModel};
-use temper_model::{is_adapter, scores};
+use temper_assistant::{Assistant, Error as AssistantError, RewardModel};
+use temper_model::{Error as ModelError, is_adapter};
 
 use crate::args::MergeArgs;
 use crate::commands::{Outcome, tokenizer::check_empty};
@@ -20,14 +20,17 @@ pub fn run(session: &Session, args: &MergeArgs) -> Result<Outcome> {
     }
     let (device, _) = device::open_named(session.device_name())?;
     let options = args.load.options().on_base(args.base.clone());
-    if scores(&args.model)? {
-        let model = RewardModel::load_with(&args.model, &device, &options)?;
-        std::fs::create_dir_all(&args.out)?;
-        model.save(&args.out)?;
-    } else {
-        let model = Assistant::load_with(&args.model, &device, &options)?;
-        std::fs::create_dir_all(&args.out)?;
-        model.save(&args.out)?;
+    match Assistant::load_with(&args.model, &device, &options) {
+        Err(AssistantError::Model(ModelError::WrongHead { .. })) => {
+            let model = RewardModel::load_with(&args.model, &device, &options)?;
+            std::fs::create_dir_all(&args.out)?;
+            model.save(&args.out)?;
+        }
+        model => {
+            let model = model?;
+            std::fs::create_dir_all(&args.out)?;
+            model.save(&args.out)?;
+        }
     }
     session.note(&format!("the model with its adapter is {}", args.out.display()));
     Ok(Outcome::Done)

@@ -16,7 +16,6 @@ use crate::prompts::PlacedPrompts;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
-    let sampling = args.sampling.of_model(&args.run.join("final"))?;
     let device = device::open(session.device_name())?;
     check_run(&args.run)?;
     let models = RunModels::find(&args.run)?;
@@ -24,6 +23,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
         session.note(&format!("note: passing over a checkpoint: {error}"));
     }
     models.check()?;
+    let sampling = args.sampling.of_model(models.whole.first().map_or(&args.run, |model| &model.dir))?;
     let reward_model = RewardModel::load_with(&args.reward, &device, &args.load.options())?;
     let mut prompts = PlacedPrompts::read(session, &args.prompts, args.read())?;
     for model in &models.whole {
@@ -34,7 +34,7 @@ pub fn run(session: &Session, args: &SelectArgs) -> Result<Outcome> {
     for fault in &selection.passed_over {
         session.note(&format!("note: passing over a checkpoint: {fault}"));
     }
-    selection.save(&args.run)?;
+    selection.save(&args.run, &device)?;
     if args.json {
         print_json(&selection)?;
     } else {

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use temper_tokenizer::{
-    Dialog, Example, IGNORE_LABEL, Message, Rendered, TextSide, Tokenizer, encode_dialog,
-};
+use temper_assistant::{LoadOptions, load_text};
+use temper_tokenizer::{Dialog, Example, IGNORE_LABEL, Message, Rendered, Tokenizer, encode_dialog};
 
 use crate::args::TokenizeArgs;
 use crate::commands::{Outcome, print_json, print_line};
@@ -44,7 +43,7 @@ fn print_conversation(dir: &Path, messages: &str, args: &TokenizeArgs) -> Result
         let hint = "give a list such as `[{\"role\": \"user\", \"content\": \"Hi\"}]`";
         hinted(format!("`--messages` is not a list of messages: {error}"), hint)
     })?;
-    let mut text = TextSide::load(dir)?;
+    let mut text = load_text(dir, &LoadOptions::default())?;
     text.settle("auto")?;
     let Rendered { text: rendered, tokens, mask } = text.render(&messages, args.add_generation_prompt)?;
     let label = |(id, learned): (&u32, &bool)| if *learned { i64::from(*id) } else { IGNORE_LABEL };
@@ -64,7 +63,7 @@ fn print_conversation(dir: &Path, messages: &str, args: &TokenizeArgs) -> Result
 /// What a stage that starts from this model learns from a prompt and a completion; a prompt alone is what the model
 /// completes, and nothing is learned from it.
 fn trained(dir: &Path, args: &TokenizeArgs) -> Result<(Dialog, Tokenizer)> {
-    let mut text = TextSide::load(dir)?;
+    let mut text = load_text(dir, &LoadOptions::default())?;
     let example = if args.completion.is_empty() {
         let prompt = text.encode_prompt(&args.prompt)?;
         let prompt_len = prompt.len();

@@ -70,6 +70,13 @@ impl AutoKeys {
         self.iter().filter(|key| LENGTH.contains(key)).map(str::to_owned).collect()
     }
 
+    /// Those that have no value here.
+    #[must_use]
+    pub fn without(&self, values: &[Chosen]) -> Self {
+        let has_value = |key: &str| values.iter().any(|choice| choice.key == key);
+        self.iter().filter(|key| !has_value(key)).map(str::to_owned).collect()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
