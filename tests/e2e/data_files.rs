@@ -12,6 +12,19 @@ fn demonstration(prompt: usize, completion: usize) -> String {
 }
 
 #[test]
+fn a_file_without_any_of_the_named_columns_is_warned_about() {
+    let temper = Temper::new();
+    let sft = "sft --data demonstrations.jsonl --model gpt2-tiny --set max_steps=1 --columns";
+    let said = temper.run(&format!("{sft} prompt=questoin,completion=repyl --out wrong")).ok();
+    assert!(
+        said.stderr.contains("demonstrations.jsonl: no row has a column that `--columns` names"),
+        "{said:?}"
+    );
+    let said = temper.run(&format!("{sft} prompt=prompt,completion=completion --out right")).ok();
+    assert!(!said.stderr.contains("no row has a column"), "{said:?}");
+}
+
+#[test]
 fn rows_that_are_left_out_are_counted_by_file_purpose_and_cause() {
     let temper = Temper::with_sft();
     temper.write("a.jsonl", [demonstration(2, 2), demonstration(200, 2), "{\n".into()].concat());

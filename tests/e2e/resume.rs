@@ -219,6 +219,8 @@ fn a_finished_run_becomes_longer_where_its_schedule_allows_it() {
     // The model that was finished before stays.
     assert_eq!(temper.bytes("run/final-000004/model.safetensors"), short);
     assert!(temper.read("run/config.toml").contains("max_steps = 6"));
+    // Without the limit, it would be many times as long: that is a mistake.
+    temper.refuses(&format!("{sft} --out run --resume"), &["`max_steps` was `6`"]);
     let ppo = "ppo --policy run/final --reward reward/final --prompts prompts.jsonl --set batch_size=2";
     temper.run("reward --data comparisons.jsonl --model run/final --out reward --set max_steps=1").ok();
     temper.run(&format!("{ppo} --out longer --set max_steps=3")).ok();

@@ -84,6 +84,12 @@ impl Models<'_> {
         }
         match model.to_str().and_then(RepoSpec::parse) {
             Some(spec) => *model = self.download(&spec, parts)?,
+            None if model.to_str().is_some_and(|name| temper_model::PRESETS.contains(&name)) => {
+                return Err(hinted(
+                    format!("{} is a preset, which has no weights yet", model.display()),
+                    "`temper sft --model PRESET` trains one, and gives a model directory",
+                ));
+            }
             None => {
                 return Err(hinted(
                     format!(

@@ -31,6 +31,9 @@ pub(crate) struct FileReader<'p, R> {
     pub unused: Vec<UnusedRows>,
     first_unused: Option<BadRow>,
     pub families: Vec<(&'static str, usize)>,
+    n_rows: usize,
+    /// Rows that have a column which somebody has named.
+    n_renamed: usize,
 }
 
 impl<'p, R: Record> FileReader<'p, R> {
@@ -45,13 +48,15 @@ impl<'p, R: Record> FileReader<'p, R> {
             unused: Vec::new(),
             first_unused: None,
             families: Vec::new(),
+            n_rows: 0,
+            n_renamed: 0,
         }
     }
 
     /// Adds one row of the file.
     pub fn take(&mut self, line: usize, row: Result<Row, Error>) -> Result<(), Error> {
         match row {
-            Ok(row) => match self.options.columns.rename(row) {
+            Ok(row) => match self.rename(row) {
                 Ok(row) => {
                     self.joiner.push(line, row).into_iter().try_for_each(|group| self.take_group(&group))
                 }
@@ -61,8 +66,17 @@ impl<'p, R: Record> FileReader<'p, R> {
         }
     }
 
+    fn rename(&mut self, row: Row) -> Result<Row, (Fault, Row)> {
+        self.n_rows += 1;
+        self.n_renamed += usize::from(self.options.columns.are_in(&row));
+        self.options.columns.rename(row)
+    }
+
     /// Adds what is complete only at the end of the file.
     pub fn finish(&mut self) -> Result<(), Error> {
+        if self.n_rows > 0 && self.n_renamed == 0 && !self.options.columns.is_empty() {
+            tracing::warn!("{}: no row has a column that `--columns` names", self.path.display());
+        }
         let groups = std::mem::take(&mut self.joiner).finish();
         groups.into_iter().try_for_each(|group| self.take_group(&group))
     }

@@ -36,13 +36,23 @@ impl ColumnNames {
     /// Columns that are known and are not in the table of families.
     const OTHERS: [&str; 4] = ["scores", "ranking", "margin", "ended"];
 
+    /// Whether no column is named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether a row has any of the columns.
+    pub(crate) fn are_in(&self, row: &Row) -> bool {
+        self.names.iter().any(|(_, name)| row.contains_key(name))
+    }
+
     /// A row with the known names. A column that has one of these names already, and is not renamed itself, is replaced. A
     /// row that has none of the columns stays as it is: it may be of another file.
     ///
     /// # Errors
     /// The row has some of the columns and lacks another.
     pub(crate) fn rename(&self, mut row: Row) -> Result<Row, (Fault, Row)> {
-        if self.names.iter().all(|(_, name)| !row.contains_key(name)) {
+        if !self.are_in(&row) {
             return Ok(row);
         }
         if let Some((_, name)) = self.names.iter().find(|(_, name)| !row.contains_key(name)) {

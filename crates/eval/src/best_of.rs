@@ -28,7 +28,9 @@ pub fn best_answers(
     best_of: BestOf<'_>,
 ) -> Result<Vec<Answer>, Error> {
     let mut best = Vec::new();
-    for i in 0..u64::from(best_of.n) {
+    // From 1 on, so that none of them is the answer that another policy draws from the seed itself: a draw that both sides have
+    // in common would never lose.
+    for i in 1..=u64::from(best_of.n) {
         let answers = policy.answer(prompts, sampling, seed.wrapping_add(i.wrapping_mul(SEED_STEP)))?;
         let scores = best_of.reward_model.score(&policy.text, &answers)?;
         keep_higher(&mut best, answers.into_iter().zip(scores));

@@ -119,6 +119,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         (CriticKind::RewardModel, None) => return Err(Error::NoModelForCritic),
         (CriticKind::ValueHead, _) => Critic::ValueHead,
     };
+    trained.set_max_new_tokens(config.rollout.max_new_tokens);
     // With adapters, the base is in memory once for both.
     let models = Models { policy: trained, ref_policy: policy, critic };
     let mut gold = judge.as_mut().map(|judge| {

@@ -323,7 +323,7 @@ impl Launch {
     }
 
     /// The settings of this run: those that are left to Temper get the values of `choices`, and a note says so. A run that is
-    /// resumed keeps the values of its start, also those that somebody gave only then. If it is to have another length, and
+    /// resumed keeps the values of its start, also those that somebody gave only then. If it is to become longer, and
     /// its settings `epochs` or `max_steps` are left to Temper, they are chosen again for that.
     ///
     /// A stage that knows some values only later leaves them out of `choices`, and settles these settings afterwards.
@@ -359,7 +359,7 @@ impl Launch {
         let (mut settled, mut chosen) = auto.fill(&settled, start.chosen(&auto))?;
         // What somebody gave at the start is not chosen again.
         let open = auto.of_length().without(&given);
-        if !open.is_empty() && start.has_other_length(config, &auto)? {
+        if !open.is_empty() && start.is_lengthened(config, &auto)? {
             let (longer, again) = open.fill(&settled, choices(&settled, &open))?;
             settled = longer;
             chosen.retain(|choice| !again.iter().any(|other| other.key == choice.key));

@@ -41,7 +41,10 @@ impl Inputs {
         let of = |inputs: &BTreeMap<String, String>, name: &str| {
             inputs.get(name).cloned().unwrap_or_else(|| "not given".to_owned())
         };
-        for flag in self.given.keys().chain(stored.given.keys()) {
+        // Models first: another one may read other rows of the same data.
+        let mut flags: Vec<&String> = self.given.keys().chain(stored.given.keys()).collect();
+        flags.sort_by_key(|flag| !["--model", "--policy", "--reward"].contains(&flag.as_str()));
+        for flag in flags {
             let (stored, given) = (of(&stored.given, flag), of(&self.given, flag));
             if stored != given {
                 return Err(Error::InputDiffers { dir: dir.to_owned(), flag: flag.clone(), stored, given });

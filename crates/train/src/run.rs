@@ -31,6 +31,7 @@ mod rewind;
 mod stored;
 
 use extension::can_be_extended;
+pub(crate) use extension::lengthened_settings;
 use mark::Mark;
 use place::{Place, is_ours, lock};
 use stored::{GivenSettings, StoredRun, refuse_foreign_names, set_final_aside};

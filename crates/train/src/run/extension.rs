@@ -21,12 +21,10 @@ pub(super) fn can_be_extended(settings: &Table) -> bool {
 pub(super) fn extension(stored: &Table, given: &Table, path: &Path) -> Result<Option<String>, Error> {
     let mut lengthened = stored.clone();
     let mut changes = Vec::new();
-    for key in LENGTH {
+    for key in lengthened_settings(stored, given) {
         let (Some(before), Some(now)) = (stored.get(key), given.get(key)) else { continue };
-        if before != now && is_longer(key, before, now) {
-            lengthened.insert(key.to_owned(), now.clone());
-            changes.push((key, before, now));
-        }
+        lengthened.insert(key.to_owned(), now.clone());
+        changes.push((key, before, now));
     }
     compare_configs(&lengthened, given, path)?;
     let Some((key, before, now)) = changes.first() else { return Ok(None) };
@@ -46,13 +44,18 @@ fn kind_of_schedule(settings: &Table) -> Option<&str> {
     settings.get("schedule")?.get("kind")?.as_str()
 }
 
-fn is_longer(key: &str, before: &Value, now: &Value) -> bool {
-    match (before.as_integer(), now.as_integer()) {
-        // No limit is more than any.
-        (Some(before), Some(now)) if key == "max_steps" => before != 0 && (now == 0 || now > before),
-        (Some(before), Some(now)) => now > before,
-        _ => false,
-    }
+/// Which settings of the length are larger than they were. A limit on the steps may also go where there are more epochs;
+/// without these, it has been left out by mistake.
+pub(crate) fn lengthened_settings<'k>(stored: &Table, given: &Table) -> Vec<&'k str> {
+    let number = |table: &Table, key: &str| table.get(key).and_then(Value::as_integer);
+    let grows =
+        |key: &str| number(stored, key).zip(number(given, key)).is_some_and(|(before, now)| now > before);
+    let is_longer = |key: &&str| match (*key, number(stored, key), number(given, key)) {
+        ("max_steps", Some(0), _) => false,
+        ("max_steps", Some(_), Some(0)) => grows("epochs"),
+        _ => grows(key),
+    };
+    LENGTH.into_iter().filter(is_longer).collect()
 }
 
 #[cfg(test)]
@@ -88,6 +91,7 @@ mod tests {
         let constant = |epochs, max_steps| settings(epochs, max_steps, "constant");
         for (stored, given) in [
             (constant(2, 40), constant(2, 20)),
+            (constant(2, 40), constant(2, 0)),
             (constant(2, 0), constant(2, 80)),
             (constant(3, 0), constant(2, 0)),
         ] {

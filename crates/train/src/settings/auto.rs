@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use super::printed::{get, insert, parse, to_table};
 use super::{Catalogue, Settings, trailing_comments};
 use crate::error::{Error, one_line};
+use crate::run::lengthened_settings;
 
 /// What a user writes for a setting whose value Temper chooses.
 pub(super) const AUTO: &str = "auto";
@@ -169,14 +170,13 @@ impl StartSettings {
             .collect()
     }
 
-    /// Whether somebody gives another length of the run than it had at its start.
+    /// Whether somebody gives a larger length of the run than it had at its start.
     ///
     /// # Errors
     /// [`Error::Unresolvable`] if the settings cannot be expressed in TOML.
-    pub fn has_other_length<T: Settings>(&self, settings: &T, auto: &AutoKeys) -> Result<bool, Error> {
-        let now = to_table(settings)?;
-        let differs = |key: &&str| !auto.contains(key) && get(&now, key) != get(&self.all, key);
-        Ok(LENGTH.iter().any(differs))
+    pub fn is_lengthened<T: Settings>(&self, settings: &T, auto: &AutoKeys) -> Result<bool, Error> {
+        let longer = lengthened_settings(&self.all, &to_table(settings)?);
+        Ok(longer.into_iter().any(|key| !auto.contains(key)))
     }
 }
 
