@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_whose_base_model_cannot_be_read_says_so_before_its_first_value() {
+    fn a_preset_names_its_base_model_before_its_first_value() {
         let stages = [Stage::Sft, Stage::Reward, Stage::Ppo];
         let mut texts: Vec<&str> = stages.map(|stage| stage_settings("tldr-1b", stage).unwrap()).into();
         texts.push(stage_settings("trl", Stage::Ppo).unwrap());
         for text in texts {
             let header = text.split("epochs = ").next().unwrap();
-            assert!(header.contains("Pythia") && header.contains("which Temper does not read"), "{header}");
+            assert!(header.contains("Pythia") && header.contains("docs/models.md"), "{header}");
         }
     }
 

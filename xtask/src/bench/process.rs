@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn lines_time_and_memory_of_a_process_are_told() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo '{\"name\": \"a\"}'"]);
+        command.args(["-c", "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo '{\"name\": \"a\"}'"]);
         let finished = run(command).unwrap();
         assert_eq!(finished.lines[0]["name"], "a");
         assert!(finished.seconds > 0.0 && finished.peak_mib.is_none_or(|mib| mib > 0.1));
