@@ -7,6 +7,7 @@
 //! numbers in host memory.
 
 mod column;
+pub mod decode;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(not(feature = "flex"))]
@@ -16,13 +17,12 @@ mod formula;
 mod math;
 mod products;
 mod rows;
+mod slices;
 mod vectorized;
 
 use burn::tensor::{Int, Tensor};
 
 pub use column::attend_query;
-#[cfg(feature = "flex")]
-pub use flex::decode;
 pub use formula::{attention, entropy_of_log_probs, read_targets, split_heads};
 pub use products::{add_product, transposed_product};
 pub use rows::{AdamWUpdate, adamw, sum_of_exps, sum_of_squares};

@@ -80,7 +80,6 @@ impl Decoder {
     }
 
     /// The angles of rotary positions, if it has these.
-    #[cfg(feature = "flex")]
     pub(crate) fn rotary(&self) -> Option<&Rotary> {
         self.rotary.as_ref()
     }

@@ -1,7 +1,9 @@
 //! Numbers of tensors as slices.
 
-use burn::tensor::{Bytes, DType};
-use burn_flex::{FlexTensor, Layout};
+use std::ops::Deref;
+
+use burn::tensor::{Bytes, DType, Tensor};
+use burn_flex::{Flex, FlexTensor, Layout};
 
 /// A tensor whose numbers lie one after the other.
 pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
@@ -25,4 +27,26 @@ pub(super) fn changed(x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTen
 pub(super) fn tensor_like(like: &FlexTensor, numbers: Vec<f32>) -> FlexTensor {
     let layout = Layout::contiguous(like.layout().shape().clone());
     FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+}
+
+/// The numbers of a tensor on flex, row by row. Nothing is copied if they lie one after the other, as those of parameters do.
+#[derive(Clone, Debug)]
+pub struct Numbers(FlexTensor);
+
+impl Numbers {
+    /// Those of a tensor without a tape.
+    ///
+    /// # Panics
+    /// If the tensor has a tape, or is not on flex in `f32`.
+    pub fn of<const D: usize>(tensor: Tensor<D>) -> Self {
+        Self(contiguous(tensor.try_into_primitive::<Flex>().expect("it is on flex, without a tape")))
+    }
+}
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        numbers(&self.0)
+    }
 }

@@ -14,23 +14,13 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
-use crate::math::exp;
+use crate::slices::{CUBE, gelu_share};
 use crate::vectorized::vectorized;
-
-/// Of the cube in the argument of tanh.
-const CUBE: f32 = 0.044715;
-
-/// The factor σ of GELU: its value is x times σ.
-#[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    let u = FRAC_2_PI.sqrt() * (x + CUBE * x * x * x);
-    1.0 / (1.0 + exp(-2.0 * u))
-}
 
 vectorized! {
     fn values<'a>(x: &'a [f32], output: &'a mut [f32]) {
         for (output, &x) in output.iter_mut().zip(x) {
-            *output = x * sigmoid(x);
+            *output = x * gelu_share(x);
         }
     }
 }
@@ -40,7 +30,7 @@ vectorized! {
     fn gradients<'a>(x: &'a [f32], gradient: &'a mut [f32]) {
         let slope = 2.0 * FRAC_2_PI.sqrt();
         for (gradient, &x) in gradient.iter_mut().zip(x) {
-            let share = sigmoid(x);
+            let share = gelu_share(x);
             *gradient *= share + x * share * (1.0 - share) * slope * (1.0 + 3.0 * CUBE * x * x);
         }
     }

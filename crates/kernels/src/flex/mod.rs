@@ -6,7 +6,6 @@
 
 mod attention;
 mod buffer;
-pub mod decode;
 mod gelu;
 mod log_probs;
 mod matrix;
@@ -20,6 +19,7 @@ use burn_autodiff::Autodiff;
 use burn_flex::Flex;
 
 pub(crate) use attention::self_attention;
+pub use buffer::Numbers;
 pub(crate) use gelu::gelu_tanh;
 pub(crate) use log_probs::{entropy, log_probs, target_log_probs};
 pub(crate) use norm::{layer_norm, rms_norm};

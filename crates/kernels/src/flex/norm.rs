@@ -10,6 +10,7 @@ use burn_flex::{Flex, FlexTensor};
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
 use crate::math::sum;
+use crate::slices::{measure, normalise};
 use crate::vectorized::vectorized;
 
 /// What the backward pass of a norm reads.
@@ -66,59 +67,6 @@ impl Normed {
             }
         });
         [of_x, tensor_like(&self.gamma, of_gamma), tensor_like(&self.gamma, of_beta)]
-    }
-}
-
-/// The norm of each row, in its place; an RMS norm where there is no `beta`.
-pub(super) fn normalise_in_place(rows: &mut [f32], gamma: &[f32], beta: Option<&[f32]>, epsilon: f64) {
-    let width = gamma.len();
-    let zeros;
-    let shift = match beta {
-        Some(beta) => beta,
-        None => {
-            zeros = vec![0.0; width];
-            &zeros
-        }
-    };
-    for row in rows.chunks_exact_mut(width) {
-        let (mut mean, mut scale) = ([0.0], [0.0]);
-        measure(row, width, beta.is_some(), epsilon as f32, &mut mean, &mut scale);
-        normalise(row, gamma, shift, &mean, &scale);
-    }
-}
-
-vectorized! {
-    /// Mean and scale of each row.
-    fn measure<'a>(
-        x: &'a [f32],
-        width: usize,
-        subtracts_mean: bool,
-        epsilon: f32,
-        means: &'a mut [f32],
-        scales: &'a mut [f32],
-    ) {
-        for (row, (mean, scale)) in x.chunks_exact(width).zip(means.iter_mut().zip(scales)) {
-            *mean = if subtracts_mean { sum(width, |i| row[i]) / width as f32 } else { 0.0 };
-            let variance = sum(width, |i| (row[i] - *mean) * (row[i] - *mean)) / width as f32;
-            *scale = 1.0 / (variance + epsilon).sqrt();
-        }
-    }
-}
-
-vectorized! {
-    fn normalise<'a>(
-        output: &'a mut [f32],
-        gamma: &'a [f32],
-        beta: &'a [f32],
-        means: &'a [f32],
-        scales: &'a [f32],
-    ) {
-        let rows = output.chunks_exact_mut(gamma.len()).zip(means.iter().zip(scales));
-        for (row, (mean, scale)) in rows {
-            for ((x, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
-                *x = (*x - mean) * scale * gamma + beta;
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers};
-use crate::vectorized::vectorized;
+use crate::slices::turn;
 
 /// Cosines and sines of some columns, `[batch or 1, seq, 1, pairs]`.
 #[derive(Clone, Debug)]
@@ -47,20 +47,6 @@ fn rotated(heads: FlexTensor, angles: &Angles, direction: Direction) -> FlexTens
             turn(&mut heads[..angles.n_rotated * d_head], d_head, cos, sin, sign);
         }
     })
-}
-
-vectorized! {
-    /// Turns the heads of one token.
-    pub(super) fn turn<'a>(heads: &'a mut [f32], d_head: usize, cos: &'a [f32], sin: &'a [f32], sign: f32) {
-        for head in heads.chunks_exact_mut(d_head) {
-            let (first, second) = head[..2 * cos.len()].split_at_mut(cos.len());
-            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                let (x, y) = (*a, *b);
-                *a = x * cos - sign * y * sin;
-                *b = y * cos + sign * x * sin;
-            }
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -9,13 +9,8 @@ use burn_flex::{Flex, FlexTensor};
 
 use super::Taped;
 use super::buffer::{changed, contiguous, numbers, tensor_like};
-use crate::math::exp;
+use crate::slices::sigmoid;
 use crate::vectorized::vectorized;
-
-#[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
 
 vectorized! {
     fn values<'a>(gates: &'a [f32], xs: &'a [f32], output: &'a mut [f32]) {

@@ -80,7 +80,6 @@ impl LayerCache {
     ///
     /// # Panics
     /// If the cache is not in host memory.
-    #[cfg(feature = "flex")]
     pub(crate) fn attend_rows(
         &mut self,
         projected: &[f32],

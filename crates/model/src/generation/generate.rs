@@ -9,7 +9,6 @@ use crate::Error;
 use crate::batch::TokenBatch;
 use crate::generation::cache::KvCache;
 use crate::generation::sampler::Sampler;
-#[cfg(feature = "flex")]
 use crate::generation::step::Stepper;
 use crate::heads::CausalLm;
 use temper_tensor::{first_columns, in_parallel, log_probs, shards};
@@ -180,22 +179,16 @@ fn generate_shard(
 /// Steps of a model: on rows of numbers where that is possible, which is faster, and otherwise on tensors.
 struct Decode<'a> {
     model: &'a CausalLm,
-    #[cfg(feature = "flex")]
     stepper: Option<Stepper>,
 }
 
 impl<'a> Decode<'a> {
     fn new(model: &'a CausalLm) -> Self {
-        Self {
-            model,
-            #[cfg(feature = "flex")]
-            stepper: Stepper::of(model),
-        }
+        Self { model, stepper: Stepper::of(model) }
     }
 
     /// Reads one more token per row; gives the logits `[batch, vocab]` of the next one.
     fn logits(&self, tokens: &[u32], positions: &[usize], cache: &mut KvCache) -> Tensor<2> {
-        #[cfg(feature = "flex")]
         if let Some(stepper) = &self.stepper {
             let logits = stepper.logits(tokens, positions, cache);
             let dims = [tokens.len(), self.model.config().vocab_size];

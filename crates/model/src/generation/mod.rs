@@ -3,5 +3,4 @@
 pub(crate) mod cache;
 pub(crate) mod generate;
 pub(crate) mod sampler;
-#[cfg(feature = "flex")]
 mod step;

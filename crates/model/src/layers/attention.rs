@@ -39,13 +39,11 @@ pub(crate) struct Columns<'a> {
 
 impl Attention {
     /// Heads of queries.
-    #[cfg(feature = "flex")]
     pub(crate) fn n_heads(&self) -> usize {
         self.n_heads
     }
 
     /// Heads of keys, and of values.
-    #[cfg(feature = "flex")]
     pub(crate) fn n_kv_heads(&self) -> usize {
         self.n_kv_heads
     }

@@ -28,7 +28,6 @@ pub struct Block {
 
 impl Block {
     /// Where its norms are.
-    #[cfg(feature = "flex")]
     pub(crate) fn norm_placement(&self) -> NormPlacement {
         self.norm
     }

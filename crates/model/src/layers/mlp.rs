@@ -27,7 +27,6 @@ pub struct Mlp {
 
 impl Mlp {
     /// The function between its layers.
-    #[cfg(feature = "flex")]
     pub(crate) fn activation(&self) -> Activation {
         self.activation
     }

@@ -31,7 +31,6 @@ impl Norm {
 
     /// A norm of the residual stream.
     /// What is added to the variance.
-    #[cfg(feature = "flex")]
     pub(crate) fn epsilon(&self) -> f64 {
         self.epsilon
     }

@@ -130,7 +130,6 @@ pub(crate) struct Angles {
 
 impl Angles {
     /// Those of one row.
-    #[cfg(feature = "flex")]
     pub(crate) fn of_row(&self, row: usize) -> [&[f32]; 2] {
         [&self.cos, &self.sin].map(|angles| &angles[row * self.n_pairs..][..self.n_pairs])
     }

@@ -1,51 +1,24 @@
 //! What a step of decoding computes on rows of numbers, in place and without tensors.
 
-use std::ops::Deref;
-
-use burn::tensor::Tensor;
-use burn_flex::{Flex, FlexTensor};
-
-use super::buffer::{contiguous, numbers};
-use super::{gelu, norm, rotary, swiglu};
+pub use crate::flex::Numbers;
+use crate::slices::{gelu_share, normalise_in_place, sigmoid, turn};
 use crate::vectorized::vectorized;
-
-/// The numbers of a tensor on flex, row by row. Nothing is copied if they lie one after the other, as those of parameters do.
-#[derive(Clone, Debug)]
-pub struct Numbers(FlexTensor);
-
-impl Numbers {
-    /// Those of a tensor without a tape.
-    ///
-    /// # Panics
-    /// If the tensor has a tape, or is not on flex in `f32`.
-    pub fn of<const D: usize>(tensor: Tensor<D>) -> Self {
-        Self(contiguous(tensor.try_into_primitive::<Flex>().expect("it is on flex, without a tape")))
-    }
-}
-
-impl Deref for Numbers {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        numbers(&self.0)
-    }
-}
 
 /// Layer norm of each row, or RMS norm where there is no `beta`.
 pub fn norm_rows(rows: &mut [f32], gamma: &[f32], beta: Option<&[f32]>, epsilon: f64) {
-    norm::normalise_in_place(rows, gamma, beta, epsilon);
+    normalise_in_place(rows, gamma, beta, epsilon);
 }
 
 /// Turns the heads of one token by the angles of its position: see [`rotate`](crate::rotate).
 pub fn rotate_heads(heads: &mut [f32], d_head: usize, cos: &[f32], sin: &[f32]) {
-    rotary::turn(heads, d_head, cos, sin, 1.0);
+    turn(heads, d_head, cos, sin, 1.0);
 }
 
 vectorized! {
     /// [`gelu_tanh`](crate::gelu_tanh) of each number.
     pub fn gelu_tanh_of<'a>(x: &'a mut [f32]) {
         for x in x.iter_mut() {
-            *x *= gelu::sigmoid(*x);
+            *x *= gelu_share(*x);
         }
     }
 }
@@ -54,7 +27,7 @@ vectorized! {
     /// x sigmoid(x) of each number.
     pub fn silu_of<'a>(x: &'a mut [f32]) {
         for x in x.iter_mut() {
-            *x *= swiglu::sigmoid(*x);
+            *x *= sigmoid(*x);
         }
     }
 }
