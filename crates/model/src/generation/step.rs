@@ -313,6 +313,9 @@ mod tests {
             let noise: Vec<f32> = (0..n).map(|i| 0.1 * (i as f32 * 0.7).sin()).collect();
             parameter.value + Tensor::<1>::from_data(TensorData::new(noise, [n]), &device)
         });
+        if !has_kernels(&model.transformer.token_embedding.weight.val()) {
+            return; // A build of this crate alone has no kernels, and so no such steps.
+        }
         let stepper = Stepper::of(&model).unwrap();
         let prompts: [Vec<u32>; 5] = [vec![5], vec![6, 7, 8], vec![9, 10], vec![11; 6], vec![12, 13]];
         let batch = TokenBatch::left_padded(&prompts, &device);
