@@ -73,8 +73,8 @@ fn every_gradient_of_adapters_equals_pefts() {
             assert!(gradients.paths().all(|path| path.contains(".adapter.lora_")), "nothing else is learned");
             // In the place of the adapters, so that they get PEFT's names and layout.
             let in_place = map(model, |parameter| gradients.take(parameter.path).unwrap_or(parameter.value));
-            let found = stored(&in_place.valid());
-            assert_weights(&backend, "gradient", &found, &golden.gradients, GRADIENT_TOLERANCE);
+            let stored = stored(&in_place.valid());
+            assert_weights(&backend, "gradient", &stored, &golden.gradients, GRADIENT_TOLERANCE);
         }
     }
 }

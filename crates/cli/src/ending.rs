@@ -261,7 +261,7 @@ mod tests {
         );
         assert_eq!(ending.lines(false, &command("temper pipeline")).len(), 2);
         let lines = ending.lines(true, &command(given));
-        assert!(lines[0].starts_with("ppo: interrupted after step 2 of 2"), "there is no final/: {lines:?}");
+        assert!(lines[0].starts_with("ppo: interrupted after step 2 of 2"), "final/ is missing: {lines:?}");
     }
 
     #[test]

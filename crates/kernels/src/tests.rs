@@ -220,13 +220,13 @@ fn log_probs_of_targets_and_entropies_are_their_formulas() {
     let log_sum = differences.iter().map(|difference| difference.exp()).sum::<f64>().ln();
     let expected = differences.map(|difference| difference - log_sum);
     let logits = || Tensor::<2>::from_data([shifted], &Device::flex());
-    let found = values(crate::log_probs(logits(), 1.0));
+    let logprobs = values(crate::log_probs(logits(), 1.0));
     assert!(
-        found.iter().zip(expected).all(|(a, b)| (f64::from(*a) - b).abs() < 3e-7),
-        "{found:?} {expected:?}"
+        logprobs.iter().zip(expected).all(|(a, b)| (f64::from(*a) - b).abs() < 3e-7),
+        "{logprobs:?} {expected:?}"
     );
     let last = Tensor::from_data([2], &Device::flex());
-    assert_eq!(values(crate::target_log_probs(logits(), last, 1.0)), found[2..]);
+    assert_eq!(values(crate::target_log_probs(logits(), last, 1.0)), logprobs[2..]);
     let expected_entropy: f64 = expected.iter().map(|logprob| -logprob.exp() * logprob).sum();
     let entropy = f64::from(values(crate::entropy(logits(), 1.0))[0]);
     assert!((entropy - expected_entropy).abs() < 5e-7, "{entropy} {expected_entropy}");

@@ -30,7 +30,7 @@ pub struct Weights {
     n_params: usize,
     are_fresh: bool,
     on_host: bool,
-    /// Whether adapters are trained in their place.
+    /// Whether adapters are trained instead of them.
     have_adapters: bool,
     /// Threads that share the rows of an update.
     n_threads: usize,
@@ -53,7 +53,7 @@ impl Weights {
         }
     }
 
-    /// The same weights, in the place of which adapters are trained if `have_adapters` says so.
+    /// The same weights; `have_adapters` says that adapters are trained instead of them.
     #[must_use]
     pub fn with_adapters(self, have_adapters: bool) -> Self {
         Self { have_adapters, ..self }

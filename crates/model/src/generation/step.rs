@@ -330,10 +330,10 @@ mod tests {
         let mut check = |tokens: &[u32], positions: &[usize], keep: &[usize]| {
             let expected = model.decode(tokens, positions, &mut other).into_data();
             let expected = expected.as_slice::<f32>().unwrap();
-            let found = stepper.logits(tokens, positions, &mut cache);
+            let logits = stepper.logits(tokens, positions, &mut cache);
             let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-            assert_eq!(found.len(), expected.len());
-            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert_eq!(logits.len(), expected.len());
+            let worst = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst <= 1e-5 * largest.max(1.0), "{what}: {worst} of {largest}");
             cache.keep_rows(keep);
             other.keep_rows(keep);

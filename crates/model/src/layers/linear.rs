@@ -213,8 +213,8 @@ mod tests {
         assert_eq!(values_of(merged.weight.val()), [1.5, 1.5, 4.0, 3.0]);
     }
 
-    /// Six columns, of which the second and third, and the fifth, are parts of their own: x = [1, 1], A = [1 2; 2 3], so
-    /// that x A = [3, 5], B = [1 10] for the first part and [−1] for the second, scale 2.
+    /// The output has six columns. One part is the second and third column, the other part is the fifth.
+    /// x = [1, 1] and A = [1 2; 2 3], so x A = [3, 5]. B is [1 10] for the first part and [−1] for the second; the scale is 2.
     #[test]
     fn parts_add_to_their_own_columns() {
         let layer = Linear::zeros(2, 6, false, &Device::flex());
