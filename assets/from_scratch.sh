@@ -5,7 +5,8 @@
 #
 # DATA has text/pg_children_stories.txt.gz, sft/general_train.jsonl.gz, sft/general_test.jsonl.gz,
 # pref/politeness_train.jsonl and pref/politeness_test.jsonl; docs/from-scratch.md says what they hold.
-# TEMPER is the binary, `temper` by default. TINY=1 takes a few steps of each stage with a small model, as a trial.
+# TEMPER is the binary, `temper` by default, and SEED the seed of all stages, 0 by default.
+# TINY=1 takes a few steps of each stage with a small model, as a trial.
 # A run that was interrupted continues where it stopped.
 set -eu
 
@@ -13,6 +14,7 @@ set -eu
 data=$1
 out=$2
 temper=${TEMPER:-temper}
+seed=${SEED:-0}
 
 stories=$data/text/pg_children_stories.txt.gz
 instructions=$data/sft/general_train.jsonl.gz
@@ -40,9 +42,9 @@ stage() {
     shift
     began=$(date +%s)
     if [ -d "$directory" ]; then
-        "$temper" "$@" --out "$directory" --resume
+        "$temper" "$@" --seed "$seed" --out "$directory" --resume
     else
-        "$temper" "$@" --out "$directory"
+        "$temper" "$@" --seed "$seed" --out "$directory"
     fi
     echo "$directory: $(($(date +%s) - began)) seconds"
 }
@@ -51,7 +53,8 @@ mkdir -p "$out"
 [ -d "$out/tokenizer" ] ||
     "$temper" tokenizer train --data "$stories" "$instructions" "$pairs" --vocab-size $vocab_size --out "$out/tokenizer"
 [ -d "$out/base" ] ||
-    "$temper" init --tokenizer "$out/tokenizer" --shape $shape --set max_seq_len=$context --out "$out/base"
+    "$temper" init --tokenizer "$out/tokenizer" --shape $shape --set max_seq_len=$context --seed "$seed" \
+        --out "$out/base"
 
 # The settings are several words each.
 # shellcheck disable=SC2086
