@@ -60,7 +60,8 @@ fn a_finished_run_says_where_its_model_is_and_what_comes_next() {
     let temper = Temper::new();
     let said = temper.run(&format!("{SFT} --out runs/sft --set max_steps=1")).ok();
     for part in [
-        "sft: finished: loss ",
+        "sft: finished (",
+        "sft: The training loss ",
         "sft: the model is runs/sft/final",
         "sft: next: temper reward --data comparisons.jsonl --model runs/sft/final --out runs/reward",
     ] {

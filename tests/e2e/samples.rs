@@ -35,7 +35,13 @@ fn a_run_answers_the_first_held_out_prompts_again_and_again() {
 
     let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --eval-data prompts.jsonl \
                --set max_steps=1 --set rollout.max_new_tokens=5 --set samples=1 --gold reward/final --out ppo";
-    temper.run(ppo).ok();
+    let said = temper.run(ppo).ok();
+    for note in [
+        "prompts.jsonl (evaluation data) are in the training data, too: their figures say little about other rows",
+        "`--gold` is the reward model that is learned from",
+    ] {
+        assert!(said.stderr.contains(note), "`{note}` is missing in {said:?}");
+    }
     let answers = rows(&temper, "ppo/samples.jsonl");
     assert_eq!(steps(&answers), [0, 1]);
     assert!(answers.iter().all(|row| row["score"].is_number() && row["score"] == row["gold"]), "{answers:?}");

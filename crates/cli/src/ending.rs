@@ -81,8 +81,12 @@ impl Ending {
             .iter()
             .filter_map(|key| Some(format!("{key} {}", short(self.metrics.get(*key)?))))
             .collect();
-        let results = if results.is_empty() { String::new() } else { format!(": {}", results.join("  ")) };
         let verdicts = self.verdicts();
+        // The first verdict says the result in words.
+        let results = match results.is_empty() || !verdicts.is_empty() {
+            true => String::new(),
+            false => format!(": {}", results.join("  ")),
+        };
         let model = self.recommended(&verdicts);
         let mut lines = vec![format!("{stage}: finished{results}{}", self.cost())];
         lines.extend(verdicts.iter().map(|sentence| format!("{stage}: {sentence}")));
@@ -115,6 +119,14 @@ impl Ending {
         if is_better { best } else { self.out.join("final") }
     }
 
+    /// Whether an SFT model has learned answers, and not only plain text: only then its answers have a usual length.
+    fn has_learned_answers(&self) -> bool {
+        let file = self.out.join("final/generation_config.json");
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        // A directory that cannot be read has been complained about, and is taken for the usual case.
+        text.is_empty() || text.contains("\"max_new_tokens\"")
+    }
+
     /// Commands that usually follow.
     fn next(&self, command: &Command, model: &Path) -> Vec<String> {
         let model = quoted(&model.to_string_lossy());
@@ -123,6 +135,10 @@ impl Ending {
         let held_out = command.values_of("--eval-data");
         let report = format!("temper report {}", quoted(&self.out.to_string_lossy()));
         match self.stage.as_str() {
+            "sft" if !self.has_learned_answers() => vec![
+                format!("temper generate --model {model} --prompt 'Once upon a time'"),
+                format!("temper sft --data demonstrations.jsonl --model {model} --out {}", sibling("sft")),
+            ],
             "sft" => vec![
                 format!("temper chat --model {model}"),
                 format!("temper reward --data comparisons.jsonl --model {model} --out {}", sibling("reward")),
@@ -139,15 +155,16 @@ impl Ending {
             ],
             "dpo" => vec![format!("temper chat --model {model}"), report],
             "ppo" => {
-                let judge = match command.value_of("--reward") {
-                    Some(reward) => quoted(reward),
-                    None => "REWARD_MODEL".to_owned(),
+                let judge = match (command.value_of("--reward"), command.value_of("--reward-program")) {
+                    (Some(reward), _) => format!("--judge {}", quoted(reward)),
+                    (None, Some(program)) => format!("--judge-program {}", quoted(program)),
+                    (None, None) => "--judge REWARD_MODEL".to_owned(),
                 };
                 let prompts = held_out.or_else(|| command.values_of("--prompts"));
                 vec![
                     format!("temper chat --model {model}"),
                     format!(
-                        "temper eval --model {model} --against {} --judge {judge} --data {}",
+                        "temper eval --model {model} --against {} {judge} --data {}",
                         given("--policy"),
                         prompts.unwrap_or("prompts.jsonl".into())
                     ),
@@ -274,6 +291,31 @@ mod tests {
         );
         assert_eq!(command("temper ppo --prompts=a --prompts b c").values_of("--prompts").unwrap(), "a b c");
         assert_eq!(command("temper ppo").values_of("--prompts"), None);
+    }
+
+    #[test]
+    fn a_model_that_has_read_plain_text_comes_to_answers_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let ending = Ending { out: dir.path().join("pretrain"), stage: "sft".into(), ..Ending::default() };
+        let file = dir.path().join("pretrain/final/generation_config.json");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let next = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            ending.next(&command("temper sft --data a.txt"), Path::new("m"))
+        };
+        assert!(next("{\"eos_token_id\": 2}")[1].starts_with("temper sft --data demonstrations.jsonl --model m --out "));
+        assert!(next("{\"max_new_tokens\": 8}")[1].starts_with("temper reward "));
+    }
+
+    #[test]
+    fn a_policy_of_a_program_is_judged_by_the_program() {
+        let ending = Ending { out: "ppo".into(), stage: "ppo".into(), ..Ending::default() };
+        let mut given = command("temper ppo --policy sft/final --prompts a.jsonl --reward-program");
+        given.arguments.push("python3 score.py".into());
+        assert_eq!(
+            ending.next(&given, Path::new("ppo/final"))[1],
+            "temper eval --model ppo/final --against sft/final --judge-program 'python3 score.py' --data a.jsonl"
+        );
     }
 
     #[test]

@@ -161,7 +161,10 @@ fn hint_of_assistant(error: &temper_assistant::Error) -> Option<String> {
         Error::Tokenizer(error) => return hint_of_tokenizer(error),
         Error::Scorer(error) => return hint_of_scorer(error),
         Error::Vocabulary { .. } => "tokenizer.json and model.safetensors belong to different models",
-        Error::UnknownModel { .. } => {
+        Error::UnknownModel { spec } => {
+            if let Some(hint) = run_directory(Path::new(spec)) {
+                return Some(hint);
+            }
             let presets = temper_model::PRESETS.join(", ");
             return Some(format!("presets: {presets}; a model of the hub has the form ORG/NAME"));
         }
@@ -414,16 +417,34 @@ fn hint_of_errno(_: i32) -> Option<String> {
 const INDEX: &str = "model.safetensors.index.json";
 
 fn missing_file(path: &Path) -> String {
+    if let Some(hint) = path.parent().and_then(run_directory) {
+        return hint;
+    }
     match path.parent() {
-        Some(dir) if dir.join("final").is_dir() => {
-            format!("this is a run directory, its model is in {}", dir.join("final").display())
-        }
         Some(dir) if !dir.exists() => "check the path for a typing mistake".into(),
         Some(dir) if path.extension().is_some_and(|end| end == "safetensors") && dir.join(INDEX).exists() => {
             format!("{INDEX} names this file: copy or download it again")
         }
         _ => "a model directory holds config.json, model.safetensors and tokenizer.json".into(),
     }
+}
+
+/// Where the model is, if `dir` is the directory of a run and not of a model.
+fn run_directory(dir: &Path) -> Option<String> {
+    let last = dir.join("final");
+    if last.is_dir() {
+        return Some(format!("this is a run directory, its model is in {}", last.display()));
+    }
+    let is_run = dir.join("metrics.jsonl").is_file() && dir.join("config.toml").is_file();
+    let checkpoints = dir.join("checkpoints");
+    is_run.then(|| match checkpoints.is_dir() {
+        true => format!(
+            "this is the directory of a run that is not finished: continue it with `--resume`, or give one of the \
+             checkpoints in {}",
+            checkpoints.display()
+        ),
+        false => "this is the directory of a run that is not finished: continue it with `--resume`".to_owned(),
+    })
 }
 
 fn hint_of_tokenizer(error: &temper_tokenizer::Error) -> Option<String> {
@@ -479,6 +500,25 @@ mod tests {
             let hint = hint(&error.into()).unwrap_or_default();
             assert!(hint.contains(expected), "{errno:?}: {hint}");
         }
+    }
+
+    #[test]
+    fn the_directory_of_a_run_leads_to_its_model() {
+        let run = tempfile::tempdir().unwrap();
+        let dir = run.path();
+        let of_base = || {
+            hint(&temper_assistant::Error::UnknownModel { spec: dir.display().to_string() }.into()).unwrap()
+        };
+        assert!(of_base().starts_with("presets: "));
+        for file in ["metrics.jsonl", "config.toml"] {
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        assert!(of_base().ends_with("continue it with `--resume`"), "{}", of_base());
+        std::fs::create_dir(dir.join("checkpoints")).unwrap();
+        assert!(of_base().contains("or give one of the checkpoints in "), "{}", of_base());
+        assert_eq!(missing_file(&dir.join("config.json")), of_base());
+        std::fs::create_dir(dir.join("final")).unwrap();
+        assert!(of_base().starts_with("this is a run directory, its model is in "), "{}", of_base());
     }
 
     #[test]

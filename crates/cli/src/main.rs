@@ -19,10 +19,11 @@ mod session;
 mod signals;
 mod terminal;
 mod units;
+mod usage;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     memory::keep_freed_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::explain(&error).unwrap_or_else(|error| failed(&error)),
     };
     let level = match (cli.common.quiet, cli.common.verbose) {
         (true, _) => LevelFilter::ERROR,
@@ -60,24 +61,6 @@ fn main() -> ExitCode {
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => failed(&error),
     }
-}
-
-/// Help and version, which are results; or what is wrong with the command line, with exit code 2.
-fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let printed = error.print().context(StandardOutput);
-        return printed.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
-    }
-    let text = error.render().to_string();
-    // The text without colours has lost escape sequences of the user's, too.
-    let given: Vec<String> = std::env::args_os().map(|given| given.to_string_lossy().into_owned()).collect();
-    if terminal::is_printable(&text) && given.iter().all(|given| terminal::is_printable(given)) {
-        // With colours, where the terminal has them. Nobody is left to hear of a failure.
-        let _ = error.print();
-    } else {
-        terminal::say_lines(text.trim_end());
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use temper_hub::{Hub, Parts, Progress, RepoSpec, Watch};
 
 use crate::args::{Command, DataCommand, InspectArgs};
-use crate::failure::hinted;
+use crate::failure::{self, hinted};
 use crate::session::Session;
 use crate::terminal;
 
@@ -47,7 +47,11 @@ pub fn find(session: &Session, command: &mut Command) -> Result<()> {
         }
         Command::Select(args) => of(&mut args.reward, &mut models),
         Command::Bench(args) => args.model.iter_mut().try_for_each(|model| of(model, &mut models)),
-        Command::Init(args) => models.find(&mut args.tokenizer, Parts::WithoutWeights),
+        Command::Init(args) => models.find(&mut args.tokenizer, Parts::WithoutWeights).map_err(|error| {
+            let is_path = RepoSpec::parse(&args.tokenizer.to_string_lossy()).is_none();
+            let hint = "`temper tokenizer train --data FILE --vocab-size N --out DIR` makes a tokenizer";
+            if is_path { hinted(failure::one_line(&error), hint) } else { error }
+        }),
         Command::Merge(args) => args.base.iter_mut().try_for_each(|base| of(base, &mut models)),
         Command::Pipeline(_)
         | Command::Tokenizer(_)

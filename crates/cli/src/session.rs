@@ -125,7 +125,9 @@ impl Session {
         let (device, backend) = device::open_named(&training.device)?;
         let preset =
             settings.preset.as_deref().map(|name| recipe::stage_settings(name, stage)).transpose()?;
-        let asked_for = preset.map(keys_with_source).transpose()?.unwrap_or_default();
+        let mut asked_for = preset.map(keys_with_source).transpose()?.unwrap_or_default();
+        let given = settings.sets.iter().filter_map(|set| set.split_once('='));
+        asked_for.extend(given.filter(|(_, value)| *value != "auto").map(|(key, _)| key.trim().to_owned()));
         let mut show = progress::observer(self.quiet);
         let (ending, in_run) = (Arc::clone(&self.ending), Arc::clone(&self.in_run));
         let observer = move |event: Event<'_>| {

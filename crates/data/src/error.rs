@@ -75,6 +75,8 @@ pub enum Error {
         n_rows: usize,
         /// What to do about a file like this.
         advice: String,
+        /// Whether the first row has the column that it is read by, with a value that cannot be in it.
+        have_columns: bool,
     },
     /// A data file that begins as a JSON array but is not one.
     #[error("{}:{line}: broken JSON: {message} (column {column})", path.display())]

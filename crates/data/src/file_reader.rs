@@ -174,6 +174,7 @@ impl<'p, R: Record> FileReader<'p, R> {
         {
             return Err(Error::OtherFormat { path, format });
         }
+        let have_columns = fault.as_ref().is_some_and(|(fault, _)| fault.is_wrong_value());
         let advice = match (&first, fault) {
             (_, Some((fault, columns))) => advice(&fault, &columns, R::PURPOSE),
             (Error::InvalidUtf8 { .. }, _) => "save the file as UTF-8".into(),
@@ -186,7 +187,7 @@ impl<'p, R: Record> FileReader<'p, R> {
             }
             _ => "fix the rows of the file".into(),
         };
-        Err(Error::NoGoodRow { first: Box::new(first), n_rows, advice })
+        Err(Error::NoGoodRow { first: Box::new(first), n_rows, advice, have_columns })
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Shown {
 }
 
 /// Reads data files as a stage would and says what is in them; bad rows are left out and counted. Without a purpose it is
-/// the first of comparisons, demonstrations and prompts that rows can be read for. `encoding` measures and shows them as
+/// the first of comparisons, demonstrations and prompts that the rows have the columns for. `encoding` measures and shows them as
 /// one model sees them.
 ///
 /// # Errors
@@ -104,6 +104,8 @@ pub fn inspect(
         let mut first = None;
         for purpose in [Purpose::Comparisons, Purpose::Demonstrations, Purpose::Prompts] {
             match inspect_for(purpose) {
+                // Rows that have the columns, and not what belongs into them, are not of another kind.
+                Err(error @ Error::NoGoodRow { have_columns: true, .. }) => return Err(error),
                 // Plain text is of another format to all but the demonstrations.
                 Err(error @ (Error::NoGoodRow { .. } | Error::OtherFormat { .. })) => {
                     drop(first.replace(error));
@@ -318,11 +320,38 @@ mod tests {
     use super::*;
     use temper_tokenizer::{Template, TextSide};
 
-    fn inspect_lines(lines: &str, purpose: Option<Purpose>, encoding: Option<&Encoding<'_>>) -> Inspection {
+    fn try_inspect(
+        lines: &str,
+        purpose: Option<Purpose>,
+        encoding: Option<&Encoding<'_>>,
+    ) -> Result<Inspection, Error> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, lines).unwrap();
-        inspect(&[path], purpose, &ReadOptions::default(), encoding).unwrap()
+        inspect(&[path], purpose, &ReadOptions::default(), encoding)
+    }
+
+    fn inspect_lines(lines: &str, purpose: Option<Purpose>, encoding: Option<&Encoding<'_>>) -> Inspection {
+        try_inspect(lines, purpose, encoding).unwrap()
+    }
+
+    #[test]
+    fn rows_with_the_right_columns_and_the_wrong_values_are_no_other_kind_of_rows() {
+        let fault = |lines: &str| {
+            let error = try_inspect(lines, None, None).unwrap_err();
+            (error.to_string(), error.hint().unwrap_or_default())
+        };
+        let (message, _) = fault("{\"prompt\": \"a\", \"completion\": 3}\n");
+        assert!(message.contains("column `completion` must be"), "{message}");
+        let (message, hint) = fault("{\"x\": \"a\"}\n");
+        assert!(message.contains("missing column") && hint.contains("`--columns"), "{message} {hint}");
+    }
+
+    #[test]
+    fn demonstrations_are_called_so_where_comparisons_are_read() {
+        let row = "{\"prompt\": \"a\", \"response\": \"b\"}\n";
+        let error = try_inspect(row, Some(Purpose::Comparisons), None).unwrap_err();
+        assert!(error.hint().unwrap().starts_with("these are demonstrations"), "{:?}", error.hint());
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl<R> Rows<R> {
         format!("{}{purpose}", file.path.display())
     }
 
-    /// How many of these rows a dataset uses, with the names of the files: "12 of the 13 rows of a.jsonl and b.jsonl".
+    /// How many of these rows a dataset uses, with the names of the files: "12 of the 13 rows of a.jsonl and b.jsonl", or
+    /// "13 rows of a.jsonl and b.jsonl".
     pub fn used(&self, n_used: usize) -> String {
         let names: Vec<String> = self.files.iter().map(|file| file.path.display().to_string()).collect();
         let files = match names.as_slice() {
@@ -163,7 +164,7 @@ impl<R> Rows<R> {
         };
         let n = self.records.len();
         if n_used == n {
-            format!("all {n} rows of {files}")
+            format!("{n} {} of {files}", if n == 1 { "row" } else { "rows" })
         } else {
             format!("{n_used} of the {n} rows of {files}")
         }

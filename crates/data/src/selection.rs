@@ -206,6 +206,23 @@ impl<R: Serialize> Rows<R> {
     }
 }
 
+impl<R: Serialize> Rows<R> {
+    /// The records that are in `others`, too, in ascending order.
+    pub fn shared_with(&self, others: &Self) -> Vec<usize> {
+        let hashes = RandomState::new();
+        let mut of_others: HashMap<u64, Vec<usize>> = HashMap::with_capacity(others.records.len());
+        for (idx, record) in others.records.iter().enumerate() {
+            of_others.entry(hashes.hash_one(json(record))).or_default().push(idx);
+        }
+        let is_shared = |record: &R| {
+            let text = json(record);
+            let candidates = of_others.get(&hashes.hash_one(&text));
+            candidates.is_some_and(|idxs| idxs.iter().any(|&idx| json(&others.records[idx]) == text))
+        };
+        (0..self.records.len()).filter(|&idx| is_shared(&self.records[idx])).collect()
+    }
+}
+
 fn json(record: &impl Serialize) -> String {
     serde_json::to_string(record).expect("records are texts and numbers under texts")
 }
@@ -350,6 +367,13 @@ mod tests {
         let lines = [call("x"), call("y"), call("x")].join("\n");
         let rows = Rows::<SftRow>::from_reader("f".as_ref(), lines.as_bytes(), BadRows::Refuse).unwrap();
         assert_eq!(rows.duplicates(), [2]);
+    }
+
+    #[test]
+    fn rows_that_other_files_have_too_are_found() {
+        let (held_out, training) = (prompts("a", &["x", "y", "x", "z"]), prompts("b", &["z", "x", "w"]));
+        assert_eq!(held_out.shared_with(&training), [0, 2, 3]);
+        assert_eq!(training.shared_with(&prompts("a", &["xz"])), [0; 0]);
     }
 
     #[test]

@@ -134,6 +134,11 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
         gold: gold.as_mut().map(|gold| gold as &mut ScoreFn<'_>),
     };
 
+    if let (Some(gold), Some(reward)) = (&files.gold, &files.reward)
+        && Path::new(gold).canonicalize().ok() == reward.canonicalize().ok()
+    {
+        launch.note("`--gold` is the reward model that is learned from, so the gold score is not independent of it");
+    }
     let mut idle = config.idle(texts.is_some());
     idle.extend(config.shown.idle(eval_prompts.is_some()));
     launch.note_settings_without_effect(config, &idle)?;

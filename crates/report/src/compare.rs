@@ -14,6 +14,8 @@ use crate::palette::{Ink, SERIES};
 
 /// Characters of a judge's name above a plot.
 const HEADING_CHARACTERS: usize = 60;
+/// What the fingerprint of a model's files says in `inputs.json`.
+const CHECKSUM: &str = "files with checksum ";
 
 /// A run of PPO, or of what else logs score and KL at every rollout.
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl Comparison {
         let score = |runner: &Runner| Some(runner.judges.score.clone());
         let mut plots = Vec::new();
         for (heading, judge) in
-            headings("Score of the independent judge", self.judges(gold), self.gold_differs())
+            self.headings("Score of the independent judge", &gold, self.gold_differs())
         {
             let track = |runner: &'a Runner| {
                 let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.gold == *judge);
@@ -116,7 +118,7 @@ impl Comparison {
             plots.extend(self.plot(heading, track, value));
         }
         for (heading, judge) in
-            headings("Score that is learned from", self.judges(score), self.score_differs())
+            self.headings("Score that is learned from", &score, self.score_differs())
         {
             let track = |runner: &'a Runner| {
                 let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.score == *judge);
@@ -159,6 +161,30 @@ impl Comparison {
             .collect();
         let empty = series.iter().all(|series| series.line.is_empty() && series.points.is_empty());
         (!empty).then_some(Plot { heading, series, mark: None })
+    }
+
+    /// The heading of each plot, and the judge whose scores it shows: of all judges together, unless they differ. A judge that
+    /// is a model is known by the runs that it judges, because its checksum says nothing to a reader.
+    fn headings(
+        &self,
+        of: &str,
+        judge_of: &impl Fn(&Runner) -> Option<Option<String>>,
+        differ: bool,
+    ) -> Vec<(String, Option<Option<String>>)> {
+        if !differ {
+            return vec![(of.to_owned(), None)];
+        }
+        let heading = |judge: Option<String>| {
+            let judged = self.runners.iter().filter(|runner| judge_of(runner).as_ref() == Some(&judge));
+            let labels = judged.map(|runner| runner.label.as_str()).collect::<Vec<_>>().join(", ");
+            let name = match &judge {
+                None => format!("unknown, of {labels}"),
+                Some(name) if name.contains(CHECKSUM) => format!("the model of {labels}"),
+                Some(name) => name.clone(),
+            };
+            (format!("{of}: {}", visible(&name, HEADING_CHARACTERS)), Some(judge))
+        };
+        self.judges(judge_of).into_iter().map(heading).collect()
     }
 
     /// The judges of the runs, each once, in the order of the runs.
@@ -285,18 +311,6 @@ impl Comparison {
         }
         labels
     }
-}
-
-/// The heading of each plot, and the judge whose scores it shows: of all judges together, unless they differ.
-fn headings(of: &str, judges: Vec<Option<String>>, differ: bool) -> Vec<(String, Option<Option<String>>)> {
-    if !differ {
-        return vec![(of.to_owned(), None)];
-    }
-    let heading = |judge: Option<String>| {
-        let name = visible(judge.as_deref().unwrap_or("unknown"), HEADING_CHARACTERS);
-        (format!("{of}: {name}"), Some(judge))
-    };
-    judges.into_iter().map(heading).collect()
 }
 
 /// The name of each directory, with as many of its parents as tell it from the others.

@@ -60,10 +60,11 @@ fn language_loss(stage: &StageRun) -> Option<String> {
     let (first, last) = tenths(stage, "loss")?;
     let moved = if last < first { "fell" } else { "did not fall: it went" };
     Some(format!(
-        "The training loss {moved} from {} to {} nats per token over {}; there was no held-out data.",
+        "The training loss {moved} from {} to {} nats per token over {}{}; there was no held-out data.",
         figure(first),
         figure(last),
-        counted(stage.metrics.steps() as f64, "steps")
+        counted(stage.metrics.steps() as f64, "steps"),
+        if stage.metrics.steps() < 2 * 10 { "" } else { " (means of the first and the last tenth)" },
     ))
 }
 
@@ -166,10 +167,12 @@ fn memorised_pairs(stage: &StageRun) -> Option<String> {
 /// PPO: how the score has gone, on held-out prompts where there are several evaluations, and what it cost.
 fn score(stage: &StageRun) -> Option<String> {
     let held_out = stage.metrics.series("eval/scores");
-    let (of, ends) = match held_out.as_slice() {
-        [(_, first), .., (_, last)] => ("The score on held-out prompts", (*first, *last)),
-        _ => ("The score", quarters(stage, "objective/scores")?),
+    let (of, ends, at_the_end) = match held_out.as_slice() {
+        [(_, first), .., (_, last)] => ("The score on held-out prompts", (*first, *last), None),
+        rest => ("The score", quarters(stage, "objective/scores")?, rest.first().map(|(_, score)| *score)),
     };
+    let at_the_end =
+        at_the_end.map_or(String::new(), |score| format!(" and is {} on held-out prompts", figure(score)));
     // Of a single rollout there is nothing to compare.
     let has_moved = stage.metrics.series("objective/scores").len() > 1;
     let gold = quarters(stage, "objective/gold").map_or("; no independent judge was asked".into(), |ends| {
@@ -178,7 +181,7 @@ fn score(stage: &StageRun) -> Option<String> {
     let course_of_score = course(ends, has_moved);
     let kl = stage.metrics.last("objective/kl");
     let kl = kl.map_or(String::new(), |kl| format!(" at a KL of {} nats per answer", figure(kl)));
-    Some(format!("{of} {course_of_score}{kl}{gold}."))
+    Some(format!("{of} {course_of_score}{at_the_end}{kl}{gold}."))
 }
 
 /// What a score has done: "rose from 1 to 2".
@@ -418,6 +421,13 @@ mod tests {
             "The score rose from 0 to 1.00 at a KL of 16.0 nats per answer; no independent judge was asked."
         );
         assert_eq!(alone.len(), 2);
+        let metrics: [(&str, &[f64]); 3] =
+            [("objective/scores", &[0.0, 1.0]), ("objective/kl", &[3.0]), ("eval/scores", &[0.75])];
+        assert_eq!(
+            said(&stage(Stage::Ppo, &metrics))[0],
+            "The score rose from 0 to 1.00 and is 0.750 on held-out prompts at a KL of 3.00 nats per answer; no \
+             independent judge was asked."
+        );
     }
 
     #[test]
@@ -463,6 +473,12 @@ mod tests {
             "{alone:?}"
         );
         assert!(alone[1].contains("lower `learning_rate`"), "{alone:?}");
+        let losses: Vec<f64> = (0..20).map(|step| f64::from(40 - step)).collect();
+        assert_eq!(
+            said(&stage(Stage::Sft, &[("loss", &losses)])),
+            ["The training loss fell from 39.5 to 21.5 nats per token over 20 steps (means of the first and the last \
+              tenth); there was no held-out data."]
+        );
     }
 
     #[test]

@@ -209,19 +209,19 @@ impl Passes {
     pub fn choose(&self, auto: &AutoKeys, training: &TrainingConfig) -> (Vec<Chosen>, usize) {
         let mean_len = (self.n_tokens / self.n_rows.max(1)).max(1);
         let batch: usize = (self.tokens_of_update / mean_len).clamp(4, 64).min(self.n_rows.max(1));
-        let batch_reason = format!("{} rows of {mean_len} tokens on average", self.n_rows);
+        let batch_reason = format!("{} of {mean_len} tokens on average", counted(self.n_rows, "row"));
         let batch_size = Chosen::new("batch_size", batch as i64, batch_reason);
         let batch = if auto.contains("batch_size") { batch } else { training.batch_size };
         let of_epoch = self.n_rows.div_ceil(batch).max(1);
         let epochs = self.least_updates.div_ceil(of_epoch).clamp(self.least_epochs, self.most_epochs);
         // More passes where somebody asks for more updates.
         let epochs = epochs.max(training.max_steps.div_ceil(of_epoch));
-        let n_epochs = Chosen::new("epochs", epochs as i64, format!("{of_epoch} updates in each"));
+        let n_epochs = Chosen::new("epochs", epochs as i64, format!("{} in each", counted(of_epoch, "update")));
         let epochs = if auto.contains("epochs") { epochs } else { training.epochs };
         let limit = if training.max_steps == 0 { usize::MAX } else { training.max_steps };
         let updates = of_epoch.saturating_mul(epochs).min(limit);
         let warmup = (updates / 20).clamp(1, 100);
-        let of_updates = format!("{updates} updates");
+        let of_updates = counted(updates, "update");
         let kind = Chosen::new("schedule.kind", "cosine", of_updates.clone());
         let warmup_steps = Chosen::new("schedule.warmup_steps", warmup as i64, of_updates);
         (vec![batch_size, n_epochs, kind, warmup_steps], batch)
@@ -232,6 +232,11 @@ impl Passes {
 pub fn long_row(mut lengths: Vec<usize>) -> usize {
     lengths.sort_unstable();
     lengths.get((lengths.len() * 95 / 100).min(lengths.len().saturating_sub(1))).copied().unwrap_or(1).max(1)
+}
+
+/// "1 update", "2 updates".
+fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A number in three digits: "870", "4.9k", "135M".

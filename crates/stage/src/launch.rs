@@ -262,13 +262,18 @@ impl Launch {
         let selection = self.selection.clone();
         let paths = selection.paths(data)?;
         let rows = self.read::<D::Record>(&paths, TRAINING)?;
-        let (rows, mut eval_rows) =
+        let (training_rows, mut eval_rows) =
             selection.divide(rows, Seed(seed), &mut |sentence| self.note(sentence))?;
-        let (training, overflow) = self.encode_to_learn(&paths, &rows, encoding)?;
+        let (training, overflow) = self.encode_to_learn(&paths, &training_rows, encoding)?;
         let mut eval_paths = paths.as_slice();
         if !eval_data.is_empty() {
             let rows = self.read::<D::Record>(eval_data, EVALUATION)?;
-            eval_rows = Some(selection.without_duplicates(rows, &mut |sentence| self.note(sentence)));
+            let rows = selection.without_duplicates(rows, &mut |sentence| self.note(sentence));
+            let shared = rows.shared_with(&training_rows);
+            self.note_all(&rows.notes(&shared, |rows| {
+                format!("{rows} are in the training data, too: their figures say little about other rows")
+            }));
+            eval_rows = Some(rows);
             eval_paths = eval_data;
         }
         let unpacked = Encoding { pack: false, overflow, ..*encoding };

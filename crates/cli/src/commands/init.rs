@@ -13,6 +13,9 @@ use crate::device;
 use crate::failure::hinted;
 use crate::session::Session;
 
+/// What `--shape` takes.
+const SHAPES: &str = "shapes: tiny, small, medium, gpt2-tiny, gpt2-small; `--set d_model=…` changes one";
+
 pub fn run(session: &Session, args: &InitArgs) -> Result<Outcome> {
     check_empty(&args.out)?;
     let text = TextSide::load(&args.tokenizer)?;
@@ -25,6 +28,7 @@ pub fn run(session: &Session, args: &InitArgs) -> Result<Outcome> {
             error.to_string(),
             "the settings of `--set` must fit together, such as d_model=192 n_heads=6",
         ),
+        Error::Model(error @ temper_model::Error::UnknownPreset { .. }) => hinted(error.to_string(), SHAPES),
         error => error.into(),
     })?;
     let (device, _) = device::open_named(session.device_name())?;

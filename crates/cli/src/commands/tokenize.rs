@@ -30,9 +30,13 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     print_line("position   input  attend   label  text")?;
-    for (i, &id) in dialog.input_ids.iter().enumerate() {
+    let n_read = dialog.attention_mask.iter().rposition(|&read| read != 0).map_or(0, |last| last + 1);
+    for (i, &id) in dialog.input_ids[..n_read].iter().enumerate() {
         let piece = tokenizer.decode(&[id]).escape_debug().to_string();
         print_line(&format!("{i:8} {id:7} {:7} {:7}  {piece}", dialog.attention_mask[i], dialog.labels[i]))?;
+    }
+    if let [pad, ..] = dialog.input_ids[n_read..] {
+        print_line(&format!("{n_read:8} {pad:7} {:7} {IGNORE_LABEL:7}  padding, up to {}", 0, dialog.input_ids.len()))?;
     }
     Ok(Outcome::Done)
 }

@@ -32,6 +32,7 @@ enum FaultKind {
     Missing,
     UnreadPrompt,
     Unused,
+    Value,
     Other,
 }
 
@@ -55,12 +56,13 @@ impl Fault {
 
     /// The value of a column is not what it must be.
     pub(crate) fn wrong_type(column: &str, expected: &str, value: &Value) -> Self {
-        Self::new(format_args!("column `{column}` must be {expected}, found {}", kind_of(value)))
+        let message = format!("column `{column}` must be {expected}, found {}", kind_of(value));
+        Self { message, kind: FaultKind::Value }
     }
 
     /// A text without a visible character.
     fn empty(column: &str) -> Self {
-        Self::new(format_args!("column `{column}` is empty"))
+        Self { message: format!("column `{column}` is empty"), kind: FaultKind::Value }
     }
 
     /// A column that is not read and may be part of what was asked.
@@ -74,6 +76,11 @@ impl Fault {
         self.kind == FaultKind::Missing
     }
 
+    /// Whether the row has the column, with a value that cannot be in it.
+    pub(crate) fn is_wrong_value(&self) -> bool {
+        self.kind == FaultKind::Value
+    }
+
     /// Whether the row is left out without being wrong.
     pub(crate) fn is_unused(&self) -> bool {
         self.kind == FaultKind::Unused
@@ -83,7 +90,16 @@ impl Fault {
 /// What to do about a file all of whose rows have a fault like this one; `columns` are those of its first row, which
 /// were read for `purpose`.
 pub(crate) fn advice(fault: &Fault, columns: &[String], purpose: Purpose) -> String {
+    let has_one_of = |names: &[&str]| columns.iter().any(|column| names.contains(&column.as_str()));
     match fault.kind {
+        FaultKind::Missing
+            if purpose == Purpose::Comparisons && has_one_of(&PROMPT) && has_one_of(&COMPLETION) =>
+        {
+            "these are demonstrations, which `temper sft` learns from; comparisons have `chosen` and `rejected`, or \
+             several `completions` with `scores`; say which columns to read with `--columns \
+             prompt=NAME,chosen=NAME,rejected=NAME`"
+                .into()
+        }
         FaultKind::Missing => {
             let [one, other] = nearest(columns, purpose).map(|family| {
                 let names: Vec<String> = family.columns.iter().map(|column| format!("`{column}`")).collect();
@@ -105,7 +121,7 @@ pub(crate) fn advice(fault: &Fault, columns: &[String], purpose: Purpose) -> Str
         FaultKind::Unused => {
             "give rows that are of use here: `temper data inspect` shows what a file holds".into()
         }
-        FaultKind::Other => "fix the rows of the file".into(),
+        FaultKind::Value | FaultKind::Other => "fix the rows of the file".into(),
     }
 }
 

@@ -48,7 +48,7 @@ fn a_launch_tells_of_rows_left_out_and_of_the_run_that_it_opens() {
     assert!(told[0].contains("prompts.jsonl") && told[0].contains('1'), "{told:?}");
     // The notebook's template puts a start, `Instruct:`, the six bytes of the prompt and a separator.
     assert!(
-        told[1].starts_with("training data: all 1 rows of ") && told[1].ends_with(", 17 tokens"),
+        told[1].starts_with("training data: 1 row of ") && told[1].ends_with(", 17 tokens"),
         "{told:?}"
     );
     assert!(told[2].ends_with("holds no run yet, this one starts it"), "{told:?}");
