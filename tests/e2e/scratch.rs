@@ -142,7 +142,7 @@ fn what_cannot_be_made_is_refused_and_nothing_is_written() {
     );
     let init = "init --tokenizer words --out new";
     temper.refuses(&format!("{init} --shape notebook"), &["notebook", "shapes: tiny"]);
-    temper.refuses(&format!("{init} --shape huge"), &["huge", "presets: "]);
+    temper.refuses(&format!("{init} --shape huge"), &["huge", "shapes: tiny"]);
     temper.refuses(&format!("{init} --shape tiny --set vocab_size=279"), &["279", "280"]);
     temper.refuses(&format!("{init} --shape tiny --set n_heads=5"), &["n_heads", "--set"]);
     temper.refuses(&format!("{init} --shape tiny --set heads=4"), &["unknown key `heads`", "n_heads"]);

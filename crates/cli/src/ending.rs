@@ -303,7 +303,10 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             ending.next(&command("temper sft --data a.txt"), Path::new("m"))
         };
-        assert!(next("{\"eos_token_id\": 2}")[1].starts_with("temper sft --data demonstrations.jsonl --model m --out "));
+        assert!(
+            next("{\"eos_token_id\": 2}")[1]
+                .starts_with("temper sft --data demonstrations.jsonl --model m --out ")
+        );
         assert!(next("{\"max_new_tokens\": 8}")[1].starts_with("temper reward "));
     }
 

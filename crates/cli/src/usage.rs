@@ -53,7 +53,9 @@ fn hint(error: &clap::Error, command: &str) -> Option<String> {
                 return is_value.then(|| "each value follows its flag, as in `--data FILE`".to_owned());
             };
             let key = setting(command, flag)?;
-            Some(format!("that is a setting: `--set {key}=VALUE`; `temper config {command}` prints all of them"))
+            Some(format!(
+                "that is a setting: `--set {key}=VALUE`; `temper config {command}` prints all of them"
+            ))
         }
         ErrorKind::MissingRequiredArgument if command == "ppo" => {
             let lacks_scores = names.iter().any(|name| name.starts_with("--reward"));
@@ -93,14 +95,17 @@ mod tests {
     use crate::args::Cli;
 
     fn hint_of(line: &str) -> String {
-        let error = Cli::try_parse_from(line.split_whitespace()).err().expect("a command line that is wrong");
+        let error = Cli::try_parse_from(line.split_whitespace()).expect_err("a command line that is wrong");
         hint(&error, line.split_whitespace().nth(1).unwrap()).unwrap_or_default()
     }
 
     #[test]
     fn a_setting_that_is_written_as_a_flag_is_recognised() {
         let of_sft = hint_of("temper sft --data a.jsonl --model tiny --out o --epochs 3");
-        assert!(of_sft.contains("`--set epochs=VALUE`") && of_sft.contains("`temper config sft`"), "{of_sft}");
+        assert!(
+            of_sft.contains("`--set epochs=VALUE`") && of_sft.contains("`temper config sft`"),
+            "{of_sft}"
+        );
         let ppo = "temper ppo --policy p --reward r --prompts a --out o";
         assert!(hint_of(&format!("{ppo} --kl-coef 3")).contains("`--set kl.coef=VALUE`"));
         assert!(hint_of(&format!("{ppo} --ppo-epochs 3")).contains("`--set update.ppo_epochs=VALUE`"));

@@ -137,7 +137,9 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     if let (Some(gold), Some(reward)) = (&files.gold, &files.reward)
         && Path::new(gold).canonicalize().ok() == reward.canonicalize().ok()
     {
-        launch.note("`--gold` is the reward model that is learned from, so the gold score is not independent of it");
+        launch.note(
+            "`--gold` is the reward model that is learned from, so the gold score is not independent of it",
+        );
     }
     let mut idle = config.idle(texts.is_some());
     idle.extend(config.shown.idle(eval_prompts.is_some()));

@@ -106,9 +106,7 @@ impl Comparison {
         let gold = |runner: &Runner| runner.frontier.gold.is_some().then(|| runner.judges.gold.clone());
         let score = |runner: &Runner| Some(runner.judges.score.clone());
         let mut plots = Vec::new();
-        for (heading, judge) in
-            self.headings("Score of the independent judge", &gold, self.gold_differs())
-        {
+        for (heading, judge) in self.headings("Score of the independent judge", &gold, self.gold_differs()) {
             let track = |runner: &'a Runner| {
                 let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.gold == *judge);
                 runner.frontier.gold.as_ref().filter(|_| is_shown)
@@ -117,9 +115,7 @@ impl Comparison {
             let value = |point: &Point| point.gold.filter(|_| judge.is_none());
             plots.extend(self.plot(heading, track, value));
         }
-        for (heading, judge) in
-            self.headings("Score that is learned from", &score, self.score_differs())
-        {
+        for (heading, judge) in self.headings("Score that is learned from", &score, self.score_differs()) {
             let track = |runner: &'a Runner| {
                 let is_shown = judge.as_ref().is_none_or(|judge| runner.judges.score == *judge);
                 Some(&runner.frontier.score).filter(|_| is_shown)

@@ -57,15 +57,18 @@ fn language_loss(stage: &StageRun) -> Option<String> {
             counted(*step, "steps")
         ));
     }
-    let (first, last) = tenths(stage, "loss")?;
-    let moved = if last < first { "fell" } else { "did not fall: it went" };
-    Some(format!(
-        "The training loss {moved} from {} to {} nats per token over {}{}; there was no held-out data.",
-        figure(first),
-        figure(last),
-        counted(stage.metrics.steps() as f64, "steps"),
-        if stage.metrics.steps() < 2 * 10 { "" } else { " (means of the first and the last tenth)" },
-    ))
+    let (first_tenth, last_tenth) = tenths(stage, "loss")?;
+    let (first, last, n_steps) = (figure(first_tenth), figure(last_tenth), stage.metrics.steps());
+    let steps = counted(n_steps as f64, "steps");
+    let course = match n_steps {
+        1 => format!("is {last} nats per token after {steps}"),
+        _ => {
+            let moved = if last_tenth < first_tenth { "fell" } else { "did not fall: it went" };
+            let means = if n_steps < 20 { "" } else { " (means of the first and the last tenth)" };
+            format!("{moved} from {first} to {last} nats per token over {steps}{means}")
+        }
+    };
+    Some(format!("The training loss {course}; there was no held-out data."))
 }
 
 /// SFT: a training loss that ends above its start.
@@ -476,8 +479,10 @@ mod tests {
         let losses: Vec<f64> = (0..20).map(|step| f64::from(40 - step)).collect();
         assert_eq!(
             said(&stage(Stage::Sft, &[("loss", &losses)])),
-            ["The training loss fell from 39.5 to 21.5 nats per token over 20 steps (means of the first and the last \
-              tenth); there was no held-out data."]
+            [
+                "The training loss fell from 39.5 to 21.5 nats per token over 20 steps (means of the first and the last \
+              tenth); there was no held-out data."
+            ]
         );
     }
 

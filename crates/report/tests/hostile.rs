@@ -253,14 +253,13 @@ fn scores_of_different_judges_are_called_so() {
     assert!(texts(&[a.clone(), same]).iter().all(|text| !text.contains("judge: courtesy")));
     // Other reward models, the same judge.
     let other = ppo_run(dir.path(), "d", "courtesy");
-    let inputs = fs::read_to_string(other.join("inputs.json")).unwrap().replace("\"files\"", "\"files with checksum 1\"");
+    let inputs = fs::read_to_string(other.join("inputs.json"))
+        .unwrap()
+        .replace("\"files\"", "\"files with checksum 1\"");
     fs::write(other.join("inputs.json"), inputs).unwrap();
     let mixed = texts(&[a, other]);
-    assert!(
-        mixed
-            .iter()
-            .all(|text| text.contains("Score that is learned from: the model of d") && !text.contains("judge: courtesy"))
-    );
+    assert!(mixed.iter().all(|text| text.contains("Score that is learned from: the model of d")
+        && !text.contains("judge: courtesy")));
 }
 
 #[test]

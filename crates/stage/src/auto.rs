@@ -216,7 +216,8 @@ impl Passes {
         let epochs = self.least_updates.div_ceil(of_epoch).clamp(self.least_epochs, self.most_epochs);
         // More passes where somebody asks for more updates.
         let epochs = epochs.max(training.max_steps.div_ceil(of_epoch));
-        let n_epochs = Chosen::new("epochs", epochs as i64, format!("{} in each", counted(of_epoch, "update")));
+        let n_epochs =
+            Chosen::new("epochs", epochs as i64, format!("{} in each", counted(of_epoch, "update")));
         let epochs = if auto.contains("epochs") { epochs } else { training.epochs };
         let limit = if training.max_steps == 0 { usize::MAX } else { training.max_steps };
         let updates = of_epoch.saturating_mul(epochs).min(limit);

@@ -36,7 +36,11 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
         print_line(&format!("{i:8} {id:7} {:7} {:7}  {piece}", dialog.attention_mask[i], dialog.labels[i]))?;
     }
     if let [pad, ..] = dialog.input_ids[n_read..] {
-        print_line(&format!("{n_read:8} {pad:7} {:7} {IGNORE_LABEL:7}  padding, up to {}", 0, dialog.input_ids.len()))?;
+        print_line(&format!(
+            "{n_read:8} {pad:7} {:7} {IGNORE_LABEL:7}  padding, up to {}",
+            0,
+            dialog.input_ids.len()
+        ))?;
     }
     Ok(Outcome::Done)
 }

@@ -47,10 +47,7 @@ fn a_launch_tells_of_rows_left_out_and_of_the_run_that_it_opens() {
     let told = told.lock().unwrap();
     assert!(told[0].contains("prompts.jsonl") && told[0].contains('1'), "{told:?}");
     // The notebook's template puts a start, `Instruct:`, the six bytes of the prompt and a separator.
-    assert!(
-        told[1].starts_with("training data: 1 row of ") && told[1].ends_with(", 17 tokens"),
-        "{told:?}"
-    );
+    assert!(told[1].starts_with("training data: 1 row of ") && told[1].ends_with(", 17 tokens"), "{told:?}");
     assert!(told[2].ends_with("holds no run yet, this one starts it"), "{told:?}");
     assert_eq!(told[3..], ["opened ppo, None"]);
     let inputs = std::fs::read_to_string(out.join("inputs.json")).unwrap();
