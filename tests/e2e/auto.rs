@@ -115,3 +115,30 @@ fn ppo_scales_the_scores_by_those_of_the_first_answers() {
     temper.run(&format!("{ppo} --resume")).ok();
     assert!(temper.bytes("run/final/model.safetensors") == finished, "resumed");
 }
+
+/// All weights and adapters, in every stage.
+#[test]
+fn blocks_that_are_computed_again_change_no_bit() {
+    let temper = Temper::with_reward_model();
+    let of_two_steps = |command: &str, name: &str, more: &str| {
+        let run = |out: &str, settings: &str| {
+            temper.run(&format!("{command} --out {out} --set max_steps=2 {more} {settings}")).ok();
+            let policy = temper.bytes(&format!("{out}/final/model.safetensors"));
+            let critic = temper.path(&format!("{out}/checkpoints/step-000002/critic/model.safetensors"));
+            (policy, fs::read(critic).ok())
+        };
+        let expected = run(&format!("{name}-kept"), "");
+        let again = run(&format!("{name}-again"), "--set gradient_checkpointing=true");
+        assert!(again == expected, "{name}: the weights differ");
+    };
+    let sft = "sft --data demonstrations.jsonl --model sft/final --set batch_size=4";
+    of_two_steps(sft, "sft", "");
+    of_two_steps(sft, "lora", "--set adapter.rank=2");
+    of_two_steps("reward --data comparisons.jsonl --model sft/final --set batch_size=2", "reward", "");
+    of_two_steps("dpo --data comparisons.jsonl --model sft/final --set batch_size=2", "dpo", "");
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set batch_size=2 \
+               --set rollout.max_new_tokens=4 --set update.ppo_epochs=2 --set rollout.missing_eos=keep";
+    of_two_steps(ppo, "ppo", "--set checkpoint_every=1");
+    of_two_steps(ppo, "values", "--set critic.kind=value_head");
+    of_two_steps(ppo, "groups", "--set advantage.kind=grpo --set rollout.samples_per_prompt=2");
+}

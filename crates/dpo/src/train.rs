@@ -37,7 +37,7 @@ pub fn train(
     let mut progress = Progress::new(&config.training);
     // The policy that the run starts from: with adapters, its base, which shares its memory.
     let ref_policy = policy.valid().without_adapters();
-    let mut policy = policy.train();
+    let mut policy = policy.with_gradient_checkpointing(config.training.gradient_checkpointing).train();
     if let Some(dir) = run.finished() {
         return Ok(CausalLm::load(&dir, &ref_policy.device())?);
     }

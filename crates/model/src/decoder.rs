@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
+use temper_tensor::recomputed;
 
 use crate::adapters::Lora;
 use crate::batch::TokenBatch;
@@ -46,6 +47,8 @@ pub struct Decoder {
     /// How the linear layers are adapted, where they are.
     #[module(skip)]
     pub(crate) lora: Option<Lora>,
+    /// Whether blocks are computed again for their gradients: see [`Decoder::with_gradient_checkpointing`].
+    pub(crate) recomputes_blocks: bool,
 }
 
 impl Decoder {
@@ -71,7 +74,20 @@ impl Decoder {
             family,
             carried: Carried::default(),
             lora: None,
+            recomputes_blocks: false,
         }
+    }
+
+    /// The same decoder; while it is trained, `recomputes_blocks` says that autodiff keeps the input of each block alone, and
+    /// the block is computed again for its gradients ([`temper_tensor::recomputed`]). They are the same to the bit.
+    #[must_use]
+    pub fn with_gradient_checkpointing(self, recomputes_blocks: bool) -> Self {
+        Self { recomputes_blocks, ..self }
+    }
+
+    /// Whether blocks are computed again for their gradients.
+    pub fn has_gradient_checkpointing(&self) -> bool {
+        self.recomputes_blocks
     }
 
     /// The shape of this decoder.
@@ -142,7 +158,10 @@ impl Decoder {
         let mut x = self.embed(tokens, positions, dropout);
         for (i, block) in self.blocks.iter().enumerate() {
             let layer = cache.as_mut().map(|cache| &mut cache.layers[i]);
-            x = block.forward(x, columns, dropout, layer);
+            x = match self.recomputes_blocks && layer.is_none() {
+                true => recomputed(block, x, dropout, block_on(columns)),
+                false => block.forward(x, columns, dropout, layer),
+            };
         }
         match &self.final_norm {
             Some(norm) => norm.forward(x),
@@ -190,5 +209,48 @@ impl Decoder {
         };
         self.blocks = std::mem::take(&mut self.blocks).into_iter().enumerate().map(change).collect();
         self
+    }
+}
+
+/// A block on columns that it owns.
+fn block_on(columns: Columns<'_>) -> impl Fn(&Block, Tensor<3>, &mut Dropout) -> Tensor<3> + 'static {
+    let (rotation, bias) = (columns.rotation.cloned(), columns.bias.cloned());
+    move |block, x, dropout| {
+        let columns = Columns { rotation: rotation.as_ref(), bias: bias.as_ref() };
+        block.forward(x, columns, dropout, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use temper_tensor::{Gradients, values_of};
+
+    use super::*;
+    use crate::config::PRESETS;
+    use crate::heads::CausalLm;
+
+    /// With dropout, where a preset has it: the second run must draw the same masks.
+    #[test]
+    fn blocks_that_are_computed_again_have_the_same_gradients() {
+        let device = Device::flex();
+        let batch = TokenBatch::left_padded(&[vec![1, 2, 3, 4], vec![5, 6]], &device);
+        for preset in PRESETS.into_iter().filter(|name| *name != "gpt2-small") {
+            let config = ModelConfig::preset(preset).unwrap();
+            let config = ModelConfig { n_layers: 2, ..config };
+            let model = CausalLm::new(&config, &mut ChaCha8Rng::seed_from_u64(5), &device);
+            let gradients = |recomputes_blocks: bool| {
+                let model = model.clone().with_gradient_checkpointing(recomputes_blocks).train();
+                let loss = model.forward(&batch, &mut Dropout::seeded(3)).powf_scalar(2.0).mean();
+                let mut gradients = Gradients::of(&model, loss);
+                let paths: Vec<String> = gradients.paths().map(str::to_owned).collect();
+                let of_path = |path: &String| values_of(gradients.take(path).unwrap());
+                paths.iter().map(of_path).zip(paths.clone()).collect::<Vec<_>>()
+            };
+            let expected = gradients(false);
+            assert!(expected.len() > 2 * 7, "{preset} has {} gradients", expected.len());
+            assert_eq!(gradients(true), expected, "{preset}");
+        }
     }
 }

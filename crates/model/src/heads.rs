@@ -43,6 +43,12 @@ impl CausalLm {
         Self { transformer: self.transformer.merged(), ..self }
     }
 
+    /// The same model: see [`Decoder::with_gradient_checkpointing`].
+    #[must_use]
+    pub fn with_gradient_checkpointing(self, recomputes_blocks: bool) -> Self {
+        Self { transformer: self.transformer.with_gradient_checkpointing(recomputes_blocks), ..self }
+    }
+
     /// The decoder's shape.
     pub fn config(&self) -> &ModelConfig {
         self.transformer.config()
@@ -144,6 +150,12 @@ impl ScalarModel {
     #[must_use]
     pub fn merged(self) -> Self {
         Self { transformer: self.transformer.merged(), ..self }
+    }
+
+    /// The same model: see [`Decoder::with_gradient_checkpointing`].
+    #[must_use]
+    pub fn with_gradient_checkpointing(self, recomputes_blocks: bool) -> Self {
+        Self { transformer: self.transformer.with_gradient_checkpointing(recomputes_blocks), ..self }
     }
 
     /// The decoder's shape.

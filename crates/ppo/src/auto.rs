@@ -1,14 +1,14 @@
 //! What PPO chooses for settings that are left to Temper.
 
 use temper_model::{CausalLm, ScalarModel};
-use temper_stage::{OVERFLOW_FOLLOWS, Weights};
+use temper_stage::{CHECKPOINTING_FOLLOWS, OVERFLOW_FOLLOWS, Weights};
 use temper_train::{AutoKeys, Chosen};
 
 use crate::config::{CriticKind, MissingEos, ScaleFrom};
 use crate::{AdvantageKind, PpoConfig};
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 17] = [
+pub(crate) const AUTO: [(&str, &str); 18] = [
     ("max_steps", "100 rollouts, or 0 where epochs are given"),
     ("epochs", "as many as max_steps needs"),
     ("learning_rate", "from the number of parameters, and advantage.kind"),
@@ -21,6 +21,7 @@ pub(crate) const AUTO: [(&str, &str); 17] = [
     ("update.ppo_epochs", "1"),
     ("update.minibatch_size", "from advantage.kind"),
     ("update.microbatch_size", "from the memory that an answer takes"),
+    CHECKPOINTING_FOLLOWS,
     ("rollout.sampling_batch_size", "from the memory that an answer takes"),
     ("critic.kind", "reward_model where one scores, and reads what the policy writes"),
     ("critic.learning_rate", "from the number of parameters of the critic"),
@@ -173,8 +174,10 @@ impl PpoConfig {
             Some((critic, _)) => weights.beside(critic.config()),
             None => weights,
         };
+        let (learning, checkpointing) =
+            learning.with_checkpointing(auto, &self.training, minibatch, row_len);
         let microbatch = self.microbatch_choice(&learning, minibatch, row_len);
-        vec![critic_kind, critic_rate, microbatch, sampling]
+        vec![critic_kind, critic_rate, checkpointing, microbatch, sampling]
     }
 }
 

@@ -9,9 +9,9 @@ use crate::RewardConfig;
 const POOLING: (&str, &str) = ("pooling", "from the number of parameters");
 
 /// The settings that may be `auto`, and what their values follow from.
-pub(crate) const AUTO: [(&str, &str); 8] = {
-    let [a, b, c, d, e, f, g] = AUTO_OF_RANKINGS;
-    [a, b, c, d, e, f, g, POOLING]
+pub(crate) const AUTO: [(&str, &str); 9] = {
+    let [a, b, c, d, e, f, g, h] = AUTO_OF_RANKINGS;
+    [a, b, c, d, e, f, g, h, POOLING]
 };
 
 /// Learning rate of a model of 100 million parameters.

@@ -97,7 +97,7 @@ pub fn train(
     let mut plan = StepPlan::new(&config.training, &config.batching, data.lengths());
 
     let mut progress = Progress::new(&config.training);
-    let mut model = model.train();
+    let mut model = model.with_gradient_checkpointing(config.training.gradient_checkpointing).train();
     if let Some(dir) = run.finished() {
         return Ok(ScalarModel::load(&dir, &model.device().inner())?);
     }

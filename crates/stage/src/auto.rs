@@ -7,11 +7,12 @@ use temper_tensor::{is_host, n_threads};
 use temper_train::{AutoKeys, Chosen, TrainingConfig};
 
 /// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
-pub const AUTO_OF_RANKINGS: [(&str, &str); 7] = [
+pub const AUTO_OF_RANKINGS: [(&str, &str); 8] = [
     ("epochs", "from the number of rows"),
     ("learning_rate", "from the number of parameters"),
     ("batch_size", "from the lengths of the rows"),
     ("microbatch_size", "from the memory that a row takes"),
+    CHECKPOINTING_FOLLOWS,
     ("schedule.kind", "half a cosine, after a warm-up"),
     ("schedule.warmup_steps", "a twentieth of the updates, 100 at most"),
     OVERFLOW_FOLLOWS,
@@ -20,7 +21,14 @@ pub const AUTO_OF_RANKINGS: [(&str, &str); 7] = [
 /// The setting that a [`Launch`](crate::Launch) chooses when it reads the rows, and what it follows from.
 pub const OVERFLOW_FOLLOWS: (&str, &str) = (OVERFLOW, "from how many rows fit into the context");
 
+/// The setting that [`Weights::with_checkpointing`] chooses, and what it follows from.
+pub const CHECKPOINTING_FOLLOWS: (&str, &str) =
+    (CHECKPOINTING, "whether a row fits into memory without it");
+
 /// The name of that setting.
+const CHECKPOINTING: &str = "gradient_checkpointing";
+
+/// The name of the setting [`OVERFLOW_FOLLOWS`].
 pub(crate) const OVERFLOW: &str = "overflow";
 
 /// A model as the rules see it.
@@ -36,6 +44,8 @@ pub struct Weights {
     n_threads: usize,
     /// Another network that computes the same rows at the same time.
     beside: Option<ModelConfig>,
+    /// Whether blocks are computed again for their gradients.
+    recomputes_blocks: bool,
 }
 
 impl Weights {
@@ -50,6 +60,7 @@ impl Weights {
             have_adapters: false,
             n_threads: if on_host { n_threads() } else { 1 },
             beside: None,
+            recomputes_blocks: false,
         }
     }
 
@@ -63,6 +74,30 @@ impl Weights {
     #[must_use]
     pub fn beside(self, other: &ModelConfig) -> Self {
         Self { beside: Some(ModelConfig { vocab_size: 0, ..other.clone() }), ..self }
+    }
+
+    /// Whether blocks are computed again for their gradients: as the settings say, or, where that is left to Temper, if not even
+    /// one row of `row_len` tokens for each thread fits into the memory that an update may need. Returns the same weights, as
+    /// they are then.
+    pub fn with_checkpointing(
+        self,
+        auto: &AutoKeys,
+        training: &TrainingConfig,
+        batch: usize,
+        row_len: usize,
+    ) -> (Self, Chosen) {
+        let (room, needed) = (self.memory_budget() / self.n_shards(batch), self.bytes_of_row(row_len));
+        let fits = if needed > room { "does not fit" } else { "fits" };
+        let reason = format!("a row of {row_len} tokens {fits} into {} MiB", room >> 20);
+        let chosen = Chosen::new(CHECKPOINTING, needed > room, reason);
+        let is_open = auto.contains(CHECKPOINTING);
+        let recomputes_blocks = if is_open { needed > room } else { training.gradient_checkpointing };
+        (Self { recomputes_blocks, ..self }, chosen)
+    }
+
+    /// How many parts of a batch are computed at the same time.
+    fn n_shards(&self, batch: usize) -> usize {
+        self.n_threads.clamp(1, batch.max(1))
     }
 
     /// How many parameters there are.
@@ -108,8 +143,7 @@ impl Weights {
         const TOKENS_AT_ONCE: usize = 256;
 
         let budget = self.memory_budget();
-        let n_shards = self.n_threads.clamp(1, batch.max(1));
-        let by_memory = budget / n_shards / self.bytes_of_row(row_len);
+        let by_memory = budget / self.n_shards(batch) / self.bytes_of_row(row_len);
         let by_cache = if self.on_host && self.is_small() { TOKENS_AT_ONCE / row_len } else { usize::MAX };
         let reason = if by_cache < by_memory {
             format!("about {TOKENS_AT_ONCE} tokens at once for the caches of the CPU, rows of {row_len}")
@@ -153,7 +187,10 @@ impl Weights {
         };
         let (mut choices, batch) = passes.choose(auto, training);
         choices.push(self.learning_rate("learning_rate", at_100m));
-        choices.push(self.microbatch("microbatch_size", batch, long_row(lengths)));
+        let row_len = long_row(lengths);
+        let (weights, checkpointing) = self.clone().with_checkpointing(auto, training, batch, row_len);
+        choices.push(checkpointing);
+        choices.push(weights.microbatch("microbatch_size", batch, row_len));
         choices
     }
 
@@ -180,7 +217,10 @@ impl Weights {
             } else {
                 (20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2, 4 * vocab_size)
             };
-            4 * row_len * (n_layers * of_layer + of_head)
+            // Of blocks that are computed again, their inputs stay, and one block at a time.
+            let of_layers =
+                if self.recomputes_blocks { n_layers * d_model + of_layer } else { n_layers * of_layer };
+            4 * row_len * (of_layers + of_head)
         };
         networks.into_iter().flatten().map(bytes).sum()
     }
@@ -268,6 +308,7 @@ mod tests {
             have_adapters: false,
             n_threads: 1,
             beside: None,
+            recomputes_blocks: false,
         }
     }
 
@@ -331,6 +372,21 @@ mod tests {
         assert_eq!([rows(&shared, 64, 2048), rows(&shared, 1, 24 * 2048)], [12, 0].map(Value::from));
         let config = shared.config.clone();
         assert_eq!(rows(&shared.beside(&config), 64, 2048), Value::from(6));
+    }
+
+    #[test]
+    fn blocks_are_computed_again_where_a_row_does_not_fit() {
+        let weights = Weights { on_host: true, ..weights(12_000_000, true) };
+        let auto: AutoKeys = [CHECKPOINTING.to_owned()].into_iter().collect();
+        let training = TrainingConfig::default();
+        // A token takes 43,040 bytes, so 2 GiB hold a row of 49,895.
+        let chosen = |row_len| weights.clone().with_checkpointing(&auto, &training, 64, row_len);
+        assert_eq!([49_895, 49_896].map(|row_len| chosen(row_len).1.value), [false, true].map(Value::from));
+        // 4 · (4 · 128 + 10 · 128 + 2.5 · 512 + 2 · 260) = 14,368 bytes instead.
+        assert_eq!(chosen(60_000).0.microbatch("microbatch_size", 64, 60_000).value, Value::from(2));
+        let given = TrainingConfig { gradient_checkpointing: true, ..training };
+        let (weights, _) = weights.with_checkpointing(&AutoKeys::default(), &given, 64, 10);
+        assert!(weights.recomputes_blocks);
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub trait StageModel: Export {
     /// Files that are missing or damaged, and adapters of another model.
     fn with_stored_adapters(self, dir: &Path) -> Result<Self, temper_model::Error>;
 
+    /// Whether blocks are computed again for their gradients.
+    fn has_gradient_checkpointing(&self) -> bool;
+
+    /// The same model, whose blocks are computed again for their gradients, or are not.
+    #[must_use]
+    fn with_gradient_checkpointing(self, recomputes_blocks: bool) -> Self;
+
     /// The shape of the network.
     fn config(&self) -> &ModelConfig;
 
@@ -67,6 +74,14 @@ macro_rules! stage_model {
 
             fn with_stored_adapters(self, dir: &Path) -> Result<Self, temper_model::Error> {
                 <$model>::with_stored_adapters(self, dir)
+            }
+
+            fn has_gradient_checkpointing(&self) -> bool {
+                self.transformer.has_gradient_checkpointing()
+            }
+
+            fn with_gradient_checkpointing(self, recomputes_blocks: bool) -> Self {
+                <$model>::with_gradient_checkpointing(self, recomputes_blocks)
             }
 
             fn config(&self) -> &ModelConfig {
@@ -119,7 +134,7 @@ pub fn load_like<M: StageModel>(started_from: &M, dir: &Path) -> Result<M, tempe
     }
     let model = M::load(dir, &started_from.device().inner())?;
     model.config().check_context(started_from.config().max_seq_len)?;
-    Ok(model)
+    Ok(model.with_gradient_checkpointing(started_from.has_gradient_checkpointing()))
 }
 
 /// Ends a run that is to stop before an update, with a checkpoint of the last one.

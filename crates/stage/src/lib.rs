@@ -19,7 +19,7 @@ mod samples;
 mod shape;
 
 pub use adapter::AdapterConfig;
-pub use auto::{AUTO_OF_RANKINGS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
+pub use auto::{AUTO_OF_RANKINGS, CHECKPOINTING_FOLLOWS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
 pub use checkpoint::{StageModel, load_like, resume, save, save_weights, stop_before_update};
 pub use error::Error;
 pub use launch::{EVALUATION, Launch, TRAINING, model_fingerprint};

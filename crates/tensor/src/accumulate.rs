@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use crate::gradients::Gradients;
 use crate::parallel::{in_parallel, shards};
 use crate::params::device_of;
+use crate::recompute;
 use crate::world::World;
 
 /// What can be summed over the parts of a batch: gradients, losses, counts, lists of scores, and tuples of these.
@@ -173,6 +174,7 @@ fn sum_onto<M: Module, T: Sync, C, S: Sum>(
         let (mut state, mut sum) = (start(first), S::default());
         for rows in rows.chunks(microbatch) {
             step(&model, &mut state, rows, &mut sum);
+            recompute::forget();
         }
         sum
     });

@@ -11,6 +11,7 @@ use temper_kernels::sum_of_squares;
 
 use crate::host::is_host;
 use crate::params::{Visit, walk};
+use crate::recompute::backpropagate;
 use crate::world::World;
 
 /// How many numbers a thread takes at a time where threads share the values of a parameter.
@@ -23,12 +24,16 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Backpropagates `loss` and takes the gradients of `module`.
+    /// Backpropagates `loss` and takes the gradients of `module`, also through what is [recomputed](crate::recomputed).
     pub fn of<M: Module>(module: &M, loss: Tensor<1>) -> Self {
-        let gradients = GradientsParams::from_grads(loss.backward(), module);
-        let mut collector = Collector { gradients, by_path: BTreeMap::new() };
-        walk(module, &mut collector);
-        Self { by_path: collector.by_path }
+        let mut sum = Self::default();
+        backpropagate(loss, |gradients| {
+            let gradients = GradientsParams::from_grads(gradients, module);
+            let mut collector = Collector { gradients, by_path: BTreeMap::new() };
+            walk(module, &mut collector);
+            sum.add(Self { by_path: collector.by_path });
+        });
+        sum
     }
 
     /// Adds other gradients to these.

@@ -3,6 +3,7 @@
 //!
 //! - [`visit`], [`map`] and [`Trainable`] are the one walk over a module's parameters.
 //! - [`accumulate`] sums [`Gradients`] and metrics over microbatches, threads and the processes of a [`World`].
+//! - [`recomputed`] runs a part of a forward pass again when gradients are taken, so that less has to be kept.
 //! - [`TensorFile`] and [`write_tensors`] read and write safetensors bytes, [`save_tensors`] one tensor at a time; [`TensorReader`] reads a file in pieces.
 //! - [`masked_mean`], [`whiten`], [`log_probs`] and [`entropy`] are pure functions on tensors.
 //!
@@ -16,6 +17,7 @@ mod logprobs;
 mod masked;
 mod parallel;
 mod params;
+mod recompute;
 mod tensor_file;
 mod tensor_reader;
 mod world;
@@ -29,6 +31,7 @@ pub use logprobs::{
 pub use masked::{masked_mean, masked_variance, scale_to_unit_variance, whiten};
 pub use parallel::{in_parallel, n_threads, shards, start_threads};
 pub use params::{Parameter, Trainable, device_of, map, visit};
+pub use recompute::recomputed;
 pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, TensorSource, save_tensors, write_tensors};
 pub use tensor_reader::{ReadError, TensorReader};
 pub use world::{Link, World};

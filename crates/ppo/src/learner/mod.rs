@@ -48,8 +48,12 @@ impl Learner {
     pub fn new(config: &PpoConfig, policy: CausalLm, critic: Critic, n_tokens: usize) -> Self {
         let (d_model, device) = (policy.config().d_model, policy.device().inner());
         let critic = if config.estimator().needs_critic() { critic } else { Critic::None };
+        let recomputes_blocks = config.training.gradient_checkpointing;
+        let policy = policy.with_gradient_checkpointing(recomputes_blocks);
         let (value_head, critic) = match critic {
-            Critic::Separate(critic) => (None, Some(critic.train())),
+            Critic::Separate(critic) => {
+                (None, Some(critic.with_gradient_checkpointing(recomputes_blocks).train()))
+            }
             Critic::ValueHead => (Some(zero_head(d_model, &device)), None),
             Critic::None => (None, None),
         };

@@ -23,6 +23,8 @@ settings! {
         pub batch_size: usize = 64, in 1..=65536,
         /// Longest row in tokens, prompt and completion together; 0: the model's context.
         pub max_seq_len: usize = 0, in ZeroOr(2..),
+        /// Compute each block again for its gradients, which needs less memory and about a third more time.
+        pub gradient_checkpointing: bool = false,
         /// Steps between checkpoints; 0: none but the last.
         pub checkpoint_every: usize = 500,
         /// How many of the newest checkpoints stay.
@@ -101,7 +103,7 @@ mod tests {
         let toml = to_commented_toml(&Stage::default()).unwrap();
         let keys: Vec<&str> = toml.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(keys[0], "epochs = 2");
-        assert_eq!(keys[12..15], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
+        assert_eq!(keys[13..16], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
         assert!(toml.contains("\n[optimizer]\n"), "{toml}");
     }
 
