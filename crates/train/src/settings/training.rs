@@ -23,7 +23,7 @@ settings! {
         pub batch_size: usize = 64, in 1..=65536,
         /// Longest row in tokens, prompt and completion together; 0: the model's context.
         pub max_seq_len: usize = 0, in ZeroOr(2..),
-        /// Compute each block again for its gradients, which needs less memory and about a third more time.
+        /// Compute each block again for its gradients, which needs less memory and about 1.3 times the time.
         pub gradient_checkpointing: bool = false,
         /// Steps between checkpoints; 0: none but the last.
         pub checkpoint_every: usize = 500,
