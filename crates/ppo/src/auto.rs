@@ -174,8 +174,7 @@ impl PpoConfig {
             Some((critic, _)) => weights.beside(critic.config()),
             None => weights,
         };
-        let (learning, checkpointing) =
-            learning.with_checkpointing(auto, &self.training, minibatch, row_len);
+        let (learning, checkpointing) = learning.with_checkpointing(auto, &self.training, minibatch, row_len);
         let microbatch = self.microbatch_choice(&learning, minibatch, row_len);
         vec![critic_kind, critic_rate, checkpointing, microbatch, sampling]
     }

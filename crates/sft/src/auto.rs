@@ -35,7 +35,8 @@ impl SftConfig {
         let (mut choices, batch) = passes.choose(auto, &self.training);
         choices.push(weights.learning_rate("learning_rate", if fresh { 5e-4 } else { 1e-4 }));
         let row_len = long_row(data.lengths());
-        let (settled, checkpointing) = weights.clone().with_checkpointing(auto, &self.training, batch, row_len);
+        let (settled, checkpointing) =
+            weights.clone().with_checkpointing(auto, &self.training, batch, row_len);
         choices.push(checkpointing);
         choices.push(settled.microbatch("microbatch_size", batch, row_len));
         let beta_2 = if fresh { 0.95 } else { 0.999 };

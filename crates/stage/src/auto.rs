@@ -22,8 +22,7 @@ pub const AUTO_OF_RANKINGS: [(&str, &str); 8] = [
 pub const OVERFLOW_FOLLOWS: (&str, &str) = (OVERFLOW, "from how many rows fit into the context");
 
 /// The setting that [`Weights::with_checkpointing`] chooses, and what it follows from.
-pub const CHECKPOINTING_FOLLOWS: (&str, &str) =
-    (CHECKPOINTING, "whether a row fits into memory without it");
+pub const CHECKPOINTING_FOLLOWS: (&str, &str) = (CHECKPOINTING, "whether a row fits into memory without it");
 
 /// The name of that setting.
 const CHECKPOINTING: &str = "gradient_checkpointing";

@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn parts_of_another_loss_are_left_to_it() {
         let (a, b) = (layers(2), layers(3));
-        let expected = [gradients(&a, run(&a, x(0.0), false).sum()), gradients(&b, run(&b, x(1.0), false).sum())];
+        let expected =
+            [gradients(&a, run(&a, x(0.0), false).sum()), gradients(&b, run(&b, x(1.0), false).sum())];
         // Both forward passes come first, as those of a policy and its critic do.
         let first = layers_with_gradient(&a, 0.0);
         let second = layers_with_gradient(&b, 1.0);
