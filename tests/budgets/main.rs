@@ -69,7 +69,7 @@ fn an_sft_step() {
     let rows: Vec<Demonstration> = (0..4)
         .map(|i| Demonstration {
             prompt: format!("question {i}").into(),
-            completion: format!("{i}").repeat(80).into(),
+            completion: format!("{i}").repeat(80),
         })
         .collect();
     let text = text();
