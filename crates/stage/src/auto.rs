@@ -247,7 +247,10 @@ impl Passes {
     /// update that the run will have, chosen or not.
     pub fn choose(&self, auto: &AutoKeys, training: &TrainingConfig) -> (Vec<Chosen>, usize) {
         let mean_len = (self.n_tokens / self.n_rows.max(1)).max(1);
-        let batch: usize = (self.tokens_of_update / mean_len).clamp(4, 64).min(self.n_rows.max(1));
+        let by_tokens = self.tokens_of_update / mean_len;
+        // Few rows that are short: smaller batches, so that the updates are enough.
+        let by_updates = self.n_rows * self.most_epochs / self.least_updates;
+        let batch: usize = by_tokens.min(by_updates).clamp(4, 64).min(self.n_rows.max(1));
         let batch_reason = format!("{} of {mean_len} tokens on average", counted(self.n_rows, "row"));
         let batch_size = Chosen::new("batch_size", batch as i64, batch_reason);
         let batch = if auto.contains("batch_size") { batch } else { training.batch_size };
@@ -414,12 +417,21 @@ mod tests {
         assert_eq!((batch, value(&choices, "batch_size")), (16, &Value::from(16)));
         assert_eq!(value(&choices, "epochs"), &Value::from(4));
         assert_eq!(value(&choices, "schedule.warmup_steps"), &Value::from(12));
+        // 100 rows would make 42 updates of 16 rows in six passes; batches of 4 make 150.
+        let short = Passes { n_rows: 100, n_tokens: 10_000, ..passes };
+        let (choices, batch) = short.choose(&all, &TrainingConfig::default());
+        assert_eq!((batch, value(&choices, "epochs")), (4, &Value::from(6)));
+        // 600 rows: 600 · 6 / 250 = 14.
+        assert_eq!(
+            Passes { n_rows: 600, n_tokens: 60_000, ..passes }.choose(&all, &TrainingConfig::default()).1,
+            14
+        );
         let few = Passes { n_rows: 10, n_tokens: 1000, ..passes };
         let (choices, _) = few.choose(&all, &TrainingConfig::default());
         assert_eq!(value(&choices, "epochs"), &Value::from(6));
-        // As many passes as the updates need that somebody asks for: 10 rows in batches of 10 are one update.
+        // As many passes as the updates need that somebody asks for: 10 rows in batches of 4 are three updates.
         let more = TrainingConfig { max_steps: 40, ..TrainingConfig::default() };
-        assert_eq!(value(&few.choose(&all, &more).0, "epochs"), &Value::from(40));
+        assert_eq!(value(&few.choose(&all, &more).0, "epochs"), &Value::from(14));
         // What the user has said counts for the rest.
         let training = TrainingConfig { batch_size: 500, max_steps: 3, ..TrainingConfig::default() };
         let (choices, batch) = passes.choose(&auto(&["schedule.warmup_steps"]), &training);
