@@ -10,7 +10,7 @@ use crate::util::{Temper, keys};
 
 const TEMPLATES: &str = include_str!("../../docs/templates.md");
 /// Programs that the shell blocks may call. Each is replaced by a script that only writes down its arguments.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "temper",
     "target/release/temper",
     "cargo",
@@ -20,6 +20,7 @@ const PROGRAMS: [&str; 9] = [
     "mkdir",
     ".ci/run",
     "assets/from_scratch.sh",
+    "assets/sweep.sh",
 ];
 /// Between the arguments of a call that was written down.
 const SEPARATOR: char = '\u{1f}';
