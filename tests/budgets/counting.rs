@@ -15,8 +15,8 @@ pub struct Allocations {
 }
 
 impl Allocations {
-    /// What these have more than `others`, work that was the same but for its length.
-    pub fn without(self, others: Self) -> Self {
+    /// The difference to the shorter work `others`; the peak stays.
+    pub fn minus(self, others: Self) -> Self {
         Self { count: self.count - others.count, bytes: self.bytes - others.bytes, ..self }
     }
 }
@@ -31,13 +31,13 @@ pub fn allocations_of<R>(work: impl FnOnce() -> R) -> Allocations {
     let (count, bytes, live) = (COUNT.load(Relaxed), BYTES.load(Relaxed), LIVE.load(Relaxed));
     PEAK.store(live, Relaxed);
     let result = work();
-    let found = Allocations {
+    let allocations = Allocations {
         count: COUNT.load(Relaxed) - count,
         bytes: BYTES.load(Relaxed) - bytes,
         peak: PEAK.load(Relaxed) - live,
     };
     drop(result);
-    found
+    allocations
 }
 
 fn add(size: usize) {

@@ -82,8 +82,8 @@ fn an_sft_step() {
         allocations_of(|| temper_sft::train(&config, model(), &text, &data, None, &mut run).unwrap())
     };
     train(1);
-    let found = train(6).without(train(2));
-    check("an SFT step", 4, found, Budget { count: 17_500, bytes: 89_500_000, peak: 30_000_000 });
+    let of_steps = train(6).minus(train(2));
+    check("an SFT step", 4, of_steps, Budget { count: 17_500, bytes: 89_500_000, peak: 30_000_000 });
 }
 
 /// Eight rows at once.
@@ -95,8 +95,8 @@ fn a_token_of_decoding() {
         allocations_of(|| generate(&model, &prompts, &options).unwrap())
     };
     decode(4);
-    let found = decode(40).without(decode(8));
-    check("a token of decoding", 32, found, Budget { count: 60, bytes: 123_000, peak: 1_750_000 });
+    let of_tokens = decode(40).minus(decode(8));
+    check("a token of decoding", 32, of_tokens, Budget { count: 60, bytes: 123_000, peak: 1_750_000 });
 }
 
 /// Eight answers of sixteen tokens, learned in two updates, with a value head.
@@ -118,6 +118,6 @@ fn a_ppo_iteration() {
         allocations_of(|| temper_ppo::train(&config, models, &text, data, scorers, &mut run).unwrap())
     };
     train(1);
-    let found = train(4).without(train(2));
-    check("a PPO iteration", 2, found, Budget { count: 44_000, bytes: 86_300_000, peak: 16_000_000 });
+    let of_iterations = train(4).minus(train(2));
+    check("a PPO iteration", 2, of_iterations, Budget { count: 44_000, bytes: 86_300_000, peak: 16_000_000 });
 }
