@@ -3,6 +3,20 @@
 use burn::tensor::activation::{gelu_approximate, log_softmax, silu, softmax};
 use burn::tensor::{Int, Tensor, module};
 
+/// All vectors are the rows of one matrix: burn would give each row of a batch a gradient of the weight, and add them up.
+pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let mut dims = x.dims();
+    let d_in = dims[D - 1];
+    let rows = x.reshape([dims[..D - 1].iter().product(), d_in]);
+    let output = module::linear(rows, weight, bias);
+    dims[D - 1] = output.dims()[1];
+    output.reshape(dims)
+}
+
+pub(crate) fn transposed_linear<const D: usize>(x: Tensor<D>, matrix: Tensor<2>) -> Tensor<D> {
+    linear(x, matrix.transpose(), None)
+}
+
 pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     gelu_approximate(x)
 }

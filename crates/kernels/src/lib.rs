@@ -49,6 +49,27 @@ pub fn self_attention(projected: Tensor<3>, bias: Tensor<4>, n_heads: usize, n_k
     }
 }
 
+/// A linear map: x W + b.
+///
+/// # Shapes
+/// - `x`: `[.., d_in]`
+/// - `weight`: `[d_in, d_out]`
+/// - `bias`: `[d_out]`
+/// - output: `[.., d_out]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    if flex::is_flex(&x) { flex::linear(x, weight, bias) } else { formula::linear(x, weight, bias) }
+}
+
+/// A linear map by the rows of a matrix: x Mᵀ.
+///
+/// # Shapes
+/// - `x`: `[.., d_in]`
+/// - `matrix`: `[d_out, d_in]`
+/// - output: `[.., d_out]`
+pub fn transposed_linear<const D: usize>(x: Tensor<D>, matrix: Tensor<2>) -> Tensor<D> {
+    if flex::is_flex(&x) { flex::transposed_linear(x, matrix) } else { formula::transposed_linear(x, matrix) }
+}
+
 /// GELU with the tanh approximation (Hendrycks and Gimpel 2016): x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
 ///
 /// # Shapes

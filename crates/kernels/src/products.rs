@@ -6,11 +6,14 @@ use pulp::{Simd, WithSimd};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-/// Columns that are computed at a time: those of all rows stay in the caches.
+/// Columns of one row that are computed at a time: they stay in the caches.
 const BLOCK: usize = 512;
 
-/// Rows of the matrix that are added in one pass over the output.
+/// Rows of the matrix that are added to one row in one pass over it.
 const AT_ONCE: usize = 8;
+
+/// Rows of the matrix that are read side by side for several rows. The processor foresees only so many places to read from.
+const PANEL: usize = 32;
 
 /// With fewer numbers in a matrix, it takes longer to wake another thread than to compute.
 const WORTH_SHARING: usize = 1 << 17;
@@ -55,6 +58,14 @@ impl WithSimd for AddProduct<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        if self.x.len() == self.d_in { self.add_to_row(simd) } else { self.add_to_rows(simd) }
+    }
+}
+
+impl AddProduct<'_> {
+    /// For one row, whose columns stay in the caches.
+    #[inline(always)]
+    fn add_to_row<S: Simd>(self, simd: S) {
         let Self { x, weight, d_in, d_out, first, output, width } = self;
         for start in (0..width).step_by(BLOCK) {
             let columns = start..(start + BLOCK).min(width);
@@ -63,14 +74,106 @@ impl WithSimd for AddProduct<'_> {
             let whole = d_in - d_in % AT_ONCE;
             for i in (0..whole).step_by(AT_ONCE) {
                 let weights: [&[f32]; AT_ONCE] = std::array::from_fn(|k| row_of(i + k));
-                for (x, output) in x.chunks_exact(d_in).zip(output.chunks_exact_mut(width)) {
-                    let factors: [f32; AT_ONCE] = *x[i..].first_chunk().expect("a whole chunk");
-                    add_rows(simd, &factors, &weights, &mut output[columns.clone()]);
+                let factors: [f32; AT_ONCE] = *x[i..].first_chunk().expect("a whole chunk");
+                add_rows(simd, &factors, &weights, &mut output[columns.clone()]);
+            }
+            for (i, factor) in x.iter().enumerate().skip(whole) {
+                add_rows(simd, &[*factor], &[row_of(i)], &mut output[columns.clone()]);
+            }
+        }
+    }
+
+    /// For several rows: tiles of the output stay in registers, while some rows of the matrix are read.
+    #[inline(always)]
+    fn add_to_rows<S: Simd>(self, simd: S) {
+        let Self { x, weight, d_in, d_out, first, output, width } = self;
+        let n_rows = x.len() / d_in;
+        for i in (0..d_in).step_by(PANEL) {
+            let depth = PANEL.min(d_in - i);
+            let whole = width - width % (2 * S::F32_LANES);
+            let panel = Panel { x: &x[i..], d_in, depth, weight: &weight[i * d_out + first..], d_out, width };
+            for column in (0..whole).step_by(2 * S::F32_LANES) {
+                let mut row = 0;
+                while row < n_rows {
+                    // With more rows, the sums would not fit into the registers.
+                    row += match n_rows - row {
+                        8.. if S::F32_LANES >= 16 => panel.add::<S, 8, 2>(simd, row, column, output),
+                        4.. => panel.add::<S, 4, 2>(simd, row, column, output),
+                        _ => panel.add::<S, 1, 2>(simd, row, column, output),
+                    };
                 }
             }
-            for i in whole..d_in {
-                for (x, output) in x.chunks_exact(d_in).zip(output.chunks_exact_mut(width)) {
-                    add_rows(simd, &[x[i]], &[row_of(i)], &mut output[columns.clone()]);
+            if whole < width {
+                panel.add_columns(whole, output);
+            }
+        }
+    }
+}
+
+/// Some rows of the matrix, with the columns of `x` that they are multiplied by.
+///
+/// Its functions must be inlined, or they would not have the vector instructions.
+struct Panel<'a> {
+    x: &'a [f32],
+    d_in: usize,
+    /// Rows of the matrix.
+    depth: usize,
+    weight: &'a [f32],
+    d_out: usize,
+    /// Columns of a row of the output.
+    width: usize,
+}
+
+impl Panel<'_> {
+    /// Adds `R` rows of the product, `C` vectors of columns of it. Returns `R`.
+    #[allow(clippy::needless_range_loop, clippy::manual_memcpy)] // Each number is a register; the loops are unrolled.
+    #[inline(always)]
+    fn add<S: Simd, const R: usize, const C: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        column: usize,
+        output: &mut [f32],
+    ) -> usize {
+        let Self { x, d_in, depth, weight, d_out, width } = *self;
+        let (x, output) = (&x[row * d_in..], &mut output[row * width + column..]);
+        let columns = C * S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); C]; R];
+        for r in 0..R {
+            let (row, _) = S::as_simd_f32s(&output[r * width..r * width + columns]);
+            for c in 0..C {
+                sums[r][c] = row[c];
+            }
+        }
+        let factors: [&[f32]; R] = std::array::from_fn(|r| &x[r * d_in..r * d_in + depth]);
+        for k in 0..depth {
+            let start = k * d_out + column;
+            let (row, _) = S::as_simd_f32s(&weight[start..start + columns]);
+            for r in 0..R {
+                let factor = simd.splat_f32s(factors[r][k]);
+                for c in 0..C {
+                    sums[r][c] = simd.mul_add_f32s(factor, row[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            let (row, _) = S::as_mut_simd_f32s(&mut output[r * width..r * width + columns]);
+            for c in 0..C {
+                row[c] = sums[r][c];
+            }
+        }
+        R
+    }
+
+    /// Adds the columns from `column` on, which are too few for vectors.
+    #[inline(always)]
+    fn add_columns(&self, column: usize, output: &mut [f32]) {
+        let Self { x, d_in, depth, weight, d_out, width } = *self;
+        for (x, output) in x.chunks(d_in).zip(output.chunks_exact_mut(width)) {
+            for (k, factor) in x[..depth].iter().enumerate() {
+                let row = &weight[k * d_out + column..k * d_out + width];
+                for (output, weight) in output[column..].iter_mut().zip(row) {
+                    *output += factor * weight;
                 }
             }
         }
@@ -128,47 +231,76 @@ struct TransposedProduct<'a> {
     output: &'a mut [f32],
 }
 
-/// Rows of `x` whose products with a row of the matrix are computed at once.
-const ROWS_AT_ONCE: usize = 4;
-
 impl WithSimd for TransposedProduct<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, matrix, width, output } = self;
-        let n = matrix.len() / width;
-        let groups = x.chunks_exact(ROWS_AT_ONCE * width);
-        let first_left = x.len() / width / ROWS_AT_ONCE * ROWS_AT_ONCE;
-        for (column, row) in matrix.chunks_exact(width).enumerate() {
-            for (g, group) in groups.clone().enumerate() {
-                let xs: [&[f32]; ROWS_AT_ONCE] = std::array::from_fn(|i| &group[i * width..(i + 1) * width]);
-                for (i, product) in dots(simd, row, &xs).into_iter().enumerate() {
-                    output[(g * ROWS_AT_ONCE + i) * n + column] = product;
+        let (n_rows, n) = (x.len() / width, matrix.len() / width);
+        let mut column = 0;
+        while column < n {
+            // With more, the sums would not fit into the registers.
+            let n_columns = match n - column {
+                4.. if S::F32_LANES >= 16 => 4,
+                2.. => 2,
+                _ => 1,
+            };
+            let mut row = 0;
+            while row < n_rows {
+                let tall = n_rows - row >= 4;
+                let tile = Dots { x: &x[row * width..], matrix: &matrix[column * width..], width };
+                let output = &mut output[row * n + column..];
+                match (tall, n_columns) {
+                    (true, 4) => tile.write::<S, 4, 4>(simd, n, output),
+                    (true, 2) => tile.write::<S, 4, 2>(simd, n, output),
+                    (true, _) => tile.write::<S, 4, 1>(simd, n, output),
+                    (false, _) => {
+                        let x = &x[row * width..(row + 1) * width];
+                        for (row, output) in tile.matrix.chunks_exact(width).zip(&mut output[..n_columns]) {
+                            *output = dot(simd, row, x);
+                        }
+                    }
                 }
+                row += if tall { 4 } else { 1 };
             }
-            for (i, x) in groups.remainder().chunks_exact(width).enumerate() {
-                output[(first_left + i) * n + column] = dot(simd, row, x);
-            }
+            column += n_columns;
         }
     }
 }
 
-/// The products of one row with several others.
-#[inline(always)]
-fn dots<S: Simd, const N: usize>(simd: S, row: &[f32], others: &[&[f32]; N]) -> [f32; N] {
-    let (head, tail) = S::as_simd_f32s(row);
-    let parts: [(&[S::f32s], &[f32]); N] = std::array::from_fn(|i| S::as_simd_f32s(&others[i][..row.len()]));
-    let mut sums = [simd.splat_f32s(0.0); N];
-    for (j, number) in head.iter().enumerate() {
-        for (sum, (other, _)) in sums.iter_mut().zip(&parts) {
-            *sum = simd.mul_add_f32s(*number, other[j], *sum);
+/// Rows whose products with each other are computed at once.
+struct Dots<'a> {
+    x: &'a [f32],
+    matrix: &'a [f32],
+    width: usize,
+}
+
+impl Dots<'_> {
+    /// The products of `R` rows of `x` with `C` rows of the matrix, which has `n`.
+    #[inline(always)]
+    fn write<S: Simd, const R: usize, const C: usize>(self, simd: S, n: usize, output: &mut [f32]) {
+        let Self { x, matrix, width } = self;
+        let xs: [(&[S::f32s], &[f32]); R] =
+            std::array::from_fn(|r| S::as_simd_f32s(&x[r * width..(r + 1) * width]));
+        let rows: [(&[S::f32s], &[f32]); C] =
+            std::array::from_fn(|c| S::as_simd_f32s(&matrix[c * width..(c + 1) * width]));
+        let mut sums = [[simd.splat_f32s(0.0); C]; R];
+        for j in 0..width / S::F32_LANES {
+            let row: [S::f32s; C] = std::array::from_fn(|c| rows[c].0[j]);
+            for (sums, (x, _)) in sums.iter_mut().zip(&xs) {
+                for (sum, number) in sums.iter_mut().zip(&row) {
+                    *sum = simd.mul_add_f32s(x[j], *number, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                let rest: f32 = xs[r].1.iter().zip(rows[c].1).map(|(a, b)| a * b).sum();
+                output[r * n + c] = simd.reduce_sum_f32s(*sum) + rest;
+            }
         }
     }
-    std::array::from_fn(|i| {
-        let rest: f32 = tail.iter().zip(parts[i].1).map(|(a, b)| a * b).sum();
-        simd.reduce_sum_f32s(sums[i]) + rest
-    })
 }
 
 /// The product of two rows. It has several sums, because one would wait for itself.
@@ -220,7 +352,9 @@ mod tests {
     /// Of one row and of several, smaller and larger than what is computed at a time, and so large that threads share it.
     #[test]
     fn products_are_added_to_what_is_there() {
-        for (rows, d_in, d_out) in [(1, 8, 16), (3, 19, 37), (5, 40, 600), (1, 200, 1000)] {
+        for (rows, d_in, d_out) in
+            [(1, 8, 16), (3, 19, 37), (5, 40, 600), (13, 70, 100), (16, 32, 64), (1, 200, 1000)]
+        {
             let (x, weight) = (wave(rows * d_in, 0.1), wave(d_in * d_out, 0.5));
             let mut output = vec![2.0; rows * d_out];
             add_product(&x, &weight, d_in, &mut output);
@@ -232,7 +366,7 @@ mod tests {
 
     #[test]
     fn products_with_rows_take_the_place_of_what_is_there() {
-        for (rows, width, n) in [(1, 8, 3), (3, 37, 20), (9, 70, 5), (1, 300, 700)] {
+        for (rows, width, n) in [(1, 8, 3), (3, 37, 20), (9, 70, 5), (5, 33, 7), (4, 16, 2), (1, 300, 700)] {
             let (x, matrix) = (wave(rows * width, 0.1), wave(n * width, 0.5));
             let mut output = vec![2.0; rows * n];
             transposed_product(&x, &matrix, width, &mut output);

@@ -71,6 +71,75 @@ fn compare<const D: usize>(
     }
 }
 
+/// Output and gradients of a linear map of rows of 7 numbers to 5, the rows cut out of wider ones or not. The weight or x may have
+/// no gradient.
+fn learned_linear(
+    is_cut: bool,
+    has_bias: bool,
+    [learns_x, learns_weight]: [bool; 2],
+    weight_dims: [usize; 2],
+    op: impl Fn(Tensor<3>, Tensor<2>, Option<Tensor<1>>) -> Tensor<3>,
+) -> Vec<Option<Vec<f32>>> {
+    let device = Device::flex().autodiff();
+    let leaf = wave(wider([2, 3, 7], is_cut), 0.3, &device).set_require_grad(learns_x);
+    let weight = wave(weight_dims, 0.8, &device).set_require_grad(learns_weight);
+    let bias = has_bias.then(|| wave([5], 2.0, &device).require_grad());
+    let x = leaf.clone().narrow(2, usize::from(is_cut), 7);
+    let output = op(x, weight.clone(), bias.clone());
+    let values_of_output = values(output.clone().inner());
+    let gradients = (output * wave([2, 3, 5], 1.9, &device)).sum().backward();
+    let of_bias = bias.and_then(|bias| bias.grad(&gradients)).map(values);
+    vec![
+        Some(values_of_output),
+        leaf.grad(&gradients).map(values),
+        weight.grad(&gradients).map(values),
+        of_bias,
+    ]
+}
+
+#[test]
+fn a_linear_map_is_its_formula() {
+    for (i, learns) in [[true, true], [true, false], [false, true]].into_iter().enumerate() {
+        for is_cut in [false, true] {
+            for has_bias in [false, true] {
+                let kernel = learned_linear(is_cut, has_bias, learns, [7, 5], crate::linear);
+                let expected = learned_linear(is_cut, has_bias, learns, [7, 5], formula::linear);
+                assert_eq!(
+                    [kernel[1].is_some(), kernel[2].is_some(), kernel[3].is_some()],
+                    [learns[0], learns[1], has_bias],
+                    "{i}"
+                );
+                for (computed, expected) in kernel.iter().zip(&expected) {
+                    assert_close(
+                        computed.as_deref().unwrap_or_default(),
+                        expected.as_deref().unwrap_or_default(),
+                    );
+                }
+            }
+            let kernel =
+                learned_linear(is_cut, false, learns, [5, 7], |x, m, _| crate::transposed_linear(x, m));
+            let expected =
+                learned_linear(is_cut, false, learns, [5, 7], |x, m, _| formula::transposed_linear(x, m));
+            for (computed, expected) in kernel.iter().zip(&expected) {
+                assert_close(
+                    computed.as_deref().unwrap_or_default(),
+                    expected.as_deref().unwrap_or_default(),
+                );
+            }
+        }
+    }
+    // Without a tape, of one vector, and so large that threads share it: [1 .. 200] times a matrix of ones.
+    let device = Device::flex();
+    let x = Tensor::<2>::ones([200, 300], &device);
+    let output =
+        values(crate::linear(x, Tensor::ones([300, 250], &device), Some(Tensor::ones([250], &device))));
+    assert!(output.len() == 200 * 250 && output.iter().all(|number| *number == 301.0));
+    let vector = Tensor::<1>::from_data([1.0, 2.0], &device);
+    let matrix = Tensor::<2>::from_data([[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]], &device);
+    assert_eq!(values(crate::linear(vector.clone(), matrix.clone(), None)), [15.0, 18.0, 21.0]);
+    assert_eq!(values(crate::transposed_linear(vector, matrix.transpose())), [15.0, 18.0, 21.0]);
+}
+
 #[test]
 fn gelu_is_its_formula() {
     compare([2, 3, 37], 0, |x, _| crate::gelu_tanh(x), |x, _| formula::gelu_tanh(x));

@@ -5,8 +5,8 @@ use std::ops::Deref;
 use burn::tensor::Tensor;
 
 pub(crate) use crate::formula::{
-    entropy, gelu_tanh, layer_norm, log_probs, rms_norm, rotate, self_attention, softmax_with_bias, swiglu,
-    target_log_probs,
+    entropy, gelu_tanh, layer_norm, linear, log_probs, rms_norm, rotate, self_attention, softmax_with_bias,
+    swiglu, target_log_probs, transposed_linear,
 };
 
 /// No tensor is for kernels that are not compiled in.

@@ -1,10 +1,10 @@
 //! The two heads: next-token logits, and one scalar.
 
 use burn::module::Module;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use temper_kernels::transposed_linear;
 use temper_tensor::values_of;
 
 use crate::batch::TokenBatch;
@@ -76,7 +76,7 @@ impl CausalLm {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
             // One parameter, read twice: both uses add to its gradient.
-            None => linear(hidden, self.transformer.token_embedding.weight.val().transpose(), None),
+            None => transposed_linear(hidden, self.transformer.token_embedding.weight.val()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use burn::tensor::{Bytes, DType, Tensor};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 
 /// A tensor whose numbers lie one after the other.
@@ -25,8 +25,12 @@ pub(super) fn changed(x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTen
 
 /// A tensor of the shape of `like` with these numbers.
 pub(super) fn tensor_like(like: &FlexTensor, numbers: Vec<f32>) -> FlexTensor {
-    let layout = Layout::contiguous(like.layout().shape().clone());
-    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+    tensor(like.layout().shape().clone(), numbers)
+}
+
+/// A tensor of this shape with these numbers.
+pub(super) fn tensor(shape: Shape, numbers: Vec<f32>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(shape), DType::F32)
 }
 
 /// The numbers of a tensor on flex, row by row. Nothing is copied if they lie one after the other, as those of parameters do.

@@ -26,6 +26,14 @@ impl<'a> Matrix<'a> {
         Self { numbers, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
     }
 
+    pub(super) fn rows(self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(self) -> usize {
+        self.columns
+    }
+
     fn is_inside(self) -> bool {
         is_inside(self.numbers.len(), [self.rows, self.columns], [self.row_stride, self.column_stride])
     }
@@ -57,22 +65,90 @@ pub(super) fn multiply(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) {
-    assert_eq!(a.columns, b.rows, "the inner sizes of a product");
-    let output_is_inside = is_inside(output.len(), [a.rows, b.columns], [stride, 1]);
-    assert!(a.is_inside() && b.is_inside() && output_is_inside, "a matrix ends after its slice");
+    multiply_on(output, stride, written, factor, a, b, Parallelism::None);
+}
+
+/// Adds `a` `b` to `output`, whose rows are as long as those of `b`, on all threads that there are, if the product is large.
+///
+/// # Panics
+/// As [`multiply`].
+pub(super) fn add_product(output: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    multiply_on(output, b.columns, Output::Added, 1.0, a, b, threads_for(a, b));
+}
+
+fn multiply_on(
+    output: &mut [f32],
+    stride: usize,
+    written: Output,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    threads: Parallelism,
+) {
+    assert!(is_inside(output.len(), [a.rows, b.columns], [stride, 1]), "a matrix ends after its slice");
     assert!(stride >= b.columns || a.rows <= 1, "rows that overlap");
+    // SAFETY: the output is inside of its slice, which nobody else can see, and does not overlap itself.
+    #[allow(unsafe_code)] // The library of matrix products takes pointers.
+    unsafe {
+        write_product(output.as_mut_ptr(), stride, written, factor, a, b, threads);
+    }
+}
+
+/// `a` `b`, row by row, on all threads that there are, if it is large.
+///
+/// # Panics
+/// If the sizes do not fit together, or a matrix is not inside of its slice.
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let n = a.rows * b.columns;
+    assert!(a.columns > 0, "a product of nothing");
+    let mut output: Vec<f32> = Vec::with_capacity(n);
+    // SAFETY: the vector has room for the product, which writes every number and reads none of them.
+    #[allow(unsafe_code)] // To clear the numbers first would take a tenth of the time of a training step.
+    unsafe {
+        write_product(output.as_mut_ptr(), b.columns, Output::Overwritten, 1.0, a, b, threads_for(a, b));
+        output.set_len(n);
+    }
+    output
+}
+
+/// Products of fewer numbers than this are computed on the thread that calls: to wake another one takes longer.
+const WORTH_SHARING: usize = 192 * 192 * 192;
+
+fn threads_for(a: Matrix<'_>, b: Matrix<'_>) -> Parallelism {
+    let is_large = a.rows * a.columns * b.columns >= WORTH_SHARING;
+    if is_large && rayon::current_num_threads() > 1 { Parallelism::Rayon(0) } else { Parallelism::None }
+}
+
+/// Writes `factor` · `a` `b` to the place of `output`.
+///
+/// # Panics
+/// If the inner sizes differ, or a factor is not inside of its slice.
+///
+/// # Safety
+/// `output` must point to a matrix of as many rows as `a` and as many columns as `b`, whose rows begin `stride` numbers apart
+/// and do not overlap; its numbers must be initialised if the product is added to them.
+#[allow(unsafe_code)] // The library of matrix products takes pointers.
+unsafe fn write_product(
+    output: *mut f32,
+    stride: usize,
+    written: Output,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    threads: Parallelism,
+) {
+    assert_eq!(a.columns, b.rows, "the inner sizes of a product");
+    assert!(a.is_inside() && b.is_inside(), "a matrix ends after its slice");
     // No slice is longer than an `isize` says, so no stride within one is.
     let [ars, acs, brs, bcs] =
         [a.row_stride, a.column_stride, b.row_stride, b.column_stride].map(|stride| stride as isize);
-    // SAFETY: every number of the three matrices is inside of its slice, which has been checked, and the output, which
-    // nobody else can see, does not overlap itself.
-    #[allow(unsafe_code)] // The library of matrix products takes pointers.
+    // SAFETY: every number of the factors is inside of its slice, which has been checked, and the caller promises the output.
     unsafe {
         gemm(
             a.rows,
             b.columns,
             a.columns,
-            output.as_mut_ptr(),
+            output,
             1,
             stride as isize,
             written == Output::Added,
@@ -87,7 +163,7 @@ pub(super) fn multiply(
             false,
             false,
             false,
-            Parallelism::None,
+            threads,
         );
     }
 }

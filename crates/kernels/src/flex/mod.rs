@@ -7,6 +7,7 @@
 mod attention;
 mod buffer;
 mod gelu;
+mod linear;
 mod log_probs;
 mod matrix;
 mod norm;
@@ -21,6 +22,7 @@ use burn_flex::Flex;
 pub(crate) use attention::self_attention;
 pub use buffer::Numbers;
 pub(crate) use gelu::gelu_tanh;
+pub(crate) use linear::{linear, transposed_linear};
 pub(crate) use log_probs::{entropy, log_probs, target_log_probs};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use rotary::rotate;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
+use temper_kernels::linear;
 
 /// x W + b, and where there is an adapter its output in addition.
 #[derive(Module, Debug)]
@@ -51,18 +51,6 @@ impl Linear {
     /// - `x`: `[.., d_in]`
     /// - output: `[.., d_out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mut dims = x.dims();
-        let n_vectors = dims[..D - 1].iter().product();
-        if D > 2 && n_vectors == dims[D - 2] {
-            // A single row as a matrix: burn would copy the transposed weight in the backward pass.
-            let output = self.map(x.reshape([n_vectors, dims[D - 1]]));
-            dims[D - 1] = output.dims()[1];
-            return output.reshape(dims);
-        }
-        self.map(x)
-    }
-
-    fn map<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
         match &self.adapter {
             None => linear(x, self.weight.val(), bias),
