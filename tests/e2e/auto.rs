@@ -142,3 +142,28 @@ fn blocks_that_are_computed_again_change_no_bit() {
     of_two_steps(ppo, "values", "--set critic.kind=value_head");
     of_two_steps(ppo, "groups", "--set advantage.kind=grpo --set rollout.samples_per_prompt=2");
 }
+
+#[test]
+fn microbatches_follow_from_the_memory_that_a_run_may_need() {
+    let temper = Temper::with_reward_model();
+    let with = |arguments: &str| temper.shell(&format!("RAYON_NUM_THREADS=2 exec \"$TEMPER\" {arguments}"));
+    let sft =
+        "sft --data demonstrations.jsonl --model small --set batch_size=8 --set max_steps=1 --set epochs=4";
+    // `small` has 860 thousand parameters: seven times that in numbers and 96 MiB are 119 MiB.
+    with(&format!("{sft} --out narrow --memory 128MiB")).ok();
+    let config = temper.read("narrow/config.toml");
+    let rows = line(&config, "microbatch_size");
+    assert!(rows.contains("# auto: about ") && rows.contains(" MiB for rows of "), "{rows}");
+    assert_eq!(line(&config, "memory"), "memory = \"128MiB\"");
+    for (memory, says) in [
+        ("--memory 100MiB", "`memory` is 100MiB, and the run needs about 1"),
+        ("--set memory=128", "none, or a size such as 4GiB or 600MiB"),
+    ] {
+        with(&format!("{sft} --out no {memory}")).refused(&[says]);
+        assert!(!temper.path("no").exists(), "{memory}");
+    }
+    let ppo = "ppo --policy sft/final --reward reward/final --prompts prompts.jsonl --set max_steps=1";
+    with(&format!("{ppo} --out no --memory 96MiB"))
+        .refused(&["`memory` is 96MiB, and the run needs about 1"]);
+    with(&format!("{ppo} --out ppo --memory 200MiB")).ok();
+}

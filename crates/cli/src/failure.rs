@@ -129,6 +129,11 @@ fn hint_of_stage(error: &temper_stage::Error) -> Option<String> {
         Error::AdaptersOnFreshWeights => {
             Some("leave `adapter.rank` out: such a model needs all of its weights trained".into())
         }
+        Error::TooLittleMemory { .. } => Some(
+            "`--set adapter.rank=16` trains adapters, which have few gradients; `--set max_seq_len=N` shortens the rows; and \
+             microbatches that are not set are as small as they must be"
+                .into(),
+        ),
         Error::VocabularyTooSmall { .. } => Some("leave `vocab_size` out, or round up".into()),
         Error::NotTransformers { .. } => Some("shapes: tiny, small, medium, gpt2-tiny, gpt2-small".into()),
         Error::OnlyLlama { .. } => Some("add `--family llama`, or leave it out".into()),

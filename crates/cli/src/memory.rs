@@ -17,9 +17,9 @@ pub struct Allocator;
 /// `mi_option_purge_delay` of mimalloc.h, which the crate has no name for.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// How long freed pages are kept, in milliseconds: longer than the step of a small model. mimalloc's own is 10, and it keeps
+/// How long freed pages are kept, in milliseconds: longer than a step of GPT-2 small. mimalloc's own is 10, and it keeps
 /// large areas ten times as long.
-const DELAY: c_long = 1000;
+const DELAY: c_long = 10_000;
 
 /// Lets the allocator keep what is freed for a while, unless `MIMALLOC_PURGE_DELAY` says otherwise.
 ///
@@ -78,12 +78,13 @@ fn end(size: usize) -> ! {
             std::thread::yield_now();
         }
     }
-    let mut buffer = [0; 256];
+    let mut buffer = [0; 512];
     let mut rest = &mut buffer[..];
     let _ = writeln!(
         rest,
         "error: out of memory: {size} bytes more are not to be had\n\
-         hint: use smaller batches, shorter texts or a smaller model, or raise the memory limit"
+         hint: in a stage, `--memory SIZE` makes microbatches fit, and `--set gradient_checkpointing=true` keeps less of them; \
+         otherwise use shorter texts or a smaller model, or raise the memory limit"
     );
     let unused = rest.len();
     let len = buffer.len() - unused;

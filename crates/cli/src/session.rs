@@ -103,6 +103,7 @@ impl Session {
             bail!("`--seed` must be at most {}, got {seed}", i64::MAX);
         }
         let mut sets = settings.sets.clone();
+        sets.extend(settings.memory.map(|limit| format!("memory={limit}")));
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         sets.extend(self.device.as_ref().map(|device| format!("device={device}")));
         let (config, auto): (T, _) = resolve_with_auto(preset, settings.config.as_deref(), &sets)?;

@@ -41,9 +41,11 @@ pub fn run(config: &DpoConfig, files: &DpoFiles, mut launch: Launch) -> Result<A
     let encoding = config.encoding.encoding(&text, max_len);
     let (data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
-    let weights = Weights::of(&policy, policy.config(), false).with_adapters(config.adapter.rank > 0);
+    let weights = Weights::of(&policy, policy.config(), false);
+    let weights = weights.with_adapters(config.adapter.rank > 0).within(config.training.memory);
     let config = &launch
         .settle(config, |config, auto| weights.choices_for_rankings(auto, &config.training, &data, RATE))?;
+    weights.check_memory_for_rankings(&config.training, &config.batching, &data)?;
     let idle = text.has_template && config.encoding.template != "auto";
     let idle = idle.then_some(("template", "the model directory brings its own template.json"));
     let idle: Vec<_> = idle.into_iter().chain(config.shown.idle(eval_data.is_some())).collect();

@@ -59,6 +59,7 @@ pub fn train(
         let rows: Vec<usize> = (0..data.len()).collect();
         (data, reference(config, &ref_policy, data, &rows))
     });
+    drop(ref_policy); // Its memory is wanted for gradients and moments.
 
     if begins && progress.guard.rewinds.needs_a_start() {
         run.save_checkpoint(0, |dir| save(dir, &policy, text, Some(&progress)))?;

@@ -1,5 +1,6 @@
 //! What PPO chooses for settings that are left to Temper.
 
+use burn::module::Module;
 use temper_model::{CausalLm, ScalarModel};
 use temper_stage::{CHECKPOINTING_FOLLOWS, OVERFLOW_FOLLOWS, Weights};
 use temper_train::{AutoKeys, Chosen};
@@ -153,30 +154,62 @@ impl PpoConfig {
         reward_model: Option<(&ScalarModel, bool)>,
         row_len: usize,
     ) -> Vec<Chosen> {
-        let weights = Weights::of(policy, policy.config(), false).with_adapters(self.adapter.rank > 0);
         let critic_kind = critic_choice(reward_model.map(|(_, reads_ids)| reads_ids));
         let starts_as_reward_model = match auto.contains(CRITIC_KIND) {
             true => reward_model.is_some_and(|(_, reads_ids)| reads_ids),
             false => self.critic.kind == CriticKind::RewardModel,
         };
+        let reward_model = reward_model.map(|(model, _)| model);
         let critic = reward_model.filter(|_| starts_as_reward_model && self.estimator().needs_critic());
+        let weights = self.networks(policy, reward_model, critic);
         let critic_rate = match critic {
-            Some((critic, _)) => {
-                Weights::of(critic, critic.config(), false).with_adapters(self.adapter.rank > 0)
-            }
+            Some(critic) => Weights::of(critic, critic.config(), false).with_adapters(self.adapter.rank > 0),
             None => weights.clone(),
         }
         .learning_rate("critic.learning_rate", 1.6e-5);
         let answers = self.training.batch_size * self.rollout.samples_per_prompt;
         let minibatch = if self.update.minibatch_size == 0 { answers } else { self.update.minibatch_size };
         let sampling = weights.sampling_batch("rollout.sampling_batch_size", answers, row_len);
-        let learning = match critic {
-            Some((critic, _)) => weights.beside(critic.config()),
-            None => weights,
-        };
-        let (learning, checkpointing) = learning.with_checkpointing(auto, &self.training, minibatch, row_len);
+        let (learning, checkpointing) = weights.with_checkpointing(auto, &self.training, minibatch, row_len);
         let microbatch = self.microbatch_choice(&learning, minibatch, row_len);
         vec![critic_kind, critic_rate, checkpointing, microbatch, sampling]
+    }
+
+    /// The networks of a run as the rules see them: policy, reference, reward model, perhaps an average of the policy, and the
+    /// critic where it is a network of its own.
+    fn networks(
+        &self,
+        policy: &CausalLm,
+        reward_model: Option<&ScalarModel>,
+        critic: Option<&ScalarModel>,
+    ) -> Weights {
+        let has_adapters = self.adapter.rank > 0;
+        let weights = Weights::of(policy, policy.config(), false).with_adapters(has_adapters);
+        // With adapters, policy and reference have the same base.
+        let n_copies = usize::from(!has_adapters) + usize::from(self.ema_decay > 0.0);
+        let n_frozen = n_copies * weights.n_params() + reward_model.map_or(0, Module::num_params);
+        let weights = weights.within(self.training.memory).with_frozen(n_frozen);
+        match critic {
+            Some(critic) => weights.beside(critic.config()).with_trained(critic.num_params()),
+            None => weights,
+        }
+    }
+
+    /// Whether the run fits into the memory that it may need, in settings that have their values.
+    ///
+    /// # Errors
+    /// [`TooLittleMemory`](temper_stage::Error::TooLittleMemory).
+    pub(crate) fn check_memory(
+        &self,
+        policy: &CausalLm,
+        reward_model: Option<&ScalarModel>,
+        row_len: usize,
+    ) -> Result<(), temper_stage::Error> {
+        let is_network = self.critic.kind == CriticKind::RewardModel && self.estimator().needs_critic();
+        let weights = self.networks(policy, reward_model, reward_model.filter(|_| is_network));
+        let answers = self.training.batch_size * self.rollout.samples_per_prompt;
+        let minibatch = if self.update.minibatch_size == 0 { answers } else { self.update.minibatch_size };
+        weights.check_memory(&self.training, minibatch, self.update.microbatch_size, row_len)
     }
 }
 

@@ -85,6 +85,7 @@ pub fn run(config: &PpoConfig, files: &PpoFiles, mut launch: Launch) -> Result<A
     let scores = reward_model.as_ref().map(|scores| (&scores.model.model, scores.reads_ids));
     let config =
         &launch.settle(config, |config, auto| config.later_choices(auto, &policy, scores, row_len))?;
+    config.check_memory(&policy, scores.map(|(model, _)| model), row_len)?;
 
     // Before anything is sampled: whether everyone who scores has room for the longest answer.
     let all_prompts = prompts.prompts.iter().chain(eval_prompts.iter().flat_map(|data| &data.prompts));

@@ -42,8 +42,9 @@ pub fn run(config: &RewardConfig, files: &RewardFiles, mut launch: Launch) -> Re
     let (mut data, eval_data): (Rankings, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&sft.transformer, sft.config(), false);
-    let weights = weights.with_adapters(config.adapter.rank > 0);
+    let weights = weights.with_adapters(config.adapter.rank > 0).within(config.training.memory);
     let config = &launch.settle(config, |config, auto| config.choices(auto, &weights, &data))?;
+    weights.check_memory_for_rankings(&config.training, &config.batching, &data)?;
     if !files.normalize_data.is_empty() {
         let purpose = "demonstrations to normalise on";
         let rows = launch.rows::<Demonstration>(&files.normalize_data, purpose)?;

@@ -1,7 +1,7 @@
 //! What SFT chooses for settings that are left to Temper.
 
 use temper_data::Demonstrations;
-use temper_stage::{CHECKPOINTING_FOLLOWS, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
+use temper_stage::{CHECKPOINTING_FOLLOWS, Error, OVERFLOW_FOLLOWS, Passes, Weights, long_row};
 use temper_train::{AutoKeys, Chosen};
 
 use crate::SftConfig;
@@ -43,5 +43,14 @@ impl SftConfig {
         choices.push(Chosen::new("optimizer.beta_2", beta_2, weights.in_words()));
         choices.push(Chosen::new("learn_prompts", fresh, weights.in_words()));
         choices
+    }
+
+    /// Whether the run fits into the memory that it may need.
+    ///
+    /// # Errors
+    /// [`Error::TooLittleMemory`].
+    pub(crate) fn check_memory(&self, weights: &Weights, data: &Demonstrations) -> Result<(), Error> {
+        let (batch, microbatch) = (self.training.batch_size, self.batching.microbatch_size);
+        weights.check_memory(&self.training, batch, microbatch, long_row(data.lengths()))
     }
 }

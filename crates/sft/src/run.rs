@@ -40,8 +40,9 @@ pub fn run(config: &SftConfig, files: &SftFiles, mut launch: Launch) -> Result<A
     let (data, eval_data): (Demonstrations, _) =
         launch.datasets(&files.data, &files.eval_data, config.training.seed, &encoding)?;
     let weights = Weights::of(&model, model.config(), Assistant::is_fresh(&files.model));
-    let weights = weights.with_adapters(config.adapter.rank > 0);
+    let weights = weights.with_adapters(config.adapter.rank > 0).within(config.training.memory);
     let config = &launch.settle(config, |config, auto| config.choices(auto, &weights, &data))?;
+    config.check_memory(&weights, &data)?;
     if let Some(longest) = data.longest_answers() {
         model.set_max_new_tokens(longest);
     }

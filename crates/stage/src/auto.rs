@@ -4,7 +4,11 @@ use burn::module::Module;
 use temper_data::{Ranking, Rankings};
 use temper_model::ModelConfig;
 use temper_tensor::{is_host, n_threads};
-use temper_train::{AutoKeys, Chosen, TrainingConfig};
+use temper_train::{AutoKeys, BatchingConfig, Chosen, MemoryLimit, TrainingConfig};
+
+use crate::Error;
+
+mod memory;
 
 /// The settings that may be `auto` in a stage that learns from rankings, and what their values follow from.
 pub const AUTO_OF_RANKINGS: [(&str, &str); 8] = [
@@ -45,6 +49,12 @@ pub struct Weights {
     beside: Option<ModelConfig>,
     /// Whether blocks are computed again for their gradients.
     recomputes_blocks: bool,
+    /// The most memory that the run may need.
+    limit: MemoryLimit,
+    /// Parameters of networks that are kept in memory and not trained.
+    n_frozen: usize,
+    /// Parameters of another network that is trained.
+    n_trained_beside: usize,
 }
 
 impl Weights {
@@ -60,6 +70,9 @@ impl Weights {
             n_threads: if on_host { n_threads() } else { 1 },
             beside: None,
             recomputes_blocks: false,
+            limit: MemoryLimit::default(),
+            n_frozen: 0,
+            n_trained_beside: 0,
         }
     }
 
@@ -73,30 +86,6 @@ impl Weights {
     #[must_use]
     pub fn beside(self, other: &ModelConfig) -> Self {
         Self { beside: Some(ModelConfig { vocab_size: 0, ..other.clone() }), ..self }
-    }
-
-    /// Whether blocks are computed again for their gradients: as the settings say, or, where that is left to Temper, if not even
-    /// one row of `row_len` tokens for each thread fits into the memory that an update may need. Returns the same weights, as
-    /// they are then.
-    pub fn with_checkpointing(
-        self,
-        auto: &AutoKeys,
-        training: &TrainingConfig,
-        batch: usize,
-        row_len: usize,
-    ) -> (Self, Chosen) {
-        let (room, needed) = (self.memory_budget() / self.n_shards(batch), self.bytes_of_row(row_len));
-        let fits = if needed > room { "does not fit" } else { "fits" };
-        let reason = format!("a row of {row_len} tokens {fits} into {} MiB", room >> 20);
-        let chosen = Chosen::new(CHECKPOINTING, needed > room, reason);
-        let is_open = auto.contains(CHECKPOINTING);
-        let recomputes_blocks = if is_open { needed > room } else { training.gradient_checkpointing };
-        (Self { recomputes_blocks, ..self }, chosen)
-    }
-
-    /// How many parts of a batch are computed at the same time.
-    fn n_shards(&self, batch: usize) -> usize {
-        self.n_threads.clamp(1, batch.max(1))
     }
 
     /// How many parameters there are.
@@ -134,38 +123,6 @@ impl Weights {
         (tokens as usize).clamp(least, 16384)
     }
 
-    /// Rows in one forward pass of an update, for each thread; 0, which is all of them, where a `batch` fits. Those of all
-    /// threads together need no more memory than an update may, and in a small model on a CPU those of one thread need no
-    /// more than its caches hold. `row_len` is the length of a long row, in tokens.
-    pub fn microbatch(&self, key: &str, batch: usize, row_len: usize) -> Chosen {
-        /// With so many tokens at once, matrix products are as fast as with more.
-        const TOKENS_AT_ONCE: usize = 256;
-
-        let budget = self.memory_budget();
-        let by_memory = budget / self.n_shards(batch) / self.bytes_of_row(row_len);
-        let by_cache = if self.on_host && self.is_small() { TOKENS_AT_ONCE / row_len } else { usize::MAX };
-        let reason = if by_cache < by_memory {
-            format!("about {TOKENS_AT_ONCE} tokens at once for the caches of the CPU, rows of {row_len}")
-        } else {
-            format!("about {} MiB for rows of {row_len} tokens", budget >> 20)
-        };
-        let rows = by_memory.min(by_cache).max(1);
-        Chosen::new(key, if rows >= batch { 0 } else { rows as i64 }, reason)
-    }
-
-    /// Rows that are sampled at once, so that their caches need about the memory that they may; 0, which is all of them, where
-    /// `rows` fit. `row_len` is the length of prompt and answer together, in tokens, and half of it the prompt.
-    pub fn sampling_batch(&self, key: &str, rows: usize, row_len: usize) -> Chosen {
-        let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = self.config;
-        let (budget, prompt_len) = (self.memory_budget(), row_len.div_ceil(2));
-        let cache = 8 * n_layers * d_model * row_len;
-        let pairs = if self.on_host { 0 } else { 2 * n_heads * prompt_len };
-        let prompt = 4 * prompt_len * (4 * d_ff + pairs) + 4 * vocab_size;
-        let at_once = (budget / (cache + prompt)).max(2);
-        let reason = format!("about {} MiB for rows of {row_len} tokens", budget >> 20);
-        Chosen::new(key, if at_once >= rows { 0 } else { at_once as i64 }, reason)
-    }
-
     /// The values of [`AUTO_OF_RANKINGS`] but `overflow` for this model and these comparisons, with a learning rate that is
     /// `at_100m` for 100 million parameters.
     pub fn choices_for_rankings(
@@ -193,35 +150,18 @@ impl Weights {
         choices
     }
 
-    /// Bytes for what an update computes: 512 MiB below 10 million parameters, where weights, gradients and moments take
-    /// little, and as much as 2 GiB above.
-    fn memory_budget(&self) -> usize {
-        if self.is_small() { 512 << 20 } else { 2 << 30 }
-    }
-
-    fn is_small(&self) -> bool {
-        self.n_params < 10_000_000
-    }
-
-    /// About how many bytes the forward and backward pass over a row take, measured on runs with the presets `small` and
-    /// `medium` and rows of 120 to 450 tokens (`docs/defaults.md`): what attention, feed-forward layer and head keep for the
-    /// gradients. On a CPU, attention without dropout keeps no table of all pairs of tokens.
-    fn bytes_of_row(&self, row_len: usize) -> usize {
-        let networks = [Some(&self.config), self.beside.as_ref()];
-        let bytes = |config: &ModelConfig| {
-            let ModelConfig { d_model, n_layers, n_heads, d_ff, vocab_size, .. } = *config;
-            let keeps_no_pairs = self.on_host && config.attention_dropout == 0.0;
-            let (of_layer, of_head) = if keeps_no_pairs {
-                (10 * d_model + 5 * d_ff / 2, 2 * vocab_size)
-            } else {
-                (20 * d_model + 5 * d_ff + 15 * n_heads * row_len / 2, 4 * vocab_size)
-            };
-            // Of blocks that are computed again, their inputs stay, and one block at a time.
-            let of_layers =
-                if self.recomputes_blocks { n_layers * d_model + of_layer } else { n_layers * of_layer };
-            4 * row_len * (of_layers + of_head)
-        };
-        networks.into_iter().flatten().map(bytes).sum()
+    /// Whether a run that learns from these comparisons fits into the memory that it may need.
+    ///
+    /// # Errors
+    /// [`Error::TooLittleMemory`].
+    pub fn check_memory_for_rankings(
+        &self,
+        training: &TrainingConfig,
+        batching: &BatchingConfig,
+        data: &Rankings,
+    ) -> Result<(), Error> {
+        let row_len = long_row(data.rankings.iter().map(Ranking::n_tokens).collect());
+        self.check_memory(training, training.batch_size, batching.microbatch_size, row_len)
     }
 }
 
@@ -300,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    fn weights(n_params: usize, are_fresh: bool) -> Weights {
+    pub(super) fn weights(n_params: usize, are_fresh: bool) -> Weights {
         let config = ModelConfig::preset("small").unwrap();
         Weights {
             config,
@@ -311,6 +251,9 @@ mod tests {
             n_threads: 1,
             beside: None,
             recomputes_blocks: false,
+            limit: MemoryLimit::default(),
+            n_frozen: 0,
+            n_trained_beside: 0,
         }
     }
 
@@ -347,57 +290,6 @@ mod tests {
         assert_eq!(words(4_860_000), "4.9M fresh parameters");
         assert_eq!(words(134_515_008), "135M fresh parameters");
         assert_eq!(weights(9_960, false).in_words(), "10k parameters");
-    }
-
-    #[test]
-    fn a_microbatch_is_the_rows_that_fit_and_0_if_all_do() {
-        let microbatch =
-            |batch, row_len| weights(800_000, true).microbatch("microbatch_size", batch, row_len).value;
-        // A token of a row of 256: 4 · (4 · (20 · 128 + 5 · 512 + 7.5 · 4 · 256) + 4 · 260) = 208,960 bytes; 512 MiB hold 10 rows.
-        assert_eq!(microbatch(64, 256), Value::from(10));
-        assert_eq!(microbatch(10, 256), Value::from(0));
-        assert_eq!(microbatch(64, 1 << 20), Value::from(1));
-        // On a CPU, the rows of 256 tokens.
-        let on_host = |n_params, row_len| {
-            let weights = Weights { on_host: true, ..weights(n_params, true) };
-            weights.microbatch("microbatch_size", 64, row_len).value
-        };
-        assert_eq!([256, 64, 300].map(|row_len| on_host(800_000, row_len)), [1, 4, 1].map(Value::from));
-        assert_eq!(on_host(12_000_000, 64), Value::from(0));
-        // A token: 4 · (4 · (10 · 128 + 2.5 · 512) + 2 · 260) = 43,040 bytes; 2 GiB hold 24 rows of 2,048.
-        assert_eq!(on_host(12_000_000, 2048), Value::from(24));
-        // Two threads share the memory, but not where there is one row; and so do two networks, the second without a head:
-        // 43,040 and 40,960 bytes of a token.
-        let shared = Weights { on_host: true, n_threads: 2, ..weights(12_000_000, true) };
-        let rows =
-            |weights: &Weights, batch, row_len| weights.microbatch("microbatch_size", batch, row_len).value;
-        assert_eq!([rows(&shared, 64, 2048), rows(&shared, 1, 24 * 2048)], [12, 0].map(Value::from));
-        let config = shared.config.clone();
-        assert_eq!(rows(&shared.beside(&config), 64, 2048), Value::from(6));
-    }
-
-    #[test]
-    fn blocks_are_computed_again_where_a_row_does_not_fit() {
-        let weights = Weights { on_host: true, ..weights(12_000_000, true) };
-        let auto: AutoKeys = [CHECKPOINTING.to_owned()].into_iter().collect();
-        let training = TrainingConfig::default();
-        // A token takes 43,040 bytes, so 2 GiB hold a row of 49,895.
-        let chosen = |row_len| weights.clone().with_checkpointing(&auto, &training, 64, row_len);
-        assert_eq!([49_895, 49_896].map(|row_len| chosen(row_len).1.value), [false, true].map(Value::from));
-        // 4 · (4 · 128 + 10 · 128 + 2.5 · 512 + 2 · 260) = 14,368 bytes instead.
-        assert_eq!(chosen(60_000).0.microbatch("microbatch_size", 64, 60_000).value, Value::from(2));
-        let given = TrainingConfig { gradient_checkpointing: true, ..training };
-        let (weights, _) = weights.with_checkpointing(&AutoKeys::default(), &given, 64, 10);
-        assert!(weights.recomputes_blocks);
-    }
-
-    #[test]
-    fn more_rows_are_sampled_at_once_than_are_learned() {
-        let sampling =
-            |rows, row_len| weights(800_000, true).sampling_batch("sampling_batch_size", rows, row_len).value;
-        // A row of 512: 8 · 4 · 128 · 512 + 4 · 256 · (4 · 512 + 2 · 4 · 256) + 4 · 260 bytes = 6.3 MB; 512 MiB hold 85.
-        assert_eq!([sampling(64, 512), sampling(86, 512)], [0, 85].map(Value::from));
-        assert_eq!(sampling(64, 1 << 20), Value::from(2));
     }
 
     #[test]

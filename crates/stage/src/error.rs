@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use temper_train::MemoryLimit;
+
 /// Errors of a stage that trains one model. PPO adds its own.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,6 +14,21 @@ pub enum Error {
     /// Adapters were asked for on weights that have been drawn at random, and would stay that.
     #[error("`adapter.rank` trains adapters alone, and the weights of this model have learned nothing yet")]
     AdaptersOnFreshWeights,
+    /// The run needs more memory than the setting `memory` allows, by its estimate.
+    #[error(
+        "`memory` is {limit}, and the run needs about {needed_mib} MiB: {state_mib} MiB without the rows of an update, which have \
+         up to {row_len} tokens"
+    )]
+    TooLittleMemory {
+        /// What it may need.
+        limit: MemoryLimit,
+        /// What it needs, in MiB.
+        needed_mib: usize,
+        /// What it needs beside the rows of an update, in MiB.
+        state_mib: usize,
+        /// Tokens of a long row.
+        row_len: usize,
+    },
     /// The model directory.
     #[error(transparent)]
     Model(#[from] temper_model::Error),

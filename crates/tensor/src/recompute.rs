@@ -141,16 +141,17 @@ mod tests {
         paths.into_iter().map(|path| (path.clone(), values_of(gradients.take(&path).unwrap()))).collect()
     }
 
-    /// A first layer before the parts, two readers of the last output, and a layer that is used twice.
+    /// A first layer before the parts, two readers of the last output, one more of an earlier one, and a layer that is used
+    /// twice.
     #[test]
     fn gradients_are_those_of_one_tape() {
         let layers = layers(4);
         let loss = |again| {
             let first = layers[0].forward(x(0.0));
             let (middle, used_twice) = (&layers[1..3], &layers[1..2]);
-            let hidden = run(middle, first, again);
-            let hidden = run(used_twice, hidden, again);
-            let squares = hidden.clone().powf_scalar(2.0).sum();
+            let earlier = run(middle, first, again);
+            let hidden = run(used_twice, earlier.clone(), again);
+            let squares = hidden.clone().powf_scalar(2.0).sum() + (earlier * 0.5).sum();
             squares + layers[3].forward(hidden).sum()
         };
         let expected = gradients(&layers, loss(false));

@@ -69,8 +69,8 @@ pub use run::Run;
 pub use schedule::{Schedule, ScheduleKind};
 pub use seed::Seed;
 pub use settings::{
-    AutoKeys, BatchingConfig, Chosen, NOT_PUBLISHED, Setting, Settings, StartSettings, TrainingConfig,
-    changed_settings, current_key, declaration_faults, keys_with_source, leaves,
+    AutoKeys, BatchingConfig, Chosen, MemoryLimit, NOT_PUBLISHED, Setting, Settings, StartSettings,
+    TrainingConfig, changed_settings, current_key, declaration_faults, keys_with_source, leaves,
     notes_on_settings_without_effect, range, resolve, resolve_known, resolve_with_auto, to_annotated_toml,
     to_commented_toml, to_sourced_toml, trailing_comments, without_effect,
 };

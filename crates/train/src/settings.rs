@@ -10,6 +10,7 @@ use crate::error::Error;
 
 mod auto;
 mod effect;
+mod memory;
 mod printed;
 pub mod range;
 mod renamed;
@@ -20,6 +21,7 @@ pub(crate) use auto::LENGTH;
 use auto::{AUTO, COMMENT};
 pub use auto::{AutoKeys, Chosen, StartSettings};
 pub use effect::{keys_with_source, notes_on_settings_without_effect, without_effect};
+pub use memory::MemoryLimit;
 pub use printed::{
     NOT_PUBLISHED, changed_settings, leaves, to_annotated_toml, to_commented_toml, to_sourced_toml,
     trailing_comments,

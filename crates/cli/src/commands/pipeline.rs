@@ -220,7 +220,7 @@ fn check_settings(session: &Session, settings: impl Fn(&str) -> Settings) -> Res
 fn stage_settings(recipe: Recipe, stage: &str, sets: &[String]) -> Settings {
     let prefix = format!("{stage}.");
     let sets = sets.iter().filter_map(|set| set.strip_prefix(&prefix).map(str::to_owned)).collect();
-    Settings { preset: Some(recipe.name().into()), config: None, sets }
+    Settings { preset: Some(recipe.name().into()), config: None, sets, memory: None }
 }
 
 /// One prompt answered before and after PPO.

@@ -4,6 +4,7 @@ use crate::guard::OnDivergence;
 use crate::optim::AdamWConfig;
 use crate::schedule::Schedule;
 use crate::settings;
+use crate::settings::MemoryLimit;
 
 settings! {
     /// How a stage goes through its rows, and what it leaves on the way.
@@ -25,6 +26,10 @@ settings! {
         pub max_seq_len: usize = 0, in ZeroOr(2..),
         /// Compute each block again for its gradients, which needs less memory and about 1.3 times the time.
         pub gradient_checkpointing: bool = false,
+        /// The most memory that the run may need, such as 4GiB; none: no limit.
+        ///
+        /// Microbatches that are left to Temper follow from it. A run that needs more by its estimate is refused.
+        pub memory: MemoryLimit = MemoryLimit::default(),
         /// Steps between checkpoints; 0: none but the last.
         pub checkpoint_every: usize = 500,
         /// How many of the newest checkpoints stay.
@@ -103,7 +108,7 @@ mod tests {
         let toml = to_commented_toml(&Stage::default()).unwrap();
         let keys: Vec<&str> = toml.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(keys[0], "epochs = 2");
-        assert_eq!(keys[13..16], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
+        assert_eq!(keys[14..17], ["microbatch_size = 0", "bucket_by_length = true", "dropout = false"]);
         assert!(toml.contains("\n[optimizer]\n"), "{toml}");
     }
 
