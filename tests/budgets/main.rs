@@ -2,7 +2,8 @@
 //! which needs no clock and counts the same on every machine.
 //!
 //! A budget is a tenth above what was counted when it was set. A step that allocates more has a new intermediate result, a
-//! copy, or an operation that was one and is several now. Change the budget where that is meant, and say why.
+//! copy, or an operation that was one and is several now. Change the budget where that is meant, and say why. Products of
+//! matrices pack what they read into buffers whose sizes follow from the caches of the processor, so the peaks vary most.
 
 #![allow(
     clippy::unwrap_used,
@@ -83,7 +84,7 @@ fn an_sft_step() {
     };
     train(1);
     let of_steps = train(6).minus(train(2));
-    check("an SFT step", 4, of_steps, Budget { count: 17_500, bytes: 89_500_000, peak: 30_000_000 });
+    check("an SFT step", 4, of_steps, Budget { count: 13_700, bytes: 52_000_000, peak: 30_000_000 });
 }
 
 /// Eight rows at once.
@@ -96,7 +97,7 @@ fn a_token_of_decoding() {
     };
     decode(4);
     let of_tokens = decode(40).minus(decode(8));
-    check("a token of decoding", 32, of_tokens, Budget { count: 60, bytes: 123_000, peak: 1_750_000 });
+    check("a token of decoding", 32, of_tokens, Budget { count: 60, bytes: 123_000, peak: 2_200_000 });
 }
 
 /// Eight answers of sixteen tokens, learned in two updates, with a value head.
@@ -119,5 +120,5 @@ fn a_ppo_iteration() {
     };
     train(1);
     let of_iterations = train(4).minus(train(2));
-    check("a PPO iteration", 2, of_iterations, Budget { count: 44_000, bytes: 86_300_000, peak: 16_000_000 });
+    check("a PPO iteration", 2, of_iterations, Budget { count: 36_600, bytes: 67_000_000, peak: 16_500_000 });
 }

@@ -14,6 +14,8 @@ pub struct Work {
 pub enum Ours {
     /// `temper bench NAME`, which prints its figures.
     Bench(&'static str),
+    /// Any command; its process is timed as a whole.
+    Command(String),
     /// A stage, whose steps are timed, and perhaps a stage that makes a model for it first: its directory and its arguments.
     Stage { arguments: String, before: Option<(String, String)> },
 }
@@ -51,6 +53,8 @@ pub fn works() -> Vec<Work> {
         [("grpo", 4), ("grpo", 8), ("rloo", 4), ("rloo", 8)].map(|(kind, group)| groups(kind, group)),
     );
     works.extend([("d256", 6), ("gpt2", 2)].map(|(model, steps)| ppo(model, steps)));
+    works.extend([with_adapters("lora-sft", trl_sft()), with_adapters("lora-grpo", groups("grpo", 4))]);
+    works.push(first_token());
     works
 }
 
@@ -120,6 +124,24 @@ fn ppo(model: &str, steps: usize) -> Work {
         peers: vec![format!(
             "ppo_step.py --model {{models}}/{model} --data {{models}}/{model}/data/prompts-32.jsonl --steps {steps}"
         )],
+    }
+}
+
+/// The same with adapters of rank 16 in all linear layers of the blocks, on both sides.
+fn with_adapters(name: &str, work: Work) -> Work {
+    let Ours::Stage { arguments, before } = work.ours else { unreachable!("it is a stage") };
+    let arguments = format!("{arguments} --set adapter.rank=16 --set adapter.alpha=32");
+    let peers = work.peers.iter().map(|peer| format!("{peer} --peft")).collect();
+    Work { name: name.into(), ours: Ours::Stage { arguments, before }, peers }
+}
+
+/// From the start of a process to the first token of an answer, with GPT-2 small.
+fn first_token() -> Work {
+    let what = "--model {models}/gpt2 --prompt \"w5 w6 w7 w8\"";
+    Work {
+        name: "first-token".into(),
+        ours: Ours::Command(format!("generate {what} --greedy --max-new-tokens 1 --json")),
+        peers: vec![format!("first_token.py {what}")],
     }
 }
 
