@@ -1,10 +1,10 @@
 //! Log-probabilities of whole completions.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use temper_data::Ranking;
 use temper_model::{CausalLm, Dropout, SharedPrompt, Span, TokenBatch, select_positions};
-use temper_tensor::{in_parallel, shards, target_logprobs};
+use temper_tensor::{floats, in_parallel, ints, shards, target_logprobs};
 
 /// log π(completion | prompt) of every completion of some rankings, ranking after ranking, in nats: the sum over its
 /// tokens, the end token included, without dropout.
@@ -41,7 +41,7 @@ pub fn completion_logprobs(model: &CausalLm, rankings: &[&Ranking]) -> Tensor<1>
         targets.push(0);
     }
     let n = targets.len();
-    let targets = Tensor::from_data(TensorData::new(targets, [n]), &device);
+    let targets = ints(targets, [n], &device);
     let logits = model.logits(select_positions(hidden, &positions));
     sums(target_logprobs(logits, targets, 1.0), &lens, &device)
 }
@@ -65,8 +65,8 @@ fn sums(values: Tensor<1>, lens: &[usize], device: &Device) -> Tensor<1> {
         }
         first += len;
     }
-    let index: Tensor<1, Int> = Tensor::from_data(index.as_slice(), device);
-    let mask = Tensor::<1>::from_data(mask.as_slice(), device).reshape([rows, width]);
+    let index = ints(index, [rows * width], device);
+    let mask = floats(mask, [rows, width], device);
     (values.select(0, index).reshape([rows, width]) * mask).sum_dim(1).squeeze_dim(1)
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use temper_data::{Ranking, Rankings, ScorePairs};
 use temper_model::CausalLm;
 use temper_stage::{Samples, resume, save, stop_before_update};
-use temper_tensor::{Gradients, World, accumulate, values_of};
+use temper_tensor::{Gradients, Unread, World, accumulate, floats};
 use temper_tokenizer::TextSide;
 use temper_train::{Progress, Run, StepPlan, require_finite};
 
@@ -171,40 +171,47 @@ fn judge(config: &DpoConfig, policy: &CausalLm, data: &Rankings, ref_logprobs: &
     sums.evaluation(cost / data.len() as f64)
 }
 
-/// Gradients of a batch, its loss, and sums over its pairs.
-type BatchSums = (Gradients, f64, PairSums);
-
-/// Sums over one batch, each microbatch weighted by its number of comparisons.
-fn learn(policy: &CausalLm, batch: &[RankingWithReference<'_>], config: &DpoConfig) -> BatchSums {
+/// Gradients, loss and sums over the pairs of one batch, each microbatch weighted by its number of comparisons.
+fn learn(
+    policy: &CausalLm,
+    batch: &[RankingWithReference<'_>],
+    config: &DpoConfig,
+) -> (Gradients, f64, PairSums) {
     let size = config.batching.microbatch(batch.len());
-    accumulate(&World::alone(), policy, batch, size, |policy, rows, sums| {
+    let (gradients, sums) = accumulate(&World::alone(), policy, batch, size, |policy, rows, sums| {
         let share = rows.len() as f64 / batch.len() as f64;
         forward_backward(policy, rows, config, share, sums);
-    })
+    });
+    let (loss, pairs) = sums.read();
+    (gradients, loss, pairs)
 }
 
+/// Gradients, and the loss with sums over pairs.
+type BatchSums<'a> = (Gradients, Unread<'a, (f64, PairSums)>);
+
 /// Adds the gradients of `share` times the loss of some comparisons, that loss, and their pairs.
-fn forward_backward(
+fn forward_backward<'a>(
     policy: &CausalLm,
-    rows: &[RankingWithReference<'_>],
-    config: &DpoConfig,
+    rows: &[RankingWithReference<'a>],
+    config: &'a DpoConfig,
     share: f64,
-    (gradients, loss_sum, pairs): &mut BatchSums,
+    (gradients, sums): &mut BatchSums<'a>,
 ) {
     let device = policy.device().inner();
     let rankings: Vec<&Ranking> = rows.iter().map(|row| row.ranking).collect();
     let logprobs = completion_logprobs(policy, &rankings);
     let ref_logprobs: Vec<f32> = rows.iter().flat_map(|row| row.ref_logprobs).copied().collect();
-    let rewards =
-        implicit_rewards(logprobs.clone(), Tensor::from_data(ref_logprobs.as_slice(), &device), config.beta);
+    let n = ref_logprobs.len();
+    let rewards = implicit_rewards(logprobs.clone(), floats(ref_logprobs, [n], &device), config.beta);
     let loss = dpo_loss(rewards, &ScorePairs::of(&rankings, &device), config.label_smoothing) * share;
     let numbers = Tensor::cat(vec![loss.clone().inner(), logprobs.inner()], 0);
-    // A read waits for the device, so the backward pass is queued before the only one.
     gradients.add(Gradients::of(policy, loss));
-    let numbers = values_of(numbers);
-    let (loss, logprobs) = numbers.split_first().expect("the loss comes before the log-probabilities");
-    *loss_sum += f64::from(*loss);
-    for (row, logprobs) in rows.iter().zip(split(logprobs, &rankings)) {
-        pairs.add_row(row, &logprobs, config);
-    }
+    let rows = rows.to_vec();
+    sums.push(numbers, move |(loss_sum, pairs), numbers| {
+        let (loss, logprobs) = numbers.split_first().expect("the loss comes before the log-probabilities");
+        *loss_sum += f64::from(*loss);
+        for (row, logprobs) in rows.iter().zip(split(logprobs, &rankings)) {
+            pairs.add_row(row, &logprobs, config);
+        }
+    });
 }

@@ -1,11 +1,9 @@
 //! Rows of token ids as one padded batch, with the positions and the attention mask that belong to it.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
+use temper_tensor::ints;
 
-/// Added to the attention scores of keys that a query must not see; its exponential is 0.
-/// Every query sees at least itself, so no row is hidden whole.
-/// A large finite number would do too, but exp underflows there, which is slow on a CPU.
-pub(crate) const HIDDEN: f32 = f32::NEG_INFINITY;
+use crate::visibility::{COMMON, Segments};
 
 /// A batch of token rows, padded to the longest one.
 ///
@@ -44,14 +42,10 @@ impl TokenBatch {
             tokens.extend(row.as_ref().iter().map(|&t| t as i32));
             tokens.resize(tokens.len() + seq - row.as_ref().len(), 0);
         }
-        let mut bias = vec![0.0; seq * seq];
-        for query in 0..seq {
-            bias[query * seq + query + 1..(query + 1) * seq].fill(HIDDEN);
-        }
         Self {
-            tokens: Tensor::from_data(TensorData::new(tokens, [rows.len(), seq]), device),
+            tokens: ints(tokens, [rows.len(), seq], device),
             positions: None,
-            attend_bias: Tensor::from_data(TensorData::new(bias, [1, 1, seq, seq]), device),
+            attend_bias: Segments::of_text(seq).bias(device),
             lens,
             n_positions: seq,
         }
@@ -66,26 +60,19 @@ impl TokenBatch {
         let batch = rows.len();
         let mut tokens = vec![0; batch * seq];
         let mut positions = vec![0; batch * seq];
-        let mut bias = vec![HIDDEN; batch * seq * seq];
+        let mut segments = Segments::of_pads(batch, seq);
         for (i, row) in rows.iter().enumerate() {
             let pads = seq - lens[i];
             for (j, &token) in row.as_ref().iter().enumerate() {
                 tokens[i * seq + pads + j] = token as i32;
                 positions[i * seq + pads + j] = j as i32;
             }
-            for query in 0..seq {
-                let start = (i * seq + query) * seq;
-                // A pad sees itself, so that its softmax has something to divide by; nothing real sees it.
-                bias[start + pads.min(query)..=start + query].fill(0.0);
-                if query < pads {
-                    bias[start..start + query].fill(HIDDEN);
-                }
-            }
+            segments.set(i, pads, lens[i], COMMON);
         }
         Self {
-            tokens: Tensor::from_data(TensorData::new(tokens, [batch, seq]), device),
-            positions: Some(Tensor::from_data(TensorData::new(positions, [batch, seq]), device)),
-            attend_bias: Tensor::from_data(TensorData::new(bias, [batch, 1, seq, seq]), device),
+            tokens: ints(tokens, [batch, seq], device),
+            positions: Some(ints(positions, [batch, seq], device)),
+            attend_bias: segments.bias(device),
             lens,
             n_positions: seq,
         }

@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use rand::Rng;
-use temper_tensor::recomputed;
+use temper_tensor::{ints, recomputed};
 
 use crate::adapters::Lora;
 use crate::batch::TokenBatch;
@@ -137,8 +137,7 @@ impl Decoder {
     /// - output: `[batch, 1, d_model]`
     pub(crate) fn decode(&self, tokens: &[u32], positions: &[usize], cache: &mut KvCache) -> Tensor<3> {
         let device = self.device().inner();
-        let column =
-            |ids: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(ids, [tokens.len(), 1]), &device);
+        let column = |ids: Vec<i32>| ints(ids, [tokens.len(), 1], &device);
         let rotation = self.rotary.as_ref().map(|rotary| rotary.of_column(positions, &device));
         let columns = Columns { rotation: rotation.as_ref(), bias: None };
         let positions = column(positions.iter().map(|&p| p as i32).collect());

@@ -1,11 +1,11 @@
 //! The two heads: next-token logits, and one scalar.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use temper_kernels::transposed_linear;
-use temper_tensor::values_of;
+use temper_tensor::{floats, ints, values_of};
 
 use crate::batch::TokenBatch;
 use crate::config::ModelConfig;
@@ -285,8 +285,7 @@ fn span_means(hidden: Tensor<3>, spans: &[Span]) -> Tensor<2> {
             len => weights[span.start..][..len].fill(1.0 / len as f32),
         }
     }
-    let weights = TensorData::new(weights, [rows, width, seq]);
-    let means = Tensor::<3>::from_data(weights, &hidden.device().inner()).matmul(hidden);
+    let means = floats(weights, [rows, width, seq], &hidden.device().inner()).matmul(hidden);
     select_positions(means, &places)
 }
 
@@ -296,8 +295,7 @@ fn span_means(hidden: Tensor<3>, spans: &[Span]) -> Tensor<2> {
 pub fn select_positions(hidden: Tensor<3>, positions: &[(usize, usize)]) -> Tensor<2> {
     let [rows, seq, d_model] = hidden.dims();
     let flat: Vec<i32> = positions.iter().map(|(row, column)| (row * seq + column) as i32).collect();
-    let index =
-        Tensor::<1, Int>::from_data(TensorData::new(flat, [positions.len()]), &hidden.device().inner());
+    let index = ints(flat, [positions.len()], &hidden.device().inner());
     hidden.reshape([rows * seq, d_model]).select(0, index)
 }
 

@@ -37,6 +37,7 @@ mod generation;
 mod scoring;
 mod shared_prompt;
 mod targets;
+mod visibility;
 
 // How it is stored.
 mod adapters;

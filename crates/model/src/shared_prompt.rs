@@ -1,8 +1,10 @@
 //! Several completions of one prompt in one row, so that the prompt is read once.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
+use temper_tensor::ints;
 
-use crate::batch::{HIDDEN, TokenBatch};
+use crate::batch::TokenBatch;
+use crate::visibility::{COMMON, Segments};
 
 /// A prompt and several completions of it.
 #[derive(Clone, Debug)]
@@ -81,39 +83,34 @@ impl TokenBatch {
         let batch = rows.len();
         let mut tokens = vec![0; batch * seq];
         let mut positions = vec![0; batch * seq];
-        let mut bias = vec![HIDDEN; batch * seq * seq];
+        let mut segments = Segments::of_pads(batch, seq);
         let mut spans = Vec::new();
         let mut n_positions = 0;
         for (row, shared) in rows.iter().enumerate() {
             let prompt_len = shared.prompt.len();
-            let mut place = |start: usize, first_position: usize, ids: &[u32]| {
+            let mut place = |segment: i32, start: usize, first_position: usize, ids: &[u32]| {
                 for (i, &id) in ids.iter().enumerate() {
-                    let (query, column) = (start + i, row * seq + start + i);
+                    let column = row * seq + start + i;
                     tokens[column] = id as i32;
                     positions[column] = (first_position + i) as i32;
-                    bias[column * seq..][..prompt_len.min(query)].fill(0.0);
-                    bias[column * seq..][start..=query].fill(0.0);
                 }
+                segments.set(row, start, ids.len(), segment);
                 n_positions = n_positions.max(first_position + ids.len());
             };
-            place(0, 0, shared.prompt);
+            place(COMMON, 0, 0, shared.prompt);
             let mut start = prompt_len;
-            for completion in &shared.completions {
-                place(start, prompt_len, completion);
+            for (segment, completion) in (1..).zip(&shared.completions) {
+                place(segment, start, prompt_len, completion);
                 // The column before an empty completion is read instead of it: that of the prompt's last token.
                 let start_of_span = if completion.is_empty() { prompt_len } else { start };
                 spans.push(Span { row, start: start_of_span, len: completion.len() });
                 start += completion.len();
             }
-            // A pad sees itself, so that its softmax has something to divide by; nothing real sees it.
-            for pad in lens[row]..seq {
-                bias[(row * seq + pad) * seq + pad] = 0.0;
-            }
         }
         let tokens = Self {
-            tokens: Tensor::from_data(TensorData::new(tokens, [batch, seq]), device),
-            positions: Some(Tensor::from_data(TensorData::new(positions, [batch, seq]), device)),
-            attend_bias: Tensor::from_data(TensorData::new(bias, [batch, 1, seq, seq]), device),
+            tokens: ints(tokens, [batch, seq], device),
+            positions: Some(ints(positions, [batch, seq], device)),
+            attend_bias: segments.bias(device),
             lens,
             n_positions,
         };
@@ -135,8 +132,9 @@ mod tests {
         let span = |row, start, len| Span { row, start, len };
         assert_eq!(spans, [span(0, 2, 2), span(0, 4, 1), span(1, 1, 1)]);
         assert_eq!((batch.n_positions, batch.lens.as_slice()), (4, [5, 2].as_slice()));
-        let ids =
-            |tensor: Tensor<2, burn::tensor::Int>| tensor.into_data().as_slice::<i32>().unwrap().to_vec();
+        let ids = |tensor: burn::tensor::Tensor<2, burn::tensor::Int>| {
+            tensor.into_data().as_slice::<i32>().unwrap().to_vec()
+        };
         assert_eq!(ids(batch.tokens), [7, 8, 4, 5, 6, 9, 3, 0, 0, 0]);
         assert_eq!(ids(batch.positions.unwrap()), [0, 1, 2, 3, 2, 0, 1, 0, 0, 0]);
         let bias = batch.attend_bias.into_data();

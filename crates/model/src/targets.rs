@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::batch::TokenBatch;
 use crate::heads::{CausalLm, select_positions};
 use crate::layers::dropout::Dropout;
-use temper_tensor::target_logprobs;
+use temper_tensor::{ints, target_logprobs};
 
 /// A row of tokens, and which of them are targets.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl TargetLogits {
         let n = targets.len();
         Self {
             logits: model.logits(select_positions(hidden, &positions)),
-            targets: Tensor::from_data(TensorData::new(targets, [n]), device),
+            targets: ints(targets, [n], device),
         }
     }
 
@@ -114,7 +114,7 @@ mod tests {
         let device = Device::flex();
         // Probabilities 1/4 and 1/2 of the targets: (ln 4 + ln 2) / 2.
         let logits = Tensor::from_data([[1f32.ln(), 3f32.ln()], [0.0, 0.0]], &device);
-        let targets = Tensor::from_data(TensorData::new(vec![0i32, 1], [2]), &device);
+        let targets = Tensor::from_data([0, 1], &device);
         let loss: f32 = nll(logits, targets).into_scalar();
         assert!((loss - (4f32.ln() + 2f32.ln()) / 2.0).abs() < 1e-6);
     }

@@ -1,7 +1,8 @@
 //! Episodes as rows of tokens, and as batches that read only the places where a completion token is chosen.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use temper_model::{SharedPrompt, Span, TokenBatch, select_positions};
+use temper_tensor::ints;
 
 /// Prompts with one completion each, as rows of tokens without padding.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Episodes {
 /// - output: `[index.len(), completion_len]`
 pub fn select_rows(x: &Tensor<2>, index: &[usize]) -> Tensor<2> {
     let rows: Vec<i32> = index.iter().map(|&i| i as i32).collect();
-    x.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [index.len()]), &x.device()))
+    x.clone().select(0, ints(rows, [index.len()], &x.device()))
 }
 
 /// Episodes of one forward pass, and the places of their completions.
@@ -98,7 +99,7 @@ impl EpisodeBatch {
         let (tokens, starts) = arranged(rows, prompt_lens, d_model, device);
         Self {
             tokens,
-            targets: Tensor::from_data(TensorData::new(targets, [n]), device),
+            targets: ints(targets, [n], device),
             logprob_places: Places::new(&starts, &lens, completion_len, device),
             // The value past the end is read at the last token: it is the value of having ended.
             value_places: Places::new(&starts, value_lens, completion_len, device),
@@ -166,7 +167,7 @@ impl Places {
             }
         }
         let n_cells = cells.len();
-        let cells = Tensor::from_data(TensorData::new(cells, [n_cells]), device);
+        let cells = ints(cells, [n_cells], device);
         Self { positions, cells, dims: [lens.len(), completion_len] }
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use serde::Serialize;
-use temper_tensor::masked_variance;
+use temper_tensor::{masked_variance, values_of};
 
 use crate::advantage::Targets;
 use crate::learner::UpdateStats;
@@ -190,6 +190,5 @@ impl PpoMetrics {
 
 /// Reads scalars of shape `[1]` with one transfer from the device.
 pub(crate) fn read_all(scalars: Vec<Tensor<1>>) -> Vec<f64> {
-    let data = Tensor::cat(scalars, 0).into_data();
-    data.as_slice::<f32>().expect("the model computes in f32").iter().map(|&x| f64::from(x)).collect()
+    values_of(Tensor::cat(scalars, 0)).into_iter().map(f64::from).collect()
 }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use temper_data::Texts;
 use temper_model::{CausalLm, Dropout, TargetLogits, TargetRow};
-use temper_tensor::{Gradients, World, accumulate};
+use temper_tensor::{Gradients, Unread, World, accumulate};
 use temper_tokenizer::Example;
 use temper_train::{Seed, shuffled};
 
@@ -41,24 +41,24 @@ pub(crate) fn ptx_step(
     let size = if microbatch_size == 0 { rows.len() } else { microbatch_size };
     let n_targets = |rows: &[&Example]| rows.iter().map(|row| row.n_targets()).sum::<usize>() as f64;
     let total = n_targets(rows);
-    accumulate(
+    let (gradients, loss) = accumulate(
         &World::alone(),
         policy,
         rows,
         size,
-        |policy, rows, (loss, gradients): &mut (f64, Gradients)| {
+        |policy, rows, (gradients, loss): &mut (Gradients, Unread<'_, f64>)| {
             let share = n_targets(rows) / total;
-            if coef == 0.0 {
-                *loss += share * text_loss(&policy.lm.valid(), rows).into_scalar::<f64>();
-                return;
-            }
-            let nll = text_loss(&policy.lm, rows);
-            // The backward pass is queued before the loss is read.
-            let value = nll.clone().inner();
-            gradients.add(Gradients::of(policy, nll.mul_scalar(coef * share)));
-            *loss += share * value.into_scalar::<f64>();
+            let nll = if coef == 0.0 {
+                text_loss(&policy.lm.valid(), rows)
+            } else {
+                let nll = text_loss(&policy.lm, rows);
+                gradients.add(Gradients::of(policy, nll.clone().mul_scalar(coef * share)));
+                nll.inner()
+            };
+            loss.push(nll, move |sum, nll| *sum += share * f64::from(nll[0]));
         },
-    )
+    );
+    (loss.read(), gradients)
 }
 
 fn text_loss(policy: &CausalLm, rows: &[&Example]) -> burn::tensor::Tensor<1> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use temper_data::{Ranking, Rankings, ScorePairs, accuracy};
 use temper_model::{Dropout, ScalarModel, SharedPrompt, TokenBatch};
 use temper_stage::{resume, save, stop_before_update};
-use temper_tensor::{Gradients, Sum, World, accumulate, values_of};
+use temper_tensor::{Gradients, Sum, Unread, World, accumulate};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Progress, Run, StepPlan, require_finite};
 
@@ -287,20 +287,25 @@ impl Sum for BatchScores {
 /// Gradients and scores of one batch, each microbatch weighted by its number of comparisons.
 fn learn(model: &ScalarModel, batch: &[&Ranking], config: &RewardConfig) -> (Gradients, BatchScores) {
     let size = config.batching.microbatch(batch.len());
-    accumulate(&World::alone(), model, batch, size, |model, rankings, sum: &mut (_, _)| {
-        sum.add(forward_backward(model, rankings, config, rankings.len() as f64 / batch.len() as f64));
-    })
+    let (gradients, scores) = accumulate(&World::alone(), model, batch, size, |model, rankings, sums| {
+        forward_backward(model, rankings, config, rankings.len() as f64 / batch.len() as f64, sums);
+    });
+    (gradients, scores.read())
 }
 
-/// Gradients of `share` times the loss of some comparisons, with what the loss was computed from.
+/// Gradients, and what the loss was computed from.
+type BatchSums<'a> = (Gradients, Unread<'a, BatchScores>);
+
+/// Adds the gradients of `share` times the loss of some comparisons, and what the loss was computed from.
 ///
 /// All completions go through one forward, each once, and their prompt once too where that is cheaper.
-fn forward_backward(
+fn forward_backward<'a>(
     model: &ScalarModel,
-    rankings: &[&Ranking],
+    rankings: &[&'a Ranking],
     config: &RewardConfig,
     share: f64,
-) -> (Gradients, BatchScores) {
+    (gradients, sum): &mut BatchSums<'a>,
+) {
     let device = model.device().inner();
     let d_model = model.config().d_model;
     let rows: Vec<SharedPrompt<'_>> =
@@ -310,19 +315,20 @@ fn forward_backward(
     let pairs = ScorePairs::of(rankings, &device);
     let loss = ranking_loss(scores.clone(), &pairs, config.margin, config.center) * share;
     let numbers = Tensor::cat(vec![loss.clone().inner(), scores.inner()], 0);
-    // A read waits for the device, so the backward pass is queued before the only one.
-    let gradients = Gradients::of(model, loss);
-    let numbers = values_of(numbers);
-    let (loss, scores) = numbers.split_first().expect("the loss comes before the scores");
-    let mut rest = scores;
-    let mut margins = Vec::new();
-    for ranking in rankings {
-        let (of_ranking, others) = rest.split_at(ranking.completions.len());
-        margins.extend(ranking.margins(of_ranking));
-        rest = others;
-    }
-    let scores = scores.iter().map(|&score| f64::from(score)).collect();
-    (gradients, BatchScores { loss: f64::from(*loss), scores, margins })
+    gradients.add(Gradients::of(model, loss));
+    let rankings = rankings.to_vec();
+    sum.push(numbers, move |sum, numbers| {
+        let (loss, scores) = numbers.split_first().expect("the loss comes before the scores");
+        let mut rest = scores;
+        let mut margins = Vec::new();
+        for ranking in rankings {
+            let (of_ranking, others) = rest.split_at(ranking.completions.len());
+            margins.extend(ranking.margins(of_ranking));
+            rest = others;
+        }
+        let scores = scores.iter().map(|&score| f64::from(score)).collect();
+        sum.add(BatchScores { loss: f64::from(*loss), scores, margins });
+    });
 }
 
 #[cfg(test)]
@@ -367,7 +373,7 @@ mod tests {
         assert_eq!((evaluation.eval_accuracy, evaluation.eval_pairs), (right as f64 / 4.0, 4));
 
         let rankings: Vec<&Ranking> = data.rankings.iter().collect();
-        let (_, trained) = forward_backward(&model.train(), &rankings, &RewardConfig::default(), 1.0);
+        let (_, trained) = learn(&model.train(), &rankings, &RewardConfig::default());
         assert!(
             (trained.loss - evaluation.eval_loss).abs() < 1e-6,
             "{} {}",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use temper_data::Demonstrations;
 use temper_model::{CausalLm, Dropout};
 use temper_stage::{Samples, resume, save, stop_before_update};
-use temper_tensor::{Gradients, Sum, World, accumulate_with, in_parallel, shards};
+use temper_tensor::{Gradients, Sum, Unread, World, accumulate_with, in_parallel, shards, values_of};
 use temper_tokenizer::{Example, TextSide};
 use temper_train::{Candidate, Progress, Run, Seed, StepPlan, require_finite};
 
@@ -179,9 +179,9 @@ pub fn evaluate(model: &CausalLm, data: &Demonstrations, batch_size: usize) -> S
             let examples: Vec<&Example> = examples.iter().collect();
             let completions = completion_logits(&model, &examples, &device, &mut Dropout::off());
             let (targets, correct) = (completions.n_targets(), completions.correct());
-            let (loss, correct) =
-                read(Tensor::cat(vec![sft_loss(completions.logits, completions.targets), correct], 0));
-            (loss * targets as f64, correct, targets)
+            let numbers =
+                values_of(Tensor::cat(vec![sft_loss(completions.logits, completions.targets), correct], 0));
+            (f64::from(numbers[0]) * targets as f64, numbers[1] as usize, targets)
         };
         examples.chunks(batch_size).map(part).collect::<Vec<_>>()
     });
@@ -214,28 +214,24 @@ fn learn(
         true => Dropout::seeded(dropout_seed.wrapping_add(first as u64)),
         false => Dropout::off(),
     };
-    let step = |model: &CausalLm, dropout: &mut Dropout, rows: &[&Example], sum: &mut (_, f64, usize)| {
+    let step = |model: &CausalLm, dropout: &mut Dropout, rows: &[&Example], sum: &mut BatchSums| {
         let output = completion_logits(model, rows, &device, dropout);
         let n_correct = output.correct();
         let weight = output.n_targets() as f64 / n as f64;
         let loss = sft_loss(output.logits, output.targets).mul_scalar(weight);
         let numbers = Tensor::cat(vec![loss.clone().inner(), n_correct], 0);
-        // A read waits for the device, so the backward pass is queued before the only one.
-        let gradients = Gradients::of(model, loss);
-        let (loss, n_correct) = read(numbers);
-        sum.add((gradients, loss, n_correct));
+        let (gradients, losses) = sum;
+        gradients.add(Gradients::of(model, loss));
+        losses.push(numbers, |sum, numbers| sum.add((f64::from(numbers[0]), numbers[1] as usize)));
     };
     let size = config.batching.microbatch(batch.len());
-    let (gradients, loss, n_correct) = accumulate_with(&World::alone(), model, batch, size, start, step);
+    let (gradients, losses) = accumulate_with(&World::alone(), model, batch, size, start, step);
+    let (loss, n_correct) = losses.read();
     (gradients, loss, n_correct as f64 / n as f64)
 }
 
-/// A loss and a count of tokens, in one transfer: `[2]`.
-fn read(numbers: Tensor<1>) -> (f64, usize) {
-    let data = numbers.into_data();
-    let numbers = data.as_slice::<f32>().expect("the model computes in f32");
-    (f64::from(numbers[0]), numbers[1] as usize)
-}
+/// Gradients, and the loss with the number of right tokens.
+type BatchSums = (Gradients, Unread<'static, (f64, usize)>);
 
 #[cfg(test)]
 mod tests {

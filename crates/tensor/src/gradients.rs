@@ -9,7 +9,7 @@ use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
 use temper_kernels::sum_of_squares;
 
-use crate::host::is_host;
+use crate::host::{is_host, values_of};
 use crate::params::{Visit, walk};
 use crate::recompute::backpropagate;
 use crate::world::World;
@@ -87,8 +87,7 @@ impl Gradients {
         if sums.is_empty() {
             return Vec::new();
         }
-        let data = Tensor::cat(sums, 0).into_data();
-        data.as_slice::<f32>().expect("gradients are f32").iter().map(|&sum| f64::from(sum)).collect()
+        values_of(Tensor::cat(sums, 0)).into_iter().map(f64::from).collect()
     }
 
     /// Replaces these by the sums over all ranks. A rank without rows has no gradients and counts as zero.
@@ -104,7 +103,7 @@ impl Gradients {
         }
         for (path, n) in lengths {
             let mut values = match self.by_path.remove(&path) {
-                Some(gradient) => crate::host::values_of(gradient),
+                Some(gradient) => values_of(gradient),
                 None => vec![0.0; n],
             };
             world.sum_f32(&mut values);

@@ -1,6 +1,8 @@
-//! Tensors whose memory the host can read without a transfer.
+//! Between host memory and the memory of a device.
 
-use burn::tensor::{Device, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Whether tensors on this device are plain host memory (flex, ndarray), so that reading one costs no transfer.
 ///
@@ -25,5 +27,73 @@ pub fn backend_name(device: &Device) -> String {
 /// # Panics
 /// If the tensor does not hold `f32`, the only type that models compute in.
 pub fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    if !is_host(&tensor.device()) {
+        READS.fetch_add(1, Ordering::Relaxed);
+        READ.fetch_add(
+            size_of::<f32>() as u64 * tensor.dims().iter().product::<usize>() as u64,
+            Ordering::Relaxed,
+        );
+    }
     tensor.into_data().try_into_vec::<f32>().expect("models compute in f32")
+}
+
+/// A tensor of these numbers, row by row.
+///
+/// # Panics
+/// If there are more or fewer numbers than `dims` say.
+pub fn floats<const D: usize>(values: Vec<f32>, dims: [usize; D], device: &Device) -> Tensor<D> {
+    count_written(values.len(), device);
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// A tensor of these integers, row by row.
+///
+/// # Panics
+/// If there are more or fewer integers than `dims` say.
+pub fn ints<const D: usize>(values: Vec<i32>, dims: [usize; D], device: &Device) -> Tensor<D, Int> {
+    count_written(values.len(), device);
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+static READS: AtomicU64 = AtomicU64::new(0);
+static READ: AtomicU64 = AtomicU64::new(0);
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// Both types of numbers have four bytes.
+fn count_written(n: usize, device: &Device) {
+    if !is_host(device) {
+        WRITTEN.fetch_add(4 * n as u64, Ordering::Relaxed);
+    }
+}
+
+/// What has crossed between the host and graphics cards since the process began, through the functions of this crate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// Reads. Each waits until the card has computed everything before it.
+    pub reads: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Bytes that were written.
+    pub bytes_written: u64,
+}
+
+impl Transfers {
+    /// All of them until now.
+    pub fn so_far() -> Self {
+        Self {
+            reads: READS.load(Ordering::Relaxed),
+            bytes_read: READ.load(Ordering::Relaxed),
+            bytes_written: WRITTEN.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Those after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            reads: self.reads - earlier.reads,
+            bytes_read: self.bytes_read - earlier.bytes_read,
+            bytes_written: self.bytes_written - earlier.bytes_written,
+        }
+    }
 }

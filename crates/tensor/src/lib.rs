@@ -20,11 +20,12 @@ mod params;
 mod recompute;
 mod tensor_file;
 mod tensor_reader;
+mod unread;
 mod world;
 
 pub use accumulate::{Sum, accumulate, accumulate_onto, accumulate_with};
 pub use gradients::{Gradients, VALUES_PER_TASK};
-pub use host::{backend_name, is_host, values_of};
+pub use host::{Transfers, backend_name, floats, ints, is_host, values_of};
 pub use logprobs::{
     entropy, first_columns, log_probs, measured_entropy, reads_in_one_pass, target_logprobs, token_logprobs,
 };
@@ -34,6 +35,7 @@ pub use params::{Parameter, Trainable, device_of, map, visit};
 pub use recompute::recomputed;
 pub use tensor_file::{NamedTensor, StoredTensor, TensorFile, TensorSource, save_tensors, write_tensors};
 pub use tensor_reader::{ReadError, TensorReader};
+pub use unread::Unread;
 pub use world::{Link, World};
 
 /// The snippets of the README are compiled and run as documentation tests.

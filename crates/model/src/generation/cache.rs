@@ -1,11 +1,12 @@
 //! Keys and values of the tokens that were already read, so that each new token costs one column.
 
-use burn::tensor::{Device, Tensor, TensorData, s};
-use temper_tensor::is_host;
+use burn::tensor::{Device, Tensor, s};
 
 use crate::config::ModelConfig;
 use crate::layers::attention::Projected;
+use crate::visibility::HIDDEN;
 use temper_kernels::{attend_query, attention};
+use temper_tensor::{floats, ints, is_host};
 
 /// The cache of every layer for one batch of left-padded rows.
 #[derive(Debug)]
@@ -13,10 +14,32 @@ pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
 }
 
+/// Where a batch is decoded: decides how, and changes nothing but rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the CPU: whatever is in one pass over host memory.
+    Host,
+    /// On a graphics card: as few transfers as possible.
+    Device,
+}
+
+impl Place {
+    /// The faster one.
+    pub(crate) fn of(device: &Device) -> Self {
+        if is_host(device) { Self::Host } else { Self::Device }
+    }
+}
+
 impl KvCache {
     /// Room for `capacity` columns in each row. The first `pads[row]` of them are never looked at.
-    pub fn new(config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
-        let layer = || LayerCache::new(config, pads, capacity, device);
+    pub(crate) fn new(
+        place: Place,
+        config: &ModelConfig,
+        pads: &[usize],
+        capacity: usize,
+        device: &Device,
+    ) -> Self {
+        let layer = || LayerCache::new(place, config, pads, capacity, device);
         Self { layers: (0..config.n_layers).map(|_| layer()).collect() }
     }
 
@@ -42,12 +65,13 @@ pub(crate) enum LayerCache {
 }
 
 impl LayerCache {
-    fn new(config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
+    fn new(place: Place, config: &ModelConfig, pads: &[usize], capacity: usize, device: &Device) -> Self {
         let (n_kv_heads, d_head) = (config.n_kv_heads(), config.d_head());
-        if is_host(device) {
-            Self::Host(HostCache::new(n_kv_heads * d_head, pads, capacity))
-        } else {
-            Self::Device(Box::new(DeviceCache::new(n_kv_heads, d_head, pads, capacity, device)))
+        match place {
+            Place::Host => Self::Host(HostCache::new(n_kv_heads * d_head, pads, capacity)),
+            Place::Device => {
+                Self::Device(Box::new(DeviceCache::new(n_kv_heads, d_head, pads, capacity, device)))
+            }
         }
     }
 
@@ -67,10 +91,7 @@ impl LayerCache {
         };
         match self {
             Self::Host(cache) => cache.fill(projected.clone()),
-            Self::Device(cache) => {
-                let [_, k, v] = projected.clone().split();
-                cache.push(k, v);
-            }
+            Self::Device(cache) => cache.fill(projected.clone()),
         }
         projected.mix(bias.clone())
     }
@@ -96,15 +117,14 @@ impl LayerCache {
     fn repeat_rows(&mut self, source: &[usize]) {
         match self {
             Self::Host(cache) => cache.repeat_rows(source),
-            // Rows are selected by copying them there.
-            Self::Device(cache) => cache.keep_rows(source),
+            Self::Device(cache) => cache.select_rows(source),
         }
     }
 
     fn keep_rows(&mut self, rows: &[usize]) {
         match self {
             Self::Host(cache) => cache.keep_rows(rows),
-            Self::Device(cache) => cache.keep_rows(rows),
+            Self::Device(cache) => cache.select_rows(rows),
         }
     }
 }
@@ -156,7 +176,7 @@ impl HostCache {
         let mut mixed = Vec::new();
         self.attend_rows(new.numbers(), new.q_width, d_head, &mut mixed);
         let dims = [new.batch, 1, new.q_width];
-        Tensor::from_data(TensorData::new(mixed, dims), &device)
+        floats(mixed, dims, &device)
     }
 
     fn attend_rows(&mut self, projected: &[f32], q_width: usize, d_head: usize, mixed: &mut Vec<f32>) {
@@ -205,71 +225,89 @@ impl HostCache {
 }
 
 /// `[row, n_kv_heads, column, d_head]` on a GPU.
+///
+/// Attention reads whole stretches of columns, and a bias hides those that are not written yet: a stretch is a view of the
+/// cache, because its end is aligned in memory, and any other part of the cache would be copied for each token.
 #[derive(Debug)]
 pub(crate) struct DeviceCache {
     keys: Option<Tensor<4>>,
     values: Option<Tensor<4>>,
-    pad_bias: Tensor<4>, // [row, 1, 1, column]
+    bias: Option<Tensor<4>>, // [row, 1, 1, column]
+    pads: Vec<usize>,
+    capacity: usize,
     len: usize,
 }
 
 impl DeviceCache {
+    /// Columns of a stretch. So many numbers take a multiple of 256 bytes, the greatest alignment that a card asks for.
+    const STRETCH: usize = 64;
+
     fn new(n_kv_heads: usize, d_head: usize, pads: &[usize], capacity: usize, device: &Device) -> Self {
+        let capacity = capacity.next_multiple_of(Self::STRETCH);
         let dims = [pads.len(), n_kv_heads, capacity, d_head];
         Self {
             keys: Some(Tensor::zeros(dims, device)),
             values: Some(Tensor::zeros(dims, device)),
-            pad_bias: Self::pad_bias(pads, capacity, device),
+            bias: Some(Tensor::full([pads.len(), 1, 1, capacity], HIDDEN, device)),
+            pads: pads.to_vec(),
+            capacity,
             len: 0,
         }
     }
 
-    fn pad_bias(pads: &[usize], capacity: usize, device: &Device) -> Tensor<4> {
-        let hidden = |&pad: &usize| {
-            (0..capacity).map(move |column| if column < pad { f32::NEG_INFINITY } else { 0.0 })
-        };
-        let bias: Vec<f32> = pads.iter().flat_map(hidden).collect();
-        Tensor::from_data(TensorData::new(bias, [pads.len(), 1, 1, capacity]), device)
+    /// Takes the keys and values of the prompts.
+    fn fill(&mut self, projected: Projected) {
+        let [_, keys, values] = projected.split();
+        let (seq, device) = (keys.dims()[2], keys.device());
+        let bias_of = |&pad: &usize| (0..seq).map(move |column| if column < pad { HIDDEN } else { 0.0 });
+        let bias: Vec<f32> = self.pads.iter().flat_map(bias_of).collect();
+        let bias = floats(bias, [self.pads.len(), 1, 1, seq], &device);
+        self.push(keys, values, bias);
     }
 
     /// Writes the new columns in place: nothing else may hold the tensors, hence the `Option`s.
-    fn push(&mut self, keys: Tensor<4>, values: Tensor<4>) {
-        let end = self.len + keys.dims()[2];
-        let write = |cache: &mut Option<Tensor<4>>, new| {
-            let old = cache.take().expect("put back after every write");
-            *cache = Some(old.slice_assign(s![.., .., self.len..end, ..], new));
+    fn push(&mut self, keys: Tensor<4>, values: Tensor<4>, bias: Tensor<4>) {
+        let columns = self.len..self.len + keys.dims()[2];
+        let write = |cache: &mut Option<Tensor<4>>, place, new| {
+            *cache = Some(taken(cache).slice_assign(place, new));
         };
-        write(&mut self.keys, keys);
-        write(&mut self.values, values);
-        self.len = end;
+        write(&mut self.keys, s![.., .., columns.clone(), ..], keys);
+        write(&mut self.values, s![.., .., columns.clone(), ..], values);
+        write(&mut self.bias, s![.., .., .., columns.clone()], bias);
+        self.len = columns.end;
     }
 
     fn attend_column(&mut self, projected: Projected) -> Tensor<3> {
         let [q, k, v] = projected.split();
-        self.push(k, v);
-        let used = |cache: &Option<Tensor<4>>| {
-            cache.clone().expect("put back after every write").narrow(2, 0, self.len)
+        let shown = Tensor::zeros([q.dims()[0], 1, 1, 1], &q.device());
+        self.push(k, v, shown);
+        let n_columns = self.len.next_multiple_of(Self::STRETCH);
+        let used = |cache: &Option<Tensor<4>>, dim| {
+            let cache = cache.clone().expect("put back after every write");
+            if n_columns < self.capacity { cache.narrow(dim, 0, n_columns) } else { cache }
         };
-        let bias = self.pad_bias.clone().narrow(3, 0, self.len);
-        attention(q, used(&self.keys), used(&self.values), bias, |probs| probs)
+        attention(q, used(&self.keys, 2), used(&self.values, 2), used(&self.bias, 3), |probs| probs)
     }
 
-    fn keep_rows(&mut self, rows: &[usize]) {
-        let device = self.pad_bias.device();
+    /// Copies these rows, in this order.
+    fn select_rows(&mut self, rows: &[usize]) {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        let rows = Tensor::from_data(TensorData::new(rows.clone(), [rows.len()]), &device);
-        let select = |cache: &mut Option<Tensor<4>>| {
-            *cache = cache.take().map(|cache| cache.select(0, rows.clone()));
-        };
-        select(&mut self.keys);
-        select(&mut self.values);
-        self.pad_bias = self.pad_bias.clone().select(0, rows);
+        for cache in [&mut self.keys, &mut self.values, &mut self.bias] {
+            let all = taken(cache);
+            let rows = ints(rows.clone(), [rows.len()], &all.device());
+            *cache = Some(all.select(0, rows));
+        }
     }
+}
+
+fn taken(cache: &mut Option<Tensor<4>>) -> Tensor<4> {
+    cache.take().expect("put back after every write")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::TensorData;
 
     fn wave(n: usize, phase: f32) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * 0.7 + phase).sin()).collect()
@@ -289,8 +327,8 @@ mod tests {
         let device = Device::flex();
         let (pads, d_head, n_heads) = ([2, 0, 1], 12, 4);
         for n_kv_heads in [4, 2] {
-            let mut host = LayerCache::Host(HostCache::new(n_kv_heads * d_head, &pads, 9));
-            let on_device = DeviceCache::new(n_kv_heads, d_head, &pads, 9, &device);
+            let mut host = LayerCache::Host(HostCache::new(n_kv_heads * d_head, &pads, 140));
+            let on_device = DeviceCache::new(n_kv_heads, d_head, &pads, 140, &device);
             let mut on_device = LayerCache::Device(Box::new(on_device));
             let projected = |rows: usize, seq: usize, phase: f32| {
                 let dims = [rows, seq, (n_heads + 2 * n_kv_heads) * d_head];
@@ -317,6 +355,10 @@ mod tests {
             compare(&|| projected(2, 1, 3.0), None, Then::Nothing);
             compare(&|| projected(2, 1, 4.0), None, Then::Repeat(&[1, 1, 0]));
             compare(&|| projected(3, 1, 5.0), None, Then::Nothing);
+            // Beyond a stretch, and into the last one.
+            for column in 0..130 {
+                compare(&|| projected(3, 1, 6.0 + column as f32), None, Then::Nothing);
+            }
         }
     }
 }

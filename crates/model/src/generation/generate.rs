@@ -1,17 +1,17 @@
 //! Batched generation through the KV cache.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, TensorData};
-use rand::SeedableRng;
+use burn::tensor::Tensor;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::Error;
 use crate::batch::TokenBatch;
-use crate::generation::cache::KvCache;
+use crate::generation::cache::{KvCache, Place};
 use crate::generation::sampler::Sampler;
 use crate::generation::step::Stepper;
 use crate::heads::CausalLm;
-use temper_tensor::{first_columns, in_parallel, log_probs, shards};
+use temper_tensor::{first_columns, floats, in_parallel, ints, log_probs, shards, values_of};
 
 /// What to generate, and when to stop.
 #[derive(Clone, Debug)]
@@ -89,8 +89,8 @@ pub struct Completion {
 
 /// Completes every prompt.
 ///
-/// The prompts are read in one pass; then each step costs one column. Rows that have ended leave the batch,
-/// and the last one to end ends the work.
+/// The prompts are read in one pass; then each step costs one column. Rows that have ended leave the batch, on a graphics
+/// card when half of the rows have, and the last one to end ends the work.
 ///
 /// # Errors
 /// [`Error::PromptTooLong`] for a prompt that fills the context; [`Error::NonFiniteOutput`] if the model answers with
@@ -111,17 +111,28 @@ pub fn generate(
         let nothing = Completion { tokens: vec![], logprobs: vec![], finish: Finish::Length };
         return Ok(vec![nothing; prompts.len()]);
     }
+    generate_at(Place::of(&model.device()), model, prompts, options)
+}
+
+/// [`generate`], with at least one prompt and one token.
+fn generate_at(
+    place: Place,
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<Vec<Completion>, Error> {
     // Adapters are folded in once, and not computed beside the weights for every token.
     let model = model.valid().merged();
     let parts = shards(prompts, &model.device());
     let parts = parts.into_iter().map(|(first, prompts)| (model.clone(), first, prompts)).collect();
     let completions =
-        in_parallel(parts, |(model, first, prompts)| generate_shard(&model, first, prompts, options));
+        in_parallel(parts, |(model, first, prompts)| generate_shard(place, &model, first, prompts, options));
     Ok(completions.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Completes some rows of a call, from row `first` on.
 fn generate_shard(
+    place: Place,
     model: &CausalLm,
     first: usize,
     prompts: &[Vec<u32>],
@@ -136,7 +147,7 @@ fn generate_shard(
     let [_, seq] = batch.dims();
     let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
     let capacity = (seq + options.max_new_tokens.min(max_seq_len)).min(2 * max_seq_len);
-    let mut cache = KvCache::new(model.config(), &pads, capacity, &device);
+    let mut cache = KvCache::new(place, model.config(), &pads, capacity, &device);
     let mut rows: Vec<Row> = prompts
         .iter()
         .enumerate()
@@ -144,7 +155,7 @@ fn generate_shard(
         .collect();
     let mut active: Vec<usize> = (0..rows.len()).collect();
 
-    let decode = Decode::new(model);
+    let decode = Decode::new(place, model);
     let mut logits = model.prefill(&batch, &mut cache);
     if distinct.len() < prompts.len() {
         let groups = prompts.chunk_by(|a, b| a == b).enumerate();
@@ -152,20 +163,27 @@ fn generate_shard(
         cache.repeat_rows(&source);
         let source: Vec<i32> = source.iter().map(|&i| i as i32).collect();
         let n = source.len();
-        logits = logits.select(0, Tensor::<1, Int>::from_data(TensorData::new(source, [n]), &device));
+        logits = logits.select(0, ints(source, [n], &device));
     }
+    let chooses_on_device = place == Place::Device && options.sampler.is_for_devices();
     loop {
         let logits_of_tokens = first_columns(logits, n_tokens);
-        let logprobs = log_probs(logits_of_tokens, options.sampler.temperature()).into_data(); // [active, n_tokens]
-        let logprobs = logprobs.as_slice::<f32>().expect("the model computes in f32");
-        for (row, logprobs) in active.iter().zip(logprobs.chunks_exact(n_tokens)) {
-            rows[*row].take(logprobs, options)?;
+        let logprobs = log_probs(logits_of_tokens, options.sampler.temperature()); // [active, n_tokens]
+        if chooses_on_device {
+            take_from_device(logprobs, &active, &mut rows, options)?;
+        } else {
+            take_from_host(logprobs, &active, &mut rows, options)?;
         }
         let running: Vec<usize> = (0..active.len()).filter(|&i| rows[active[i]].finish.is_none()).collect();
         if running.is_empty() {
             break;
         }
-        if running.len() < active.len() {
+        // A card copies the rows that go on, so it waits until that is worth it.
+        let worth = match place {
+            Place::Host => running.len() < active.len(),
+            Place::Device => 2 * running.len() <= active.len(),
+        };
+        if worth {
             cache.keep_rows(&running);
             active = running.iter().map(|&i| active[i]).collect();
         }
@@ -176,6 +194,60 @@ fn generate_shard(
     Ok(rows.into_iter().map(Row::into_completion).collect())
 }
 
+/// Chooses the next token of the rows in `active` from their log-probabilities `[active, n_tokens]`, in host memory.
+fn take_from_host(
+    logprobs: Tensor<2>,
+    active: &[usize],
+    rows: &mut [Row],
+    options: &GenerateOptions,
+) -> Result<(), Error> {
+    let n_tokens = logprobs.dims()[1];
+    let logprobs = values_of(logprobs);
+    for (&row, logprobs) in active.iter().zip(logprobs.chunks_exact(n_tokens)) {
+        if rows[row].finish.is_none() {
+            rows[row].take(logprobs, options)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same on the device of the log-probabilities. Two numbers of each row come to the host.
+fn take_from_device(
+    logprobs: Tensor<2>,
+    active: &[usize],
+    rows: &mut [Row],
+    options: &GenerateOptions,
+) -> Result<(), Error> {
+    let allowed = without_missing(logprobs.clone(), &options.missing_tokens);
+    let tokens = options.sampler.choose_on_device(allowed, |i| rows[active[i]].rng.random());
+    let chosen = Tensor::cat(vec![tokens.clone().float(), logprobs.gather(1, tokens)], 1);
+    for (&row, chosen) in active.iter().zip(values_of(chosen).chunks_exact(2)) {
+        if rows[row].finish.is_some() {
+            continue;
+        }
+        if chosen[1].is_nan() {
+            return Err(Error::NonFiniteOutput);
+        }
+        rows[row].push(chosen[0] as u32, chosen[1], options); // Exact: no vocabulary has 2^24 tokens.
+    }
+    Ok(())
+}
+
+/// Log-probabilities `[rows, n_tokens]` that are −∞ for some tokens.
+fn without_missing(logprobs: Tensor<2>, missing: &[u32]) -> Tensor<2> {
+    let n_tokens = logprobs.dims()[1];
+    let missing: Vec<usize> = missing.iter().map(|&id| id as usize).filter(|&id| id < n_tokens).collect();
+    if missing.is_empty() {
+        return logprobs;
+    }
+    let mut bias = vec![0.0; n_tokens];
+    for id in missing {
+        bias[id] = f32::NEG_INFINITY;
+    }
+    let bias = floats(bias, [1, n_tokens], &logprobs.device());
+    logprobs + bias
+}
+
 /// Steps of a model: on rows of numbers where that is possible, which is faster, and otherwise on tensors.
 struct Decode<'a> {
     model: &'a CausalLm,
@@ -183,8 +255,9 @@ struct Decode<'a> {
 }
 
 impl<'a> Decode<'a> {
-    fn new(model: &'a CausalLm) -> Self {
-        Self { model, stepper: Stepper::of(model) }
+    fn new(place: Place, model: &'a CausalLm) -> Self {
+        let stepper = if place == Place::Host { Stepper::of(model) } else { None };
+        Self { model, stepper }
     }
 
     /// Reads one more token per row; gives the logits `[batch, vocab]` of the next one.
@@ -192,7 +265,7 @@ impl<'a> Decode<'a> {
         if let Some(stepper) = &self.stepper {
             let logits = stepper.logits(tokens, positions, cache);
             let dims = [tokens.len(), self.model.config().vocab_size];
-            return Tensor::from_data(TensorData::new(logits, dims), &self.model.device());
+            return floats(logits, dims, &self.model.device());
         }
         self.model.decode(tokens, positions, cache)
     }
@@ -239,15 +312,19 @@ impl Row {
             }
             options.sampler.choose(&allowed, &mut self.rng)
         };
-        self.tokens.push(token as u32);
-        self.logprobs.push(logprobs[token]);
-        let stops = |stop: StopToken| stop.token == token as u32 && self.tokens.len() > stop.after;
-        if options.end_tokens.contains(&(token as u32)) || options.stop.is_some_and(stops) {
+        self.push(token as u32, logprobs[token], options);
+        Ok(())
+    }
+
+    fn push(&mut self, token: u32, logprob: f32, options: &GenerateOptions) {
+        self.tokens.push(token);
+        self.logprobs.push(logprob);
+        let stops = |stop: StopToken| stop.token == token && self.tokens.len() > stop.after;
+        if options.end_tokens.contains(&token) || options.stop.is_some_and(stops) {
             self.finish = Some(Finish::Stop);
         } else if self.tokens.len() == self.max_len {
             self.finish = Some(Finish::Length);
         }
-        Ok(())
     }
 
     fn last_token(&self) -> u32 {
@@ -324,7 +401,7 @@ mod tests {
         let batch = TokenBatch::left_padded(&prompts, &Device::flex());
         let [_, seq] = batch.dims();
         let pads: Vec<usize> = batch.lens.iter().map(|len| seq - len).collect();
-        let mut cache = KvCache::new(model.config(), &pads, seq + 2, &Device::flex());
+        let mut cache = KvCache::new(Place::Host, model.config(), &pads, seq + 2, &Device::flex());
         model.prefill(&batch, &mut cache);
         for (step, new) in [[40, 41, 42, 43], [50, 51, 52, 53]].iter().enumerate() {
             let positions: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + step).collect();
@@ -359,13 +436,40 @@ mod tests {
         let model = model("tiny");
         let repeated: Vec<Vec<u32>> = [0, 0, 0, 0, 1, 1].map(|i| prompts()[i].clone()).into();
         // All on one thread: others would cut the batch.
-        let together = generate_shard(&model, 0, &repeated, &options(SAMPLER)).unwrap();
+        let together = generate_shard(Place::Host, &model, 0, &repeated, &options(SAMPLER)).unwrap();
         for (i, together) in together.iter().enumerate() {
             let alone = GenerateOptions { first_stream: i as u64, ..options(SAMPLER) };
             let alone = &generate(&model, &repeated[i..=i], &alone).unwrap()[0];
             assert_eq!(alone.tokens, together.tokens);
         }
         assert_ne!(together[0].tokens, together[1].tokens);
+    }
+
+    /// The way of a graphics card, in operations that the CPU knows too: shared prompts, rows that end at different times,
+    /// ids that are missing, more columns than one stretch, and samplers that are and are not for devices.
+    #[test]
+    fn a_device_completes_as_the_host_does() {
+        let model = model("tiny");
+        let mut prompts = prompts();
+        prompts.extend([prompts[1].clone(), prompts[3].clone(), prompts[3].clone()]);
+        // Two candidates: among many, rounding decides the order of some.
+        let top_two = Sampler::Random { temperature: 0.8, top_k: 2, top_p: 1.0 };
+        for (sampler, missing) in [(Sampler::Greedy, 70), (SAMPLER, 71), (top_two, 72)] {
+            let free = GenerateOptions { max_new_tokens: 80, end_tokens: vec![], ..options(sampler) };
+            let unlimited = generate_at(Place::Host, &model, &prompts, &free).unwrap();
+            let options = GenerateOptions {
+                end_tokens: [3, 40].iter().map(|&i| unlimited[0].tokens[i]).collect(),
+                missing_tokens: vec![missing, 10_000],
+                ..free
+            };
+            let expected = generate_at(Place::Host, &model, &prompts, &options).unwrap();
+            let found = generate_at(Place::Device, &model, &prompts, &options).unwrap();
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!((&found.tokens, found.finish), (&expected.tokens, expected.finish), "{sampler:?}");
+                let pairs = found.logprobs.iter().zip(&expected.logprobs);
+                assert!(pairs.into_iter().all(|(found, expected)| (found - expected).abs() < 1e-4));
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,12 @@
-//! Choosing the next token, on the host: the same choice on every backend.
+//! Choosing the next token: on the host, or on a graphics card where all tokens can be chosen.
 
+use burn::tensor::{Int, Tensor};
 use rand::{Rng, RngExt};
 use temper_kernels::sum_of_exps;
+use temper_tensor::floats;
+
+/// Candidates that are passed over together while one is drawn.
+const BLOCK: usize = 128;
 
 /// How the next token is chosen from the model's distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +39,31 @@ impl Sampler {
     /// Whether every token can be chosen, so that the log-probabilities are those of the choice itself.
     pub fn keeps_all(&self) -> bool {
         matches!(self, Self::Random { top_k: 0, top_p, .. } if *top_p >= 1.0)
+    }
+
+    /// Whether [`Sampler::choose_on_device`] can make the choice. Sorting a vocabulary is left to the host.
+    pub fn is_for_devices(&self) -> bool {
+        self.keeps_all() || matches!(self, Self::Greedy)
+    }
+
+    /// What [`Sampler::choose`] picks for each row, up to rounding, without a transfer of the log-probabilities.
+    ///
+    /// # Shapes
+    /// - `logprobs`: `[rows, n_tokens]`, at [`Sampler::temperature`]
+    /// - `uniform`: gives a random number from 0 to 1 for each row
+    /// - output: `[rows, 1]`
+    ///
+    /// # Panics
+    /// Unless [`Sampler::is_for_devices`].
+    pub fn choose_on_device(&self, logprobs: Tensor<2>, uniform: impl FnMut(usize) -> f64) -> Tensor<2, Int> {
+        assert!(self.is_for_devices(), "{self:?} sorts the vocabulary");
+        if matches!(self, Self::Greedy) {
+            return logprobs.argmax(1);
+        }
+        let rows = logprobs.dims()[0];
+        let uniforms: Vec<f32> = (0..rows).map(uniform).map(|uniform| uniform as f32).collect();
+        let uniforms = floats(uniforms, [rows, 1], &logprobs.device());
+        draw_on_device(logprobs, uniforms)
     }
 
     /// Picks a token given the log-probabilities of all, at [`Sampler::temperature`].
@@ -104,9 +134,6 @@ fn keep_most_probable(candidates: &mut Vec<(usize, f32)>, n: usize) {
 /// Draws in proportion to exp(logprob), and returns the place. A candidate of probability 0 is never drawn, whatever the
 /// rounding.
 fn draw(logprobs: &[f32], rng: &mut impl Rng) -> usize {
-    /// Candidates that are passed over together.
-    const BLOCK: usize = 128;
-
     let blocks = logprobs.chunks(BLOCK);
     let masses: Vec<f64> = blocks.map(|block| f64::from(sum_of_exps(block))).collect();
     let mut left = rng.random::<f64>() * masses.iter().sum::<f64>();
@@ -134,11 +161,54 @@ fn draw(logprobs: &[f32], rng: &mut impl Rng) -> usize {
     last.unwrap_or_else(|| argmax(logprobs))
 }
 
+/// [`draw`] for each row by operations on tensors: first a block of candidates, then one of the block.
+///
+/// A sum over all candidates before each one would take a card as many steps as there are candidates.
+///
+/// # Shapes
+/// - `logprobs`: `[rows, n_tokens]`
+/// - `uniforms`: `[rows, 1]`, at least 0 and at most 1
+/// - output: `[rows, 1]`
+fn draw_on_device(logprobs: Tensor<2>, uniforms: Tensor<2>) -> Tensor<2, Int> {
+    /// A draw stays this far below the end, more than rounding can add: a candidate of probability 0 may be the last.
+    const BELOW_THE_END: f64 = 1.0 - 1e-6;
+
+    let [rows, n_tokens] = logprobs.dims();
+    let n_blocks = n_tokens.div_ceil(BLOCK);
+    let missing = n_blocks * BLOCK - n_tokens;
+    let mut probs = logprobs.exp();
+    if missing > 0 {
+        let zeros = Tensor::zeros([rows, missing], &probs.device());
+        probs = Tensor::cat(vec![probs, zeros], 1);
+    }
+    let blocks = probs.reshape([rows, n_blocks, BLOCK]);
+    let masses = blocks.clone().sum_dim(2).reshape([rows, n_blocks]);
+    let ends = masses.clone().cumsum(1);
+    let total = ends.clone().narrow(1, n_blocks - 1, 1);
+    let target = uniforms.mul_scalar(BELOW_THE_END) * total;
+    let block = passed(ends.clone(), target.clone());
+
+    let mass = masses.gather(1, block.clone());
+    let left = target - (ends.gather(1, block.clone()) - mass.clone());
+    let share = (left / mass).clamp(0.0, BELOW_THE_END);
+    let of_block = block.clone().reshape([rows, 1, 1]).expand([rows, 1, BLOCK]);
+    let ends = blocks.gather(1, of_block).reshape([rows, BLOCK]).cumsum(1);
+    let target = share * ends.clone().narrow(1, BLOCK - 1, 1);
+    block.mul_scalar(BLOCK as i64) + passed(ends, target)
+}
+
+/// How many of the ascending `ends` are not above the target, `[rows, 1]`: the place of the first one that is.
+fn passed(ends: Tensor<2>, target: Tensor<2>) -> Tensor<2, Int> {
+    ends.lower_equal(target).int().sum_dim(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::{Device, TensorData};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use temper_tensor::{log_probs, values_of};
 
     const FRACTIONS: [f32; 4] = [0.5, 0.3, 0.15, 0.05];
 
@@ -210,6 +280,47 @@ mod tests {
         assert!(kept.len() > 64 && kept.len() < 500, "{}", kept.len());
         assert_eq!(kept, sorted[..kept.len()]);
         assert_eq!(nucleus(&logprobs, 5, 1.0), sorted[..5]);
+    }
+
+    /// With the same streams. A draw that falls between two tokens, up to rounding, may go to either.
+    #[test]
+    fn a_device_draws_what_the_host_draws() {
+        let (rows, n) = (400, 300);
+        let logits: Vec<f32> = (0..rows * n).map(|i| ((i * i) as f32 * 0.37).sin() * 3.0).collect();
+        let logits = Tensor::<2>::from_data(TensorData::new(logits, [rows, n]), &Device::flex());
+        let logprobs = log_probs(logits, 1.0);
+        let stream = |row: usize| {
+            let mut generator = ChaCha8Rng::seed_from_u64(3);
+            generator.set_stream(row as u64);
+            generator
+        };
+        let choose =
+            |sampler: Sampler| ids(sampler.choose_on_device(logprobs.clone(), |row| stream(row).random()));
+        let (drawn, greedy) = (choose(Sampler::PLAIN), choose(Sampler::Greedy));
+        let mut n_other = 0;
+        for (row, logprobs) in values_of(logprobs.clone()).chunks(n).enumerate() {
+            assert_eq!(greedy[row], Sampler::Greedy.choose(logprobs, &mut stream(row)));
+            n_other += usize::from(drawn[row] != Sampler::PLAIN.choose(logprobs, &mut stream(row)));
+        }
+        assert!(n_other <= 1, "{n_other} of {rows} draws differ");
+    }
+
+    /// Whatever the draw, also at both ends.
+    #[test]
+    fn a_device_never_draws_a_token_of_probability_zero() {
+        let device = Device::flex();
+        let mut logprobs = vec![f32::NEG_INFINITY; 300];
+        for token in [131, 132, 260] {
+            logprobs[token] = (1.0_f32 / 3.0).ln();
+        }
+        let rows: Vec<f32> = (0..5).flat_map(|_| logprobs.clone()).collect();
+        let rows = Tensor::<2>::from_data(TensorData::new(rows, [5, 300]), &device);
+        let uniforms = Tensor::from_data([[0.0_f32], [0.3333], [0.3334], [0.9999], [1.0]], &device);
+        assert_eq!(ids(draw_on_device(rows, uniforms)), [131, 131, 132, 260, 260]);
+    }
+
+    fn ids(tokens: Tensor<2, Int>) -> Vec<usize> {
+        values_of(tokens.float()).into_iter().map(|id| id as usize).collect()
     }
 
     #[test]

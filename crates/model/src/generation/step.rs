@@ -301,6 +301,7 @@ mod tests {
     use super::*;
     use crate::batch::TokenBatch;
     use crate::config::{Bias, FeedForward, Heads, ModelConfig, NormKind, PRESETS, Positions};
+    use crate::generation::cache::Place;
 
     /// Prompts of unequal lengths, two more tokens for each, and one row that leaves in between.
     fn compare(config: &ModelConfig, what: &str) {
@@ -321,7 +322,7 @@ mod tests {
         let batch = TokenBatch::left_padded(&prompts, &device);
         let pads: Vec<usize> = batch.lens.iter().map(|len| 6 - len).collect();
         let caches = || {
-            let mut cache = KvCache::new(config, &pads, 9, &device);
+            let mut cache = KvCache::new(Place::Host, config, &pads, 9, &device);
             model.prefill(&batch, &mut cache);
             cache
         };

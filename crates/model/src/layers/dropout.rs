@@ -1,6 +1,7 @@
 //! Dropout with masks from the host: one seed gives one run on every backend, and a resumed run draws the same masks.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
+use temper_tensor::{floats, ints, is_host};
 
 /// Draws dropout masks, or does nothing.
 ///
@@ -40,7 +41,7 @@ impl Dropout {
         let dims = x.dims();
         let mask = bernoulli_mask(state, dims.iter().product(), p);
         let device = x.device().inner();
-        x * Tensor::from_data(TensorData::new(mask, dims), &device)
+        x * if is_host(&device) { floats(mask, dims, &device) } else { unpacked(&mask, dims, &device) }
     }
 }
 
@@ -60,6 +61,19 @@ fn bernoulli_mask(state: &mut u64, len: usize, p: f64) -> Vec<f32> {
     mask
 }
 
+/// A mask that crosses to a graphics card with one bit for each element, and becomes numbers there.
+fn unpacked<const D: usize>(mask: &[f32], dims: [usize; D], device: &Device) -> Tensor<D> {
+    let scale = mask.iter().copied().fold(0.0, f32::max);
+    let word = |kept: &[f32]| kept.iter().rev().fold(0, |word, &x| word << 1 | i32::from(x > 0.0));
+    let words: Vec<i32> = mask.chunks(32).map(word).collect();
+    let table = [words.len(), 32];
+    let places = Tensor::<1, Int>::arange(0..32, device).unsqueeze::<2>().expand(table);
+    let words = ints(words, [table[0], 1], device).expand(table);
+    let bits = words.bitwise_right_shift(places).bitwise_and_scalar(1);
+    let mask_of_words = bits.float().mul_scalar(scale).reshape([32 * table[0]]);
+    mask_of_words.narrow(0, 0, mask.len()).reshape(dims)
+}
+
 /// SplitMix64 (Steele, Lea and Flood 2014): a counter and a mixing function.
 fn splitmix64(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -72,6 +86,7 @@ fn splitmix64(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use temper_tensor::values_of;
 
     #[test]
     fn a_tenth_of_the_elements_is_dropped_and_the_mean_stays() {
@@ -91,6 +106,15 @@ mod tests {
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
         assert_ne!(draw(3).0, draw(3).1);
+    }
+
+    /// Also of a number of elements that fills no word.
+    #[test]
+    fn a_device_unpacks_the_same_mask() {
+        for dims in [[2, 32], [3, 33], [1, 7]] {
+            let mask = bernoulli_mask(&mut 5, dims[0] * dims[1], 0.3);
+            assert_eq!(values_of(unpacked(&mask, dims, &Device::flex())), mask);
+        }
     }
 
     /// First outputs for state 1234567 as published with the algorithm's reference implementation.

@@ -3,7 +3,8 @@
 use std::f64::consts::TAU;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
+use temper_tensor::floats;
 
 use crate::batch::TokenBatch;
 use crate::config::{ModelConfig, Positions, RotaryScaling};
@@ -44,18 +45,16 @@ impl Rotary {
         let n_pairs = self.frequencies.len();
         match &batch.positions {
             None => self.with_table(seq, |table| {
-                let part = |values: &[f32]| {
-                    let values = TensorData::new(values[..seq * n_pairs].to_vec(), [1, seq, 1, n_pairs]);
-                    Tensor::from_data(values, device)
-                };
+                let part =
+                    |values: &[f32]| floats(values[..seq * n_pairs].to_vec(), [1, seq, 1, n_pairs], device);
                 Rotation { cos: part(&table.cos), sin: part(&table.sin) }
             }),
             Some(positions) => self.with_table(batch.n_positions, |table| {
                 let positions: Tensor<1, Int> = positions.clone().reshape([rows * seq]);
                 let part = |values: &[f32]| {
                     let used = values[..batch.n_positions * n_pairs].to_vec();
-                    let table = TensorData::new(used, [batch.n_positions, n_pairs]);
-                    let chosen = Tensor::<2>::from_data(table, device).select(0, positions.clone());
+                    let table = floats(used, [batch.n_positions, n_pairs], device);
+                    let chosen = table.select(0, positions.clone());
                     chosen.reshape([rows, seq, 1, n_pairs])
                 };
                 Rotation { cos: part(&table.cos), sin: part(&table.sin) }
@@ -66,8 +65,7 @@ impl Rotary {
     /// The rotation of one column, in which each row is at a position of its own.
     pub(crate) fn of_column(&self, positions: &[usize], device: &Device) -> Rotation {
         let Angles { cos, sin, n_pairs } = self.angles(positions);
-        let part =
-            |angles| Tensor::from_data(TensorData::new(angles, [positions.len(), 1, 1, n_pairs]), device);
+        let part = |angles| floats(angles, [positions.len(), 1, 1, n_pairs], device);
         Rotation { cos: part(cos), sin: part(sin) }
     }
 

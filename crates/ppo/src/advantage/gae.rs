@@ -1,7 +1,7 @@
 //! Generalised advantage estimation: PPO as in InstructGPT.
 
-use burn::tensor::{Tensor, TensorData};
-use temper_tensor::{scale_to_unit_variance, whiten};
+use burn::tensor::Tensor;
+use temper_tensor::{floats, scale_to_unit_variance, whiten};
 
 use super::{Estimate, Estimator, KlPlacement};
 use crate::rewards::next_column;
@@ -77,7 +77,7 @@ pub fn estimate_advantages(
     let power =
         |s: usize, t: usize| if s >= t { (gamma * gae_lambda).powi((s - t) as i32) as f32 } else { 0.0 };
     let decay: Vec<f32> = (0..len * len).map(|i| power(i / len, i % len)).collect();
-    let decay = Tensor::from_data(TensorData::new(decay, [len, len]), &device); // [s, t]
+    let decay = floats(decay, [len, len], &device); // [s, t]
     let advantages = deltas.matmul(decay) * value_mask;
     Advantages { returns: advantages.clone() + values, advantages }
 }

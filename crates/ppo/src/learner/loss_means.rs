@@ -5,8 +5,6 @@ use std::ops::AddAssign;
 use burn::tensor::{Device, Tensor};
 use temper_tensor::{Sum, World};
 
-use crate::metrics::read_all;
-
 /// Losses and statistics of an update: means over completion tokens, or over values where the name says so.
 ///
 /// `T` is `f64`, or `Tensor<1>` of shape `[1]` before the numbers are read from the device.
@@ -62,17 +60,21 @@ impl<T> LossMeans<T> {
 }
 
 impl LossMeans<Tensor<1>> {
-    /// Reads all means and one more number with a single transfer from the device.
-    pub(super) fn read(self, other: Tensor<1>) -> (LossMeans, f64) {
+    /// All means and one more number, still on the device: `[9]`.
+    pub(super) fn with(self, other: Tensor<1>) -> Tensor<1> {
         let mut tensors = Vec::from(self.into_array());
         tensors.push(other);
-        let numbers = read_all(tensors);
-        let (other, means) = numbers.split_last().expect("at least `other` was read");
-        (LossMeans::from_array(std::array::from_fn(|i| means[i])), *other)
+        Tensor::cat(tensors, 0)
     }
 }
 
 impl LossMeans {
+    /// The means and the other number of [`LossMeans::with`], once they are read.
+    pub(super) fn of(numbers: &[f32]) -> (Self, f64) {
+        let (other, means) = numbers.split_last().expect("at least the other number was read");
+        (Self::from_array(std::array::from_fn(|i| f64::from(means[i]))), f64::from(*other))
+    }
+
     /// Weights the means over tokens with `token_share`, and those over values with `value_share`.
     ///
     /// The weighted means of the parts of a minibatch add up to the means of the minibatch.
@@ -116,6 +118,7 @@ impl Sum for LossMeans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use temper_tensor::values_of;
 
     /// Two parts with 1 and 3 tokens, and with 2 and 2 values.
     #[test]
@@ -139,7 +142,7 @@ mod tests {
             ratio: number(7.0),
             entropy: number(8.0),
         };
-        let (means, other) = tensors.read(number(9.0));
+        let (means, other) = LossMeans::of(&values_of(tensors.with(number(9.0))));
         let expected = LossMeans {
             policy_loss: 1.0,
             value_loss: 2.0,

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use temper_data::Texts;
-use temper_tensor::{Gradients, Sum, World, accumulate_onto};
+use temper_tensor::{Gradients, Sum, Unread, World, accumulate_onto};
 use temper_tokenizer::Example;
 use temper_train::{Seed, moving_average, shuffled};
 
@@ -136,7 +136,7 @@ impl Learner {
 }
 
 /// Losses, gradients of the policy and gradients of the critic.
-type LossesAndGradients = (MinibatchLosses, Gradients, Gradients);
+type LossesAndGradients = (Unread<'static, MinibatchLosses>, Gradients, Gradients);
 
 /// Losses and gradients of one minibatch, summed over microbatches and threads. The gradients of the policy are added to
 /// those of the loss on text, so that one update follows both.
@@ -146,18 +146,20 @@ fn gradients(
     input: &UpdateInput<'_>,
     minibatch: &[usize],
     text_gradients: Gradients,
-) -> LossesAndGradients {
+) -> (MinibatchLosses, Gradients, Gradients) {
     let microbatch_size = config.update.microbatch_size;
     let size = if microbatch_size == 0 { minibatch.len() } else { microbatch_size };
     let episodes = &input.rollout.episodes;
     let (n_tokens, n_values) = episodes.counts(minibatch);
-    let start = (MinibatchLosses::default(), text_gradients, Gradients::default());
-    accumulate_onto(&World::alone(), start, networks, minibatch, size, |networks, microbatch, sums| {
-        let (tokens, values) = episodes.counts(microbatch);
-        let shares =
-            Shares { tokens: tokens as f64 / n_tokens as f64, values: values as f64 / n_values as f64 };
-        forward_backward(config, networks, input, microbatch, shares, sums);
-    })
+    let start = (Unread::default(), text_gradients, Gradients::default());
+    let (losses, policy_gradients, critic_gradients) =
+        accumulate_onto(&World::alone(), start, networks, minibatch, size, |networks, microbatch, sums| {
+            let (tokens, values) = episodes.counts(microbatch);
+            let shares =
+                Shares { tokens: tokens as f64 / n_tokens as f64, values: values as f64 / n_values as f64 };
+            forward_backward(config, networks, input, microbatch, shares, sums);
+        });
+    (losses.read(), policy_gradients, critic_gradients)
 }
 
 /// Adds losses and gradients of one microbatch, weighted with its shares of the minibatch.
@@ -178,9 +180,10 @@ fn forward_backward(
         critic_gradients.add(Gradients::of(critic, objective));
     }
     policy_gradients.add(Gradients::of(policy, objective));
-    // The numbers are read once, after both backward passes are queued.
-    let (means, ratio_error) = means.read(ratio_error);
-    sums.add(MinibatchLosses { means: means.scale(shares.tokens, shares.values), ratio_error });
+    sums.push(means.with(ratio_error), move |sums, numbers| {
+        let (means, ratio_error) = LossMeans::of(numbers);
+        sums.add(MinibatchLosses { means: means.scale(shares.tokens, shares.values), ratio_error });
+    });
 }
 
 /// The losses of one minibatch, or of a part of it.

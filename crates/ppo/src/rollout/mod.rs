@@ -3,9 +3,10 @@
 mod record;
 mod sample;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use temper_data::EncodedPrompt;
 use temper_model::{CausalLm, ScalarModel};
+use temper_tensor::floats;
 use temper_tokenizer::Tokenizer;
 
 use crate::config::PpoConfig;
@@ -145,7 +146,7 @@ impl Rollout {
             ref_logprobs: recorded.ref_logprobs * completion_mask.clone(),
             values: recorded.values.map(|values| values * value_mask.clone()),
             old_logprobs,
-            scores: Tensor::from_data(TensorData::new(scores, [episodes.len()]), &device),
+            scores: floats(scores, [episodes.len()], &device),
             raw_scores: scored.raw_scores,
             gold_scores: scored.gold_scores,
             token_rewards: token_rewards.map(|rows| pad(&rows, columns, &device)),
@@ -236,5 +237,5 @@ fn pad(rows: &[Vec<f32>], columns: usize, device: &Device) -> Tensor<2> {
         row
     };
     let cells: Vec<f32> = rows.iter().flat_map(cells).collect();
-    Tensor::from_data(TensorData::new(cells, [rows.len(), columns]), device)
+    floats(cells, [rows.len(), columns], device)
 }
