@@ -343,6 +343,17 @@ fn devices_lists_every_backend() {
 }
 
 #[test]
+fn a_cpu_computes_what_it_computed_before() {
+    let said = Temper::new().run("devices --check").ok();
+    let of_flex: Vec<&str> = said.stdout.lines().filter(|line| line.starts_with("flex")).collect();
+    assert_eq!(of_flex.len(), 4, "{said:?}");
+    assert!(
+        of_flex.iter().all(|line| line.contains(" right  ") && line.contains("differs by 0.0e0")),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn recipes_write_the_same_data_for_the_same_seed() {
     let temper = Temper::new();
     for recipe in ["notebook", "notebook-zh", "courtesy"] {

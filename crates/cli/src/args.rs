@@ -119,8 +119,8 @@ pub enum Command {
                              temper report --compare runs/ppo runs/rloo --points best-of-n.json --out frontier.html")]
     Report(ReportArgs),
     /// List the backends compiled in and the hardware that they see
-    #[command(after_help = "Example:\n  temper devices")]
-    Devices,
+    #[command(after_help = "Examples:\n  temper devices\n  temper devices --check")]
+    Devices(DevicesArgs),
     /// Time one piece of work
     #[command(hide = true)]
     Bench(BenchArgs),
@@ -531,6 +531,13 @@ pub struct RecipeArgs {
     /// Directory for the data
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Compute on every device that works what the CPU computes, and fail where a device finds something else
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -97,7 +97,7 @@ fn run(mut cli: Cli) -> Result<Outcome> {
         Command::Config(args) => commands::config::run(&session, &args),
         Command::Recipe(args) => commands::recipe::run(&session, &args),
         Command::Report(args) => commands::report::run(&session, &args),
-        Command::Devices => commands::devices::run(),
+        Command::Devices(args) => commands::devices::run(&session, &args),
         Command::Data(DataCommand::Inspect(args)) => commands::inspect::run(&args),
         Command::Bench(args) => commands::bench::run(&session, &args),
     }

@@ -58,7 +58,7 @@ pub fn find(session: &Session, command: &mut Command) -> Result<()> {
         | Command::Config(_)
         | Command::Recipe(_)
         | Command::Report(_)
-        | Command::Devices => Ok(()),
+        | Command::Devices(_) => Ok(()),
     }
 }
 

@@ -30,11 +30,13 @@
 
 mod auto;
 mod config;
+mod device_check;
 mod loss;
 mod run;
 mod train;
 
 pub use config::SftConfig;
+pub use device_check::{Comparison, compare_devices};
 pub use loss::{completion_logits, sft_loss};
 pub use run::{SftFiles, run};
 pub use temper_stage::Error;
