@@ -7,7 +7,7 @@ use temper_data::{Demonstration, Demonstrations, Encoding};
 use temper_model::{CausalLm, Completion, GenerateOptions, ModelConfig, Sampler, generate};
 use temper_tensor::{floats, values_of};
 use temper_tokenizer::{Template, TextSide, Tokenizer};
-use temper_train::{BatchingConfig, Event, Run, Seed, TrainingConfig};
+use temper_train::{AdamWConfig, BatchingConfig, Event, Run, Seed, TrainingConfig};
 
 use crate::{Error, SftConfig, train};
 
@@ -88,6 +88,8 @@ fn updates(device: &Device) -> Result<Updates, Error> {
         epochs: 15,
         batch_size: 2,
         learning_rate: 1e-2,
+        // Adam divides a gradient by its own size, and would make rounding errors as large as any: ε keeps them small.
+        optimizer: AdamWConfig { epsilon: 1e-3, ..AdamWConfig::default() },
         ..SftConfig::default().training
     };
     // Microbatches, so that gradients are added up as well.
