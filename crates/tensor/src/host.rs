@@ -1,5 +1,6 @@
 //! Between host memory and the memory of a device.
 
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -9,8 +10,26 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// It decides where something is computed, never what. burn has no query for it that exists in every build, but its
 /// devices name their backend.
 pub fn is_host(device: &Device) -> bool {
-    let name = format!("{device:?}");
-    name.contains("Flex") || name.contains("NdArray")
+    let mut name = Name { bytes: [0; 256], len: 0 };
+    write!(name, "{device:?}").expect("a name never refuses to be written");
+    let name = &name.bytes[..name.len];
+    let contains = |word: &[u8]| name.windows(word.len()).any(|part| part == word);
+    contains(b"Flex") || contains(b"NdArray")
+}
+
+/// The beginning of a text, without an allocation: a device is asked for its name at every token.
+struct Name {
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let n = text.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..][..n].copy_from_slice(&text.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
 }
 
 /// The name of the device's backend in lower case: `flex`, `ndarray`, `wgpu` and so on. burn names all backends of wgpu
