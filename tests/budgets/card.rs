@@ -81,29 +81,3 @@ fn steps_on_a_card_launch_and_move_no_more_than_their_budgets() {
     let of_iterations = Counts { launches: 5_400, reads: 25, bytes_read: 1_770, bytes_written: 12_700 };
     check(&device, "a PPO iteration", [2, 4], of_iterations, works::ppo);
 }
-
-/// The memory of the process, with that of a card that is drawn on the CPU, in bytes.
-fn memory() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    4096 * pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
-}
-
-/// On Linux, where a driver that draws on the CPU makes all memory that of the process:
-///
-/// ```sh
-/// cargo test --release -p temper-cli -p temper-tests --test budgets --features wgpu -- --ignored --nocapture
-/// ```
-#[test]
-#[ignore = "it takes half an hour"]
-fn two_thousand_steps_take_no_more_memory_than_some() {
-    let device = Device::wgpu(DeviceKind::DefaultDevice);
-    let mut sizes = Vec::new();
-    for _ in 0..8 {
-        works::sft(&device, 250);
-        device.sync().unwrap();
-        sizes.push(memory());
-        println!("{} MiB", memory() >> 20);
-    }
-    // The first runs fill the pools of the allocator.
-    assert!(sizes[7] < sizes[1] + sizes[1] / 20, "{sizes:?}");
-}

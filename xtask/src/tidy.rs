@@ -21,8 +21,12 @@ const PAPER_MAP: &str = "docs/paper-map.md";
 /// Names tests with their crates; each must be in its crate.
 const MUTATIONS: &str = "docs/mutations.md";
 /// Where the one question about features is asked: once for the binary, once for the tests.
-const ASKS_FEATURES: [&str; 3] =
-    ["crates/cli/src/device.rs", "crates/kernels/src/lib.rs", "tests/parity/backends.rs"];
+const ASKS_FEATURES: [&str; 4] = [
+    "crates/cli/src/device.rs",
+    "crates/kernels/src/lib.rs",
+    "tests/budgets/main.rs",
+    "tests/parity/backends.rs",
+];
 
 /// A file of the repository, its path with forward slashes.
 struct File {
