@@ -14,7 +14,7 @@ use crate::{compare, works};
 struct Counts {
     /// Kernels that were launched.
     launches: usize,
-    /// Reads by the host, each of which waits for the card.
+    /// Reads by the host. Every read waits for the card.
     reads: usize,
     /// Bytes of these reads.
     bytes_read: usize,

@@ -8,7 +8,7 @@ use temper_tensor::{floats, ints, is_host};
 /// A large finite number would do too, but exp underflows there, which is slow on a CPU.
 pub(crate) const HIDDEN: f32 = f32::NEG_INFINITY;
 
-/// The segment that every token of its row sees, if it comes later and is no pad: a prompt, or a whole text.
+/// The segment of a prompt, or of a whole text. All later tokens of its row see it, except pads.
 pub(crate) const COMMON: i32 = 0;
 
 /// The segments of the tokens of a batch. A token sees itself, the earlier tokens of its segment, and the earlier tokens

@@ -178,7 +178,7 @@ fn generate_shard(
         if running.is_empty() {
             break;
         }
-        // A card copies the rows that go on, so it waits until that is worth it.
+        // On a card, removing rows copies all others, so it happens only when half of them have ended.
         let worth = match place {
             Place::Host => running.len() < active.len(),
             Place::Device => 2 * running.len() <= active.len(),
@@ -463,8 +463,8 @@ mod tests {
                 ..free
             };
             let expected = generate_at(Place::Host, &model, &prompts, &options).unwrap();
-            let found = generate_at(Place::Device, &model, &prompts, &options).unwrap();
-            for (found, expected) in found.iter().zip(&expected) {
+            let on_device = generate_at(Place::Device, &model, &prompts, &options).unwrap();
+            for (found, expected) in on_device.iter().zip(&expected) {
                 assert_eq!((&found.tokens, found.finish), (&expected.tokens, expected.finish), "{sampler:?}");
                 let pairs = found.logprobs.iter().zip(&expected.logprobs);
                 assert!(pairs.into_iter().all(|(found, expected)| (found - expected).abs() < 1e-4));
